@@ -1,0 +1,26 @@
+"""Backends: finding, loading and choosing the plugins that know a hardware target."""
+
+from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
+from embedl_deploy.backend.loading import Backend
+from embedl_deploy.backend.registry import (
+    BackendStatus,
+    discover_backends,
+    get_backend,
+    list_backends,
+    reset_backends,
+    set_backend,
+    use_backend,
+)
+
+__all__ = [
+    "Backend",
+    "BackendInfo",
+    "BackendStatus",
+    "discover_backends",
+    "get_backend",
+    "hookimpl",
+    "list_backends",
+    "reset_backends",
+    "set_backend",
+    "use_backend",
+]

@@ -1,0 +1,103 @@
+"""Every hook that a plugin can implement, and when it is called.
+
+A plugin is a module (or any object) with functions of these names, each marked with :data:`hookimpl`. An
+implementation may leave out parameters that it does not need. A function whose name starts with ``embedl_deploy_``
+but is no hook, or takes a parameter that the hook does not have, is an error that names the distribution.
+
+A *backend* is registered under its own name in the entry-point group ``embedl_deploy.backends``. An *extension* of a
+backend is registered in the same group under ``<backend>.<extension>``: it adds patterns to a backend that exists.
+Several implementations of one hook are called extensions first; mark one ``tryfirst`` or ``trylast`` to move it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pluggy
+from torch import fx, nn
+
+from embedl_deploy.patterns import Pattern
+
+PROJECT = "embedl_deploy"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+#: Marks a function of a plugin as the implementation of the hook of the same name.
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What a backend says of itself.
+
+    Attributes:
+        title: Name for people, for example ``"NVIDIA TensorRT"``.
+        description: One sentence on what the hardware or compiler is.
+    """
+
+    title: str
+    description: str = ""
+
+
+@hookspec(firstresult=True)
+def embedl_deploy_describe() -> BackendInfo:  # type: ignore[empty-body]  # a specification has no body
+    """Describe the backend.
+
+    Called once, when the backend is loaded. Every backend implements it; an extension does not.
+    """
+
+
+@hookspec
+def embedl_deploy_conversions(backend: str) -> Sequence[Pattern] | None:
+    """Give the structural rewrites, in the order in which they are tried.
+
+    Called once, when the backend is loaded.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Patterns with ``is_conversion = True``; ``None`` for none.
+    """
+
+
+@hookspec
+def embedl_deploy_fusions(backend: str) -> Sequence[Pattern] | None:
+    """Give the fusions, longest and most specific first: the first that takes a node has it.
+
+    Called once, when the backend is loaded.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Patterns with ``is_conversion = False``; ``None`` for none.
+    """
+
+
+@hookspec
+def embedl_deploy_leaf_modules(backend: str) -> Sequence[type[nn.Module]] | None:
+    """Name further module classes that capture keeps whole, so that patterns can match them.
+
+    Fused and converted modules are kept whole without being named. Called once, when the backend is loaded.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Module classes; ``None`` for none.
+    """
+
+
+@hookspec(firstresult=True)
+def embedl_deploy_explain_unfused(backend: str, node: fx.Node) -> str | None:
+    """Say why the hardware cannot run an operator that no fusion took.
+
+    Called after the fusions, once for every operator outside a fused module. Must not change the graph.
+
+    Args:
+        backend: Name of the backend.
+        node: A ``call_module``, ``call_function`` or ``call_method`` node of the transformed graph.
+
+    Returns:
+        The constraint that is broken, for example ``"GELU: the engine has only ReLU"``; ``None`` if the hardware
+        runs it as it is, or nothing is known.
+    """

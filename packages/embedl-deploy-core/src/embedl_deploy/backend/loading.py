@@ -1,0 +1,160 @@
+"""Loading plugins, each by itself, so that a broken one is named and the others work."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+from torch import fx, nn
+
+from embedl_deploy.backend import hookspecs
+from embedl_deploy.backend.discovery import PluginSource
+from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
+from embedl_deploy.errors import PatternError, PluginError
+from embedl_deploy.patterns import Pattern, validate_pattern
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A loaded backend: a hardware target with the patterns for it.
+
+    Attributes:
+        name: Under which it is chosen.
+        info: What it says of itself.
+        origin: Distribution and version that ship it.
+        conversions: Structural rewrites, in order.
+        fusions: Fusions, in order of priority.
+        leaf_modules: Further module classes that capture keeps whole.
+        extensions: Origins of the extensions that take part.
+    """
+
+    name: str
+    info: BackendInfo
+    origin: str
+    conversions: tuple[Pattern, ...]
+    fusions: tuple[Pattern, ...]
+    leaf_modules: tuple[type[nn.Module], ...]
+    extensions: tuple[str, ...] = ()
+    _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: pluggy.PluginManager(PROJECT))
+
+    @property
+    def patterns(self) -> list[Pattern]:
+        """Conversions, then fusions."""
+        return [*self.conversions, *self.fusions]
+
+    def explain_unfused(self, node: fx.Node) -> str | None:
+        """Why the hardware cannot run the operator at ``node``, if the backend knows."""
+        reason: str | None = self._manager.hook.embedl_deploy_explain_unfused(backend=self.name, node=node)
+        return reason
+
+
+@dataclass(frozen=True)
+class LoadedPlugin:
+    """A plugin object that was imported and whose hooks were checked."""
+
+    source: PluginSource
+    plugin: Any
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+def _error(source: PluginSource, what: str) -> PluginError:
+    kind = "Extension" if source.is_extension else "Backend"
+    message = (
+        f"{kind} {source.name!r} (from {source.origin}) {what}. Repair or uninstall {source.distribution}; "
+        "other backends are not affected."
+    )
+    return PluginError(message, plugin=source.name, distribution=source.origin)
+
+
+def load_plugin(source: PluginSource) -> LoadedPlugin:
+    """Import one plugin and check everything about it that can be checked without a model.
+
+    Raises:
+        PluginError: It cannot be imported, needs another core, or its hooks are wrong.
+    """
+    mismatch = source.core_mismatch()
+    if mismatch is not None:
+        raise _error(source, f"does not fit the installed core: {mismatch}")
+    try:
+        plugin = source.entry_point.load()
+    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
+        raise _error(source, f"cannot be imported: {type(error).__name__}: {error}") from error
+    _check_hooks(source, plugin)
+    return LoadedPlugin(source, plugin)
+
+
+def _check_hooks(source: PluginSource, plugin: Any) -> None:
+    known = {name for name in vars(hookspecs) if name.startswith("embedl_deploy_")}
+    for name in dir(plugin):
+        if not name.startswith("embedl_deploy_") or not inspect.isroutine(getattr(plugin, name)):
+            continue
+        if name not in known:
+            raise _error(source, f"defines {name}, which is no hook; the hooks are {', '.join(sorted(known))}")
+        if not hasattr(getattr(plugin, name), f"{PROJECT}_impl"):
+            raise _error(source, f"defines the hook {name} without marking it: put @hookimpl above it")
+    manager = _manager()
+    try:
+        manager.register(plugin, source.name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise _error(source, f"has a wrong hook: {' '.join(str(error).split())}") from error
+    if not source.is_extension and not isinstance(_call(source, manager, "embedl_deploy_describe"), BackendInfo):
+        raise _error(source, "does not describe itself: embedl_deploy_describe must return a BackendInfo")
+    _patterns(source, manager, "embedl_deploy_conversions", is_conversion=True)
+    _patterns(source, manager, "embedl_deploy_fusions", is_conversion=False)
+    for module_class in _flat(source, manager, "embedl_deploy_leaf_modules"):
+        if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
+            raise _error(source, f"returns {module_class!r} from embedl_deploy_leaf_modules; expected module classes")
+
+
+def _call(source: PluginSource, manager: pluggy.PluginManager, hook: str) -> Any:
+    caller = getattr(manager.hook, hook)
+    try:
+        return caller() if hook == "embedl_deploy_describe" else caller(backend=source.backend)
+    except Exception as error:  # a plugin's hook may raise anything
+        raise _error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
+
+
+def _flat(source: PluginSource, manager: pluggy.PluginManager, hook: str) -> list[Any]:
+    values: list[Any] = []
+    for result in _call(source, manager, hook):
+        if not isinstance(result, Sequence) or isinstance(result, str):
+            raise _error(source, f"returns {result!r} from {hook}; expected a list or None")
+        values.extend(result)
+    return values
+
+
+def _patterns(source: PluginSource, manager: pluggy.PluginManager, hook: str, *, is_conversion: bool) -> list[Pattern]:
+    patterns = _flat(source, manager, hook)
+    for pattern in patterns:
+        try:
+            validate_pattern(pattern)
+        except PatternError as error:
+            raise _error(source, f"returns a wrong pattern from {hook}: {error}") from error
+        if pattern.is_conversion != is_conversion:
+            raise _error(source, f"returns {pattern.name} from {hook}, but its is_conversion is {not is_conversion}")
+    return patterns
+
+
+def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Backend:
+    """Join a backend's plugin and the extensions of it."""
+    manager = _manager()
+    for loaded in (main, *extensions):  # pluggy calls the last registered first: extensions win
+        manager.register(loaded.plugin, f"{loaded.source.name} ({loaded.source.origin})")
+    source = main.source
+    return Backend(
+        name=source.name,
+        info=manager.hook.embedl_deploy_describe(),
+        origin=source.origin,
+        conversions=tuple(_patterns(source, manager, "embedl_deploy_conversions", is_conversion=True)),
+        fusions=tuple(_patterns(source, manager, "embedl_deploy_fusions", is_conversion=False)),
+        leaf_modules=tuple(_flat(source, manager, "embedl_deploy_leaf_modules")),
+        extensions=tuple(f"{e.source.name} ({e.source.origin})" for e in extensions),
+        _manager=manager,
+    )

@@ -1,0 +1,57 @@
+"""Symbolic tracing with errors that name the user's line."""
+
+import linecache
+import os
+import traceback
+from collections.abc import Iterable
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.errors import CaptureError
+from embedl_deploy.modules import LeafTracer
+
+_NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+
+_ADVICE = """Try one of these:
+  - give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead;
+  - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);
+  - make the function that holds it a node of its own: torch.fx.wrap("name") at module level;
+  - trace the model yourself and pass the GraphModule: embedl_deploy.modules.symbolic_trace(model, leaf_modules=[...])
+    keeps modules whole, and its concrete_args fixes inputs that steer the control flow."""
+
+
+def trace_symbolically(model: nn.Module, leaf_modules: Iterable[type[nn.Module]]) -> fx.GraphModule:
+    """Trace ``model``, sharing its modules.
+
+    Raises:
+        CaptureError: The model's code cannot be traced; names line and module.
+    """
+    tracer = LeafTracer(leaf_modules)
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # the model's own code runs here and may raise anything
+        raise _capture_error(model, tracer.failed_module or "", error) from error
+    return fx.GraphModule(model, graph, type(model).__name__)
+
+
+def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureError:
+    source, code = _user_line(error)
+    module = model.get_submodule(path)
+    where = f"in module {path!r} ({type(module).__name__})" if path else "in the model's own forward"
+    lines = [f"{type(model).__name__} cannot be traced symbolically: {where}"]
+    if source is not None:
+        lines[0] += f", at {source}:"
+        lines.append(f"    {code}")
+    first = str(error).strip().splitlines()
+    lines.append(f"  {type(error).__name__}: {first[0] if first else 'no message'}")
+    return CaptureError("\n".join([*lines, _ADVICE]), module_path=path, source=source)
+
+
+def _user_line(error: Exception) -> tuple[str | None, str]:
+    """File, line and text of the innermost frame that is neither torch's nor ours."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        name = frame.filename
+        if not name.startswith(_NOT_USER_CODE) and not name.startswith("<eval_with_key>"):
+            return f"{name}:{frame.lineno}", linecache.getline(name, frame.lineno or 0).strip()
+    return None, ""

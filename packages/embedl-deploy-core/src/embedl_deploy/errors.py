@@ -1,0 +1,65 @@
+"""Every error that embedl-deploy raises, under one root.
+
+Each message says what failed, on what (quoted), what was expected and found, and what to do. Errors that
+concern an argument also derive from the built-in type that Python programmers would catch for it.
+"""
+
+
+class EmbedlDeployError(Exception):
+    """Root of all errors raised by embedl-deploy and by backends written for it."""
+
+
+class InputError(EmbedlDeployError, ValueError):
+    """An argument does not fit: example inputs of the wrong number or shape, not a model, an unknown option."""
+
+
+class CaptureError(EmbedlDeployError):
+    """A model could not be turned into a graph.
+
+    Attributes:
+        module_path: Dotted path of the module whose ``forward`` failed; ``""`` is the model itself.
+        source: ``"file:line"`` of the user's own code that failed, or ``None`` if no frame of it was found.
+    """
+
+    def __init__(self, message: str, *, module_path: str = "", source: str | None = None) -> None:
+        super().__init__(message)
+        self.module_path = module_path
+        self.source = source
+
+
+class PatternError(EmbedlDeployError):
+    """A pattern is declared wrongly, or its replacement cannot be built or broke the graph."""
+
+
+class ConversionLoopError(PatternError):
+    """Conversions kept matching and never reached a fixed point."""
+
+
+class PlanError(EmbedlDeployError):
+    """A plan cannot be used: applied twice, made from another model or other patterns, or unreadable."""
+
+
+class BackendError(EmbedlDeployError):
+    """A backend cannot be used."""
+
+
+class BackendNotFoundError(BackendError, LookupError):
+    """No backend of that name is installed, or none was chosen and the choice is not obvious."""
+
+
+class PluginError(BackendError):
+    """A plugin is broken: it raises on import, its hooks are wrong, or its name is taken.
+
+    Attributes:
+        plugin: Name of the entry point.
+        distribution: Name and version of the distribution that ships it, for example ``"acme 1.2"``.
+    """
+
+    def __init__(self, message: str, *, plugin: str, distribution: str) -> None:
+        super().__init__(message)
+        self.plugin = plugin
+        self.distribution = distribution
+
+
+class ExportError(EmbedlDeployError):
+    """A model could not be exported, or the exported file does not compute what the model computes."""

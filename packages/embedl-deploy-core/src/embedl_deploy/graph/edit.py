@@ -1,0 +1,64 @@
+"""Edits that fx leaves to its users: placing modules in the tree, and cleaning up after a rewrite."""
+
+from torch import fx, nn
+
+
+def is_free(graph_module: nn.Module, path: str) -> bool:
+    """Whether nothing lives at the dotted ``path``."""
+    parent: nn.Module = graph_module
+    *parents, name = path.split(".")
+    for part in parents:
+        child = parent._modules.get(part)
+        if child is None:
+            return not hasattr(parent, part)
+        parent = child
+    return not hasattr(parent, name)
+
+
+def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> str:
+    """Place ``module`` at ``path``, or at the first free ``path_1``, ``path_2``, … and return where.
+
+    The module takes over the model's training flag when it holds no module that has one of its own.
+    """
+    free, count = path, 0
+    while not is_free(graph_module, free):
+        count += 1
+        free = f"{path}_{count}"
+    graph_module.add_submodule(free, module)
+    return free
+
+
+def put_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> None:
+    """Place ``module`` at ``path``, over whatever lives there."""
+    parent = graph_module.get_submodule(path.rpartition(".")[0])
+    setattr(parent, path.rpartition(".")[2], module)
+
+
+def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool) -> None:
+    """Set the training flag of ``module`` alone, not of its children, to that of the modules that it replaces."""
+    object.__setattr__(module, "training", any(s.training for s in sources) if sources else default)
+
+
+def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """A graph module with the same graph that holds only the modules and parameters that the graph uses.
+
+    Modules, parameters and buffers are passed on, not copied. Class name, metadata and training flag are kept.
+    """
+    graph_module.graph.lint()
+    rebuilt = fx.GraphModule(graph_module, graph_module.graph, class_name=type(graph_module).__name__)
+    rebuilt.meta.update(graph_module.meta)
+    called = {str(node.target) for node in rebuilt.graph.nodes if node.op == "call_module"}
+    for path, module in rebuilt.named_modules():
+        # Empty containers that fx makes to hold a path start in training mode, whatever the model is in.
+        if type(module) is nn.Module and path not in called:
+            object.__setattr__(module, "training", rebuilt.training)
+    return rebuilt
+
+
+def erase(node: fx.Node) -> None:
+    """Remove an unused node, and constants that only it used."""
+    constants = [n for n in node.all_input_nodes if n.op == "get_attr"]
+    node.graph.erase_node(node)
+    for constant in constants:
+        if not constant.users:
+            constant.graph.erase_node(constant)

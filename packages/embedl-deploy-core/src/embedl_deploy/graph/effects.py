@@ -1,0 +1,150 @@
+"""In-place writes, and what may be moved past them.
+
+A match is replaced by one node at the place of its last node, so everything it computes moves down to there. That
+is only right if no value that it reads is overwritten on the way, and if nobody reads afterwards a value that it
+overwrites itself. Values may share memory: ``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode.
+The analysis never misses sharing; it may suspect some where there is none.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+
+from torch import fx, nn
+from torch._ops import OpOverload
+
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.operators import operation
+
+_FRESH_MODULES = (
+    nn.modules.conv._ConvNd,
+    nn.Linear,
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.MaxPool2d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool2d,
+    nn.Embedding,
+    nn.MultiheadAttention,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+    nn.Sigmoid,
+    nn.Tanh,
+)
+_FRESH_OPERATIONS = frozenset(
+    "add sub mul div matmul bmm linear conv2d batch_norm layer_norm relu relu6 leaky_relu elu gelu silu hardswish "
+    "hardsigmoid sigmoid tanh softmax max_pool2d avg_pool2d adaptive_avg_pool2d cat stack mean sum exp log pow sqrt "
+    "rsqrt clone scaled_dot_product_attention".split()
+)
+
+
+class Effects:
+    """The in-place writes of one graph, and which values may share memory.
+
+    Args:
+        graph: The graph as it stands; later edits are not seen.
+    """
+
+    def __init__(self, graph: fx.Graph) -> None:
+        self._nodes = list(graph.nodes)
+        self._position = {node: i for i, node in enumerate(self._nodes)}
+        self._writes = [(node, value) for node in self._nodes for value in _written(node)]
+        self._roots: dict[fx.Node, frozenset[fx.Node]] = {}
+        self._readers: dict[fx.Node, list[tuple[fx.Node, fx.Node]]] = {}
+        if not self._writes:
+            return  # the common case: nothing can go wrong, nothing to analyse
+        written = {value for _, value in self._writes}
+        self._write_positions = [self._position[node] for node, _ in self._writes]
+        writing = {node for node, _ in self._writes}
+        for node in self._nodes:
+            self._roots[node] = self._memory_of(node, node in writing)
+        watched = frozenset().union(*(self._roots[value] for value in written))
+        for node in self._nodes:
+            for value in node.all_input_nodes:
+                for root in self._roots[value] & watched:
+                    self._readers.setdefault(root, []).append((node, value))
+
+    def _memory_of(self, node: fx.Node, writes: bool) -> frozenset[fx.Node]:
+        if node.op in ("placeholder", "get_attr") or (not writes and _is_fresh(node)):
+            return frozenset((node,))
+        return frozenset().union(*(self._roots[n] for n in node.all_input_nodes)) or frozenset((node,))
+
+    def hazard(self, nodes: Iterable[fx.Node]) -> str | None:
+        """Why the nodes cannot be computed at the place of the last of them, or ``None`` if they can."""
+        if not self._writes:
+            return None
+        inside = set(nodes)
+        first = min(self._position[n] for n in inside)
+        last = max(self._position[n] for n in inside)
+        between = range(bisect_left(self._write_positions, first), bisect_right(self._write_positions, last))
+        for writer, value in (self._writes[i] for i in between):
+            if writer in inside:
+                reader = self._reads_after(writer, value, inside)
+                if reader is not None:
+                    return f"{writer.name} changes {value.name} in place, and {reader.name} reads it afterwards"
+            else:
+                for node in inside:
+                    if self._position[node] < self._position[writer] and self._touches(node, value):
+                        return f"{writer.name} changes {value.name} in place between {node.name} and the end"
+        return None
+
+    def _touches(self, node: fx.Node, value: fx.Node) -> bool:
+        roots = self._roots[value]
+        return any(self._roots[n] & roots for n in (node, *node.all_input_nodes))
+
+    def _reads_after(self, writer: fx.Node, value: fx.Node, inside: set[fx.Node]) -> fx.Node | None:
+        at = self._position[writer]
+        for root in self._roots[value]:
+            for reader, read in self._readers.get(root, ()):
+                if reader not in inside and self._position[reader] > at and self._position[read] < at:
+                    return reader
+        return None
+
+    def written_after(self, node: fx.Node) -> Iterator[fx.Node]:
+        """The nodes after ``node`` that overwrite memory that its value, or a value it was made from, may use."""
+        for writer, value in self._writes:
+            if self._position[writer] > self._position[node] and self._touches(node, value):
+                yield writer
+
+
+def _written(node: fx.Node) -> list[fx.Node]:
+    """The input values that a node overwrites."""
+    out = node.kwargs.get("out")
+    values = [out] if isinstance(out, fx.Node) else []
+    if _writes_first_input(node) and node.all_input_nodes:
+        values.append(node.all_input_nodes[0])
+    return values
+
+
+def _writes_first_input(node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(get_module(node), "inplace", False))
+    if node.op == "call_method":
+        name = str(node.target)
+        return (name.endswith("_") and not name.startswith("_")) or name in ("__setitem__", "__iadd__", "__imul__")
+    if node.op != "call_function":
+        return False
+    if isinstance(node.target, OpOverload):
+        return bool(node.target._schema.is_mutable)
+    name = getattr(node.target, "__name__", "")
+    if getattr(node.target, "__module__", "") == "_operator":
+        return name == "setitem" or (name.startswith("i") and name != operation(node) and name not in ("inv", "invert"))
+    if name.endswith("_") and not name.startswith("_"):
+        return True
+    return node.kwargs.get("inplace") is True or (
+        len(node.args) > 1 and node.args[-1] is True and getattr(get_module(node), "inplace", False)
+    )
+
+
+def _is_fresh(node: fx.Node) -> bool:
+    """Whether the node's value surely lies in memory of its own."""
+    if node.op == "call_module":
+        module = get_module(node)
+        return isinstance(module, _FRESH_MODULES) or bool(getattr(module, "makes_new_tensor", False))
+    return operation(node) in _FRESH_OPERATIONS

@@ -1,0 +1,68 @@
+"""One name for one operation, however it is written.
+
+``F.relu(x)``, ``torch.relu(x)``, ``x.relu()``, ``x.relu_()`` and ``aten.relu.default(x)`` are all the operation
+``"relu"``; ``x + y``, ``x += y``, ``torch.add(x, y)`` and ``x.add(y)`` are all ``"add"``. Functions from outside
+torch and the ``operator`` module stand for themselves.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload, OpOverloadPacket
+
+#: An operation: a name shared by all its spellings, or, for a foreign function, the function.
+Operation = str | Callable[..., Any]
+
+_TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "torch.special")
+_OPERATOR_NAMES = {"truediv": "div", "itruediv": "div", "and_": "bitwise_and", "or_": "bitwise_or"}
+
+#: Operations of two tensors whose order does not change the result.
+COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "bitwise_and", "bitwise_or", "eq", "ne"})
+
+
+def _strip_in_place(name: str) -> str:
+    """``relu_`` is ``relu`` computed in place; dunder and single-underscore names stay as they are."""
+    return name[:-1] if name.endswith("_") and not name.startswith("_") and len(name) > 1 else name
+
+
+def operation_of_target(target: Any) -> Operation:
+    """Name the operation that a ``call_function`` target (a callable) or a method name (a string) computes."""
+    if isinstance(target, str):
+        return _strip_in_place(target)
+    if isinstance(target, OpOverload):
+        return _strip_in_place(target._opname) if target.namespace == "aten" else target
+    if isinstance(target, OpOverloadPacket):
+        return _strip_in_place(target._qualified_op_name.split("::")[-1])
+    module = getattr(target, "__module__", None)
+    name = getattr(target, "__name__", None)
+    if module == "_operator" and name is not None:
+        if name.startswith("i") and callable(getattr(operator, name[1:], None)):
+            name = name[1:]  # operator.iadd -> add
+        return _OPERATOR_NAMES.get(name, _strip_in_place(name))
+    if module in _TORCH_NAMESPACES and name is not None:
+        return _strip_in_place(name)
+    if getattr(target, "__objclass__", None) is torch._C.TensorBase and name is not None:
+        return _strip_in_place(name)  # torch.Tensor.relu and friends
+    return target  # type: ignore[no-any-return]  # a foreign callable stands for itself
+
+
+def operation(node: fx.Node) -> Operation | None:
+    """The operation of a ``call_function`` or ``call_method`` node; ``None`` for every other node.
+
+    A scaled addition (``alpha`` other than 1) is not an ``"add"``: it returns ``None`` so that nothing that
+    expects a plain sum takes it for one.
+    """
+    if node.op not in ("call_function", "call_method"):
+        return None
+    name = operation_of_target(node.target)
+    if name in ("add", "sub") and node.kwargs.get("alpha", 1) != 1:
+        return None
+    return name
+
+
+def is_commutative(node: fx.Node) -> bool:
+    """Whether the node's two tensor operands can be swapped."""
+    return operation(node) in COMMUTATIVE

@@ -1,0 +1,125 @@
+"""Shapes of the values in a graph, found without running the model.
+
+Shapes are propagated with fake tensors: no arithmetic is done, no random number drawn, no running statistic
+updated. They are stored where ``torch.fx.passes.shape_prop.ShapeProp`` stores them, so shapes that a user has
+already propagated count as well.
+"""
+
+import logging
+from typing import Any
+
+import torch
+from torch import fx
+from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedFakeTensorException,
+)
+from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
+
+from embedl_deploy.errors import InputError
+
+_logger = logging.getLogger(__name__)
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of a node's value if shapes were propagated and it is one tensor, else ``None``."""
+    meta = node.meta.get("tensor_meta")
+    if isinstance(meta, TensorMetadata):
+        return tuple(meta.shape)
+    value = node.meta.get("val")  # torch.export leaves fake tensors here
+    if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
+        return tuple(value.shape)
+    return None
+
+
+class _ShapeInterpreter(fx.Interpreter):
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.current: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        self.current = n
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            n.meta["tensor_meta"] = _extract_tensor_metadata(result)
+        else:
+            n.meta.pop("tensor_meta", None)
+        return result
+
+
+def _to_fake(mode: FakeTensorMode, value: Any) -> Any:
+    return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+
+def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
+    """Write the shape of every value into ``node.meta["tensor_meta"]``.
+
+    Args:
+        graph_module: Changed only in its nodes' ``meta``.
+        args: Example inputs, as the model is called with them.
+        kwargs: Example keyword inputs.
+
+    Returns:
+        ``None``, or why shapes are unknown from some node on (a shape that depends on values).
+
+    Raises:
+        InputError: The inputs do not fit the model.
+    """
+    inputs = bind_inputs(graph_module, args, kwargs)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
+    interpreter = _ShapeInterpreter(graph_module)
+    try:
+        with mode, torch.no_grad():
+            interpreter.run(*fake, enable_io_processing=False)
+    except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
+        node = interpreter.current
+        note = f"shapes are unknown from {node.name if node else 'the start'!r} on: {type(error).__name__}"
+        _logger.warning("%s", note)
+        return note
+    except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
+        node = interpreter.current
+        where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
+        raise InputError(
+            f"The model does not accept args{where}: {error}. Given: {describe_inputs(args, kwargs)}. "
+            "Pass inputs of the shapes, dtypes and device that the model is called with."
+        ) from error
+    return None
+
+
+def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Shapes and dtypes of example inputs, for messages."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
+        return repr(value)
+
+    parts = [one(value) for value in args] + [f"{name}={one(value)}" for name, value in kwargs.items()]
+    return f"({', '.join(parts)})"
+
+
+def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Arrange example inputs in the order of the graph's placeholders.
+
+    Raises:
+        InputError: Too many or too few inputs, or a keyword that the model does not take.
+    """
+    if isinstance(graph_module.graph._codegen, fx.graph._PyTreeCodeGen):
+        return list(graph_module.graph.process_inputs(*args, **kwargs))
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    names = [str(node.target) for node in placeholders]
+    values = dict(zip(names, args, strict=False))
+    unknown = [name for name in kwargs if name not in names or name in values]
+    values.update(kwargs)
+    missing = [n.target for n in placeholders if str(n.target) not in values and not n.args]
+    if len(args) > len(names) or unknown or missing:
+        raise InputError(
+            f"The model takes the inputs ({', '.join(names)}) but args gives {describe_inputs(args, kwargs)}"
+            + (f"; missing: {', '.join(map(str, missing))}" if missing else "")
+            + (f"; unknown or given twice: {', '.join(unknown)}" if unknown else "")
+            + ". Pass args=(first, second, ...) as the model is called."
+        )
+    return [values.get(str(node.target), node.args[0] if node.args else None) for node in placeholders]

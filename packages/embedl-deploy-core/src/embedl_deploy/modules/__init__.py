@@ -1,0 +1,20 @@
+"""Modules that rewrites put into graphs, and the tracer that keeps them whole."""
+
+from embedl_deploy.graph.functional import FrozenBatchNorm2d
+from embedl_deploy.modules.activations import ActivationLike
+from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.modules.padded_conv import PaddedConv2d
+from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
+from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
+
+__all__ = [
+    "ActivationLike",
+    "ConvertedModule",
+    "FrozenBatchNorm2d",
+    "FusedModule",
+    "LeafTracer",
+    "PaddedConv2d",
+    "QuantStub",
+    "WeightFakeQuantize",
+    "symbolic_trace",
+]

@@ -1,0 +1,35 @@
+"""Places for quantizers inside fused modules: empty, and free of cost, until quantization fills them."""
+
+import torch
+from torch import nn
+
+
+class QuantStub(nn.Module):
+    """A place where a quantizer can stand.
+
+    Empty (``quantizer is None``) it returns its input, the same object. Filled, it returns what the quantizer makes
+    of the input; any module from a tensor to a tensor of the same shape will do.
+    """
+
+    quantizer: nn.Module | None
+
+    def __init__(self, quantizer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.quantizer = quantizer
+
+    @property
+    def enabled(self) -> bool:
+        """Whether a quantizer stands here."""
+        return self.quantizer is not None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Quantize and dequantize ``x``, or return it as it is."""
+        return x if self.quantizer is None else self.quantizer(x)
+
+    def extra_repr(self) -> str:
+        """Say ``empty`` as long as nothing stands here."""
+        return "" if self.enabled else "empty"
+
+
+class WeightFakeQuantize(QuantStub):
+    """A place for the quantizer of a weight."""

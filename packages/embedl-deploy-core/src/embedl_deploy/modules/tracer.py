@@ -1,0 +1,64 @@
+"""Symbolic tracing that keeps fused, converted and backend-declared modules whole."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.graph.lookup import is_plain_torch_module
+from embedl_deploy.modules.base import ConvertedModule, FusedModule
+
+
+class LeafTracer(fx.Tracer):
+    """A tracer whose leaves are the modules that patterns can see.
+
+    Leaves are ``torch.nn`` modules, subclasses of them that change nothing about what is computed, fused and
+    converted modules, and the given ``leaf_modules``. Everything else is traced through, a ``Conv2d`` subclass with a
+    ``forward`` of its own included: what it computes becomes visible.
+
+    Attributes:
+        failed_module: After a failed trace, the path of the innermost module whose ``forward`` raised.
+    """
+
+    def __init__(self, leaf_modules: Iterable[type[nn.Module]] = ()) -> None:
+        super().__init__()
+        self._leaves: tuple[type[nn.Module], ...] = (FusedModule, ConvertedModule, *leaf_modules)
+        self.failed_module: str | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether a call of ``m`` becomes one node."""
+        return isinstance(m, self._leaves) or is_plain_torch_module(m)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Trace a call of ``m``, and remember it if it is the innermost that fails."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.failed_module is None:
+                self.failed_module = self.path_of_module(m)
+            raise
+
+
+def symbolic_trace(
+    root: nn.Module | Callable[..., Any],
+    concrete_args: dict[str, Any] | None = None,
+    *,
+    leaf_modules: Iterable[type[nn.Module]] = (),
+) -> fx.GraphModule:
+    """``torch.fx.symbolic_trace`` that keeps fused, converted and the given leaf modules whole.
+
+    Args:
+        root: The model; its modules are shared with the result, not copied.
+        concrete_args: As for ``torch.fx.symbolic_trace``: inputs to fix while tracing.
+        leaf_modules: Further module classes that become one node each.
+
+    Returns:
+        The traced graph module.
+    """
+    tracer = LeafTracer(leaf_modules)
+    graph = tracer.trace(root, concrete_args)
+    name = type(root).__name__ if isinstance(root, nn.Module) else getattr(root, "__name__", "traced")
+    return fx.GraphModule(tracer.root if isinstance(tracer.root, nn.Module) else torch.nn.Module(), graph, name)

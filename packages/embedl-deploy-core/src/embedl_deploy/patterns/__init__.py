@@ -1,0 +1,41 @@
+"""The pattern language: what to find in a graph, and what to put there."""
+
+from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
+from embedl_deploy.graph.shapes import shape_of
+from embedl_deploy.patterns.matcher import match_tree
+from embedl_deploy.patterns.matches import (
+    Declined,
+    ForkMatch,
+    Matches,
+    MatchStatus,
+    PatternMatch,
+    TreeMatch,
+    WildcardMatch,
+)
+from embedl_deploy.patterns.pattern import Pattern, QDQPoint, validate_pattern
+from embedl_deploy.patterns.replacement import insert_call, replace_match, replace_tree, sources_of
+from embedl_deploy.patterns.tree import Fork, Wildcard
+
+__all__ = [
+    "Declined",
+    "Fork",
+    "ForkMatch",
+    "MatchStatus",
+    "Matches",
+    "Pattern",
+    "PatternMatch",
+    "QDQPoint",
+    "TreeMatch",
+    "Wildcard",
+    "WildcardMatch",
+    "get_module",
+    "has_hooks",
+    "insert_call",
+    "match_tree",
+    "replace_match",
+    "replace_tree",
+    "resolve_module",
+    "shape_of",
+    "sources_of",
+    "validate_pattern",
+]

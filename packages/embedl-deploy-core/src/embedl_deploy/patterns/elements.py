@@ -1,0 +1,161 @@
+"""The elements of a pattern's tree: what one node may be.
+
+An element is written as one of
+
+- a module class (``nn.Conv2d``): a call of such a module, or a functional call that equals one;
+- a tuple of elements, or a union of classes (``nn.ReLU | nn.SiLU``): any of them;
+- a function (``operator.add``, ``torch.flatten``): a call of that operation in any of its spellings;
+- a string (``"relu"``): the operation by the name of its tensor method;
+- a predicate: a Python function of one ``fx.Node`` that returns whether it fits. It must not change the graph.
+
+A function counts as a predicate when its only required parameter is annotated as ``fx.Node`` or not annotated, and
+as a function to be called otherwise.
+"""
+
+import inspect
+import types
+import typing
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.errors import PatternError
+from embedl_deploy.graph.functional import module_class_of_call
+from embedl_deploy.graph.lookup import behaves_as, get_module
+from embedl_deploy.graph.operators import Operation, operation, operation_of_target
+
+
+class Element(ABC):
+    """One position of a compiled tree."""
+
+    @abstractmethod
+    def accepts(self, node: fx.Node) -> bool:
+        """Whether the node is what the element asks for."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """What the element asks for, for messages."""
+
+    #: How many modules the element gives to a graft: 1, 0, or ``None`` when that depends on the node.
+    modules: int | None = 1
+
+
+@dataclass(frozen=True)
+class ModuleElement(Element):
+    """A call of a module of one class."""
+
+    module_class: type[nn.Module]
+
+    def accepts(self, node: fx.Node) -> bool:
+        """Match a module call or the functional call that equals one."""
+        if node.op == "call_module":
+            module = get_module(node)
+            return isinstance(module, self.module_class) and behaves_as(module, self.module_class)
+        if node.op in ("call_function", "call_method"):
+            form = module_class_of_call(node)
+            return form is not None and issubclass(form, self.module_class) and get_module(node) is not None
+        return False
+
+    def describe(self) -> str:
+        """The class name."""
+        return self.module_class.__name__
+
+
+@dataclass(frozen=True)
+class OperationElement(Element):
+    """A call of one operation, in any spelling."""
+
+    name: Operation
+    modules = 0
+
+    def accepts(self, node: fx.Node) -> bool:
+        """Match a functional or method call, or the module of the same name."""
+        return operation(node) == self.name
+
+    def describe(self) -> str:
+        """The operation's name."""
+        return self.name if isinstance(self.name, str) else getattr(self.name, "__name__", repr(self.name))
+
+
+@dataclass(frozen=True)
+class PredicateElement(Element):
+    """A node of which a predicate is true."""
+
+    predicate: Callable[[fx.Node], bool]
+    modules = None
+
+    def accepts(self, node: fx.Node) -> bool:
+        """Ask the predicate; placeholders, constants and the output are never asked."""
+        return node.op.startswith("call_") and bool(self.predicate(node))
+
+    def describe(self) -> str:
+        """The predicate's name, as words."""
+        name = getattr(self.predicate, "__name__", repr(self.predicate))
+        return name.strip("_").replace("_", " ")
+
+
+@dataclass(frozen=True)
+class AnyElement(Element):
+    """A node that any of several elements accepts."""
+
+    options: tuple[Element, ...]
+
+    def __post_init__(self) -> None:
+        counts = {option.modules for option in self.options}
+        object.__setattr__(self, "modules", counts.pop() if len(counts) == 1 else None)
+
+    def accepts(self, node: fx.Node) -> bool:
+        """Ask each option in order."""
+        return any(option.accepts(node) for option in self.options)
+
+    def describe(self) -> str:
+        """The options' descriptions."""
+        return " or ".join(option.describe() for option in self.options)
+
+
+def _is_predicate(function: Callable[..., Any]) -> bool:
+    """Tell a predicate on nodes from a function to be found in the graph, by its signature."""
+    if isinstance(operation_of_target(function), str):
+        return False  # torch and operator functions
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except ValueError:
+        return False  # built-in without a signature
+    required = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(required) != 1:
+        return False
+    annotation = required[0].annotation
+    return annotation in (inspect.Parameter.empty, fx.Node) or (
+        isinstance(annotation, str) and annotation.split(".")[-1] == "Node"
+    )
+
+
+def compile_element(element: Any, where: str) -> Element:
+    """Read one element of a tree.
+
+    Args:
+        element: The element as a pattern writes it.
+        where: The pattern's name, for messages.
+
+    Raises:
+        PatternError: It is none of the kinds that the language knows.
+    """
+    if isinstance(element, type) and issubclass(element, nn.Module):
+        return ModuleElement(element)
+    if isinstance(element, types.UnionType) or typing.get_origin(element) is typing.Union:
+        return AnyElement(tuple(compile_element(option, where) for option in typing.get_args(element)))
+    if isinstance(element, tuple) and element:
+        return AnyElement(tuple(compile_element(option, where) for option in element))
+    if isinstance(element, str):
+        return OperationElement(operation_of_target(element))
+    if callable(element) and not isinstance(element, (type, nn.Module)):
+        if _is_predicate(element):
+            return PredicateElement(element)
+        return OperationElement(operation_of_target(element))
+    raise PatternError(
+        f"{where}: the tree contains {element!r}. Expected a module class, a tuple of classes, a function, a method "
+        "name, a predicate on fx.Node, a Wildcard or (first in its branch) a Fork."
+    )

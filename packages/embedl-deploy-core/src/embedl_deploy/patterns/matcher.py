@@ -1,0 +1,185 @@
+"""Laying a pattern's tree over a graph.
+
+The tree is read from its last element backwards, so each node of the graph is tried once as the place where a match
+ends. A value in the middle of a match that something outside also uses (another operator, the model's output) must
+stay alive, so such a place is declined, with the reason.
+"""
+
+from collections.abc import Iterator
+from itertools import permutations
+from typing import TYPE_CHECKING
+
+from torch import fx
+
+from embedl_deploy.graph.lookup import tensor_inputs
+from embedl_deploy.graph.operators import is_commutative
+from embedl_deploy.patterns.matches import (
+    Declined,
+    ForkMatch,
+    Matches,
+    PatternMatch,
+    Placement,
+    TreeMatch,
+    WildcardMatch,
+)
+from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard
+
+if TYPE_CHECKING:
+    from embedl_deploy.patterns.pattern import Pattern
+
+
+def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
+    """Find every place in ``graph_module`` where the tree of ``pattern`` fits.
+
+    At most one match ends at a node. A match whose nodes are all part of another match of the same pattern is
+    dropped. Matches of one pattern may share nodes otherwise; a plan decides between them.
+
+    Returns:
+        The matches in graph order, with ``.declined`` beside them.
+
+    Raises:
+        PatternError: The tree is not well formed.
+    """
+    tree = pattern.compiled_tree()
+    found: list[PatternMatch] = []
+    declined: list[Declined] = []
+    for node in graph_module.graph.nodes:
+        if not node.op.startswith("call_"):
+            continue
+        refusal: Declined | None = None
+        for placements in _match_ending_at(tree, len(tree.elements) - 1, node):
+            candidate = TreeMatch(tuple(placements))
+            reason = _outside_use(candidate)
+            if reason is None:
+                match = PatternMatch(pattern, candidate)
+                reason = pattern.check(match)
+                if reason is None:
+                    found.append(match)
+                    refusal = None
+                    break
+            if refusal is None:
+                refusal = Declined(pattern.name, tuple(n.name for n in candidate.nodes), reason)
+        if refusal is not None:
+            declined.append(refusal)
+    return Matches(_without_contained(found), declined)
+
+
+def _without_contained(matches: list[PatternMatch]) -> list[PatternMatch]:
+    """Drop matches that lie wholly inside a longer match of the same pattern."""
+    sizes = {id(match): len(match.nodes) for match in matches}
+    holders: dict[fx.Node, list[PatternMatch]] = {}
+    for match in matches:
+        for node in match.nodes:
+            holders.setdefault(node, []).append(match)
+
+    def contained(match: PatternMatch) -> bool:
+        nodes = set(match.nodes)
+        return any(
+            sizes[id(other)] > sizes[id(match)] and nodes <= set(other.nodes) for other in holders[match.nodes[0]]
+        )
+
+    return [match for match in matches if not contained(match)]
+
+
+def _outside_use(tree_match: TreeMatch) -> str | None:
+    """Why the matched nodes cannot be taken together, or ``None``."""
+    nodes = tree_match.nodes
+    inside, last = set(nodes), nodes[-1]
+    for node in nodes:
+        if node is last:
+            continue
+        outside = [user for user in node.users if user not in inside]
+        if any(user.op == "output" for user in outside):
+            return f"{node.name} is an output of the model"
+        if outside:
+            users = ", ".join(user.name for user in node.users)
+            return f"{node.name} feeds {len(node.users)} users ({users})"
+    for value in _free_operands(tree_match):
+        if value in inside:
+            return f"{value.name} is also the match's own other input"
+    return None
+
+
+def _free_operands(tree_match: TreeMatch) -> Iterator[fx.Node]:
+    """Operands of forks that are to come from outside."""
+    for placement in tree_match.placements:
+        if isinstance(placement, ForkMatch):
+            operands = tensor_inputs(placement.node)
+            for branch, operand in zip(placement.branches, placement.operands, strict=True):
+                if branch.nodes:
+                    yield from _free_operands(branch)
+                else:
+                    yield operands[operand]
+
+
+def _flow_inputs(node: fx.Node) -> list[fx.Node]:
+    """The inputs through which a trunk may continue: the first, or any operand of a commutative operation."""
+    inputs = tensor_inputs(node)
+    return list(dict.fromkeys(inputs)) if is_commutative(node) else inputs[:1]
+
+
+def _match_ending_at(tree: CompiledTree, index: int, node: fx.Node) -> Iterator[list[Placement]]:
+    """All ways to lay elements ``0..index`` so that the last of them ends at ``node``, the greediest first."""
+    element = tree.elements[index]
+    if isinstance(element, CompiledWildcard):
+        yield from _match_wildcard(tree, index, element, node)
+    elif isinstance(element, CompiledFork):
+        yield from ([fork] for fork in _match_fork(element, node))
+    elif element.accepts(node):
+        if index == 0:
+            yield [node]
+        elif all(isinstance(e, CompiledWildcard) for e in tree.elements[:index]) and not tensor_inputs(node):
+            yield [*(WildcardMatch(()) for _ in range(index)), node]
+        for previous in _flow_inputs(node) if index > 0 else ():
+            for placements in _match_ending_at(tree, index - 1, previous):
+                yield [*placements, node]
+
+
+def _match_wildcard(
+    tree: CompiledTree, index: int, wildcard: CompiledWildcard, node: fx.Node
+) -> Iterator[list[Placement]]:
+    chain: list[fx.Node] = []
+    current = node
+    before = [node]  # before[k]: the node that comes before the last k of the chain
+    while len(chain) != wildcard.max_count and wildcard.element.accepts(current):
+        inputs = tensor_inputs(current)
+        chain.append(current)
+        if len(inputs) != 1:
+            break
+        current = inputs[0]
+        before.append(current)
+    for count in range(len(chain), -1, -1):
+        taken = WildcardMatch(tuple(reversed(chain[:count])))
+        if index == 0:
+            yield [taken]
+        elif count < len(before):
+            for placements in _match_ending_at(tree, index - 1, before[count]):
+                yield [*placements, taken]
+
+
+def _match_fork(fork: CompiledFork, node: fx.Node) -> Iterator[ForkMatch]:
+    if not fork.join.accepts(node):
+        return
+    operands = tensor_inputs(node)
+    if len(operands) != len(fork.branches):
+        return
+    straight = tuple(range(len(operands)))
+    for order in permutations(straight) if is_commutative(node) else (straight,):
+        branches: list[TreeMatch] = []
+        for branch, operand in zip(fork.branches, order, strict=True):
+            match = _match_branch(branch, operands[operand], taken={n for b in branches for n in b.nodes})
+            if match is None:
+                break
+            branches.append(match)
+        else:
+            yield ForkMatch(node, tuple(branches), order)
+
+
+def _match_branch(branch: CompiledTree, operand: fx.Node, taken: set[fx.Node]) -> TreeMatch | None:
+    if not branch.elements:
+        return TreeMatch(())
+    for placements in _match_ending_at(branch, len(branch.elements) - 1, operand):
+        match = TreeMatch(tuple(placements))
+        if not taken.intersection(match.nodes):
+            return match
+    return None

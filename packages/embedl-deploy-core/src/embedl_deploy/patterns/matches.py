@@ -1,0 +1,218 @@
+"""What a match is: which node fits which element, and what became of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from embedl_deploy.errors import PatternError
+from embedl_deploy.graph.lookup import tensor_inputs
+
+if TYPE_CHECKING:
+    from embedl_deploy.patterns.pattern import Pattern
+
+
+@dataclass(frozen=True)
+class WildcardMatch:
+    """The nodes that a wildcard took, first to last; maybe none."""
+
+    nodes: tuple[fx.Node, ...]
+
+
+@dataclass(frozen=True)
+class ForkMatch:
+    """The node that joins, and what was matched in each branch.
+
+    Attributes:
+        node: The joining node.
+        branches: One match per branch, in the order of the tree.
+        operands: For each branch, which of the node's operands it explains.
+    """
+
+    node: fx.Node
+    branches: tuple["TreeMatch", ...]
+    operands: tuple[int, ...]
+
+
+Placement = fx.Node | WildcardMatch | ForkMatch
+
+
+@dataclass(frozen=True)
+class TreeMatch:
+    """A tree laid over a graph: one placement for each element of the trunk."""
+
+    placements: tuple[Placement, ...]
+
+    def get_node(self, index: int) -> Any:
+        """What element ``index`` of the trunk matched: a node, or for a wildcard an object with ``.nodes``.
+
+        For a fork it is the joining node; :meth:`branches` gives the rest.
+        """
+        placement = self.placements[index]
+        return placement.node if isinstance(placement, ForkMatch) else placement
+
+    def branches(self, index: int = 0) -> tuple["TreeMatch", ...]:
+        """The matches of the branches of the fork at ``index``.
+
+        Raises:
+            PatternError: There is no fork at that position.
+        """
+        placement = self.placements[index]
+        if not isinstance(placement, ForkMatch):
+            raise PatternError(f"Position {index} of the match is no Fork but {placement!r}.")
+        return placement.branches
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """All matched nodes, nested branches first, each once."""
+        return list(dict.fromkeys(self._walk()))
+
+    def _walk(self) -> Iterator[fx.Node]:
+        for placement in self.placements:
+            if isinstance(placement, WildcardMatch):
+                yield from placement.nodes
+            elif isinstance(placement, ForkMatch):
+                for branch in placement.branches:
+                    yield from branch._walk()
+                yield placement.node
+            else:
+                yield placement
+
+    @property
+    def last(self) -> fx.Node:
+        """The node whose value is the value of the whole match."""
+        return self.nodes[-1]
+
+    def inputs(self) -> list[fx.Node]:
+        """The values that flow in from outside, branches first, in the order of the tree.
+
+        Read from the graph at the time of the call, so rewrites made in the meantime are seen.
+        """
+        inside = set(self.nodes)
+        return list(self._inputs(inside))
+
+    def _inputs(self, inside: set[fx.Node]) -> Iterator[fx.Node]:
+        for placement in self.placements:
+            if isinstance(placement, ForkMatch):
+                operands = tensor_inputs(placement.node)
+                for branch, operand in zip(placement.branches, placement.operands, strict=True):
+                    if any(True for _ in branch._walk()):
+                        yield from branch._inputs(inside)
+                    else:
+                        yield operands[operand]
+                continue
+            nodes = placement.nodes if isinstance(placement, WildcardMatch) else (placement,)
+            for node in nodes:
+                yield from (value for value in tensor_inputs(node) if value not in inside)
+
+    def serialize(self) -> list[Any]:
+        """The match as nested lists of node names: a string, a list (wildcard) or ``{"join", "branches"}``."""
+        plain: list[Any] = []
+        for placement in self.placements:
+            if isinstance(placement, WildcardMatch):
+                plain.append([node.name for node in placement.nodes])
+            elif isinstance(placement, ForkMatch):
+                branches = [branch.serialize() for branch in placement.branches]
+                plain.append({"join": placement.node.name, "branches": branches})
+            else:
+                plain.append(placement.name)
+        return plain
+
+    def moved(self, to: dict[fx.Node, fx.Node]) -> "TreeMatch":
+        """The same match over other node objects; nodes that ``to`` does not name stay."""
+        placements: list[Placement] = []
+        for placement in self.placements:
+            if isinstance(placement, WildcardMatch):
+                placements.append(WildcardMatch(tuple(to.get(node, node) for node in placement.nodes)))
+            elif isinstance(placement, ForkMatch):
+                branches = tuple(branch.moved(to) for branch in placement.branches)
+                placements.append(ForkMatch(to.get(placement.node, placement.node), branches, placement.operands))
+            else:
+                placements.append(to.get(placement, placement))
+        return TreeMatch(tuple(placements))
+
+
+class MatchStatus(Enum):
+    """What became of a match."""
+
+    PLANNED = "planned"
+    APPLIED = "applied"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(eq=False)
+class PatternMatch:
+    """One place in a graph where a pattern fits.
+
+    Attributes:
+        pattern: The pattern.
+        tree_match: Which node is what.
+        apply: Whether the rewrite is to be made. Set it to ``False`` to leave this place as it is.
+        status: What became of it; ``PLANNED`` until a plan is applied.
+        reason: Why it is not applied, or failed; empty otherwise.
+        stage: ``"conversion"`` or ``"fusion"``.
+        node_name: Name of the last matched node.
+        node_names: Names of all matched nodes.
+    """
+
+    pattern: "Pattern"
+    tree_match: TreeMatch
+    apply: bool = True
+    status: MatchStatus = MatchStatus.PLANNED
+    reason: str = ""
+    stage: str = field(init=False)
+    node_name: str = field(init=False)
+    node_names: tuple[str, ...] = field(init=False)
+    replaced_by: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.stage = "conversion" if self.pattern.is_conversion else "fusion"
+        self.node_names = tuple(node.name for node in self.tree_match.nodes)
+        self.node_name = self.tree_match.last.name
+
+    @property
+    def pattern_name(self) -> str:
+        """The pattern's name."""
+        return self.pattern.name
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """All matched nodes."""
+        return self.tree_match.nodes
+
+    def __repr__(self) -> str:
+        return f"PatternMatch({self.pattern_name} at {self.node_name!r}, apply={self.apply})"
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A place where a pattern's tree fits but must not be applied.
+
+    Attributes:
+        pattern_name: The pattern.
+        node_names: The nodes that it would have taken, the last of them last.
+        reason: Why not.
+    """
+
+    pattern_name: str
+    node_names: tuple[str, ...]
+    reason: str
+
+    @property
+    def node_name(self) -> str:
+        """Name of the last node."""
+        return self.node_names[-1]
+
+    def __str__(self) -> str:
+        return f"{self.node_names[0]}: {self.pattern_name} declined: {self.reason}"
+
+
+class Matches(list[PatternMatch]):
+    """The matches of one pattern, and the places where it declined."""
+
+    def __init__(self, matches: list[PatternMatch], declined: list[Declined]) -> None:
+        super().__init__(matches)
+        self.declined = declined

@@ -1,0 +1,179 @@
+"""Putting modules in the place of a match."""
+
+from collections.abc import Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import fx, nn
+
+from embedl_deploy.errors import PatternError
+from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
+from embedl_deploy.graph.lookup import get_module, owner
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
+from embedl_deploy.patterns.matches import PatternMatch
+
+#: ``node.meta`` entry: names of the nodes, as captured, that a node stands for.
+SOURCES = "embedl_deploy.sources"
+
+#: Grafts made so far in each graph module: what they were made from, where they live, the module.
+_grafted: WeakKeyDictionary[fx.GraphModule, dict[Any, tuple[str, nn.Module]]] = WeakKeyDictionary()
+
+
+def sources_of(node: fx.Node) -> tuple[str, ...]:
+    """Names of the nodes of the captured graph that ``node`` stands for; its own name if it was never rewritten."""
+    return tuple(node.meta.get(SOURCES, (node.name,)))
+
+
+def _graph_module(match: PatternMatch) -> fx.GraphModule:
+    module = owner(match.nodes[0])
+    if not isinstance(module, fx.GraphModule):
+        raise PatternError(f"{match!r}: the graph's owner is a {type(module).__name__}, expected a GraphModule.")
+    return module
+
+
+def _home(node: fx.Node) -> str:
+    """The module path that a node's computation comes from, or its name."""
+    if node.op == "call_module":
+        return str(node.target)
+    for constant in node.all_input_nodes:
+        if constant.op == "get_attr" and "." in str(constant.target):
+            return str(constant.target).rpartition(".")[0]
+    return node.name
+
+
+def insert_call(
+    pattern_match: PatternMatch, module: nn.Module, args: Sequence[Any], *, path: str | None = None
+) -> fx.Node:
+    """Insert a call of ``module`` before the last node of a match.
+
+    Args:
+        pattern_match: The match that is being replaced.
+        module: The module to place; its training flag is set to that of the modules matched.
+        args: Positional arguments of the call.
+        path: Where to place the module. By default the path of the first matched module, which it takes over if
+            nothing else uses it.
+
+    Returns:
+        The new node.
+    """
+    graph_module = _graph_module(pattern_match)
+    matched = pattern_match.nodes
+    called = [m for n in matched if n.op == "call_module" and (m := get_module(n)) is not None]
+    inherit_training(module, called, graph_module.training)
+    if path is None:
+        path = next((_home(node) for node in matched if get_module(node) is not None), matched[-1].name)
+        path = _claim(graph_module, path, module, matched)
+    else:
+        path = add_module(graph_module, path, module)
+    return _call(pattern_match, path, args)
+
+
+def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
+    last = pattern_match.tree_match.last
+    with last.graph.inserting_before(last):
+        node = last.graph.call_module(path, tuple(args))
+    node.meta[SOURCES] = tuple(dict.fromkeys(name for n in pattern_match.nodes for name in sources_of(n)))
+    if "stack_trace" in last.meta:
+        node.meta["stack_trace"] = last.meta["stack_trace"]
+    return node
+
+
+def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: list[fx.Node]) -> str:
+    """Place ``module`` at ``path`` if only the matched nodes use what lives there, else beside it."""
+    graph, inside = graph_module.graph, set(matched)
+    try:
+        current = graph_module.get_submodule(path)
+    except AttributeError:
+        return add_module(graph_module, path, module)
+    users = [n for n in graph.find_nodes(op="call_module", target=path) if n not in inside]
+    for name, _ in (*current.named_parameters(), *current.named_buffers()):
+        users += [
+            n for n in graph.find_nodes(op="get_attr", target=f"{path}.{name}") if not inside.issuperset(n.users)
+        ]
+    if users or type(current) is nn.Module:  # a bare container: other paths lead through it
+        return add_module(graph_module, path, module)
+    put_module(graph_module, path, module)
+    return path
+
+
+def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
+    """Give ``output`` to everything that used the match's value, and remove the matched nodes.
+
+    ``output`` takes over the recorded shape of that value.
+    """
+    last = pattern_match.tree_match.last
+    for key in ("tensor_meta", "val", "type"):
+        if key in last.meta and key not in output.meta:
+            output.meta[key] = last.meta[key]
+    last.replace_all_uses_with(output)
+    for node in sorted(pattern_match.nodes, reverse=True):
+        erase(node)
+
+
+def replace_tree(pattern_match: PatternMatch, modules: Sequence[nn.Module]) -> list[fx.Node]:
+    """Replace a match by a chain of modules.
+
+    The first is called with the match's inputs in tree order, each further one with the result of the one before.
+
+    Returns:
+        The new nodes, in order.
+
+    Raises:
+        PatternError: ``modules`` is empty or holds something else.
+    """
+    if not modules or not all(isinstance(module, nn.Module) for module in modules):
+        raise PatternError(f"{pattern_match!r}: replace_tree was given {modules!r}; expected one or more modules.")
+    args: Sequence[Any] = pattern_match.tree_match.inputs()
+    nodes: list[fx.Node] = []
+    for module in modules:
+        nodes.append(insert_call(pattern_match, module, args))
+        args = (nodes[-1],)
+    replace_match(pattern_match, nodes[-1])
+    return nodes
+
+
+def graft_match(pattern_match: PatternMatch) -> list[fx.Node]:
+    """Replace a match by the module that its pattern's graft makes of the matched modules.
+
+    Where the very same modules are called again, as in a block that is used twice, the same graft is called again.
+
+    Raises:
+        PatternError: The graft does not take these modules, or gives no module.
+    """
+    pattern = pattern_match.pattern
+    graft = graft_of(pattern)
+    if graft is None:
+        raise PatternError(f"Pattern {pattern.name!r} declares neither graft nor replace(). Declare one of them.")
+    modules = collect_modules(pattern.compiled_tree(), pattern_match.tree_match)
+    known = _grafted.setdefault(_graph_module(pattern_match), {})
+    key = (graft, *map(_call_key, pattern_match.nodes))
+    reusable = any(node.op == "call_module" for node in pattern_match.nodes)
+    path, module = known.get(key, ("", None))
+    if reusable and module is not None and _lives_at(_graph_module(pattern_match), path, module):
+        node = _call(pattern_match, path, pattern_match.tree_match.inputs())
+        replace_match(pattern_match, node)
+        return [node]
+    check_graft_arguments(pattern.name, graft, modules)
+    module = graft(*modules)
+    if not isinstance(module, nn.Module):
+        raise PatternError(f"Pattern {pattern.name!r}: the graft gave {module!r}; expected a module.")
+    nodes = replace_tree(pattern_match, [module])
+    known[key] = (str(nodes[0].target), module)
+    return nodes
+
+
+def _call_key(node: fx.Node) -> Any:
+    """What makes two calls the same: the module called, or the operation with the settings it is called with."""
+    module = get_module(node)
+    if node.op == "call_module" or module is None:
+        return module if node.op == "call_module" else operation(node)
+    tensors = tuple(id(t) for t in (*module.parameters(), *module.buffers()))
+    return type(module), module.extra_repr(), tensors
+
+
+def _lives_at(graph_module: fx.GraphModule, path: str, module: nn.Module) -> bool:
+    try:
+        return graph_module.get_submodule(path) is module
+    except AttributeError:
+        return False

@@ -1,0 +1,5 @@
+"""Verification: do the numbers agree?"""
+
+from embedl_deploy.verify.difference import Difference, compare_models, difference, output_tensors, run_unchanged
+
+__all__ = ["Difference", "compare_models", "difference", "output_tensors", "run_unchanged"]

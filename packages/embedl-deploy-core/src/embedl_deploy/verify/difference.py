@@ -1,0 +1,72 @@
+"""How far two models' outputs are apart, measured without changing either."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import InputError
+
+
+class Difference(NamedTuple):
+    """The largest difference between two outputs.
+
+    Attributes:
+        max_abs: max|a - b| over all output values.
+        max_rel: ``max_abs`` divided by max|a| over all output values of the reference.
+    """
+
+    max_abs: float
+    max_rel: float
+
+    def __str__(self) -> str:
+        return f"max |Δ| = {self.max_abs:.3g} ({self.max_rel:.3g} of the largest output)"
+
+
+def output_tensors(output: Any) -> list[torch.Tensor]:
+    """The tensors in a model's output, in order, whatever tuples and dictionaries hold them."""
+    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+
+
+def difference(reference: Any, other: Any) -> Difference:
+    """Compare two outputs tensor by tensor, in double precision. NaN equals NaN, infinity itself.
+
+    Raises:
+        InputError: They do not hold the same number of tensors of the same shapes.
+    """
+    a, b = output_tensors(reference), output_tensors(other)
+    if [t.shape for t in a] != [t.shape for t in b]:
+        raise InputError(
+            f"The outputs cannot be compared: {[tuple(t.shape) for t in a]} against {[tuple(t.shape) for t in b]}."
+        )
+    max_abs = largest = 0.0
+    for x, y in zip(a, b, strict=True):
+        wide = torch.complex128 if x.is_complex() else torch.float64
+        x, y = x.detach().to(wide), y.detach().to(x.device, wide)
+        same = (x == y) | (x.isnan() & y.isnan())
+        delta = torch.where(same, torch.zeros_like(x), x - y).abs().nan_to_num(nan=float("inf"))
+        finite = x.abs()[x.isfinite()]
+        max_abs = max(max_abs, float(delta.max()) if delta.numel() else 0.0)
+        largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
+    return Difference(max_abs, max_abs / largest if largest else max_abs)
+
+
+def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a model so that no trace of it remains: on copies of its buffers and inputs, with the RNG put back.
+
+    A model in training mode therefore updates no running statistics.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
+    devices = sorted({t.device.index or 0 for t in (*model.parameters(), *buffers.values()) if t.is_cuda})
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        return torch.func.functional_call(model, buffers, args, kwargs)
+
+
+def compare_models(
+    reference: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> Difference:
+    """Run both models on the same inputs from the same random state, and compare what they give."""
+    kwargs = kwargs or {}
+    return difference(run_unchanged(reference, args, kwargs), run_unchanged(other, args, kwargs))
