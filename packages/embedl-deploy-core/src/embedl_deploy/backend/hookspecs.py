@@ -29,7 +29,7 @@ class BackendInfo:
     """What a backend says of itself.
 
     Attributes:
-        title: Name for people, for example ``"NVIDIA TensorRT"``.
+        title: Name for people, for example ``"Acme Edge NPU"``.
         description: One sentence on what the hardware or compiler is.
     """
 

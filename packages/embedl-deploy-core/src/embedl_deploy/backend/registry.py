@@ -132,7 +132,7 @@ def get_backend(name: str | None = None) -> Backend:
 def _installed_names() -> str:
     names = discover_backends()
     if not names:
-        return "No backend is installed at all: install one, for example pip install embedl-deploy-tensorrt."
+        return "No backend is installed at all: install the distribution of your target, pip install embedl-deploy-<target>."
     listed = ", ".join(f"{name} ({origin})" for name, origin in names.items())
     return f"Installed: {listed}."
 

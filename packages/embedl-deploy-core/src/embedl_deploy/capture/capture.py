@@ -100,8 +100,8 @@ def capture(
 
 
 def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
-    if isinstance(model, torch._dynamo.OptimizedModule if hasattr(torch, "_dynamo") else ()):
-        model = model._orig_mod  # what torch.compile wraps
+    if type(model).__name__ == "OptimizedModule":  # by name: importing torch._dynamo to ask takes seconds
+        model = model._orig_mod
     if isinstance(model, torch.jit.ScriptModule):
         raise CaptureError("The model is a TorchScript module, which cannot be captured. Pass the nn.Module it is of.")
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):

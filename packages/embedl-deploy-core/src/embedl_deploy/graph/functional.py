@@ -84,32 +84,57 @@ def _required_tensor(values: Mapping[str, Any], name: str, rank: int) -> torch.T
     return tensor
 
 
-def _linear(values: Mapping[str, Any]) -> nn.Module:
-    weight = _required_tensor(values, "weight", 2)
+def linear_with(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
+    """A ``Linear`` that holds these very tensors.
+
+    Args:
+        weight: (out_features, in_features).
+        bias: (out_features,) or ``None``.
+    """
     module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     _set_tensor(module, "weight", weight)
-    _set_tensor(module, "bias", _tensor(values, "bias"))
+    _set_tensor(module, "bias", bias)
     return module
 
 
-def _conv2d(values: Mapping[str, Any]) -> nn.Module:
-    weight = _required_tensor(values, "weight", 4)
-    groups = _plain(values, "groups", 1)
-    padding = _plain(values, "padding", 0)
+def conv2d_with(weight: torch.Tensor, bias: torch.Tensor | None, *, groups: int = 1, **settings: Any) -> nn.Conv2d:
+    """A ``Conv2d`` that holds these very tensors.
+
+    Args:
+        weight: (out_channels, in_channels / groups, height, width).
+        bias: (out_channels,) or ``None``.
+        groups: Number of groups.
+        **settings: ``stride``, ``padding`` and ``dilation`` as for ``nn.Conv2d``.
+    """
+    height, width = weight.shape[2:]
     module = nn.Conv2d(
         weight.shape[1] * groups,
         weight.shape[0],
-        tuple(weight.shape[2:]),  # type: ignore[arg-type]  # rank 4 was checked: two sizes
-        stride=_pair(_plain(values, "stride", 1)),
-        padding=padding if isinstance(padding, str) else _pair(padding),
-        dilation=_pair(_plain(values, "dilation", 1)),
+        (height, width),
         groups=groups,
         bias=False,
         device="meta",
+        **settings,
     )
     _set_tensor(module, "weight", weight)
-    _set_tensor(module, "bias", _tensor(values, "bias"))
+    _set_tensor(module, "bias", bias)
     return module
+
+
+def _linear(values: Mapping[str, Any]) -> nn.Module:
+    return linear_with(_required_tensor(values, "weight", 2), _tensor(values, "bias"))
+
+
+def _conv2d(values: Mapping[str, Any]) -> nn.Module:
+    padding = _plain(values, "padding", 0)
+    return conv2d_with(
+        _required_tensor(values, "weight", 4),
+        _tensor(values, "bias"),
+        groups=_plain(values, "groups", 1),
+        stride=_pair(_plain(values, "stride", 1)),
+        padding=padding if isinstance(padding, str) else _pair(padding),
+        dilation=_pair(_plain(values, "dilation", 1)),
+    )
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """What a node computes: the module behind a call, and whether a subclass may stand for its base class."""
 
+import inspect
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -121,6 +122,17 @@ def has_hooks(module: nn.Module) -> bool:
     return bool(
         module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
+
+
+def positional_arguments(node: fx.Node) -> list[Any]:
+    """All arguments of a module call by position, those that were passed by keyword included."""
+    if not node.kwargs:
+        return list(node.args)
+    module = owner(node).get_submodule(str(node.target))
+    bound = inspect.signature(module.forward).bind(*node.args, **node.kwargs)
+    last = max(list(bound.signature.parameters).index(name) for name in bound.arguments)
+    bound.apply_defaults()
+    return list(bound.arguments.values())[: last + 1]
 
 
 def tensor_inputs(node: fx.Node) -> list[fx.Node]:

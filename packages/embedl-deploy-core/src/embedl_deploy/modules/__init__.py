@@ -1,6 +1,6 @@
 """Modules that rewrites put into graphs, and the tracer that keeps them whole."""
 
-from embedl_deploy.graph.functional import FrozenBatchNorm2d
+from embedl_deploy.graph.functional import FrozenBatchNorm2d, conv2d_with, linear_with
 from embedl_deploy.modules.activations import ActivationLike
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.padded_conv import PaddedConv2d
@@ -16,5 +16,7 @@ __all__ = [
     "PaddedConv2d",
     "QuantStub",
     "WeightFakeQuantize",
+    "conv2d_with",
+    "linear_with",
     "symbolic_trace",
 ]

@@ -8,7 +8,7 @@ from embedl_deploy.modules.base import ConvertedModule
 
 
 class PaddedConv2d(ConvertedModule, nn.Conv2d):
-    """A ``Conv2d`` after zero-padding that differs from side to side, as TensorFlow's ``SAME`` gives it.
+    """A ``Conv2d`` after zero-padding that differs from side to side, as ``SAME`` padding with a stride gives it.
 
     ``nn.Conv2d`` pads both ends of a dimension alike; hardware and ONNX do not ask for that. The weight and bias are
     the original convolution's own parameters.

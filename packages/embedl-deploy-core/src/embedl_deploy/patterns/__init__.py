@@ -13,7 +13,7 @@ from embedl_deploy.patterns.matches import (
     WildcardMatch,
 )
 from embedl_deploy.patterns.pattern import Pattern, QDQPoint, validate_pattern
-from embedl_deploy.patterns.replacement import insert_call, replace_match, replace_tree, sources_of
+from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match, replace_tree, sources_of
 from embedl_deploy.patterns.tree import Fork, Wildcard
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "TreeMatch",
     "Wildcard",
     "WildcardMatch",
+    "claim_container",
     "get_module",
     "has_hooks",
     "insert_call",

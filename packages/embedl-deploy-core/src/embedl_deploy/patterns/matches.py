@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from embedl_deploy.errors import PatternError
-from embedl_deploy.graph.lookup import tensor_inputs
+from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
 
 if TYPE_CHECKING:
     from embedl_deploy.patterns.pattern import Pattern
@@ -92,6 +92,17 @@ class TreeMatch:
         """
         inside = set(self.nodes)
         return list(self._inputs(inside))
+
+    def call_arguments(self) -> list[Any]:
+        """What a module that takes the match's place is called with, by position.
+
+        A match of one module call passes on all arguments of that call, constants and ``None`` included; any other
+        match passes its :meth:`inputs`.
+        """
+        nodes = self.nodes
+        if len(nodes) == 1 and nodes[0].op == "call_module":
+            return positional_arguments(nodes[0])
+        return self.inputs()
 
     def _inputs(self, inside: set[fx.Node]) -> Iterator[fx.Node]:
         for placement in self.placements:

@@ -43,7 +43,12 @@ def _home(node: fx.Node) -> str:
 
 
 def insert_call(
-    pattern_match: PatternMatch, module: nn.Module, args: Sequence[Any], *, path: str | None = None
+    pattern_match: PatternMatch,
+    module: nn.Module,
+    args: Sequence[Any],
+    *,
+    path: str | None = None,
+    home: fx.Node | None = None,
 ) -> fx.Node:
     """Insert a call of ``module`` before the last node of a match.
 
@@ -51,8 +56,9 @@ def insert_call(
         pattern_match: The match that is being replaced.
         module: The module to place; its training flag is set to that of the modules matched.
         args: Positional arguments of the call.
-        path: Where to place the module. By default the path of the first matched module, which it takes over if
-            nothing else uses it.
+        path: Where to place the module; a number is appended if something lives there.
+        home: The matched node whose module's path to take over, if nothing else uses it. By default the first one
+            that calls a module.
 
     Returns:
         The new node.
@@ -62,11 +68,25 @@ def insert_call(
     called = [m for n in matched if n.op == "call_module" and (m := get_module(n)) is not None]
     inherit_training(module, called, graph_module.training)
     if path is None:
-        path = next((_home(node) for node in matched if get_module(node) is not None), matched[-1].name)
-        path = _claim(graph_module, path, module, matched)
+        if home is None:
+            home = next((node for node in matched if get_module(node) is not None), matched[-1])
+        path = _claim(graph_module, _home(home), module, matched)
     else:
         path = add_module(graph_module, path, module)
     return _call(pattern_match, path, args)
+
+
+def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
+    """Make room for several modules in the place of one: an empty container that takes over its path.
+
+    Args:
+        pattern_match: The match that is being replaced.
+        home: The matched node whose module's path to take over, if nothing else uses it.
+
+    Returns:
+        The container's path; place modules below it with ``insert_call(..., path=f"{container}.name")``.
+    """
+    return _claim(_graph_module(pattern_match), _home(home), nn.Module(), pattern_match.nodes)
 
 
 def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
@@ -124,7 +144,7 @@ def replace_tree(pattern_match: PatternMatch, modules: Sequence[nn.Module]) -> l
     """
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise PatternError(f"{pattern_match!r}: replace_tree was given {modules!r}; expected one or more modules.")
-    args: Sequence[Any] = pattern_match.tree_match.inputs()
+    args: Sequence[Any] = pattern_match.tree_match.call_arguments()
     nodes: list[fx.Node] = []
     for module in modules:
         nodes.append(insert_call(pattern_match, module, args))
@@ -151,7 +171,7 @@ def graft_match(pattern_match: PatternMatch) -> list[fx.Node]:
     reusable = any(node.op == "call_module" for node in pattern_match.nodes)
     path, module = known.get(key, ("", None))
     if reusable and module is not None and _lives_at(_graph_module(pattern_match), path, module):
-        node = _call(pattern_match, path, pattern_match.tree_match.inputs())
+        node = _call(pattern_match, path, pattern_match.tree_match.call_arguments())
         replace_match(pattern_match, node)
         return [node]
     check_graft_arguments(pattern.name, graft, modules)

@@ -1,0 +1,6 @@
+"""Export: from a model to a file."""
+
+from embedl_deploy.export.onnx import OnnxExport, export_onnx
+from embedl_deploy.export.runtime import run_onnx
+
+__all__ = ["OnnxExport", "export_onnx", "run_onnx"]

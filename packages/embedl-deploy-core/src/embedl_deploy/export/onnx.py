@@ -1,0 +1,209 @@
+"""Export to ONNX, checked before the file appears."""
+
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.capture import normalize_args
+from embedl_deploy.errors import ExportError, InputError
+from embedl_deploy.export.files import written_whole
+from embedl_deploy.export.runtime import difference_in_onnxruntime
+from embedl_deploy.graph.shapes import describe_inputs
+from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.verify import Difference
+
+#: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
+DEFAULT_OPSET = 18
+#: Protocol buffers end at 2 GiB; weights of larger models go into a second file.
+_EXTERNAL_DATA_BYTES = 1_800_000_000
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """A written ONNX file.
+
+    Attributes:
+        path: Where it is.
+        opset: Version of the ONNX operator set.
+        input_names: Names of the graph's inputs, in order.
+        output_names: Names of its outputs, in order.
+        size: Bytes of the file and of its external weights.
+        difference: How far ONNX Runtime's outputs are from PyTorch's on the example inputs; ``None`` if that was not
+            measured.
+    """
+
+    path: Path
+    opset: int
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    size: int
+    difference: Difference | None
+
+
+def export_onnx(
+    model: nn.Module | TransformationResult,
+    args: Any,
+    path: str | os.PathLike[str],
+    *,
+    kwargs: dict[str, Any] | None = None,
+    opset: int = DEFAULT_OPSET,
+    dynamic_batch: bool = False,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    tolerance: float | None = 1e-3,
+) -> OnnxExport:
+    """Write a model as an ONNX file.
+
+    The file is written to a temporary place, checked with ``onnx.checker``, run in ONNX Runtime against PyTorch on
+    the example inputs, and only then moved to ``path``.
+
+    Args:
+        model: A transformed model, its result, or any module; exported in the mode (training or evaluation) that it
+            is in.
+        args: Example inputs: a tuple, or one tensor.
+        path: The file to write. Weights over 1.8 GB go to ``path + ".data"`` beside it.
+        kwargs: Example keyword inputs.
+        opset: Version of the ONNX operator set.
+        dynamic_batch: Leave dimension 0 of every tensor input open.
+        input_names: Names for the inputs.
+        output_names: Names for the outputs.
+        tolerance: Largest difference between ONNX Runtime and PyTorch, relative to the largest output, that is
+            accepted; ``None`` to not run ONNX Runtime.
+
+    Raises:
+        ExportError: The exporter or the checker refuses the model, or the file computes something else.
+        InputError: An argument does not fit.
+    """
+    if isinstance(model, TransformationResult):
+        model = model.model
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; expected a module or the result of transform.")
+    if isinstance(opset, bool) or not isinstance(opset, int) or opset < DEFAULT_OPSET:
+        raise InputError(f"opset is {opset!r}; expected an integer of {DEFAULT_OPSET} or more.")
+    example, named = normalize_args(args, kwargs)
+    if example is None:
+        raise InputError("args is None; export_onnx needs example inputs, for example args=(torch.randn(1, 3, 8, 8),).")
+    target = Path(path)
+    if target.is_dir() or not target.name:
+        raise InputError(f"path {os.fspath(path)!r} is a folder; expected the name of a file, such as 'model.onnx'.")
+    shapes = None
+    if dynamic_batch:
+        example, named = _without_batch_of_one((example, named))
+        shapes = _dynamic_first_dimension(example, named, model)
+    program = _export(model, example, named, opset, shapes, input_names, output_names)
+    size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    with written_whole(target) as temporary:
+        program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
+        graph = _checked(temporary)
+        measured = None
+        if tolerance is not None:
+            measured = difference_in_onnxruntime(model, temporary, example, named)
+            if not measured.max_rel <= tolerance:
+                raise ExportError(
+                    f"The exported file does not compute what the model computes: {measured}; accepted: {tolerance:g}. "
+                    "Nothing was written. Look for operators that the exporter translates wrongly, or pass a larger "
+                    "tolerance if the difference is expected."
+                )
+        written = sum(file.stat().st_size for file in temporary.parent.iterdir())
+    names = {initializer.name for initializer in graph.initializer}
+    return OnnxExport(
+        path=target,
+        opset=opset,
+        input_names=tuple(value.name for value in graph.input if value.name not in names),
+        output_names=tuple(value.name for value in graph.output),
+        size=written,
+        difference=measured,
+    )
+
+
+def _without_batch_of_one(inputs: Any) -> Any:
+    """Batches of one repeated: torch.export takes a size of one for a constant, even where told not to."""
+
+    def double(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == 1:
+            return value.expand(2, *value.shape[1:]).clone()
+        return value
+
+    return pytree.tree_map(double, inputs)
+
+
+def _dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any], model: nn.Module) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+
+    def shape(value: Any) -> dict[int, Any] | None:
+        return {0: batch} if isinstance(value, torch.Tensor) and value.dim() > 0 else None
+
+    if named:
+        raise InputError("dynamic_batch takes positional inputs only; pass all inputs in args.")
+    return tuple(pytree.tree_map(shape, value) for value in example)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _export(
+    model: nn.Module,
+    example: tuple[Any, ...],
+    named: dict[str, Any],
+    opset: int,
+    shapes: Any,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> torch.onnx.ONNXProgram:
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                example,
+                kwargs=named or None,
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=shapes,
+                input_names=input_names,
+                output_names=output_names,
+                verbose=False,
+                optimize=True,
+            )
+    except ImportError as error:
+        raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
+    except Exception as error:  # torch.export runs the model's own code and may raise anything
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
+        raise ExportError(
+            f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
+            f"{type(error).__name__}: {' '.join(lines[:3])}{hint}"
+        ) from error
+    assert program is not None  # None is returned for the old exporter only
+    return program
+
+
+def _checked(path: Path) -> Any:
+    """Check a file, by name so that it may be over 2 GB, and return its graph without weights."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(os.fspath(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"onnx.checker refuses the exported file: {error}. Nothing was written.") from error
+    return onnx.load(os.fspath(path), load_external_data=False).graph

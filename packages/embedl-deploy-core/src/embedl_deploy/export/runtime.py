@@ -1,0 +1,62 @@
+"""Running an ONNX file in ONNX Runtime and comparing it with PyTorch."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import ExportError, InputError
+from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged
+
+
+def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.Tensor]:
+    """Run an ONNX file on the CPU.
+
+    Args:
+        path: The file.
+        *inputs: One tensor per input of the graph, in its order.
+
+    Returns:
+        The outputs, in the graph's order.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed, or refuses the file or the inputs.
+        InputError: The number of inputs does not fit.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ExportError(
+            "Running an ONNX file needs ONNX Runtime: pip install 'embedl-deploy-core[onnxruntime]', or pass "
+            "tolerance=None to export without running."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exception types are not exported
+        raise ExportError(f"ONNX Runtime refuses {os.fspath(path)!r}: {error}") from error
+    names = [value.name for value in session.get_inputs()]
+    if len(names) != len(inputs):
+        raise InputError(f"{os.fspath(path)!r} has the inputs {names}, but {len(inputs)} were given.")
+    feed: dict[str, npt.NDArray[Any]] = {
+        name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in zip(names, inputs, strict=True)
+    }
+    try:
+        return [torch.from_numpy(np.asarray(value)) for value in session.run(None, feed)]
+    except Exception as error:  # as above
+        raise ExportError(f"ONNX Runtime fails in {os.fspath(path)!r}: {error}") from error
+
+
+def difference_in_onnxruntime(
+    model: nn.Module, path: str | os.PathLike[str] | Path, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Difference:
+    """How far the outputs of an ONNX file are from those of the model that it was exported from."""
+    inputs = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    reference = output_tensors(run_unchanged(model, args, kwargs))
+    return difference(reference, run_onnx(path, *inputs))

@@ -1,0 +1,189 @@
+"""The functions that people call: plan, apply, and both at once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from embedl_deploy.backend import Backend, get_backend
+from embedl_deploy.capture import Trace, capture, normalize_args
+from embedl_deploy.errors import InputError, PlanError
+from embedl_deploy.patterns import Pattern, PatternMatch
+from embedl_deploy.plan import TransformationPlan, TransformationReport
+from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
+from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
+from embedl_deploy.verify import Difference, compare_models
+
+
+@dataclass(frozen=True, eq=False)
+class TransformationResult:
+    """A transformed model and the account of how it came about.
+
+    Attributes:
+        model: The transformed model.
+        matches: Every match that was found, by node and pattern name, with what became of it.
+        report: What was done and what was not; print it.
+    """
+
+    model: fx.GraphModule
+    matches: MatchTable
+    report: TransformationReport
+
+    def verify(self, *args: Any, **kwargs: Any) -> Difference:
+        """Run the user's model and the transformed one on the same inputs, and compare.
+
+        Neither model changes, not even running statistics in training mode; the random state is put back.
+
+        Args:
+            *args: Inputs, as the model is called.
+            **kwargs: Keyword inputs.
+
+        Returns:
+            The largest absolute difference, and the same relative to the largest output.
+        """
+        original = self.report.plan.original
+        return compare_models(original, self.model, args, kwargs)
+
+
+def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -> tuple[list[Pattern], Backend | None]:
+    chosen = backend if isinstance(backend, Backend) else None
+    if patterns is not None:
+        if isinstance(patterns, (str, Pattern)) or not isinstance(patterns, Sequence):
+            raise InputError(f"patterns is {patterns!r}; expected a list of patterns. A backend's name goes to backend=.")
+        if chosen is None and backend is not None:
+            chosen = get_backend(backend if isinstance(backend, str) else None)
+        return list(patterns), chosen
+    if chosen is None:
+        chosen = get_backend(backend if isinstance(backend, str) or backend is None else str(backend))
+    return chosen.patterns, chosen
+
+
+def get_transformation_plan(
+    model: Any,
+    args: Any = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    patterns: Sequence[Pattern] | None = None,
+    backend: str | Backend | None = None,
+    trace: Trace = Trace.AUTO,
+    strict: bool = False,
+) -> TransformationPlan:
+    """Find out what would be rewritten, without doing it.
+
+    Args:
+        model: An ``nn.Module``, ``fx.GraphModule`` or ``ExportedProgram``. Not modified.
+        args: Example inputs, for conversions that need shapes and for ``torch.export``.
+        kwargs: Example keyword inputs.
+        patterns: The patterns, in order of priority; win over the backend's.
+        backend: Name of an installed backend. With neither, the backend in use, or the only one installed.
+        trace: How to capture the model.
+        strict: Raise when a pattern fails, instead of reporting it.
+
+    Returns:
+        A plan to read, change and apply.
+
+    Raises:
+        BackendError: The backend is not installed or broken, or none is chosen.
+        CaptureError: The model cannot be captured.
+        InputError: An argument does not fit.
+        PatternError: A pattern is declared wrongly, conversions never settle, or one fails and ``strict`` is set.
+    """
+    chosen, resolved = _choose(patterns, backend)
+    example, named = normalize_args(args, kwargs)
+    leaves = resolved.leaf_modules if resolved is not None else ()
+    captured = capture(model, example, named, trace=trace, leaf_modules=leaves)
+    return make_plan(
+        captured.graph_module,
+        chosen,
+        backend=resolved,
+        capture_method=captured.method,
+        notes=captured.notes,
+        original=model.module() if isinstance(model, torch.export.ExportedProgram) else model,
+        strict=strict,
+    )
+
+
+def load_transformation_plan(
+    text: str,
+    model: Any,
+    args: Any = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    patterns: Sequence[Pattern] | None = None,
+    backend: str | Backend | None = None,
+    trace: Trace = Trace.AUTO,
+) -> TransformationPlan:
+    """Make the plan of a model again and take over the decisions of a plan's JSON.
+
+    Args:
+        text: What ``plan.to_json()`` gave.
+        model: The same architecture, captured the same way; weights may differ.
+        args: Example inputs; give them if they were given when the plan was made.
+        kwargs: Example keyword inputs.
+        patterns: The patterns of the plan, if it was made with a list of patterns.
+        backend: Another backend than the one that the plan names.
+        trace: How to capture the model.
+
+    Raises:
+        PlanError: The text is no plan, or one of another model or other patterns.
+    """
+    data = read_plan_json(text)
+    if patterns is None and backend is None:
+        backend = data.get("backend")
+        if backend is None:
+            raise PlanError("The plan was made with a list of patterns, not a backend. Pass the same list: patterns=.")
+    plan = get_transformation_plan(model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace)
+    apply_json_decisions(plan, data)
+    return plan
+
+
+def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False) -> TransformationResult:
+    """Carry out a plan.
+
+    Args:
+        plan: A plan that was not applied before.
+        strict: Raise when a rewrite fails, instead of undoing and reporting it.
+
+    Raises:
+        PlanError: The plan was applied before, or is none.
+        PatternError: A rewrite failed, and ``strict`` is set.
+    """
+    if not isinstance(plan, TransformationPlan):
+        raise PlanError(f"plan is a {type(plan).__name__}; expected what get_transformation_plan returns.")
+    model, matches, declined = carry_out(plan, strict=strict)
+    report = TransformationReport(plan, model, matches, declined)
+    return TransformationResult(model, tabulate(matches), report)
+
+
+def transform(
+    model: Any,
+    args: Any = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    patterns: Sequence[Pattern] | None = None,
+    backend: str | Backend | None = None,
+    trace: Trace = Trace.AUTO,
+    strict: bool = False,
+) -> TransformationResult:
+    """Capture a model, convert and fuse it. See :func:`get_transformation_plan` for arguments and errors.
+
+    Returns:
+        ``.model``, a graph module that computes the same; ``.report``, what was done; ``.verify(*inputs)``, the
+        proof.
+    """
+    plan = get_transformation_plan(
+        model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace, strict=strict
+    )
+    return apply_transformation_plan(plan, strict=strict)
+
+
+__all__ = [
+    "PatternMatch",
+    "TransformationResult",
+    "apply_transformation_plan",
+    "get_transformation_plan",
+    "load_transformation_plan",
+    "transform",
+]

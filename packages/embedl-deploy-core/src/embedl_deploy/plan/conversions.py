@@ -1,0 +1,66 @@
+"""Conversions, again and again until none matches any more."""
+
+from collections.abc import Sequence
+
+from torch import fx
+
+from embedl_deploy.errors import ConversionLoopError
+from embedl_deploy.patterns import Declined, Pattern, PatternMatch
+from embedl_deploy.plan.applying import apply_matches
+from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
+
+#: More rounds than any chain of rewrites of real models needs.
+MAX_ROUNDS = 100
+#: More rewrites, per node of the captured graph, than conversions that settle make.
+MAX_REWRITES_PER_NODE = 20
+
+
+def run_conversions(
+    graph_module: fx.GraphModule, patterns: Sequence[Pattern], decide: Decide, *, strict: bool
+) -> Found:
+    """Convert ``graph_module`` in place to a fixed point.
+
+    Returns:
+        Every match of every round, and what was declined in the last one.
+
+    Raises:
+        ConversionLoopError: No fixed point was reached.
+        PatternError: A rewrite failed, and ``strict`` is set.
+    """
+    found, seen, rewrites = Found(), set(), 0
+    limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
+    for _ in range(MAX_ROUNDS):
+        round_found = find_matches(graph_module, patterns, strict=strict)
+        found.declined = round_found.declined
+        # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
+        news = [match for match in round_found.matches if _key(match) not in seen]
+        resolve_overlaps(news, decide)
+        apply_matches(graph_module, news, strict=strict)
+        found.matches.extend(news)
+        applied = [match for match in news if match.replaced_by]
+        # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
+        seen.update(_key(match) for match in news if not match.reason.startswith("overlaps"))
+        rewrites += len(applied)
+        if not applied:
+            return found
+        if rewrites > limit:
+            break
+    raise ConversionLoopError(_loop_message(applied, rewrites))
+
+
+def _key(match: PatternMatch) -> tuple[str, tuple[str, ...]]:
+    return match.pattern_name, match.node_names
+
+
+def _loop_message(applied: list[PatternMatch], rewrites: int) -> str:
+    names = ", ".join(dict.fromkeys(repr(match.pattern_name) for match in applied))
+    places = ", ".join(match.node_name for match in applied[:3])
+    return (
+        f"Conversion(s) {names} never settle: still matching (at {places}) after {rewrites} rewrites. "
+        "A conversion must not match what it, or another conversion, produces. Narrow the tree, or decline in check()."
+    )
+
+
+def without_repeats(declined: Sequence[Declined]) -> list[Declined]:
+    """Each refusal once, in order."""
+    return list(dict.fromkeys(declined))

@@ -1,0 +1,72 @@
+"""Finding matches and deciding between those that want the same nodes."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import fx
+
+from embedl_deploy.errors import PatternError
+from embedl_deploy.graph.effects import Effects
+from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
+
+#: Asks a plan whether a match is to be applied; ``None`` means that the plan does not know it.
+Decide = Callable[[PatternMatch], bool | None]
+
+
+@dataclass
+class Found:
+    """What the patterns found in one graph."""
+
+    matches: list[PatternMatch] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+
+
+def find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, strict: bool) -> Found:
+    """Run every pattern over the graph, in order of priority.
+
+    Matches that in-place operations forbid are declined. A pattern whose ``match`` raises is declined everywhere, or
+    raises ``PatternError`` if ``strict``.
+    """
+    found = Found()
+    effects = Effects(graph_module.graph)
+    for pattern in patterns:
+        try:
+            matches = pattern.match(graph_module)
+            if not isinstance(matches, list) or not all(isinstance(match, PatternMatch) for match in matches):
+                raise PatternError(f"match() returned {matches!r}; expected a list of PatternMatch")
+        except Exception as error:  # a pattern of a plugin may raise anything
+            reason = f"its match() failed: {type(error).__name__}: {error}"
+            if strict:
+                raise PatternError(f"Pattern {pattern.name!r}: {reason}. Repair the pattern or leave it out.") from error
+            found.declined.append(Declined(pattern.name, ("(everywhere)",), reason))
+            continue
+        found.declined.extend(getattr(matches, "declined", ()))
+        for match in matches:
+            hazard = effects.hazard(match.nodes)
+            if hazard is None:
+                found.matches.append(match)
+            else:
+                found.declined.append(Declined(pattern.name, match.node_names, hazard))
+    return found
+
+
+def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
+    """Give every node to at most one match: the first, in order, that wants it and is not switched off.
+
+    Sets ``apply`` and ``reason``. What flows into and out of a match needs no deciding: a rewrite reads its inputs
+    from the graph at the moment it is made, so they may well be the result of another.
+    """
+    holder: dict[fx.Node, PatternMatch] = {}
+    for match in matches:
+        decision = decide(match)
+        rival = next((holder[node] for node in match.nodes if node in holder), None)
+        match.apply = decision is not False and rival is None
+        if rival is not None:
+            match.reason = f"overlaps {rival.pattern_name} at {rival.node_name}"
+        elif decision is False:
+            match.reason = "switched off in the plan"
+        else:
+            match.reason = ""
+            holder.update(dict.fromkeys(match.nodes, match))
+        if not match.apply:
+            match.status = MatchStatus.SKIPPED

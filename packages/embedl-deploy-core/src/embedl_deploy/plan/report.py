@@ -1,0 +1,146 @@
+"""What a transformation did: a mapping for programs, a table for people."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import fx
+
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedModule
+from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
+from embedl_deploy.plan.plan import TransformationPlan
+from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
+
+
+class TransformationReport(Mapping[str, Any]):
+    """What was rewritten, what was not and why, and what is left outside fused modules.
+
+    As a mapping it holds plain data under ``applied_count``, ``skipped_count``, ``declined_count``, ``failed_count``,
+    ``applied``, ``skipped``, ``declined``, ``failed``, ``unfused``, ``unsupported``, ``capture``, ``notes`` and
+    ``backend``. Printed, it is a table.
+
+    Attributes:
+        plan: The plan that was carried out.
+        matches: Every match that was found while doing so.
+        declined: Places where a pattern's tree fits but was not applied.
+        unfused: Operators outside fused modules: node name → kind.
+        unsupported: Those of them that the backend says its hardware cannot run: node name → reason.
+    """
+
+    def __init__(
+        self,
+        plan: TransformationPlan,
+        model: fx.GraphModule,
+        matches: list[PatternMatch],
+        declined: list[Declined],
+    ) -> None:
+        self.plan = plan
+        self.matches = matches
+        self.declined = declined
+        self.unfused: dict[str, str] = {}
+        self.unsupported: dict[str, str] = {}
+        for node in model.graph.nodes:
+            if not node.op.startswith("call_") or isinstance(get_module(node), FusedModule):
+                continue
+            self.unfused[node.name] = _kind(node)
+            reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
+            if reason is not None:
+                self.unsupported[node.name] = reason
+        self._data = self._as_data()
+
+    def with_status(self, status: MatchStatus) -> list[PatternMatch]:
+        """The matches that came to a given end."""
+        return [match for match in self.matches if match.status is status]
+
+    def _as_data(self) -> dict[str, Any]:
+        applied = self.with_status(MatchStatus.APPLIED)
+        skipped = self.with_status(MatchStatus.SKIPPED)
+        failed = self.with_status(MatchStatus.FAILED)
+
+        def plain(match: PatternMatch) -> dict[str, Any]:
+            entry: dict[str, Any] = {"node": match.node_name, "pattern": match.pattern_name, "stage": match.stage}
+            entry["nodes"] = list(match.node_names)
+            if match.reason:
+                entry["reason"] = match.reason
+            if match.replaced_by:
+                entry["replaced_by"] = list(match.replaced_by)
+            return entry
+
+        return {
+            "backend": None if self.plan.backend is None else self.plan.backend.name,
+            "capture": self.plan.capture_method,
+            "notes": list(self.plan.notes),
+            "applied_count": len(applied),
+            "skipped_count": len(skipped),
+            "declined_count": len(self.declined),
+            "failed_count": len(failed),
+            "applied": [plain(match) for match in applied],
+            "skipped": [plain(match) for match in skipped],
+            "declined": [
+                {"nodes": list(d.node_names), "pattern": d.pattern_name, "reason": d.reason} for d in self.declined
+            ],
+            "failed": [plain(match) for match in failed],
+            "unfused": dict(self.unfused),
+            "unsupported": dict(self.unsupported),
+        }
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def why_not(self, node: str, pattern: str | None = None) -> list[str]:
+        """Why patterns did not take a node; see :meth:`TransformationPlan.why_not`."""
+        failed = [m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name)]
+        lines = [f"{node}: {m.pattern_name} failed: {m.reason}" for m in failed]
+        failed_names = {m.pattern_name for m in failed}
+        return lines + [
+            line
+            for line in self.plan.why_not(node, pattern)
+            if not any(f" {name} applies" in line for name in failed_names)
+        ]
+
+    def __str__(self) -> str:
+        backend = "" if self.plan.backend is None else f" for {self.plan.backend.info.title}"
+        lines: list[Any] = [
+            f"{type(self.plan.model).__name__}{backend}: {self['applied_count']} rewrites applied, "
+            f"{self['skipped_count']} skipped, {self['declined_count']} declined, {self['failed_count']} failed"
+            f" ({self.plan.capture_method} capture)",
+            *(f"note: {note}" for note in self.plan.notes),
+            matches_table(self.with_status(MatchStatus.APPLIED)),
+        ]
+        failed = self.with_status(MatchStatus.FAILED)
+        if failed:
+            rows = [(m.node_name, m.pattern_name, m.reason) for m in failed]
+            lines.append(reasons_table("Failed and undone", rows))
+        switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if not m.reason.startswith("overlaps")]
+        if switched_off:
+            rows = [(m.node_name, m.pattern_name, m.reason) for m in switched_off]
+            lines.append(reasons_table("Skipped", rows))
+        if self.declined:
+            lines.append(reasons_table("Declined", declined_rows(self.declined)))
+        if self.unsupported:
+            rows = [(name, self.unfused[name], reason) for name, reason in self.unsupported.items()]
+            lines.append(reasons_table("Cannot run on this hardware", rows))
+        kinds: dict[str, int] = {}
+        for kind in self.unfused.values():
+            kinds[kind] = kinds.get(kind, 0) + 1
+        left = summarize_names([f"{kind} ×{count}" for kind, count in kinds.items()], most=12)
+        lines.append(f"Left as they are: {left or 'nothing'}. Ask report.why_not(name) about any of them.")
+        return render(*lines)
+
+
+def _kind(node: fx.Node) -> str:
+    module = get_module(node)
+    if module is not None:
+        return type(module).__name__
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def source_names(node: fx.Node) -> tuple[str, ...]:
+    """Names of the captured nodes that a node of the transformed model stands for."""
+    return sources_of(node)

@@ -1,0 +1,93 @@
+"""Plans as JSON: to be reviewed, kept under version control, and applied again to the same model."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from embedl_deploy.errors import PlanError
+
+if TYPE_CHECKING:
+    from embedl_deploy.plan.plan import TransformationPlan
+
+FORMAT = "embedl-deploy/plan"
+VERSION = 1
+
+
+def plan_to_json(plan: "TransformationPlan") -> str:
+    """The plan's decisions, with what is needed to tell whether they fit a model."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "version": VERSION,
+            "model": {"class": type(plan.model).__name__, "fingerprint": plan.fingerprint},
+            "backend": None if plan.backend is None else plan.backend.name,
+            "patterns": [pattern.name for pattern in plan.patterns],
+            "matches": [
+                {
+                    "node": node,
+                    "pattern": name,
+                    "stage": match.stage,
+                    "nodes": list(match.node_names),
+                    "apply": match.apply,
+                    "reason": match.reason,
+                }
+                for node, row in plan.matches.items()
+                for name, match in row.items()
+            ],
+            "declined": [
+                {"pattern": d.pattern_name, "nodes": list(d.node_names), "reason": d.reason} for d in plan.declined
+            ],
+        },
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def read_plan_json(text: str) -> dict[str, Any]:
+    """Read a plan's JSON text and check its form.
+
+    Raises:
+        PlanError: It is no JSON, no plan, or a plan of another version.
+    """
+    try:
+        data = json.loads(text)
+    except (TypeError, json.JSONDecodeError) as error:
+        raise PlanError(f"The plan is not valid JSON: {error}. Pass the text that plan.to_json() gave.") from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise PlanError(f"The JSON is no plan: expected an object with \"format\": {FORMAT!r}.")
+    if data.get("version") != VERSION:
+        raise PlanError(f"The plan has version {data.get('version')!r}; this release reads version {VERSION}.")
+    matches = data.get("matches")
+    if not isinstance(matches, list) or not all(
+        isinstance(m, dict) and isinstance(m.get("apply"), bool) and {"node", "pattern", "nodes"} <= m.keys()
+        for m in matches
+    ):
+        raise PlanError('The plan\'s "matches" must be a list of objects with node, pattern, nodes and apply.')
+    return data
+
+
+def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> None:
+    """Take over the decisions of a plan's JSON into a fresh plan of the same model.
+
+    Raises:
+        PlanError: They are of another model, or of other patterns.
+    """
+    model = data.get("model") or {}
+    if model.get("fingerprint") != plan.fingerprint:
+        raise PlanError(
+            f"The plan was made from another model: a {model.get('class')} with fingerprint "
+            f"{str(model.get('fingerprint'))[:12]}…, but this {type(plan.model).__name__} has "
+            f"{plan.fingerprint[:12]}…. Architecture, settings or the way of capturing differ; make a new plan."
+        )
+    names = [pattern.name for pattern in plan.patterns]
+    if data.get("patterns") != names:
+        raise PlanError(f"The plan was made with the patterns {data.get('patterns')}, but now they are {names}.")
+    for entry in data["matches"]:
+        match = plan.get(entry["node"], entry["pattern"])
+        if list(match.node_names) != entry["nodes"]:
+            raise PlanError(
+                f"The plan's match of {entry['pattern']!r} at {entry['node']!r} covers {entry['nodes']}, "
+                f"but here it covers {list(match.node_names)}. Make a new plan."
+            )
+        if match.apply != entry["apply"]:
+            match.apply = entry["apply"]
+            match.reason = "" if match.apply else "switched off in the plan"

@@ -1,0 +1,17 @@
+"""The TensorRT backend: pattern lists, fused modules and patterns for NVIDIA GPUs."""
+
+from embedl_deploy.tensorrt.groups import (
+    TENSORRT_CONVERSION_PATTERNS,
+    TENSORRT_FUSION_PATTERNS,
+    TENSORRT_PATTERNS,
+    TENSORRT_QUANTIZED_PATTERNS,
+    TENSORRT_SMOOTH_PATTERNS,
+)
+
+__all__ = [
+    "TENSORRT_CONVERSION_PATTERNS",
+    "TENSORRT_FUSION_PATTERNS",
+    "TENSORRT_PATTERNS",
+    "TENSORRT_QUANTIZED_PATTERNS",
+    "TENSORRT_SMOOTH_PATTERNS",
+]

@@ -1,0 +1,23 @@
+"""What TensorRT can and cannot do, as questions about modules."""
+
+from torch import nn
+
+#: INT8 kernels of grouped convolutions work on four channels at a time.
+_INT8_GROUP_MULTIPLE = 4
+
+
+def is_depthwise_conv(conv: nn.Conv2d) -> bool:
+    """Whether every group has exactly one input channel."""
+    return conv.groups > 1 and conv.groups == conv.in_channels
+
+
+def is_int8_compatible_conv(conv: nn.Conv2d) -> bool:
+    """Whether TensorRT has INT8 kernels for this convolution.
+
+    A grouped convolution needs input and output channels per group that are multiples of four. Depthwise
+    convolutions have kernels of their own; whether those pay is a question of policy, not of support.
+    """
+    if conv.groups == 1 or is_depthwise_conv(conv):
+        return True
+    per_group = (conv.in_channels // conv.groups, conv.out_channels // conv.groups)
+    return all(channels % _INT8_GROUP_MULTIPLE == 0 for channels in per_group)

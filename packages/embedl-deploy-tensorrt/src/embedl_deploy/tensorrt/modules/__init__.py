@@ -1,0 +1,50 @@
+"""Every module that the TensorRT backend puts into a graph."""
+
+from embedl_deploy.tensorrt.modules.attention import (
+    FusedMHAInProjection,
+    FusedScaledDotProductAttention,
+    MHAInProjection,
+    ScaledDotProductAttention,
+)
+from embedl_deploy.tensorrt.modules.conv import (
+    FusedConvBN,
+    FusedConvBNAct,
+    FusedConvBNActMaxPool,
+    FusedConvBNAddAct,
+    FusedConvBNAddReLU,
+    FusedConvBNReLU,
+    FusedConvBNReLUMaxPool,
+)
+from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearAct, FusedLinearReLU
+from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
+from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
+from embedl_deploy.tensorrt.modules.swin_attention import (
+    FusedSwinAttention,
+    SwinAttention,
+    SwinWindowPartition,
+    SwinWindowReverse,
+)
+
+__all__ = [
+    "FusedActAdd",
+    "FusedAdaptiveAvgPool2d",
+    "FusedConvBN",
+    "FusedConvBNAct",
+    "FusedConvBNActMaxPool",
+    "FusedConvBNAddAct",
+    "FusedConvBNAddReLU",
+    "FusedConvBNReLU",
+    "FusedConvBNReLUMaxPool",
+    "FusedLayerNorm",
+    "FusedLinear",
+    "FusedLinearAct",
+    "FusedLinearReLU",
+    "FusedMHAInProjection",
+    "FusedScaledDotProductAttention",
+    "FusedSwinAttention",
+    "MHAInProjection",
+    "ScaledDotProductAttention",
+    "SwinAttention",
+    "SwinWindowPartition",
+    "SwinWindowReverse",
+]

@@ -1,0 +1,127 @@
+"""Multi-head attention in parts that TensorRT can fuse and that can be quantized one by one.
+
+    x ─▶ MHAInProjection ─▶ q, k, v ─▶ ScaledDotProductAttention ─▶ Linear
+
+softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
+
+QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+class MHAInProjection(ConvertedModule):
+    """One matrix product that gives queries, keys and values, split into heads.
+
+    Args:
+        linear: E → 3E, rows ordered queries, keys, values.
+        num_heads: H.
+        zero_key_bias: Take the keys' bias as zero, as Swin V2's cosine attention does.
+    """
+
+    def __init__(self, linear: nn.Linear, num_heads: int, *, zero_key_bias: bool = False) -> None:
+        super().__init__()
+        self.linear = linear
+        self.num_heads = num_heads
+        self.zero_key_bias = zero_key_bias
+
+    def split(self, x: torch.Tensor, weight: torch.Tensor) -> QKV:
+        """Project (..., S, E) by ``weight`` and split into three tensors of (..., H, S, D)."""
+        bias = self.linear.bias
+        if self.zero_key_bias and bias is not None:
+            q, k, v = bias.chunk(3)
+            bias = torch.cat((q, torch.zeros_like(k), v))
+        packed = F.linear(x, weight, bias)
+        heads = packed.unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = heads.transpose(-4, -2).unbind(-3)
+        return q, k, v
+
+    def forward(
+        self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None
+    ) -> QKV:
+        """Self-attention: (..., S, E) to three of (..., H, S, D). Key and value are the query and are not looked at."""
+        return self.split(query, self.linear.weight)
+
+    def extra_repr(self) -> str:
+        """The number of heads."""
+        return f"num_heads={self.num_heads}"
+
+
+class ScaledDotProductAttention(ConvertedModule):
+    """softmax(q·kᵀ/√D)·v with the heads joined again.
+
+    Args:
+        dropout: Probability that an attention weight is dropped in training mode.
+    """
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Three of (..., H, S, D), to (..., S, E)."""
+        dropout = self.dropout if self.training else 0.0
+        return join_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+
+    def extra_repr(self) -> str:
+        """The dropout."""
+        return f"dropout={self.dropout}"
+
+
+def join_heads(x: torch.Tensor) -> torch.Tensor:
+    """(..., H, S, D) to (..., S, H·D)."""
+    return x.transpose(-3, -2).flatten(-2)
+
+
+class FusedMHAInProjection(FusedModule):
+    """``MHAInProjection``. Only the query is quantized; keys and values are projected from it."""
+
+    inputs_to_quantize = frozenset({0})
+    makes_new_tensor = True
+
+    def __init__(self, projection: MHAInProjection) -> None:
+        super().__init__()
+        self.projection = projection
+        self.weight_fake_quant = WeightFakeQuantize()
+
+    def forward(
+        self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None
+    ) -> QKV:
+        """(..., S, E) to three of (..., H, S, D)."""
+        query = self.quantize_input(0, query)
+        if self.weight_fake_quant.enabled:
+            return self.projection.split(query, self.weight_fake_quant(self.projection.linear.weight))
+        return self.projection(query)  # type: ignore[no-any-return]  # modules are untyped callables
+
+
+class FusedScaledDotProductAttention(FusedModule):
+    """``ScaledDotProductAttention``.
+
+    Attributes:
+        softmax_quant: Place for a quantizer of the attention weights, whose range [0, 1] is known beforehand. As long
+            as it is empty the attention is computed in one piece.
+    """
+
+    inputs_to_quantize = frozenset({0, 1, 2})
+
+    def __init__(self, attention: ScaledDotProductAttention) -> None:
+        super().__init__()
+        self.attention = attention
+        self.softmax_quant = QuantStub()
+
+    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """Three of (..., H, S, D), to (..., S, E)."""
+        query, key, value = (self.quantize_input(i, x) for i, x in enumerate((query, key, value)))
+        if not self.softmax_quant.enabled:
+            return self.attention(query, key, value)  # type: ignore[no-any-return]  # as above
+        # Scaling the query, not the product, keeps the first product's range small.
+        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+        weights = self.softmax_quant(scores.softmax(dim=-1))
+        weights = F.dropout(weights, self.attention.dropout, self.attention.training)
+        return join_heads(weights @ value)

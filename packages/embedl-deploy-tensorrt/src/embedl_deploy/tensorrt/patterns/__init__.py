@@ -1,0 +1,53 @@
+"""Every pattern of the TensorRT backend."""
+
+from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
+from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
+from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
+from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
+from embedl_deploy.tensorrt.patterns.conversions.swin_attention import DecomposeSwinAttentionPattern
+from embedl_deploy.tensorrt.patterns.fusions.attention import (
+    MHAInProjectionPattern,
+    ScaledDotProductAttentionPattern,
+    SwinAttentionPattern,
+)
+from embedl_deploy.tensorrt.patterns.fusions.conv import (
+    ConvBNActPattern,
+    ConvBNAddActPattern,
+    ConvBNAddReLUPattern,
+    ConvBNPattern,
+    ConvBNReLUPattern,
+    StemConvBNActMaxPoolPattern,
+    StemConvBNReLUMaxPoolPattern,
+)
+from embedl_deploy.tensorrt.patterns.fusions.linear import (
+    LayerNormPattern,
+    LinearActPattern,
+    LinearPattern,
+    LinearReLUPattern,
+)
+from embedl_deploy.tensorrt.patterns.fusions.pointwise import ActAddPattern
+from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
+
+__all__ = [
+    "ActAddPattern",
+    "AdaptiveAvgPoolPattern",
+    "ConvBNActPattern",
+    "ConvBNAddActPattern",
+    "ConvBNAddReLUPattern",
+    "ConvBNPattern",
+    "ConvBNReLUPattern",
+    "DecomposeMultiheadAttentionPattern",
+    "DecomposeSwinAttentionPattern",
+    "FlattenLinearToConv1x1Pattern",
+    "FoldZeroPadIntoConvPattern",
+    "LayerNormPattern",
+    "LinearActPattern",
+    "LinearPattern",
+    "LinearReLUPattern",
+    "MHAInProjectionPattern",
+    "RemoveIdentityAdaptiveAvgPoolPattern",
+    "ScaledDotProductAttentionPattern",
+    "StemConvBNActMaxPoolPattern",
+    "StemConvBNReLUMaxPoolPattern",
+    "SwinAttentionPattern",
+]

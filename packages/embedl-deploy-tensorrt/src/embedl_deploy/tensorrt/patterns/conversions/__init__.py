@@ -1,0 +1,1 @@
+"""Conversions, one a file."""

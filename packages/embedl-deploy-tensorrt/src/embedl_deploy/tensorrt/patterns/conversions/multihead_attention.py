@@ -1,0 +1,94 @@
+"""nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
+
+The parts hold the original parameters. Only what a caller of ``self_attention(x, x, x)[0]`` sees is computed.
+
+Declined: cross-attention; masks, causal attention; ``batch_first=False``; separate embedding sizes of keys and values;
+``add_bias_kv``, ``add_zero_attn``; use of the attention weights; hooks or parametrizations on the module.
+"""
+
+import operator
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.modules import linear_with
+from embedl_deploy.patterns import (
+    Pattern,
+    PatternMatch,
+    claim_container,
+    has_hooks,
+    insert_call,
+    replace_match,
+    resolve_module,
+)
+from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
+
+_PARAMETERS = (
+    "query",
+    "key",
+    "value",
+    "key_padding_mask",
+    "need_weights",
+    "attn_mask",
+    "average_attn_weights",
+    "is_causal",
+)
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    return {**dict(zip(_PARAMETERS, node.args, strict=False)), **node.kwargs}
+
+
+class DecomposeMultiheadAttentionPattern(Pattern):
+    """Open up self-attention so that its parts can be fused and quantized."""
+
+    tree = (nn.MultiheadAttention,)
+    is_conversion = True
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take only plain self-attention."""
+        node = match.tree_match.get_node(0)
+        attention = resolve_module(node, nn.MultiheadAttention)
+        call = _arguments(node)
+        if not call.get("query") is call.get("key") is call.get("value"):
+            return "query, key and value are not the same tensor"
+        if call.get("key_padding_mask") is not None or call.get("attn_mask") is not None or call.get("is_causal"):
+            return "it is masked"
+        if not attention.batch_first:
+            return "batch_first is False"
+        if not attention._qkv_same_embed_dim:
+            return "keys or values have an embedding size of their own"
+        if attention.bias_k is not None or attention.add_zero_attn:
+            return "it adds a bias or zeros to the keys and values"
+        if has_hooks(attention) or any(nn.utils.parametrize.is_parametrized(m) for m in attention.modules()):
+            return "hooks or parametrizations on the module would be lost"
+        for user in node.users:
+            takes_output = user.op == "call_function" and user.target is operator.getitem and user.args[1] == 0
+            unused = user.op == "call_function" and user.target is operator.getitem and not user.users
+            if not takes_output and not unused:
+                return f"{user.name} uses more of its result than the attention output"
+        return None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the three parts there."""
+        node = pattern_match.tree_match.last
+        attention = resolve_module(node, nn.MultiheadAttention)
+        query = _arguments(node)["query"]
+        home = claim_container(pattern_match, node)
+        projection = MHAInProjection(
+            linear_with(attention.in_proj_weight, attention.in_proj_bias), attention.num_heads
+        )
+        packed = insert_call(pattern_match, projection, (query, query, query), path=f"{home}.in_proj")
+        with node.graph.inserting_before(node):
+            parts = [node.graph.call_function(operator.getitem, (packed, i)) for i in range(3)]
+        sdpa = ScaledDotProductAttention(attention.dropout)
+        attended = insert_call(pattern_match, sdpa, parts, path=f"{home}.attention")
+        output = insert_call(pattern_match, attention.out_proj, (attended,), path=f"{home}.out_proj")
+        for user in list(node.users):
+            if "tensor_meta" in user.meta and user.args[1] == 0:
+                output.meta["tensor_meta"] = user.meta["tensor_meta"]
+            user.replace_all_uses_with(output)
+            node.graph.erase_node(user)
+        node.meta.pop("tensor_meta", None)
+        replace_match(pattern_match, output)
+        return [packed, *parts, attended, output]

@@ -1,0 +1,99 @@
+"""torchvision's shifted_window_attention  becomes  five modules.
+
+    SwinWindowPartition → MHAInProjection → SwinAttention → Linear → SwinWindowReverse
+
+torchvision computes Swin's attention in one opaque function, in V1 (scaled dot product) and V2 (cosine attention with a
+learned temperature, keys without bias) alike. The parts hold the original parameters.
+
+Declined: a projection weight that is computed on the way instead of being a parameter.
+"""
+
+import inspect
+import operator
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.graph import get_constant
+from embedl_deploy.modules import linear_with
+from embedl_deploy.patterns import Pattern, PatternMatch, insert_call, replace_match
+from embedl_deploy.tensorrt.modules.attention import MHAInProjection
+from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
+
+_WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
+
+
+def is_shifted_window_attention(node: fx.Node) -> bool:
+    """A call of torchvision's function, told by name so that torchvision need not be installed."""
+    target = node.target
+    return (
+        node.op == "call_function"
+        and getattr(target, "__name__", "") == "shifted_window_attention"
+        and getattr(target, "__module__", "") == "torchvision.models.swin_transformer"
+    )
+
+
+def _arguments(node: fx.Node) -> dict[str, Any]:
+    assert callable(node.target)
+    bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+class DecomposeSwinAttentionPattern(Pattern):
+    """Open up Swin attention so that its parts can be fused and quantized."""
+
+    tree = (is_shifted_window_attention,)
+    is_conversion = True
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take it if its weights are parameters."""
+        call = _arguments(match.tree_match.get_node(0))
+        for name in _WEIGHTS:
+            value = call[name]
+            if value is not None and not (isinstance(value, fx.Node) and value.op == "get_attr"):
+                return f"{name} is computed at run time"
+        return None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the five parts there."""
+        node = pattern_match.tree_match.last
+        call = _arguments(node)
+        weights = {name: None if call[name] is None else get_constant(call[name]) for name in _WEIGHTS}
+        window = (int(call["window_size"][0]), int(call["window_size"][1]))
+        shift = (int(call["shift_size"][0]), int(call["shift_size"][1]))
+        image, logit_scale = call["input"], call["logit_scale"]
+        home = str(call["qkv_weight"].target).removesuffix(".qkv.weight")  # the ShiftedWindowAttention's path
+
+        def call_part(module: nn.Module, args: tuple[Any, ...], name: str) -> fx.Node:
+            object.__setattr__(module, "training", bool(call["training"]))
+            return insert_call(pattern_match, module, args, path=f"{home}.{name}")
+
+        def item(source: fx.Node, index: int) -> fx.Node:
+            with node.graph.inserting_before(node):
+                return node.graph.call_function(operator.getitem, (source, index))
+
+        partition = SwinWindowPartition(window, shift)
+        windows = call_part(partition, (image,), "partition")
+        mask = None
+        new = [windows]
+        if partition.shifted:
+            windows, mask = item(windows, 0), item(windows, 1)
+            new += [windows, mask]
+        qkv = linear_with(weights["qkv_weight"], weights["qkv_bias"])
+        in_proj = MHAInProjection(qkv, call["num_heads"], zero_key_bias=logit_scale is not None)
+        packed = call_part(in_proj, (windows,), "in_proj")
+        parts = [item(packed, index) for index in range(3)]
+        attention = SwinAttention(call["attention_dropout"])
+        args = (*parts, call["relative_position_bias"], mask, logit_scale)
+        attended = call_part(attention, args, "attention")
+        projection = linear_with(weights["proj_weight"], weights["proj_bias"])
+        output = call_part(projection, (attended,), "out_proj")
+        new += [packed, *parts, attended, output]
+        if call["dropout"] > 0:
+            output = call_part(nn.Dropout(call["dropout"]), (output,), "dropout")
+            new.append(output)
+        reverse = call_part(SwinWindowReverse(window, shift), (output, image), "reverse")
+        replace_match(pattern_match, reverse)
+        return [*new, reverse]
+

@@ -1,0 +1,25 @@
+"""The TensorRT backend's hooks: what core finds through the entry point ``tensorrt``."""
+
+from collections.abc import Sequence
+
+from embedl_deploy.backend import BackendInfo, hookimpl
+from embedl_deploy.patterns import Pattern
+from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_describe() -> BackendInfo:
+    """Name the target."""
+    return BackendInfo("NVIDIA TensorRT", "Compiler and runtime for NVIDIA GPUs; reads ONNX with explicit Q/DQ.")
+
+
+@hookimpl
+def embedl_deploy_conversions() -> Sequence[Pattern]:
+    """The structural rewrites."""
+    return TENSORRT_CONVERSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_fusions() -> Sequence[Pattern]:
+    """The fusions."""
+    return TENSORRT_FUSION_PATTERNS
