@@ -168,7 +168,8 @@ def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, An
     if args is None:
         raise InputError("Trace.EXPORT needs example inputs: pass args=(x,) to the call.")
     try:
-        return _module_of(torch.export.export(model, args, kwargs))
+        graph_module = _module_of(torch.export.export(model, args, kwargs))
+        return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
         raise CaptureError(

@@ -47,4 +47,5 @@ class FoldZeroPadIntoConvPattern(Pattern):
         else:
             height, width = (0, 0) if isinstance(conv.padding, str) else conv.padding
             sides = (left + width, right + width, top + height, bottom + height)
-        return replace_tree(pattern_match, [PaddedConv2d.of(conv, sides)])
+        home = pattern_match.tree_match.get_node(1)
+        return replace_tree(pattern_match, [PaddedConv2d.of(conv, sides)], home=home)

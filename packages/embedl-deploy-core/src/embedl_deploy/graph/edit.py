@@ -1,6 +1,17 @@
 """Edits that fx leaves to its users: placing modules in the tree, and cleaning up after a rewrite."""
 
+import copy
+import warnings
+
 from torch import fx, nn
+
+
+def copy_graph(graph: fx.Graph) -> fx.Graph:
+    """A copy of a graph, node for node in the same order; node metadata is copied shallowly."""
+    with warnings.catch_warnings():
+        # torch deprecates a class that its own copy of an exported graph's calling convention still uses.
+        warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
+        return copy.deepcopy(graph)
 
 
 def is_free(graph_module: nn.Module, path: str) -> bool:
@@ -44,7 +55,6 @@ def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
 
     Modules, parameters and buffers are passed on, not copied. Class name, metadata and training flag are kept.
     """
-    graph_module.graph.lint()
     rebuilt = fx.GraphModule(graph_module, graph_module.graph, class_name=type(graph_module).__name__)
     rebuilt.meta.update(graph_module.meta)
     called = {str(node.target) for node in rebuilt.graph.nodes if node.op == "call_module"}

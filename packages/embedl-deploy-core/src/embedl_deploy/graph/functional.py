@@ -60,6 +60,13 @@ def _activation(module_class: type[nn.Module], **defaults: Any) -> _Form:
     return _Form(module_class, ("input", *defaults), build)
 
 
+def _hardtanh(values: Mapping[str, Any]) -> nn.Module:
+    low, high, inplace = (_plain(values, n, d) for n, d in (("min_val", -1.0), ("max_val", 1.0), ("inplace", False)))
+    if (low, high) == (0, 6):
+        return nn.ReLU6(inplace)  # what torch.export makes of ReLU6
+    return nn.Hardtanh(low, high, inplace=inplace)
+
+
 def _set_tensor(module: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
     """Make ``tensor`` the module's parameter or buffer ``name``, without copying it."""
     module._parameters.pop(name, None)
@@ -193,6 +200,7 @@ _CONV2D = _Form(nn.Conv2d, ("input", "weight", "bias", "stride", "padding", "dil
 _FORMS: dict[str, _Form] = {
     "relu": _activation(nn.ReLU, inplace=False),
     "relu6": _activation(nn.ReLU6, inplace=False),
+    "hardtanh": _Form(nn.Hardtanh, ("input", "min_val", "max_val", "inplace"), _hardtanh),
     "leaky_relu": _activation(nn.LeakyReLU, negative_slope=0.01, inplace=False),
     "elu": _Form(
         nn.ELU,
@@ -241,7 +249,7 @@ _FORMS: dict[str, _Form] = {
 }
 
 #: In-place spellings carry the flag in their name (``relu_``), not in an argument.
-_IN_PLACE_FLAG = frozenset({"relu", "relu6", "leaky_relu", "elu", "silu", "mish", "hardswish", "hardsigmoid"})
+_IN_PLACE_FLAG = frozenset({"relu", "relu6", "leaky_relu", "elu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh"})
 
 
 def _form(node: fx.Node) -> _Form | None:

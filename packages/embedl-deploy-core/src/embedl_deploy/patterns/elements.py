@@ -45,23 +45,25 @@ class Element(ABC):
 
 @dataclass(frozen=True)
 class ModuleElement(Element):
-    """A call of a module of one class."""
+    """A call of a module of one of several classes."""
 
-    module_class: type[nn.Module]
+    classes: tuple[type[nn.Module], ...]
 
     def accepts(self, node: fx.Node) -> bool:
         """Match a module call or the functional call that equals one."""
         if node.op == "call_module":
             module = get_module(node)
-            return isinstance(module, self.module_class) and behaves_as(module, self.module_class)
+            return isinstance(module, self.classes) and any(behaves_as(module, cls) for cls in self.classes)
         if node.op in ("call_function", "call_method"):
             form = module_class_of_call(node)
-            return form is not None and issubclass(form, self.module_class) and get_module(node) is not None
+            if form is None or not any(issubclass(form, cls) or issubclass(cls, form) for cls in self.classes):
+                return False  # decided without building a module
+            return isinstance(get_module(node), self.classes)
         return False
 
     def describe(self) -> str:
-        """The class name."""
-        return self.module_class.__name__
+        """The class names."""
+        return " or ".join(cls.__name__ for cls in self.classes)
 
 
 @dataclass(frozen=True)
@@ -144,11 +146,14 @@ def compile_element(element: Any, where: str) -> Element:
         PatternError: It is none of the kinds that the language knows.
     """
     if isinstance(element, type) and issubclass(element, nn.Module):
-        return ModuleElement(element)
+        return ModuleElement((element,))
     if isinstance(element, types.UnionType) or typing.get_origin(element) is typing.Union:
-        return AnyElement(tuple(compile_element(option, where) for option in typing.get_args(element)))
+        return compile_element(typing.get_args(element), where)
     if isinstance(element, tuple) and element:
-        return AnyElement(tuple(compile_element(option, where) for option in element))
+        options = tuple(compile_element(option, where) for option in element)
+        if all(isinstance(option, ModuleElement) for option in options):
+            return ModuleElement(tuple(cls for option in options for cls in getattr(option, "classes", ())))
+        return AnyElement(options)
     if isinstance(element, str):
         return OperationElement(operation_of_target(element))
     if callable(element) and not isinstance(element, (type, nn.Module)):

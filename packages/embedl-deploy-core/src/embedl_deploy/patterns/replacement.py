@@ -106,12 +106,11 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
         current = graph_module.get_submodule(path)
     except AttributeError:
         return add_module(graph_module, path, module)
-    users = [n for n in graph.find_nodes(op="call_module", target=path) if n not in inside]
-    for name, _ in (*current.named_parameters(), *current.named_buffers()):
-        users += [
-            n for n in graph.find_nodes(op="get_attr", target=f"{path}.{name}") if not inside.issuperset(n.users)
-        ]
-    if users or type(current) is nn.Module:  # a bare container: other paths lead through it
+    below = [f"{path}.{name}" if name else path for name, _ in current.named_modules()]
+    calls = (node for target in below for node in graph.find_nodes(op="call_module", target=target))
+    tensors = [name for name, _ in (*current.named_parameters(), *current.named_buffers())]
+    reads = (node for name in tensors for node in graph.find_nodes(op="get_attr", target=f"{path}.{name}"))
+    if any(node not in inside for node in calls) or any(not inside.issuperset(node.users) for node in reads):
         return add_module(graph_module, path, module)
     put_module(graph_module, path, module)
     return path
@@ -131,10 +130,17 @@ def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
         erase(node)
 
 
-def replace_tree(pattern_match: PatternMatch, modules: Sequence[nn.Module]) -> list[fx.Node]:
+def replace_tree(
+    pattern_match: PatternMatch, modules: Sequence[nn.Module], *, home: fx.Node | None = None
+) -> list[fx.Node]:
     """Replace a match by a chain of modules.
 
     The first is called with the match's inputs in tree order, each further one with the result of the one before.
+
+    Args:
+        pattern_match: The match to replace.
+        modules: One or more modules.
+        home: As for :func:`insert_call`.
 
     Returns:
         The new nodes, in order.
@@ -147,7 +153,7 @@ def replace_tree(pattern_match: PatternMatch, modules: Sequence[nn.Module]) -> l
     args: Sequence[Any] = pattern_match.tree_match.call_arguments()
     nodes: list[fx.Node] = []
     for module in modules:
-        nodes.append(insert_call(pattern_match, module, args))
+        nodes.append(insert_call(pattern_match, module, args, home=home))
         args = (nodes[-1],)
     replace_match(pattern_match, nodes[-1])
     return nodes

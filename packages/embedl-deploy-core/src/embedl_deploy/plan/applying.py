@@ -7,7 +7,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.checkpoint import Checkpoint
-from embedl_deploy.patterns import MatchStatus, PatternMatch
+from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
 
 _logger = logging.getLogger(__name__)
 
@@ -15,81 +15,99 @@ _logger = logging.getLogger(__name__)
 def apply_matches(graph_module: fx.GraphModule, matches: Sequence[PatternMatch], *, strict: bool) -> None:
     """Apply every match that is to be applied, in order, and record in each what became of it.
 
-    If a rewrite raises, the graph is brought back to a checkpoint and the rewrites made since are made again, so that
-    nothing of the failed one remains. One checkpoint is taken at the start and one after each failure, so the cost is
-    linear in the size of the graph as long as nothing fails.
+    A graft that cannot be built raises before it touches the graph. A pattern's own ``replace`` may raise, or leave a
+    broken graph, after any edit: then the graph is brought back to the last checkpoint and the rewrites made since are
+    made again, so that nothing of the failed one remains. A checkpoint is taken before the first rewrite of that kind
+    and after each failure, so the cost is linear in the size of the graph as long as nothing fails.
 
     Raises:
         PatternError: A rewrite failed, and ``strict`` is set.
     """
     pending = [match for match in matches if match.apply]
-    if not pending:
+    first = next((i for i, match in enumerate(pending) if _has_own_replace(match)), len(pending))
+    _Run(graph_module, strict=strict).apply(pending[:first])
+    rest = pending[first:]
+    if not rest:
         return
-    before = Checkpoint(graph_module)
-    _apply(graph_module, pending, strict=strict, careful=False, checkpoint=before)
-    if _is_sound(graph_module):
+    run = _Run(graph_module, strict=strict)
+    run.checkpoint = before = Checkpoint(graph_module)
+    run.apply(rest)
+    if _problem(graph_module) is None:
         return
-    # Some rewrite left a broken graph without raising. Start over, and look after every single one.
+    # Some rewrite left a broken graph without raising. Start over, and look at the graph after every single one.
     moved = before.restore()
-    for match in pending:
+    for match in rest:
         match.tree_match = match.tree_match.moved(moved)
         match.status, match.apply, match.reason, match.replaced_by = MatchStatus.PLANNED, True, "", ()
-    _apply(graph_module, pending, strict=strict, careful=True, checkpoint=Checkpoint(graph_module))
+    run = _Run(graph_module, strict=strict, careful=True)
+    run.checkpoint = Checkpoint(graph_module)
+    run.apply(rest)
 
 
-def _is_sound(graph_module: fx.GraphModule) -> bool:
+def _has_own_replace(match: PatternMatch) -> bool:
+    return type(match.pattern).replace is not Pattern.replace
+
+
+def _problem(graph_module: fx.GraphModule) -> Exception | None:
+    """What is wrong with a graph, if anything."""
     try:
         graph_module.graph.lint()
-    except (RuntimeError, ValueError, AttributeError):
-        return False
-    return True
-
-
-def _apply(
-    graph_module: fx.GraphModule,
-    pending: Sequence[PatternMatch],
-    *,
-    strict: bool,
-    careful: bool,
-    checkpoint: Checkpoint,
-) -> None:
-    done: list[PatternMatch] = []  # since the checkpoint
-    for index, match in enumerate(pending):
-        error = _try(graph_module, match, careful)
-        if error is None:
-            done.append(match)
-            continue
-        match.status, match.apply = MatchStatus.FAILED, False
-        match.reason = f"{type(error).__name__}: {error}"
-        if strict:
-            raise PatternError(
-                f"Pattern {match.pattern_name!r} failed at {match.node_name!r} (nodes {', '.join(match.node_names)}): "
-                f"{match.reason}. Repair the pattern, switch this match off, or use strict=False to go on without it."
-            ) from error
-        _logger.warning("%s failed at %s and was undone: %s", match.pattern_name, match.node_name, match.reason)
-        moved = checkpoint.restore()
-        for later in (*done, *pending[index + 1 :]):
-            later.tree_match = later.tree_match.moved(moved)
-        for earlier in done:
-            again = _try(graph_module, earlier, careful)
-            if again is not None:
-                raise PatternError(
-                    f"Pattern {earlier.pattern_name!r} rewrote {earlier.node_name!r} once but failed the second time: "
-                    f"{again}. A rewrite must depend on the match alone."
-                ) from again
-        checkpoint = Checkpoint(graph_module)
-        done = []
-
-
-def _try(graph_module: fx.GraphModule, match: PatternMatch, careful: bool) -> Exception | None:
-    try:
-        nodes = match.pattern.replace(match)
-        if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
-            raise PatternError(f"replace() returned {nodes!r}; expected the list of new nodes")
-        if careful:
-            graph_module.graph.lint()
-    except Exception as error:  # a pattern of a plugin may raise anything
+    except (RuntimeError, ValueError, AttributeError) as error:
         return error
-    match.replaced_by = tuple(node.name for node in nodes)
-    match.status = MatchStatus.APPLIED
     return None
+
+
+class _Run:
+    """One pass over matches, with what is needed to go back."""
+
+    def __init__(self, graph_module: fx.GraphModule, *, strict: bool, careful: bool = False) -> None:
+        self.graph_module = graph_module
+        self.strict = strict
+        self.careful = careful
+        self.checkpoint: Checkpoint | None = None
+        self.done: list[PatternMatch] = []  # since the checkpoint
+
+    def apply(self, pending: Sequence[PatternMatch]) -> None:
+        for index, match in enumerate(pending):
+            error = self._try(match)
+            if error is None:
+                self.done.append(match)
+                continue
+            match.status, match.apply = MatchStatus.FAILED, False
+            match.reason = f"{type(error).__name__}: {error}"
+            if self.strict:
+                raise PatternError(
+                    f"Pattern {match.pattern_name!r} failed at {match.node_name!r} (nodes "
+                    f"{', '.join(match.node_names)}): {match.reason}. Repair the pattern, switch this match off, or "
+                    "use strict=False to go on without it."
+                ) from error
+            _logger.warning("%s failed at %s and was undone: %s", match.pattern_name, match.node_name, match.reason)
+            if self.checkpoint is not None:
+                self._go_back(self.checkpoint, pending[index + 1 :])
+
+    def _go_back(self, checkpoint: Checkpoint, later: Sequence[PatternMatch]) -> None:
+        moved = checkpoint.restore()
+        for match in (*self.done, *later):
+            match.tree_match = match.tree_match.moved(moved)
+        for match in self.done:
+            error = self._try(match)
+            if error is not None:
+                raise PatternError(
+                    f"Pattern {match.pattern_name!r} rewrote {match.node_name!r} once but failed the second time: "
+                    f"{error}. A rewrite must depend on the match alone."
+                ) from error
+        self.checkpoint = Checkpoint(self.graph_module)
+        self.done = []
+
+    def _try(self, match: PatternMatch) -> Exception | None:
+        try:
+            nodes = match.pattern.replace(match)
+            if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
+                raise PatternError(f"replace() returned {nodes!r}; expected the list of new nodes")
+        except Exception as error:  # a pattern of a plugin may raise anything
+            return error
+        problem = _problem(self.graph_module) if self.careful else None
+        if problem is None:
+            match.replaced_by = tuple(node.name for node in nodes)
+            match.status = MatchStatus.APPLIED
+        return problem

@@ -64,7 +64,8 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
         if rival is not None:
             match.reason = f"overlaps {rival.pattern_name} at {rival.node_name}"
         elif decision is False:
-            match.reason = "switched off in the plan"
+            if not match.reason.startswith("overlaps"):  # keep why it was not planned in the first place
+                match.reason = "switched off in the plan"
         else:
             match.reason = ""
             holder.update(dict.fromkeys(match.nodes, match))

@@ -1,14 +1,14 @@
 """A plan: every decision, open to be read and changed before anything is done to the model."""
 
-import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
 
 from torch import fx, nn
 
 from embedl_deploy.backend import Backend
 from embedl_deploy.errors import PlanError
+from embedl_deploy.graph.checkpoint import Snapshot
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
 from embedl_deploy.patterns import Declined, Pattern, PatternMatch, validate_pattern
@@ -23,11 +23,36 @@ MatchTable = dict[str, dict[str, PatternMatch]]
 
 
 @dataclass(eq=False)
+class Prepared:
+    """A converted graph and what was found on the way there and in it.
+
+    Attributes:
+        graph_module: The graph after conversions, with a module tree of its own that shares the captured modules.
+        conversions: Matches of all rounds, and what was declined in the last.
+        fusions: Matches in the converted graph.
+    """
+
+    graph_module: fx.GraphModule
+    conversions: Found
+    fusions: Found
+
+    @property
+    def matches(self) -> list[PatternMatch]:
+        """All matches, conversions first."""
+        return [*self.conversions.matches, *self.fusions.matches]
+
+    @property
+    def declined(self) -> list[Declined]:
+        """All refusals, each once."""
+        return without_repeats([*self.conversions.declined, *self.fusions.declined])
+
+
+@dataclass(eq=False)
 class TransformationPlan:
     """What would be rewritten in a model, and why the rest would not.
 
     Attributes:
-        model: The captured graph, a copy of the user's model, before any rewrite.
+        captured: The captured graph before any rewrite; ``model`` is made from it.
         matches: For each node at which matches end, the matches by pattern name, conversions first. Node names are
             those of the graph at the time of the match: fusions see the converted graph.
         declined: Places where a pattern's tree fits but must not be applied, with the reason.
@@ -36,11 +61,10 @@ class TransformationPlan:
         capture_method: ``"symbolic"``, ``"export"`` or ``"given"``.
         notes: What the user should know about how the model was captured.
         original: The user's model, to compare with.
-        converted: The graph after the planned conversions, in which fusions were found. Shares its modules with
-            ``model``; not to be changed.
+        applied: Whether the plan was carried out; it can be only once.
     """
 
-    model: fx.GraphModule
+    captured: Snapshot
     matches: MatchTable
     declined: list[Declined]
     patterns: tuple[Pattern, ...]
@@ -48,12 +72,36 @@ class TransformationPlan:
     capture_method: str
     notes: tuple[str, ...]
     original: nn.Module
-    converted: fx.GraphModule
     applied: bool = False
-    fingerprint: str = field(init=False)
+    _prepared: Prepared | None = None
 
-    def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.model)
+    @cached_property
+    def model(self) -> fx.GraphModule:
+        """The captured graph, a copy of the user's model, before any rewrite."""
+        return self.captured.build()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Tells models of different structure apart; the same for every set of weights."""
+        return fingerprint(self.model)
+
+    @cached_property
+    def converted(self) -> fx.GraphModule:
+        """The graph after the planned conversions, in which fusions were found. For looking at, not for changing."""
+        if self._prepared is not None:
+            return self._prepared.graph_module
+        return prepare(self.captured.build(), self.patterns, self.decider(), strict=False).graph_module
+
+    def decider(self) -> Decide:
+        """The plan's decisions as they are now, as a function of a match."""
+        decisions = {(m.stage, m.pattern_name, m.node_names): m.apply for m in self}
+        return lambda match: decisions.get((match.stage, match.pattern_name, match.node_names))
+
+    def take_prepared(self) -> Prepared | None:
+        """Hand over the graph that was prepared while planning; it is gone from the plan then."""
+        prepared, self._prepared = self._prepared, None
+        self.__dict__.pop("converted", None)
+        return prepared
 
     def __iter__(self) -> Iterator[PatternMatch]:
         """All matches, in the order of the table."""
@@ -114,6 +162,11 @@ class TransformationPlan:
         """The plan as JSON text, for review, version control and :meth:`from_json`."""
         return plan_to_json(self)
 
+    @property
+    def model_name(self) -> str:
+        """Class name of the model."""
+        return type(self.original).__name__
+
     def __str__(self) -> str:
         return plan_table(self)
 
@@ -131,24 +184,16 @@ def tabulate(matches: Sequence[PatternMatch]) -> MatchTable:
     return table
 
 
-def working_copy(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """A graph module with its own graph and module tree, sharing the modules themselves."""
-    name = type(graph_module).__name__
-    return fx.GraphModule(graph_module, copy.deepcopy(graph_module.graph), class_name=name)
-
-
-def find_all(
+def prepare(
     graph_module: fx.GraphModule, patterns: Sequence[Pattern], decide: Decide, *, strict: bool
-) -> tuple[Found, Found]:
-    """Convert ``graph_module`` in place, then find fusions in it and decide between them."""
-    for pattern in patterns:
-        validate_pattern(pattern)
+) -> Prepared:
+    """Convert a captured graph in place, find fusions in it, and decide between them."""
     conversions = [pattern for pattern in patterns if pattern.is_conversion]
     fusions = [pattern for pattern in patterns if not pattern.is_conversion]
     converted = run_conversions(graph_module, conversions, decide, strict=strict)
     fused = find_matches(graph_module, fusions, strict=strict)
     resolve_overlaps(fused.matches, decide)
-    return converted, fused
+    return Prepared(graph_module, converted, fused)
 
 
 def make_plan(
@@ -158,34 +203,36 @@ def make_plan(
     backend: Backend | None,
     capture_method: str,
     notes: tuple[str, ...],
-    original: Any,
+    original: nn.Module,
     strict: bool,
 ) -> TransformationPlan:
-    """Plan the transformation of a captured model.
+    """Plan the transformation of a captured model, which is used up by it.
 
     Raises:
         PatternError: A pattern is declared wrongly, or fails and ``strict`` is set.
     """
-    scratch = working_copy(captured)
-    converted, fused = find_all(scratch, patterns, lambda match: None, strict=strict)
+    for pattern in patterns:
+        validate_pattern(pattern)
+    snapshot = Snapshot(captured)
+    prepared = prepare(captured, patterns, lambda match: None, strict=strict)
     return TransformationPlan(
-        model=captured,
-        matches=tabulate([*converted.matches, *fused.matches]),
-        declined=without_repeats([*converted.declined, *fused.declined]),
+        captured=snapshot,
+        matches=tabulate(prepared.matches),
+        declined=prepared.declined,
         patterns=tuple(patterns),
         backend=backend,
         capture_method=capture_method,
         notes=notes,
         original=original,
-        converted=scratch,
+        _prepared=prepared,
     )
 
 
 def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule, list[PatternMatch], list[Declined]]:
-    """Carry out a plan, on a graph of its own.
+    """Carry out a plan.
 
-    Matches are found anew, since switching a conversion off changes what comes after it; each is applied as the plan
-    says, and a match that the plan has not seen as if it had been planned.
+    The graph that was prepared while planning is used if it was converted as the plan now says. If conversions were
+    switched since, it is prepared anew, and a match that the plan has not seen is applied as if it had been planned.
 
     Raises:
         PlanError: The plan was applied before.
@@ -196,14 +243,12 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
             "This plan was applied before. Its first result holds the model's parameters; make a new plan with "
             "get_transformation_plan, or load it from JSON."
         )
-    decisions = {(m.stage, m.pattern_name, m.node_names): m.apply for m in plan}
-
-    def decide(match: PatternMatch) -> bool | None:
-        return decisions.get((match.stage, match.pattern_name, match.node_names))
-
-    graph_module = working_copy(plan.model)
-    converted, fused = find_all(graph_module, plan.patterns, decide, strict=strict)
-    apply_matches(graph_module, fused.matches, strict=strict)
+    decide = plan.decider()
+    prepared = plan.take_prepared()
+    if prepared is None or any(m.apply != bool(m.replaced_by) for m in prepared.conversions.matches):
+        prepared = prepare(plan.captured.build(), plan.patterns, decide, strict=strict)
+    else:
+        resolve_overlaps(prepared.fusions.matches, decide)
+    apply_matches(prepared.graph_module, prepared.fusions.matches, strict=strict)
     plan.applied = True
-    declined = without_repeats([*converted.declined, *fused.declined])
-    return rebuild(graph_module), [*converted.matches, *fused.matches], declined
+    return rebuild(prepared.graph_module), prepared.matches, prepared.declined

@@ -107,7 +107,7 @@ class TransformationReport(Mapping[str, Any]):
     def __str__(self) -> str:
         backend = "" if self.plan.backend is None else f" for {self.plan.backend.info.title}"
         lines: list[Any] = [
-            f"{type(self.plan.model).__name__}{backend}: {self['applied_count']} rewrites applied, "
+            f"{self.plan.model_name}{backend}: {self['applied_count']} rewrites applied, "
             f"{self['skipped_count']} skipped, {self['declined_count']} declined, {self['failed_count']} failed"
             f" ({self.plan.capture_method} capture)",
             *(f"note: {note}" for note in self.plan.notes),

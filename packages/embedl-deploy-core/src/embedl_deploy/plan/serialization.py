@@ -18,7 +18,7 @@ def plan_to_json(plan: "TransformationPlan") -> str:
         {
             "format": FORMAT,
             "version": VERSION,
-            "model": {"class": type(plan.model).__name__, "fingerprint": plan.fingerprint},
+            "model": {"class": plan.model_name, "fingerprint": plan.fingerprint},
             "backend": None if plan.backend is None else plan.backend.name,
             "patterns": [pattern.name for pattern in plan.patterns],
             "matches": [
@@ -75,7 +75,7 @@ def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> No
     if model.get("fingerprint") != plan.fingerprint:
         raise PlanError(
             f"The plan was made from another model: a {model.get('class')} with fingerprint "
-            f"{str(model.get('fingerprint'))[:12]}…, but this {type(plan.model).__name__} has "
+            f"{str(model.get('fingerprint'))[:12]}…, but this {plan.model_name} has "
             f"{plan.fingerprint[:12]}…. Architecture, settings or the way of capturing differ; make a new plan."
         )
     names = [pattern.name for pattern in plan.patterns]

@@ -74,9 +74,15 @@ def declined_rows(declined: Sequence[Declined], most_each: int = 3) -> list[tupl
 
 
 def plan_table(plan: "TransformationPlan") -> str:
-    """Every match of a plan, one a line, and what was declined."""
+    """The matches of a plan, one a line, and what was declined.
+
+    Matches that lie inside another, and would not be missed, are only counted.
+    """
     table = new_table("Matches", "apply", "stage", "pattern", "nodes")
+    inside = [match for match in plan if match.reason.startswith("overlaps")]
     for match in plan:
+        if match in inside:
+            continue
         nodes = " → ".join(match.node_names)
         table.add_row(
             "yes" if match.apply else "no",
@@ -86,12 +92,14 @@ def plan_table(plan: "TransformationPlan") -> str:
         )
     applied = sum(match.apply for match in plan)
     total = sum(1 for _ in plan)
+    hidden = f"{len(inside)} more matches want nodes that one of these has; plan.matches lists them" if inside else ""
     parts: list[Table | str] = [
-        f"Plan for {type(plan.model).__name__} ({plan.capture_method} capture, "
+        f"Plan for {plan.model_name} ({plan.capture_method} capture, "
         f"{'patterns given' if plan.backend is None else f'backend {plan.backend.name}'}): "
         f"{applied} of {total} matches to apply, {len(plan.declined)} declined",
         *(f"note: {note}" for note in plan.notes),
         table,
+        *([hidden] if hidden else []),
     ]
     if plan.declined:
         parts.append(reasons_table("Declined", declined_rows(plan.declined, len(plan.declined)), most=len(plan.declined)))

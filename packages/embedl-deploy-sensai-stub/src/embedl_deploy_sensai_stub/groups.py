@@ -1,0 +1,29 @@
+"""The pattern lists of the backend. Their order is the order of priority."""
+
+from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
+from embedl_deploy.patterns import Pattern
+
+from embedl_deploy_sensai_stub.patterns import (
+    AvgPoolToDepthwiseConvPattern,
+    ConvBNPattern,
+    ConvBNReLUPattern,
+    LinearPattern,
+    MaxPoolPattern,
+)
+
+#: Structural rewrites, run to a fixed point before any fusion.
+SENSAI_CONVERSION_PATTERNS: list[Pattern] = [
+    AvgPoolToDepthwiseConvPattern(),  # makes convolutions, into which the next can fold padding
+    FoldZeroPadIntoConvPattern(),
+]
+
+#: Fusions, run once: the first that takes a node has it, so the longer ones come first.
+SENSAI_FUSION_PATTERNS: list[Pattern] = [
+    ConvBNReLUPattern(),  # up to 3 nodes
+    ConvBNPattern(),  # up to 2 nodes: what the pattern above has left
+    LinearPattern(),  # up to 2 nodes; takes nothing that the others want
+    MaxPoolPattern(),  # 1 node
+]
+
+#: All of the above.
+SENSAI_PATTERNS: list[Pattern] = [*SENSAI_CONVERSION_PATTERNS, *SENSAI_FUSION_PATTERNS]

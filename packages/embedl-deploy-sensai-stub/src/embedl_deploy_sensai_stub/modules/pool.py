@@ -1,0 +1,19 @@
+"""Pooling."""
+
+import torch
+from embedl_deploy.modules import FusedModule
+from torch import nn
+
+
+class SensaiMaxPool(FusedModule):
+    """``MaxPool2d``. It has no weight, and works on whatever numbers its input is made of."""
+
+    inputs_to_quantize = frozenset({0})
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to (N, C, H // 2, W // 2)."""
+        return self.pool(self.quantize_input(0, x))  # type: ignore[no-any-return]  # modules are untyped callables

@@ -1,0 +1,87 @@
+"""AvgPool2d  becomes  a depthwise 3×3 Conv2d with constant weights.
+
+    y[n, c, i, j] = Σ_{u<k, v<k} x[n, c, s·i+u, s·j+v] / k²
+
+is a convolution of each channel with a kernel whose entries are all 1/k². The engine has no average pooling but runs
+depthwise 3×3 convolutions, so a 2×2 window is written as a 3×3 kernel with a row and a column of zeros, and as much
+more zero-padding at the bottom and on the right; the outputs stay as many. The result is the same up to rounding
+(1/9 is no binary fraction), for finite inputs: zero times infinity is no number.
+
+The weights are buffers, not parameters: pooling has nothing to learn, and training must not make it a filter.
+
+Declined: what `limits` names; an unknown number of channels; hooks on the pool, which would be lost.
+"""
+
+import torch
+from embedl_deploy.modules import PaddedConv2d, conv2d_with
+from embedl_deploy.patterns import Pattern, PatternMatch, has_hooks, replace_tree, resolve_module, shape_of
+from torch import fx, nn
+
+from embedl_deploy_sensai_stub.limits import average_pool_limit
+
+_KERNEL = 3
+
+
+class AvgPoolToDepthwiseConvPattern(Pattern):
+    """Write average pooling as the depthwise convolution that it is."""
+
+    tree = (nn.AvgPool2d,)
+    is_conversion = True
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take only what the resulting convolution expresses, and the engine runs."""
+        pool = resolve_module(match.tree_match.get_node(0), nn.AvgPool2d)
+        reason = average_pool_limit(pool)
+        if reason is not None:
+            return reason
+        shape = shape_of(match.tree_match.inputs()[0])
+        if shape is None:
+            return "the number of channels is unknown: pass example inputs, args="
+        if len(shape) not in (3, 4):
+            return f"its input has {len(shape)} dimensions, expected (N, C, H, W)"
+        return "hooks on the pool would be lost" if has_hooks(pool) else None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the convolution there."""
+        node, source = pattern_match.tree_match.get_node(0), pattern_match.tree_match.inputs()[0]
+        pool = resolve_module(node, nn.AvgPool2d)
+        shape = shape_of(source)
+        assert shape is not None  # check() has seen it
+        conv = averaging_conv(pool, shape[-3], _dtype(source), _device(source))
+        return replace_tree(pattern_match, [conv])
+
+
+def averaging_conv(
+    pool: nn.AvgPool2d, channels: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> nn.Conv2d:
+    """The depthwise 3×3 convolution that computes what ``pool`` computes on that many channels.
+
+    Args:
+        pool: With a window of at most 3×3, as `average_pool_limit` allows.
+        channels: C of the input, (N, C, H, W).
+        dtype: Of the weight, (C, 1, 3, 3).
+        device: Of the weight.
+    """
+    (height, width), (down, right), stride = (_pair(v) for v in (pool.kernel_size, pool.padding, pool.stride))
+    weight = torch.zeros(channels, 1, _KERNEL, _KERNEL, dtype=dtype, device=device)
+    weight[..., :height, :width] = 1 / (pool.divisor_override or height * width)
+    conv = conv2d_with(weight, None, groups=channels, stride=stride)
+    return PaddedConv2d.of(conv, (right, right + _KERNEL - width, down, down + _KERNEL - height))
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _dtype(node: fx.Node) -> torch.dtype:
+    """The dtype of a value, recorded beside the shape: the weight must have it too."""
+    recorded = node.meta.get("tensor_meta", node.meta.get("val"))
+    dtype = getattr(recorded, "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else torch.get_default_dtype()
+
+
+def _device(node: fx.Node) -> torch.device | None:
+    """The device of the model that the node is part of; ``None``, torch's default, for one without tensors."""
+    model = node.graph.owning_module
+    tensors = [] if model is None else [*model.parameters(), *model.buffers()]
+    return tensors[0].device if tensors else None

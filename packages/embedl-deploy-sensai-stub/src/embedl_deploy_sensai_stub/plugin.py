@@ -1,0 +1,34 @@
+"""The backend's hooks: what embedl-deploy finds through the entry point ``sensai``."""
+
+from collections.abc import Sequence
+
+from embedl_deploy.backend import BackendInfo, hookimpl
+from embedl_deploy.patterns import Pattern
+from torch import fx
+
+from embedl_deploy_sensai_stub.explain import explain_unfused
+from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_describe() -> BackendInfo:
+    """Name the target."""
+    return BackendInfo("Lattice sensAI (stub)", "Small CNN engine in 8-bit fixed point on low-power FPGAs.")
+
+
+@hookimpl
+def embedl_deploy_conversions() -> Sequence[Pattern]:
+    """The structural rewrites."""
+    return SENSAI_CONVERSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_fusions() -> Sequence[Pattern]:
+    """The fusions."""
+    return SENSAI_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_explain_unfused(node: fx.Node) -> str | None:
+    """Why the engine cannot run what no fusion took."""
+    return explain_unfused(node)

@@ -1,0 +1,58 @@
+"""Where quantizers stand in the fused modules, and that they are asked."""
+
+import pytest
+import torch
+from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU, SensaiLinear, SensaiMaxPool
+from torch import nn
+
+
+class Doubled(nn.Module):
+    """A stand-in for a quantizer whose effect is easy to see."""
+
+    def forward(self, x):
+        return 2 * x
+
+
+def conv():
+    return nn.Conv2d(2, 2, 3, bias=False)
+
+
+MODULES = [
+    (SensaiConvBN(conv()), (1, 2, 5, 5)),
+    (SensaiConvBNReLU(conv(), None, nn.ReLU()), (1, 2, 5, 5)),
+    (SensaiLinear(nn.Linear(5, 3, bias=False)), (1, 5)),
+    (SensaiLinear(nn.Linear(5, 3, bias=False), nn.ReLU()), (1, 5)),
+    (SensaiMaxPool(nn.MaxPool2d(2)), (1, 2, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("module", "shape"), MODULES)
+def test_the_input_stub_is_asked(module, shape):
+    x = torch.randn(shape)
+    before = module(x)
+    assert set(module.input_quant_stubs) == set(type(module).inputs_to_quantize) == {0}
+    module.input_quant_stubs[0].quantizer = Doubled()
+    torch.testing.assert_close(module(x), 2 * before)
+    module.input_quant_stubs[0].quantizer = None
+
+
+@pytest.mark.parametrize(("module", "shape"), MODULES[:-1])
+def test_the_weight_stub_is_asked(module, shape):
+    x = torch.randn(shape)
+    before = module(x)
+    module.weight_fake_quant.quantizer = Doubled()
+    torch.testing.assert_close(module(x), 2 * before)
+    module.weight_fake_quant.quantizer = None
+
+
+def test_the_weight_stub_keeps_bias_and_batch_norm():
+    module = SensaiConvBN(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)).eval()
+    module.bn.running_mean.normal_()
+    x = torch.randn(1, 2, 5, 5)
+    before = module(x)
+    module.weight_fake_quant.quantizer = nn.Identity()
+    assert torch.equal(module(x), before)
+
+
+def test_pooling_has_no_weight():
+    assert not hasattr(SensaiMaxPool(nn.MaxPool2d(2)), "weight_fake_quant")

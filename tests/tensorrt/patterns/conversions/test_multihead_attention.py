@@ -1,0 +1,207 @@
+"""nn.MultiheadAttention becomes MHAInProjection → ScaledDotProductAttention → Linear."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from support.agreement import applied, check_rewrite, fused_counts, reasons, run
+from support.nets import net, random_input
+from torch import nn
+
+from embedl_deploy import transform
+from embedl_deploy.tensorrt import TENSORRT_PATTERNS
+from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention
+from embedl_deploy.tensorrt.patterns import DecomposeMultiheadAttentionPattern
+
+PATTERNS = [DecomposeMultiheadAttentionPattern()]
+NAME = "DecomposeMultiheadAttentionPattern"
+#: (B, S, E).
+X = random_input(2, 5, 8)
+
+
+def attention(**settings: object) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(8, 2, **{"batch_first": True, **settings})
+
+
+def parts(model: nn.Module) -> list[str]:
+    """Types of the modules that the graph calls, in order."""
+    return [type(model.get_submodule(n.target)).__name__ for n in model.graph.nodes if n.op == "call_module"]
+
+
+PARTS = ["MHAInProjection", "ScaledDotProductAttention", "NonDynamicallyQuantizableLinear"]
+
+CALLS: dict[str, Callable[..., torch.Tensor]] = {
+    "attn(x, x, x)[0]": lambda m, x: m.attn(x, x, x)[0],
+    "need_weights=False": lambda m, x: m.attn(x, x, x, need_weights=False)[0],
+    "need_weights=True": lambda m, x: m.attn(x, x, x, need_weights=True)[0],
+    "keywords": lambda m, x: m.attn(query=x, key=x, value=x, need_weights=False)[0],
+    "mixed": lambda m, x: m.attn(x, key=x, value=x)[0],
+    "masks of None": lambda m, x: m.attn(x, x, x, None, False, None, True, False)[0],
+    "two names": lambda m, x: (r := m.attn(x, x, x), y := r[0], _weights := r[1], y)[3],
+    "output taken twice": lambda m, x: (r := m.attn(x, x, x), r[0] + r[0])[1],
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_matches_every_spelling_of_plain_self_attention(call: Callable[..., torch.Tensor]) -> None:
+    result = check_rewrite(net(call, attn=attention()), (X,), PATTERNS)
+    assert applied(result) == [(NAME, "attn")]
+    assert parts(result.model) == PARTS
+
+
+@pytest.mark.parametrize(
+    "x", [random_input(1, 5, 8), random_input(5, 8), random_input(3, 1, 8)], ids=["batch of 1", "no batch", "1 token"]
+)
+def test_shapes(x: torch.Tensor) -> None:
+    result = check_rewrite(net(CALLS["attn(x, x, x)[0]"], attn=attention()), (x,), PATTERNS)
+    assert len(applied(result)) == 1
+    # The decomposition does not depend on the example's shape.
+    fused = transform(net(CALLS["attn(x, x, x)[0]"], attn=attention()), patterns=PATTERNS).model
+    assert fused(x).shape == x.shape
+
+
+def test_without_biases() -> None:
+    result = check_rewrite(net(CALLS["need_weights=False"], attn=attention(bias=False)), (X,), PATTERNS)
+    (projection,) = (module for module in result.model.modules() if isinstance(module, MHAInProjection))
+    assert projection.linear.bias is None and projection.num_heads == 2
+
+
+def test_one_head() -> None:
+    model = net(CALLS["need_weights=False"], attn=nn.MultiheadAttention(6, 1, batch_first=True))
+    assert len(applied(check_rewrite(model, (random_input(2, 4, 6),), PATTERNS))) == 1
+
+
+def test_dropout_is_kept() -> None:
+    """Masks are drawn in another way, so in training mode values cannot be compared."""
+    model = net(CALLS["need_weights=False"], attn=attention(dropout=0.5))
+    result = check_rewrite(model, (X,), PATTERNS, train=False)
+    (sdpa,) = (module for module in result.model.modules() if isinstance(module, ScaledDotProductAttention))
+    assert sdpa.dropout == 0.5
+    trained = transform(model.train(), patterns=PATTERNS).model
+    assert trained.training and all(module.training for module in trained.modules())
+    first, second = run(trained, (X,)), run(trained, (X,))
+    assert first.shape == X.shape and not torch.equal(first, second)
+    trained.eval()
+    assert torch.equal(run(trained, (X,)), run(trained, (X,)))
+
+
+def test_double_precision() -> None:
+    model = net(CALLS["need_weights=False"], attn=attention()).double()
+    assert len(applied(check_rewrite(model, (X.double(),), PATTERNS, tolerance=1e-12))) == 1
+
+
+def test_the_parts_hold_the_original_parameters_under_the_modules_path() -> None:
+    model = net(CALLS["need_weights=False"], attn=attention())
+    decomposed = transform(model, patterns=PATTERNS).model
+    assert [name for name, _ in decomposed.attn.named_children()] == ["in_proj", "attention", "out_proj"]
+    assert torch.equal(decomposed.attn.in_proj.linear.weight, model.attn.in_proj_weight)
+    assert torch.equal(decomposed.attn.out_proj.weight, model.attn.out_proj.weight)
+    assert sum(p.numel() for p in decomposed.parameters()) == sum(p.numel() for p in model.parameters())
+
+
+def test_a_module_that_is_called_twice() -> None:
+    model = net(lambda m, x: (y := m.attn(x, x, x)[0], m.attn(y, y, y)[0])[1], attn=attention())
+    result = check_rewrite(model, (X,), PATTERNS)
+    assert applied(result) == [(NAME, "attn"), (NAME, "attn_1")]
+
+
+def test_two_modules_that_share_an_output_projection() -> None:
+    model = net(lambda m, x: (y := m.a(x, x, x)[0], m.b(y, y, y)[0])[1], a=attention(), b=attention())
+    model.b.out_proj = model.a.out_proj
+    result = check_rewrite(model, (X,), PATTERNS)
+    assert len(applied(result)) == 2
+    projections = [m for m in result.model.modules() if type(m).__name__ == "NonDynamicallyQuantizableLinear"]
+    assert len({id(m.weight) for m in projections}) == 1
+
+
+def test_the_parts_are_fused_afterwards() -> None:
+    result = check_rewrite(net(CALLS["attn(x, x, x)[0]"], attn=attention()), (X,), TENSORRT_PATTERNS)
+    assert fused_counts(result.model) == {
+        "FusedMHAInProjection": 1,
+        "FusedScaledDotProductAttention": 1,
+        "FusedLinear": 1,
+    }
+
+
+def test_what_is_computed_from_the_output_is_kept() -> None:
+    model = net(lambda m, x: (y := m.attn(x, x, x)[0], y, y + x)[1:], attn=attention())
+    assert len(applied(check_rewrite(model, (X,), PATTERNS))) == 1
+
+
+MASK = torch.zeros(5, 5)
+NOT_DECOMPOSED: dict[str, tuple[Callable[..., object], dict[str, object], str]] = {
+    "cross-attention": (
+        lambda m, x: m.attn(x, x * 2, x * 2)[0],
+        {},
+        "query, key and value are not the same tensor",
+    ),
+    "mask": (lambda m, x: m.attn(x, x, x, attn_mask=m.mask)[0], {}, "it is masked"),
+    "padding mask": (lambda m, x: m.attn(x, x, x, m.padding)[0], {}, "it is masked"),
+    "causal": (lambda m, x: m.attn(x, x, x, attn_mask=m.mask, is_causal=True)[0], {}, "it is masked"),
+    "batch_first=False": (lambda m, x: m.attn(x, x, x)[0], {"batch_first": False}, "batch_first is False"),
+    "embedding sizes": (
+        lambda m, x: m.attn(x, x, x)[0],
+        {"kdim": 8, "vdim": 8},
+        "",  # equal to the query's: torch takes them for the plain case, and so do we
+    ),
+    "add_bias_kv": (
+        lambda m, x: m.attn(x, x, x)[0],
+        {"add_bias_kv": True},
+        "it adds a bias or zeros to the keys and values",
+    ),
+    "add_zero_attn": (
+        lambda m, x: m.attn(x, x, x)[0],
+        {"add_zero_attn": True},
+        "it adds a bias or zeros to the keys and values",
+    ),
+    "weights used": (lambda m, x: m.attn(x, x, x)[1], {}, "getitem uses more of its result than the attention output"),
+    "both are outputs": (lambda m, x: m.attn(x, x, x), {}, "output uses more of its result than the attention output"),
+}
+
+
+@pytest.mark.parametrize(("call", "settings", "reason"), NOT_DECOMPOSED.values(), ids=NOT_DECOMPOSED)
+def test_declines(call: Callable[..., object], settings: dict[str, object], reason: str) -> None:
+    model = net(call, attn=attention(**settings))
+    model.register_buffer("mask", torch.zeros(5, 5).masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")))
+    model.register_buffer("padding", torch.zeros(2, 5))
+    result = check_rewrite(model, (X,), PATTERNS)
+    assert reasons(result) == ([f"attn: {NAME} declined: {reason}"] if reason else [])
+    assert len(applied(result)) == (0 if reason else 1)
+
+
+def test_declines_keys_and_values_of_a_size_of_their_own() -> None:
+    class Narrow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attn = nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.attn(x, x, x)[0]
+
+    result = transform(Narrow().eval(), patterns=PATTERNS)
+    assert reasons(result) == [f"attn: {NAME} declined: keys or values have an embedding size of their own"]
+
+
+def test_declines_hooks() -> None:
+    model = net(CALLS["need_weights=False"], attn=attention())
+    model.attn.register_forward_pre_hook(lambda module, args: tuple(arg + 1 for arg in args))
+    result = check_rewrite(model, (X,), PATTERNS)
+    assert reasons(result) == [f"attn: {NAME} declined: hooks or parametrizations on the module would be lost"]
+
+
+def test_a_hook_on_the_output_projection_which_attention_never_runs() -> None:
+    """``nn.MultiheadAttention`` reads the projection's weight and does not call it."""
+    model = net(CALLS["need_weights=True"], attn=attention())
+    model.attn.out_proj.register_forward_hook(lambda module, args, output: output * 2)
+    check_rewrite(model, (X,), PATTERNS)
+
+
+def test_declines_a_parametrization() -> None:
+    class Doubled(nn.Module):
+        def forward(self, weight: torch.Tensor) -> torch.Tensor:
+            return weight * 2
+
+    model = net(CALLS["need_weights=True"], attn=attention())
+    nn.utils.parametrize.register_parametrization(model.attn.out_proj, "weight", Doubled())
+    result = check_rewrite(model, (X,), PATTERNS)
+    assert reasons(result) == [f"attn: {NAME} declined: hooks or parametrizations on the module would be lost"]
