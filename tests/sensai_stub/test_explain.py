@@ -118,6 +118,7 @@ def test_what_a_plan_leaves_alone_could_run(fuse):
     assert report.unsupported == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.*:FutureWarning")  # torch, while it copies its own graph
 def test_exported_models_are_explained_alike(fuse):
     model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.GELU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 2)).eval()
     x = torch.randn(1, 4, 8, 8)

@@ -99,6 +99,7 @@ def check_training_step(
     assert rewritten.training
     parameters = _by_value(trained), _by_value(rewritten)
     assert parameters[0].keys() == parameters[1].keys()
+    assert len(list(trained.parameters())) == len(list(rewritten.parameters())), "a shared parameter came apart"
     norms = _norms_by_weight(trained), _norms_by_weight(rewritten)
     assert norms[0].keys() <= norms[1].keys()  # a functional batch norm has become a module
     outputs = []

@@ -20,6 +20,7 @@ _ONLY_RELU = "the engine has only ReLU"
 _NO_ATTENTION = "the engine has no attention and no product of two computed values"
 _NO_ARITHMETIC = "the engine has no element-wise arithmetic"
 _NO_POOLING = "the engine pools only 2×2 maxima with stride 2"
+_ONLY_AS_CONV = "the engine averages only by a depthwise convolution, which this was not made into (args= given?)"
 _NO_NORM = "no normalization but batch norm folded into a convolution"
 _NO_MOVES = "the engine does not move data between dimensions"
 
@@ -98,7 +99,7 @@ def _module(node: fx.Node, module: nn.Module) -> str | None:
     if isinstance(module, nn.BatchNorm2d):
         return batch_norm_limit(module) or _NO_NORM
     if isinstance(module, nn.AvgPool2d):
-        return average_pool_limit(module) or "the number of channels is unknown: pass example inputs, args="
+        return average_pool_limit(module) or _ONLY_AS_CONV
     for classes, reason in _MODULES:
         if isinstance(module, classes):
             return reason

@@ -183,12 +183,13 @@ def test_declines_a_layer_that_is_called_twice() -> None:
 
 
 def test_declines_a_weight_that_is_shared() -> None:
-    model = net(lambda m, x: m.fc(m.flatten(x)) @ m.table.weight, flatten=nn.Flatten(), fc=nn.Linear(6, 4))
-    model.table = nn.Embedding(4, 6)
-    model.table.weight = model.fc.weight
+    model = net(
+        lambda m, x: m.other(m.fc(m.flatten(x))), flatten=nn.Flatten(), fc=nn.Linear(6, 6), other=nn.Linear(6, 6)
+    )
+    model.other.weight = model.fc.weight
     result = check_rewrite(model, (X,), PATTERNS)
     assert reasons(result) == [
-        "flatten: FlattenLinearToConv1x1Pattern declined: its weight is shared: fc.weight, table.weight"
+        "flatten: FlattenLinearToConv1x1Pattern declined: its weight is shared: fc.weight, other.weight"
     ]
 
 

@@ -22,7 +22,7 @@ X = random_input(2, 3, 7, 5)
     [
         nn.AdaptiveAvgPool2d((7, 5)),
         nn.AdaptiveAvgPool2d((None, 5)),
-        nn.AdaptiveAvgPool2d(None),
+        nn.AdaptiveAvgPool2d((None, None)),
         lambda x: F.adaptive_avg_pool2d(x, (7, 5)),
         lambda x: F.adaptive_avg_pool2d(x, output_size=[7, 5]),
     ],
@@ -53,7 +53,7 @@ def test_a_pool_whose_input_and_output_are_outputs() -> None:
 
 
 def test_a_chain_is_removed_whole() -> None:
-    model = net(lambda m, x: m.a(m.a(x)) + m.b(x), a=nn.AdaptiveAvgPool2d((7, 5)), b=nn.AdaptiveAvgPool2d(None))
+    model = net(lambda m, x: m.a(m.a(x)) + m.b(x), a=nn.AdaptiveAvgPool2d((7, 5)), b=nn.AdaptiveAvgPool2d((None, 5)))
     result = check_rewrite(model, (X,), PATTERNS)
     assert len(applied(result)) == 3
 

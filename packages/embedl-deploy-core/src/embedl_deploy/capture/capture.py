@@ -5,7 +5,6 @@ A graph that ``torch.export`` made holds ATen calls on parameters; patterns read
 equals as that module. Putting larger ATen subgraphs back together into modules belongs into this room too.
 """
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +15,7 @@ from torch import fx, nn
 
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import describe_inputs, propagate_shapes
 
 
@@ -151,7 +151,7 @@ def _capture(
 
 def _copy(model: Any) -> Any:
     try:
-        return copy.deepcopy(model)
+        return deep_copy(model)
     except Exception as error:  # copying runs the model's own code
         raise CaptureError(
             f"{type(model).__name__} cannot be deep-copied, which is needed to leave it unchanged: "

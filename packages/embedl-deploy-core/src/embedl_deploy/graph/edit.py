@@ -2,16 +2,19 @@
 
 import copy
 import warnings
+from typing import TypeVar
 
 from torch import fx, nn
 
+CopiedT = TypeVar("CopiedT")
 
-def copy_graph(graph: fx.Graph) -> fx.Graph:
-    """A copy of a graph, node for node in the same order; node metadata is copied shallowly."""
+
+def deep_copy(value: CopiedT) -> CopiedT:
+    """A deep copy of a graph or model; of a graph node for node in the same order, with metadata copied shallowly."""
     with warnings.catch_warnings():
         # torch deprecates a class that its own copy of an exported graph's calling convention still uses.
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
-        return copy.deepcopy(graph)
+        return copy.deepcopy(value)
 
 
 def is_free(graph_module: nn.Module, path: str) -> bool:
@@ -28,8 +31,6 @@ def is_free(graph_module: nn.Module, path: str) -> bool:
 
 def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> str:
     """Place ``module`` at ``path``, or at the first free ``path_1``, ``path_2``, … and return where.
-
-    The module takes over the model's training flag when it holds no module that has one of its own.
     """
     free, count = path, 0
     while not is_free(graph_module, free):
@@ -46,8 +47,15 @@ def put_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> No
 
 
 def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool) -> None:
-    """Set the training flag of ``module`` alone, not of its children, to that of the modules that it replaces."""
-    object.__setattr__(module, "training", any(s.training for s in sources) if sources else default)
+    """Set the training flags of a new module, and of new modules in it, to that of the modules that it replaces.
+
+    The replaced modules inside it keep theirs, and so does a module that decides for itself (it overrides ``train``).
+    """
+    flag = any(source.training for source in sources) if sources else default
+    old = {id(part) for source in sources for part in source.modules()}
+    for part in module.modules():
+        if id(part) not in old and type(part).train is nn.Module.train:
+            object.__setattr__(part, "training", flag)
 
 
 def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -8,6 +8,7 @@ The analysis never misses sharing; it may suspect some where there is none.
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 
 from torch import fx, nn
 from torch._ops import OpOverload
@@ -52,28 +53,44 @@ class Effects:
     """
 
     def __init__(self, graph: fx.Graph) -> None:
-        self._nodes = list(graph.nodes)
-        self._position = {node: i for i, node in enumerate(self._nodes)}
-        self._writes = [(node, value) for node in self._nodes for value in _written(node)]
-        self._roots: dict[fx.Node, frozenset[fx.Node]] = {}
-        self._readers: dict[fx.Node, list[tuple[fx.Node, fx.Node]]] = {}
-        if not self._writes:
-            return  # the common case: nothing can go wrong, nothing to analyse
-        written = {value for _, value in self._writes}
-        self._write_positions = [self._position[node] for node, _ in self._writes]
+        self._graph = graph
+
+    @cached_property
+    def _position(self) -> dict[fx.Node, int]:
+        return {node: i for i, node in enumerate(self._graph.nodes)}
+
+    @cached_property
+    def _writes(self) -> list[tuple[fx.Node, fx.Node]]:
+        """(writer, value that it overwrites), in graph order."""
+        return [(node, value) for node in self._position for value in _written(node)]
+
+    @cached_property
+    def _write_positions(self) -> list[int]:
+        return [self._position[node] for node, _ in self._writes]
+
+    @cached_property
+    def _roots(self) -> dict[fx.Node, frozenset[fx.Node]]:
+        """For each value, the values whose memory it may use."""
         writing = {node for node, _ in self._writes}
-        for node in self._nodes:
-            self._roots[node] = self._memory_of(node, node in writing)
-        watched = frozenset().union(*(self._roots[value] for value in written))
-        for node in self._nodes:
+        roots: dict[fx.Node, frozenset[fx.Node]] = {}
+        for node in self._position:
+            if node.op in ("placeholder", "get_attr") or (node not in writing and _is_fresh(node)):
+                roots[node] = frozenset((node,))
+            else:
+                inputs = [roots[n] for n in node.all_input_nodes]
+                roots[node] = (inputs[0] if len(inputs) == 1 else frozenset().union(*inputs)) or frozenset((node,))
+        return roots
+
+    @cached_property
+    def _readers(self) -> dict[fx.Node, list[tuple[fx.Node, fx.Node]]]:
+        """For each written memory, (reader, value that it reads)."""
+        watched = frozenset().union(*(self._roots[value] for _, value in self._writes))
+        readers: dict[fx.Node, list[tuple[fx.Node, fx.Node]]] = {}
+        for node in self._position:
             for value in node.all_input_nodes:
                 for root in self._roots[value] & watched:
-                    self._readers.setdefault(root, []).append((node, value))
-
-    def _memory_of(self, node: fx.Node, writes: bool) -> frozenset[fx.Node]:
-        if node.op in ("placeholder", "get_attr") or (not writes and _is_fresh(node)):
-            return frozenset((node,))
-        return frozenset().union(*(self._roots[n] for n in node.all_input_nodes)) or frozenset((node,))
+                    readers.setdefault(root, []).append((node, value))
+        return readers
 
     def hazard(self, nodes: Iterable[fx.Node]) -> str | None:
         """Why the nodes cannot be computed at the place of the last of them, or ``None`` if they can."""

@@ -1,6 +1,9 @@
 """What a node computes: the module behind a call, and whether a subclass may stand for its base class."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,6 +14,8 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, module_class_of_call, module_of_call
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_known_modules: ContextVar[dict[fx.Node, nn.Module | None] | None] = ContextVar("known_modules", default=None)
 
 #: Methods of ``torch.nn`` classes that say nothing about what the module computes.
 _NOT_COMPUTING = frozenset(
@@ -58,11 +63,30 @@ def get_module(node: fx.Node) -> nn.Module | None:
     Returns:
         The module; ``None`` when the node is no call, or a call that no module equals.
     """
+    known = _known_modules.get()
+    if known is None:
+        return _module_of(node)
+    if node not in known:
+        known[node] = _module_of(node)
+    return known[node]
+
+
+def _module_of(node: fx.Node) -> nn.Module | None:
     if node.op == "call_module":
         return _submodule(owner(node), str(node.target))
     if node.op in ("call_function", "call_method"):
         return module_of_call(node, get_constant)
     return None
+
+
+@contextmanager
+def modules_remembered() -> Iterator[None]:
+    """Within the block :func:`get_module` looks each node up once. No graph may be changed in it."""
+    token = _known_modules.set({})
+    try:
+        yield
+    finally:
+        _known_modules.reset(token)
 
 
 def resolve_module(node: fx.Node, cls: type[ModuleT]) -> ModuleT:
@@ -106,17 +130,20 @@ def behaves_as(module: nn.Module, base: type[nn.Module]) -> bool:
     """
     if not isinstance(module, base) or "forward" in vars(module):
         return False
+    return _class_behaves_as(_own_class(module), base)
+
+
+def _own_class(module: nn.Module) -> type[nn.Module]:
+    """The module's class, looking through the one that torch generates for parametrized tensors."""
     cls = type(module)
-    if "parametrizations" in module._modules:  # torch swaps in a generated subclass that only redefines tensors
-        cls = cls.__mro__[1]
-    return _class_behaves_as(cls, base)
+    return cls.__mro__[1] if "parametrizations" in module._modules else cls
 
 
 def is_plain_torch_module(module: nn.Module) -> bool:
     """Whether a tracer may treat ``module`` as one call of ``torch.nn``: it is one, or behaves as one."""
     if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
         return False
-    for ancestor in type(module).__mro__:
+    for ancestor in _own_class(module).__mro__:
         if ancestor is nn.Module:
             return False
         if ancestor.__module__.startswith("torch.nn"):

@@ -82,8 +82,9 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
         node = interpreter.current
         where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
+        reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         raise InputError(
-            f"The model does not accept args{where}: {error}. Given: {describe_inputs(args, kwargs)}. "
+            f"The model does not accept args{where}: {reason}. Given: {describe_inputs(args, kwargs)}. "
             "Pass inputs of the shapes, dtypes and device that the model is called with."
         ) from error
     return None

@@ -75,7 +75,7 @@ class OperationElement(Element):
 
     def accepts(self, node: fx.Node) -> bool:
         """Match a functional or method call, or the module of the same name."""
-        return operation(node) == self.name
+        return node.op in ("call_function", "call_method") and operation(node) == self.name
 
     def describe(self) -> str:
         """The operation's name."""

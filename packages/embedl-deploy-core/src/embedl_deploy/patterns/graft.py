@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from torch import fx, nn
@@ -24,19 +25,25 @@ def check_graft_arguments(name: str, graft: Callable[..., Any], arguments: tuple
     Raises:
         PatternError: It cannot.
     """
+    problem = _binding_problem(graft, len(arguments))
+    if problem is not None:
+        raise PatternError(f"Pattern {name!r}: {problem}")
+
+
+@lru_cache(maxsize=1024)
+def _binding_problem(graft: Callable[..., Any], count: int) -> str | None:
     try:
         signature = inspect.signature(graft)
     except ValueError:
-        return  # a built-in without a signature: the call itself will tell
+        return None  # a built-in without a signature: the call itself will tell
     try:
-        signature.bind(*arguments)
+        signature.bind(*(None,) * count)
     except TypeError as error:
-        graft_name = getattr(graft, "__name__", repr(graft))
-        raise PatternError(
-            f"Pattern {name!r}: graft {graft_name}{signature} does not fit the tree, which gives "
-            f"{len(arguments)} argument(s), one per matched module or wildcard: {error}. "
-            "Change the constructor or define replace()."
-        ) from error
+        return (
+            f"graft {getattr(graft, '__name__', repr(graft))}{signature} does not fit the tree, which gives {count} "
+            f"argument(s), one per matched module or wildcard: {error}. Change the constructor or define replace()."
+        )
+    return None
 
 
 def collect_modules(tree: CompiledTree, match: TreeMatch) -> tuple[Any, ...]:

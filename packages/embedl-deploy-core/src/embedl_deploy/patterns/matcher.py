@@ -43,8 +43,9 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     tree = pattern.compiled_tree()
     found: list[PatternMatch] = []
     declined: list[Declined] = []
+    last, *others = tree.ends()
     for node in graph_module.graph.nodes:
-        if not node.op.startswith("call_"):
+        if not last.accepts(node) and not any(element.accepts(node) for element in others):
             continue
         refusal: Declined | None = None
         for placements in _match_ending_at(tree, len(tree.elements) - 1, node):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from torch import fx
@@ -64,7 +65,7 @@ class TreeMatch:
             raise PatternError(f"Position {index} of the match is no Fork but {placement!r}.")
         return placement.branches
 
-    @property
+    @cached_property
     def nodes(self) -> list[fx.Node]:
         """All matched nodes, nested branches first, each once."""
         return list(dict.fromkeys(self._walk()))

@@ -80,6 +80,15 @@ class CompiledTree:
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", len(self.elements))
 
+    def ends(self) -> list[Element]:
+        """The elements that the last node of a match may be: wildcards at the end may be empty."""
+        ends: list[Element] = []
+        for element in reversed(self.elements):
+            if not isinstance(element, CompiledWildcard):
+                return [*ends, element.join if isinstance(element, CompiledFork) else element]
+            ends.append(element.element)
+        return ends
+
     def graft_arguments(self) -> int | None:
         """How many arguments a graft is given; ``None`` when that depends on what is matched."""
         total = 0

@@ -12,13 +12,25 @@ from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
 _logger = logging.getLogger(__name__)
 
 
-def apply_matches(graph_module: fx.GraphModule, matches: Sequence[PatternMatch], *, strict: bool) -> None:
+def apply_matches(
+    graph_module: fx.GraphModule,
+    matches: Sequence[PatternMatch],
+    *,
+    strict: bool,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Apply every match that is to be applied, in order, and record in each what became of it.
 
     A graft that cannot be built raises before it touches the graph. A pattern's own ``replace`` may raise, or leave a
     broken graph, after any edit: then the graph is brought back to the last checkpoint and the rewrites made since are
     made again, so that nothing of the failed one remains. A checkpoint is taken before the first rewrite of that kind
     and after each failure, so the cost is linear in the size of the graph as long as nothing fails.
+
+    Args:
+        graph_module: Changed in place.
+        matches: Matches in it.
+        strict: Raise at the first failure.
+        checkpoint: The graph's present state, if it was taken already.
 
     Raises:
         PatternError: A rewrite failed, and ``strict`` is set.
@@ -30,7 +42,7 @@ def apply_matches(graph_module: fx.GraphModule, matches: Sequence[PatternMatch],
     if not rest:
         return
     run = _Run(graph_module, strict=strict)
-    run.checkpoint = before = Checkpoint(graph_module)
+    run.checkpoint = before = checkpoint if checkpoint is not None and first == 0 else Checkpoint(graph_module)
     run.apply(rest)
     if _problem(graph_module) is None:
         return

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import fx
 
 from embedl_deploy.errors import ConversionLoopError
+from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.patterns import Declined, Pattern, PatternMatch
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
@@ -16,9 +17,16 @@ MAX_REWRITES_PER_NODE = 20
 
 
 def run_conversions(
-    graph_module: fx.GraphModule, patterns: Sequence[Pattern], decide: Decide, *, strict: bool
+    graph_module: fx.GraphModule,
+    patterns: Sequence[Pattern],
+    decide: Decide,
+    *,
+    strict: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> Found:
     """Convert ``graph_module`` in place to a fixed point.
+
+    ``checkpoint`` may give the graph's present state, if it was taken already.
 
     Returns:
         Every match of every round, and what was declined in the last one.
@@ -35,7 +43,8 @@ def run_conversions(
         # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
         news = [match for match in round_found.matches if _key(match) not in seen]
         resolve_overlaps(news, decide)
-        apply_matches(graph_module, news, strict=strict)
+        apply_matches(graph_module, news, strict=strict, checkpoint=checkpoint)
+        checkpoint = None
         found.matches.extend(news)
         applied = [match for match in news if match.replaced_by]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.

@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import Backend
 from embedl_deploy.errors import PlanError
-from embedl_deploy.graph.checkpoint import Snapshot
+from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
 from embedl_deploy.patterns import Declined, Pattern, PatternMatch, validate_pattern
@@ -64,7 +64,7 @@ class TransformationPlan:
         applied: Whether the plan was carried out; it can be only once.
     """
 
-    captured: Snapshot
+    captured: Checkpoint
     matches: MatchTable
     declined: list[Declined]
     patterns: tuple[Pattern, ...]
@@ -185,12 +185,20 @@ def tabulate(matches: Sequence[PatternMatch]) -> MatchTable:
 
 
 def prepare(
-    graph_module: fx.GraphModule, patterns: Sequence[Pattern], decide: Decide, *, strict: bool
+    graph_module: fx.GraphModule,
+    patterns: Sequence[Pattern],
+    decide: Decide,
+    *,
+    strict: bool,
+    checkpoint: Checkpoint | None = None,
 ) -> Prepared:
-    """Convert a captured graph in place, find fusions in it, and decide between them."""
+    """Convert a captured graph in place, find fusions in it, and decide between them.
+
+    ``checkpoint`` may give the graph's present state, if it was taken already.
+    """
     conversions = [pattern for pattern in patterns if pattern.is_conversion]
     fusions = [pattern for pattern in patterns if not pattern.is_conversion]
-    converted = run_conversions(graph_module, conversions, decide, strict=strict)
+    converted = run_conversions(graph_module, conversions, decide, strict=strict, checkpoint=checkpoint)
     fused = find_matches(graph_module, fusions, strict=strict)
     resolve_overlaps(fused.matches, decide)
     return Prepared(graph_module, converted, fused)
@@ -213,10 +221,10 @@ def make_plan(
     """
     for pattern in patterns:
         validate_pattern(pattern)
-    snapshot = Snapshot(captured)
-    prepared = prepare(captured, patterns, lambda match: None, strict=strict)
+    checkpoint = Checkpoint(captured)
+    prepared = prepare(captured, patterns, lambda match: None, strict=strict, checkpoint=checkpoint)
     return TransformationPlan(
-        captured=snapshot,
+        captured=checkpoint,
         matches=tabulate(prepared.matches),
         declined=prepared.declined,
         patterns=tuple(patterns),
