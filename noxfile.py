@@ -45,7 +45,9 @@ def _build_wheels(session: nox.Session) -> list[str]:
     folder = Path(session.create_tmp()) / "wheels"
     shutil.rmtree(folder, ignore_errors=True)
     for package in PACKAGES:
-        session.run("python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(package), silent=True)
+        session.run(
+            "python", "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(package), silent=True
+        )
     return [str(wheel) for wheel in sorted(folder.glob("*.whl"))]
 
 

@@ -15,12 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from embedl_deploy import transform
 from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
 from torchvision_import import import_torchvision
-
-from embedl_deploy import transform
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def time_of_transform(rounds: int) -> Measurement:
 
 
 class Chain(nn.Module):
-    """Residual blocks in a row, about ``nodes`` nodes in all: two convolutions with batch norm, a sum, an activation."""
+    """Residual blocks in a row, about ``nodes`` nodes in all; each has two convolutions with batch norm."""
 
     def __init__(self, nodes: int) -> None:
         super().__init__()
@@ -95,7 +94,7 @@ class Chain(nn.Module):
 def growth_with_graph_size(rounds: int) -> Measurement:
     """Time for ten times as many nodes."""
     small, large = Chain(1_000).eval(), Chain(10_000).eval()
-    measurement = _paired(
+    return _paired(
         "transform, 10,000 nodes",
         "transform, 1,000 nodes",
         12,
@@ -103,7 +102,6 @@ def growth_with_graph_size(rounds: int) -> Measurement:
         lambda: _seconds(lambda: transform(small, backend="tensorrt")),
         rounds,
     )
-    return measurement
 
 
 def time_of_import(rounds: int) -> Measurement:
@@ -167,15 +165,15 @@ def main() -> int:
         peak_memory("vit_l_16"),
     ]
     console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", highlight=False)
+    console.print(
+        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", highlight=False
+    )
     table = Table(box=None, pad_edge=False)
     for column in ("what", "against", "measured", "reference", "ratio", "limit", ""):
         table.add_column(column)
     for row in rows:
         verdict = "ok" if row.ratio <= row.limit else "OVER"
-        table.add_row(
-            row.what, row.against, row.measured, row.reference, f"{row.ratio:.2f}", f"{row.limit:g}", verdict
-        )
+        table.add_row(row.what, row.against, row.measured, row.reference, f"{row.ratio:.2f}", f"{row.limit:g}", verdict)
     console.print(table)
     return 0 if all(row.ratio <= row.limit for row in rows) else 1
 

@@ -6,6 +6,17 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from embedl_deploy import (
+    TransformationResult,
+    apply_transformation_plan,
+    export_onnx,
+    get_transformation_plan,
+    transform,
+)
+from embedl_deploy.export import run_onnx
+from embedl_deploy.modules import FusedModule
+from embedl_deploy.tensorrt import TENSORRT_CONVERSION_PATTERNS
+from embedl_deploy.verify import Difference, compare_models, difference
 from network import class_names, load_network
 from photos import as_batch, load_photos
 from picture import Ranking, save_picture
@@ -14,12 +25,6 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from torch import nn
 from torchvision_import import import_torchvision
-
-from embedl_deploy import TransformationResult, apply_transformation_plan, export_onnx, get_transformation_plan, transform
-from embedl_deploy.export import run_onnx
-from embedl_deploy.modules import FusedModule
-from embedl_deploy.tensorrt import TENSORRT_CONVERSION_PATTERNS
-from embedl_deploy.verify import Difference, compare_models, difference
 
 OUTPUT = Path(__file__).parent.parent / "demo-output"
 
@@ -138,7 +143,7 @@ def run(output: Path, console: Console) -> bool:
     agree = show_predictions(console, list(photos), before, after)
     six_lines(console)
     console.print(f"\nONNX file   {file}  ({exported.size / 1e6:.1f} MB, opset {exported.opset}, batch size open)")
-    console.print(f"plan        {plan_file}  (edit an \"apply\", load it with load_transformation_plan)")
+    console.print(f'plan        {plan_file}  (edit an "apply", load it with load_transformation_plan)')
     console.print(f"picture     {picture}")
     console.print(
         "\nNext: change one decision, plan.disable(node, pattern), and run again; ask report.why_not(name) about any\n"

@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")  # a file, no window
 
 from matplotlib import pyplot as plt
-
 from photos import Pixels
 
 Ranking = list[tuple[str, float]]
@@ -15,7 +14,9 @@ Ranking = list[tuple[str, float]]
 
 def save_picture(path: Path, photos: dict[str, Pixels], before: list[Ranking], after: list[Ranking]) -> None:
     """Write a PNG: each photograph above the three likeliest classes, PyTorch float and ONNX Runtime side by side."""
-    figure, axes = plt.subplots(2, len(photos), figsize=(2.9 * len(photos), 4.6), height_ratios=[3, 1.4], layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(photos), figsize=(2.9 * len(photos), 4.6), height_ratios=[3, 1.4], layout="constrained"
+    )
     for column, (name, pixels) in enumerate(photos.items()):
         top, bottom = axes[0][column], axes[1][column]
         top.imshow(pixels)
@@ -33,7 +34,11 @@ def _bars(axis: plt.Axes, before: Ranking, after: Ranking) -> None:
     places = range(len(before))
     axis.barh([p - 0.2 for p in places], [v for _, v in before], height=0.36, label="before", color="#4c72b0")
     axis.barh(
-        [p + 0.2 for p in places], [after_by_name.get(n, 0) for n, _ in before], height=0.36, label="after", color="#dd8452"
+        [p + 0.2 for p in places],
+        [after_by_name.get(n, 0) for n, _ in before],
+        height=0.36,
+        label="after",
+        color="#dd8452",
     )
     axis.set_yticks(list(places), [name for name, _ in before], fontsize=8)
     axis.set_xlim(0, 1)

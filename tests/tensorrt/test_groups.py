@@ -41,12 +41,12 @@ def test_the_conversions() -> None:
 
 
 def test_all_is_the_union_in_order() -> None:
-    assert TENSORRT_PATTERNS == [
+    assert [
         *TENSORRT_CONVERSION_PATTERNS,
         *TENSORRT_FUSION_PATTERNS,
         *TENSORRT_QUANTIZED_PATTERNS,
         *TENSORRT_SMOOTH_PATTERNS,
-    ]
+    ] == TENSORRT_PATTERNS
 
 
 def test_every_pattern_is_in_a_list_once_and_is_well_declared() -> None:
@@ -59,9 +59,7 @@ def test_every_pattern_is_in_a_list_once_and_is_well_declared() -> None:
 
 def _longest(pattern: object) -> int:
     """The most nodes that a match can have: one per element, and those of a fork's branches."""
-    return sum(
-        1 + sum(len(branch) for branch in getattr(element, "branches", ())) for element in pattern.tree
-    )
+    return sum(1 + sum(len(branch) for branch in getattr(element, "branches", ())) for element in pattern.tree)
 
 
 def test_longer_fusions_come_before_shorter_ones() -> None:

@@ -5,13 +5,12 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from support.small_patterns import ConvAddActPattern, ConvBNActPattern, ConvPattern, FusedChain, FusedSum
-from torch import fx, nn
-
 from embedl_deploy import get_transformation_plan, transform
 from embedl_deploy.errors import PatternError
 from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.patterns import Fork, Pattern, Wildcard, get_module, match_tree
+from support.small_patterns import ConvAddActPattern, ConvBNActPattern, ConvPattern, FusedChain, FusedSum
+from torch import fx, nn
 
 
 def trace(forward, **modules):
@@ -82,9 +81,7 @@ class TestElements:
         assert free.nodes == []
 
     def test_scaled_sum_is_no_sum(self):
-        graph = trace(
-            lambda self, x: F.relu(torch.add(self.b(self.c(x)), x, alpha=2)), c=conv(), b=nn.BatchNorm2d(4)
-        )
+        graph = trace(lambda self, x: F.relu(torch.add(self.b(self.c(x)), x, alpha=2)), c=conv(), b=nn.BatchNorm2d(4))
         assert names(ConvAddActPattern(), graph) == []
 
     def test_sum_with_a_number_is_no_residual(self):
@@ -221,9 +218,7 @@ class TestForks:
         class P(Pattern):
             tree = (Fork(operator.mul, (Fork(operator.add, (nn.Conv2d,), (nn.Linear,)),), ()), nn.ReLU)
 
-        graph = trace(
-            lambda self, x: self.r(x * (self.l(x) + self.c(x))), c=conv(), l=nn.Linear(8, 8), r=nn.ReLU()
-        )
+        graph = trace(lambda self, x: self.r(x * (self.l(x) + self.c(x))), c=conv(), l=nn.Linear(8, 8), r=nn.ReLU())
         (match,) = match_tree(graph, pattern=P())
         assert [node.name for node in match.nodes] == ["c", "l", "add", "mul", "r"]
         assert match.tree_match.serialize() == [
@@ -243,9 +238,7 @@ class TestForks:
             y = self.b(self.c(x))
             return F.relu(y + y)
 
-        plan = get_transformation_plan(
-            trace(forward, c=conv(), b=nn.BatchNorm2d(4)), patterns=[ConvAddActPattern()]
-        )
+        plan = get_transformation_plan(trace(forward, c=conv(), b=nn.BatchNorm2d(4)), patterns=[ConvAddActPattern()])
         assert plan.matches == {}
         assert "own other input" in plan.declined[0].reason
 

@@ -2,11 +2,6 @@
 
 import pytest
 import torch
-from support.agreement import assert_close
-from support.fused_modules import check_fused_module
-from support.nets import random_input
-from support.quantizers import RoundTo
-
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.tensorrt.modules import (
     FusedSwinAttention,
@@ -14,6 +9,10 @@ from embedl_deploy.tensorrt.modules import (
     SwinWindowPartition,
     SwinWindowReverse,
 )
+from support.agreement import assert_close
+from support.fused_modules import check_fused_module
+from support.nets import random_input
+from support.quantizers import RoundTo
 
 #: (B·W, H, T, D) with B = 2, W = 2, T = 4.
 QKV = tuple(random_input(4, 2, 4, 3, seed=seed) for seed in (2, 3, 4))

@@ -51,7 +51,9 @@ def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -
     chosen = backend if isinstance(backend, Backend) else None
     if patterns is not None:
         if isinstance(patterns, (str, Pattern)) or not isinstance(patterns, Sequence):
-            raise InputError(f"patterns is {patterns!r}; expected a list of patterns. A backend's name goes to backend=.")
+            raise InputError(
+                f"patterns is {patterns!r}; expected a list of patterns. A backend's name goes to backend=."
+            )
         if chosen is None and backend is not None:
             chosen = get_backend(backend if isinstance(backend, str) else None)
         return list(patterns), chosen

@@ -3,13 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.agreement import applied, check_rewrite, fused_counts, reasons
-from support.nets import net, random_input
-from torch import nn
-
 from embedl_deploy import transform
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.patterns import FlattenLinearToConv1x1Pattern
+from support.agreement import applied, check_rewrite, fused_counts, reasons
+from support.nets import net, random_input
+from torch import nn
 
 PATTERNS = [FlattenLinearToConv1x1Pattern()]
 #: (N, C, 1, 1), as global pooling gives it.
@@ -220,8 +219,6 @@ def test_an_activation_in_place_on_features_that_share_memory_with_a_later_read(
 
 
 def test_the_convolution_is_fused_afterwards() -> None:
-    model = net(
-        lambda m, x: m.fc(torch.flatten(m.pool(x), 1)), pool=nn.AdaptiveAvgPool2d(1), fc=nn.Linear(6, 4)
-    )
+    model = net(lambda m, x: m.fc(torch.flatten(m.pool(x), 1)), pool=nn.AdaptiveAvgPool2d(1), fc=nn.Linear(6, 4))
     result = check_rewrite(model, (random_input(2, 6, 5, 5),), TENSORRT_PATTERNS)
     assert fused_counts(result.model) == {"FusedAdaptiveAvgPool2d": 1, "FusedConvBN": 1}

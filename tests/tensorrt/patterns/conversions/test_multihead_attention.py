@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.agreement import applied, check_rewrite, fused_counts, reasons, run
-from support.nets import net, random_input
-from torch import nn
-
 from embedl_deploy import transform
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention
 from embedl_deploy.tensorrt.patterns import DecomposeMultiheadAttentionPattern
+from support.agreement import applied, check_rewrite, fused_counts, reasons, run
+from support.nets import net, random_input
+from torch import nn
 
 PATTERNS = [DecomposeMultiheadAttentionPattern()]
 NAME = "DecomposeMultiheadAttentionPattern"

@@ -4,16 +4,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from embedl_deploy import transform
+from embedl_deploy.tensorrt import TENSORRT_PATTERNS
+from embedl_deploy.tensorrt.modules import MHAInProjection, SwinAttention, SwinWindowPartition
+from embedl_deploy.tensorrt.patterns import DecomposeSwinAttentionPattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons, run
 from support.nets import net, random_input, scrambled
 from torch import nn
 from torchvision.models import swin_transformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
-
-from embedl_deploy import transform
-from embedl_deploy.tensorrt import TENSORRT_PATTERNS
-from embedl_deploy.tensorrt.modules import MHAInProjection, SwinAttention, SwinWindowPartition
-from embedl_deploy.tensorrt.patterns import DecomposeSwinAttentionPattern
 
 PATTERNS = [DecomposeSwinAttentionPattern()]
 NAME = "DecomposeSwinAttentionPattern"
@@ -173,12 +172,12 @@ def test_matches_a_call_of_the_function_by_keywords() -> None:
 
 def test_declines_a_weight_that_is_computed_on_the_way() -> None:
     model = functional(
-        lambda m, x: swin_transformer.shifted_window_attention(x, m.qkv, m.proj * 2, m.bias, [4, 4], 2, [2, 2], training=False)
+        lambda m, x: swin_transformer.shifted_window_attention(
+            x, m.qkv, m.proj * 2, m.bias, [4, 4], 2, [2, 2], training=False
+        )
     )
     result = check_rewrite(model, (random_input(2, 8, 8, 8),), PATTERNS)
-    assert reasons(result) == [
-        f"shifted_window_attention: {NAME} declined: proj_weight is computed at run time"
-    ]
+    assert reasons(result) == [f"shifted_window_attention: {NAME} declined: proj_weight is computed at run time"]
 
 
 def test_a_function_of_the_same_name_from_elsewhere_does_not_match() -> None:

@@ -1,10 +1,6 @@
 """Fusions of the parts that the attention conversions make."""
 
 import torch
-from support.agreement import applied, check_rewrite, fused_counts
-from support.nets import net, random_input
-from torch import nn
-
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention, SwinAttention
 from embedl_deploy.tensorrt.patterns import (
@@ -12,6 +8,9 @@ from embedl_deploy.tensorrt.patterns import (
     ScaledDotProductAttentionPattern,
     SwinAttentionPattern,
 )
+from support.agreement import applied, check_rewrite, fused_counts
+from support.nets import net, random_input
+from torch import nn
 
 X = random_input(2, 5, 8)
 PATTERNS = [MHAInProjectionPattern(), ScaledDotProductAttentionPattern(), SwinAttentionPattern()]
@@ -56,7 +55,9 @@ def test_arguments_that_are_none_and_keywords_are_passed_on() -> None:
 
 
 def test_a_projection_of_which_each_part_is_used_twice_is_kept_whole() -> None:
-    model = net(lambda m, x: (qkv := m.project(x), qkv[0] + qkv[1] * qkv[2] + qkv[0], qkv[2])[1:], project=in_projection())
+    model = net(
+        lambda m, x: (qkv := m.project(x), qkv[0] + qkv[1] * qkv[2] + qkv[0], qkv[2])[1:], project=in_projection()
+    )
     result = check_rewrite(model, (X,), PATTERNS)
     assert applied(result) == [("MHAInProjectionPattern", "project")]
 

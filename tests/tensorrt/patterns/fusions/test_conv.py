@@ -3,11 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.agreement import applied, check_rewrite, fused_counts, reasons
-from support.nets import net, random_input
-from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
-from torch import nn
-
 from embedl_deploy import get_transformation_plan, transform
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
@@ -26,6 +21,10 @@ from embedl_deploy.tensorrt.patterns import (
     StemConvBNActMaxPoolPattern,
     StemConvBNReLUMaxPoolPattern,
 )
+from support.agreement import applied, check_rewrite, fused_counts, reasons
+from support.nets import net, random_input
+from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
+from torch import nn
 
 X = random_input(2, 3, 8, 8)
 STEM_X = random_input(2, 3, 16, 16)
@@ -151,9 +150,7 @@ class TestConvBNReLU:
         assert line.endswith("expected ReLU or ReLU6 or LeakyReLU or ELU or GELU or SiLU or Hardswish or Hardsigmoid")
 
     def test_a_batch_norm_used_twice_is_kept(self) -> None:
-        model = net(
-            lambda m, x: (y := m.bn1(m.conv1(x)), F.relu(y) + y.tanh())[1], conv1=conv(), bn1=nn.BatchNorm2d(3)
-        )
+        model = net(lambda m, x: (y := m.bn1(m.conv1(x)), F.relu(y) + y.tanh())[1], conv1=conv(), bn1=nn.BatchNorm2d(3))
         result = check_rewrite(model, (X,), [ConvBNReLUPattern()])
         assert applied(result) == []
         assert reasons(result) == ["conv1: ConvBNReLUPattern declined: bn1 feeds 2 users (relu, tanh)"]
@@ -175,9 +172,7 @@ class TestConvBNReLU:
         # PyTorch itself refuses to differentiate this.
         result = check_rewrite(model, (X,), [ConvBNReLUPattern()], train=False)
         assert applied(result) == []
-        assert reasons(result) == [
-            "a: ConvBNReLUPattern declined: mul_ changes x in place between a and the end"
-        ]
+        assert reasons(result) == ["a: ConvBNReLUPattern declined: mul_ changes x in place between a and the end"]
 
 
 class TestConvBNAddReLU:
@@ -344,9 +339,7 @@ class TestStem:
         assert reasons(result) == ["a: StemConvBNReLUMaxPoolPattern declined: relu is an output of the model"]
 
     def test_pooling_that_returns_indices_too(self) -> None:
-        model = net(
-            lambda m, x: m.pool(F.relu(m.a(x))), a=self.stem(), pool=nn.MaxPool2d(2, return_indices=True)
-        )
+        model = net(lambda m, x: m.pool(F.relu(m.a(x))), a=self.stem(), pool=nn.MaxPool2d(2, return_indices=True))
         check_rewrite(model, (STEM_X,), [StemConvBNReLUMaxPoolPattern()])
 
 

@@ -3,15 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.agreement import applied, check_rewrite, fused_counts, reasons
-from support.nets import net, random_input
-from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, Activation
-from torch import nn
-
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLinear, FusedLinearReLU
 from embedl_deploy.tensorrt.patterns import LayerNormPattern, LinearActPattern, LinearPattern, LinearReLUPattern
+from support.agreement import applied, check_rewrite, fused_counts, reasons
+from support.nets import net, random_input
+from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, Activation
+from torch import nn
 
 X = random_input(2, 5, 4)
 

@@ -3,15 +3,14 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.agreement import applied, check_rewrite, fused_counts, reasons
-from support.nets import net, random_input
-from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
-from torch import nn
-
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.modules import FusedActAdd
 from embedl_deploy.tensorrt.patterns import ActAddPattern
+from support.agreement import applied, check_rewrite, fused_counts, reasons
+from support.nets import net, random_input
+from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
+from torch import nn
 
 X, Y = random_input(2, 3, 4), random_input(2, 3, 4, seed=2)
 
@@ -32,7 +31,9 @@ def test_matches_every_spelling_of_an_activation(activation: Activation) -> None
 @pytest.mark.parametrize("commuted", [False, True], ids=["a, b", "b, a"])
 @pytest.mark.parametrize("sum_", SUMS, ids=str)
 def test_matches_every_spelling_and_order_of_a_sum(sum_: Sum, commuted: bool) -> None:
-    model = net(lambda m, x, y: sum_.compute(y.clone(), m.act(x)) if commuted else sum_.compute(m.act(x), y), act=nn.SiLU())
+    model = net(
+        lambda m, x, y: sum_.compute(y.clone(), m.act(x)) if commuted else sum_.compute(m.act(x), y), act=nn.SiLU()
+    )
     result = check_rewrite(model, (X, Y), [ActAddPattern()])
     assert fused_counts(result.model) == {"FusedActAdd": 1}
 
@@ -84,7 +85,9 @@ def test_an_activation_in_place_of_a_value_that_is_read_later_is_declined() -> N
     model = net(lambda m, x, y: (z := x * 1, s := torch.relu_(z) + y, s * z)[2])
     result = check_rewrite(model, (X, Y), [ActAddPattern()], train=False)
     assert applied(result) == []
-    assert reasons(result) == ["relu_: ActAddPattern declined: relu_ changes mul in place, and mul_1 reads it afterwards"]
+    assert reasons(result) == [
+        "relu_: ActAddPattern declined: relu_ changes mul in place, and mul_1 reads it afterwards"
+    ]
 
 
 def test_a_residual_of_another_type_leaves_the_sum_in_place_as_it_is() -> None:

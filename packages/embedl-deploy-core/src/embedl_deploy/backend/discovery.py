@@ -60,6 +60,14 @@ class PluginSource:
         return None
 
 
+def _identity(dist: metadata.Distribution) -> tuple[str, str]:
+    """Name and version; an installation that was half removed has no METADATA to read them from."""
+    fields = dist.metadata
+    name = fields["Name"] if fields is not None and "Name" in fields else None
+    version = fields["Version"] if fields is not None and "Version" in fields else None
+    return str(name or getattr(dist, "_path", "an unknown distribution")), str(version or "?")
+
+
 def installed_plugins() -> list[PluginSource]:
     """All installed plugins, sorted by name and distribution."""
     sources = []
@@ -68,6 +76,6 @@ def installed_plugins() -> list[PluginSource]:
         if dist is None:
             sources.append(PluginSource(entry_point.name, entry_point, "an unknown distribution", "?"))
         else:
-            requires = tuple(dist.requires or ())
-            sources.append(PluginSource(entry_point.name, entry_point, dist.name, dist.version, requires))
+            name, version = _identity(dist)
+            sources.append(PluginSource(entry_point.name, entry_point, name, version, tuple(dist.requires or ())))
     return sorted(sources, key=lambda source: (source.name, source.distribution))

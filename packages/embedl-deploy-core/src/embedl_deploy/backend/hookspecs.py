@@ -49,7 +49,7 @@ def embedl_deploy_describe() -> BackendInfo:  # type: ignore[empty-body]  # a sp
 def embedl_deploy_conversions(backend: str) -> Sequence[Pattern] | None:
     """Give the structural rewrites, in the order in which they are tried.
 
-    Called once, when the backend is loaded.
+    Called when the backend is loaded, first to check it and then to use it: give the same each time.
 
     Args:
         backend: Name of the backend.
@@ -63,7 +63,7 @@ def embedl_deploy_conversions(backend: str) -> Sequence[Pattern] | None:
 def embedl_deploy_fusions(backend: str) -> Sequence[Pattern] | None:
     """Give the fusions, longest and most specific first: the first that takes a node has it.
 
-    Called once, when the backend is loaded.
+    Called when the backend is loaded, first to check it and then to use it: give the same each time.
 
     Args:
         backend: Name of the backend.
@@ -77,7 +77,9 @@ def embedl_deploy_fusions(backend: str) -> Sequence[Pattern] | None:
 def embedl_deploy_leaf_modules(backend: str) -> Sequence[type[nn.Module]] | None:
     """Name further module classes that capture keeps whole, so that patterns can match them.
 
-    Fused and converted modules are kept whole without being named. Called once, when the backend is loaded.
+    Fused and converted modules are kept whole without being named.
+
+    Called when the backend is loaded, first to check it and then to use it: give the same each time.
 
     Args:
         backend: Name of the backend.

@@ -45,16 +45,23 @@ class Backend:
 
     def explain_unfused(self, node: fx.Node) -> str | None:
         """Why the hardware cannot run the operator at ``node``, if the backend knows."""
-        reason: str | None = self._manager.hook.embedl_deploy_explain_unfused(backend=self.name, node=node)
+        hook = "embedl_deploy_explain_unfused"
+        try:
+            reason = getattr(self._manager.hook, hook)(backend=self.name, node=node)
+        except Exception as error:  # noqa: BLE001 - a plugin's hook may raise anything; it must not cost the user the model
+            return f"not known: {hook} failed: {type(error).__name__}: {error}"
+        if reason is not None and not isinstance(reason, str):
+            return f"not known: {hook} returned {reason!r}; expected a string or None"
         return reason
 
 
 @dataclass(frozen=True)
 class LoadedPlugin:
-    """A plugin object that was imported and whose hooks were checked."""
+    """A plugin object that was imported and whose hooks were checked; ``info`` is ``None`` for an extension."""
 
     source: PluginSource
     plugin: Any
+    info: BackendInfo | None
 
 
 def _manager() -> pluggy.PluginManager:
@@ -85,18 +92,27 @@ def load_plugin(source: PluginSource) -> LoadedPlugin:
         plugin = source.entry_point.load()
     except (Exception, SystemExit) as error:  # a plugin's import may raise anything
         raise _error(source, f"cannot be imported: {type(error).__name__}: {error}") from error
-    _check_hooks(source, plugin)
-    return LoadedPlugin(source, plugin)
+    return LoadedPlugin(source, plugin, _check_hooks(source, plugin))
 
 
-def _check_hooks(source: PluginSource, plugin: Any) -> None:
+def _check_hooks(source: PluginSource, plugin: Any) -> BackendInfo | None:
     known = {name for name in vars(hookspecs) if name.startswith("embedl_deploy_")}
     for name in dir(plugin):
-        if not name.startswith("embedl_deploy_") or not inspect.isroutine(getattr(plugin, name)):
+        if not name.startswith("embedl_deploy_"):
+            continue
+        try:
+            function = getattr(plugin, name)
+        except Exception as error:  # a property of a plugin may raise anything
+            raise _error(source, f"cannot give its hook {name}: {type(error).__name__}: {error}") from error
+        if not callable(function):
             continue
         if name not in known:
             raise _error(source, f"defines {name}, which is no hook; the hooks are {', '.join(sorted(known))}")
-        if not hasattr(getattr(plugin, name), f"{PROJECT}_impl"):
+        if source.is_extension and name == "embedl_deploy_describe":
+            raise _error(source, f"defines {name}; only the backend that it extends describes itself")
+        if not inspect.isroutine(function):
+            raise _error(source, f"defines {name} as {function!r}; expected a function marked with @hookimpl")
+        if not hasattr(function, f"{PROJECT}_impl"):
             raise _error(source, f"defines the hook {name} without marking it: put @hookimpl above it")
     manager = _manager()
     try:
@@ -104,20 +120,22 @@ def _check_hooks(source: PluginSource, plugin: Any) -> None:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise _error(source, f"has a wrong hook: {' '.join(str(error).split())}") from error
-    if not source.is_extension and not isinstance(_call(source, manager, "embedl_deploy_describe"), BackendInfo):
+    info = None if source.is_extension else _call(source, manager, "embedl_deploy_describe")
+    if not source.is_extension and not isinstance(info, BackendInfo):
         raise _error(source, "does not describe itself: embedl_deploy_describe must return a BackendInfo")
     _patterns(source, manager, "embedl_deploy_conversions", is_conversion=True)
     _patterns(source, manager, "embedl_deploy_fusions", is_conversion=False)
     for module_class in _flat(source, manager, "embedl_deploy_leaf_modules"):
         if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
             raise _error(source, f"returns {module_class!r} from embedl_deploy_leaf_modules; expected module classes")
+    return info
 
 
 def _call(source: PluginSource, manager: pluggy.PluginManager, hook: str) -> Any:
     caller = getattr(manager.hook, hook)
     try:
         return caller() if hook == "embedl_deploy_describe" else caller(backend=source.backend)
-    except Exception as error:  # a plugin's hook may raise anything
+    except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
         raise _error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
 
 
@@ -148,9 +166,10 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
     for loaded in (main, *extensions):  # pluggy calls the last registered first: extensions win
         manager.register(loaded.plugin, f"{loaded.source.name} ({loaded.source.origin})")
     source = main.source
+    assert main.info is not None  # load_plugin refuses a backend without one
     return Backend(
         name=source.name,
-        info=manager.hook.embedl_deploy_describe(),
+        info=main.info,
         origin=source.origin,
         conversions=tuple(_patterns(source, manager, "embedl_deploy_conversions", is_conversion=True)),
         fusions=tuple(_patterns(source, manager, "embedl_deploy_fusions", is_conversion=False)),

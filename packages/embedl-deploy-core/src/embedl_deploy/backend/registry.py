@@ -56,14 +56,20 @@ def list_backends() -> dict[str, BackendStatus]:
     """
     statuses: dict[str, BackendStatus] = {}
     for source in installed_plugins():
-        if source.name in statuses and not source.is_extension:
+        before = statuses.get(source.name)
+        if before is not None and not source.is_extension:
             continue
+        error = None
         try:
-            _load(source)
             _check_unique(source)
-            statuses[source.name] = BackendStatus(source.name, source.origin)
-        except PluginError as error:
-            statuses[source.name] = BackendStatus(source.name, source.origin, str(error))
+            _load(source)
+        except PluginError as broken:
+            error = str(broken)
+        if before is None:
+            statuses[source.name] = BackendStatus(source.name, source.origin, error)
+        else:  # extensions of one name all take part: one line for them, no error lost
+            errors = " ".join(text for text in (before.error, error) if text) or None
+            statuses[source.name] = BackendStatus(source.name, f"{before.origin}, {source.origin}", errors)
     return statuses
 
 
@@ -76,7 +82,8 @@ def _load(source: PluginSource) -> LoadedPlugin:
                 _plugins[source] = error
         loaded = _plugins[source]
     if isinstance(loaded, PluginError):
-        raise loaded
+        # A new one each time: an exception that is raised again keeps every traceback it ever had.
+        raise PluginError(str(loaded), plugin=loaded.plugin, distribution=loaded.distribution) from loaded.__cause__
     return loaded
 
 
@@ -132,7 +139,7 @@ def get_backend(name: str | None = None) -> Backend:
 def _installed_names() -> str:
     names = discover_backends()
     if not names:
-        return "No backend is installed at all: install the distribution of your target, pip install embedl-deploy-<target>."
+        return "No backend is installed at all: pip install embedl-deploy-<target>, with the name of your target."
     listed = ", ".join(f"{name} ({origin})" for name, origin in names.items())
     return f"Installed: {listed}."
 

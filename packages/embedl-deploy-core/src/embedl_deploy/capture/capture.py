@@ -126,7 +126,7 @@ def _capture(
         return Captured(_copy(_module_of(model)), "given")
     if isinstance(model, fx.GraphModule):
         return Captured(_copy(model), "given")
-    notes = ()
+    notes: tuple[str, ...] = ()
     if model._forward_hooks or model._forward_pre_hooks:
         notes = ("hooks registered on the model itself are not captured; those on its sub-modules are",)
     if trace is Trace.EXPORT:
@@ -161,7 +161,7 @@ def _copy(model: Any) -> Any:
 
 
 def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    return program.module()  # type: ignore[return-value]  # declared as nn.Module, always a GraphModule
+    return program.module()
 
 
 def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:

@@ -3,9 +3,8 @@
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,7 +98,7 @@ def export_onnx(
     shapes = None
     if dynamic_batch:
         example, named = _without_batch_of_one((example, named))
-        shapes = _dynamic_first_dimension(example, named, model)
+        shapes = _dynamic_first_dimension(example, named)
     program = _export(model, example, named, opset, shapes, input_names, output_names)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with written_whole(target) as temporary:
@@ -137,7 +136,7 @@ def _without_batch_of_one(inputs: Any) -> Any:
     return pytree.tree_map(double, inputs)
 
 
-def _dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any], model: nn.Module) -> Any:
+def _dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) -> Any:
     batch = torch.export.Dim("batch", min=1)
 
     def shape(value: Any) -> dict[int, Any] | None:

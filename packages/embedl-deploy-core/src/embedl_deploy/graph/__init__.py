@@ -9,10 +9,11 @@ from embedl_deploy.graph.lookup import (
     tensor_inputs,
 )
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.shapes import propagate_shapes, shape_of
+from embedl_deploy.graph.shapes import dtype_of, propagate_shapes, shape_of
 
 __all__ = [
     "behaves_as",
+    "dtype_of",
     "get_constant",
     "get_module",
     "has_hooks",

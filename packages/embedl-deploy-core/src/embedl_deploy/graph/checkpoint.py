@@ -1,7 +1,7 @@
 """Remembering a graph module: to undo edits, and to have it as it was beside what became of it.
 
-A checkpoint copies the graph but no tensor, so taking one costs a walk over the graph. What it cannot undo is a write into
-the values of an existing parameter or buffer.
+A checkpoint copies the graph but no tensor, so taking one costs a walk over the graph. What it cannot undo is a write
+into the values of an existing parameter or buffer.
 """
 
 from typing import Any
@@ -65,6 +65,6 @@ class Checkpoint:
 
     @staticmethod
     def _attribute(target: str, modules: dict[str, nn.Module]) -> Any:
-        """An attribute that is neither parameter nor buffer: a plain tensor, a sub-module passed as a value, …"""
+        """An attribute that is neither parameter nor buffer: a plain tensor, or a sub-module passed as a value."""
         parent, _, name = target.rpartition(".")
         return modules[target] if target in modules else getattr(modules[parent], name)

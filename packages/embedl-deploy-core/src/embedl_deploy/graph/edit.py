@@ -30,8 +30,7 @@ def is_free(graph_module: nn.Module, path: str) -> bool:
 
 
 def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> str:
-    """Place ``module`` at ``path``, or at the first free ``path_1``, ``path_2``, … and return where.
-    """
+    """Place ``module`` at ``path``, or at the first free ``path_1``, ``path_2``, … and return where."""
     free, count = path, 0
     while not is_free(graph_module, free):
         count += 1

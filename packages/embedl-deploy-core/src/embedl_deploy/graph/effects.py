@@ -39,9 +39,12 @@ _FRESH_MODULES = (
     nn.Tanh,
 )
 _FRESH_OPERATIONS = frozenset(
-    "add sub mul div matmul bmm linear conv2d batch_norm layer_norm relu relu6 leaky_relu elu gelu silu hardswish "
-    "hardsigmoid sigmoid tanh softmax max_pool2d avg_pool2d adaptive_avg_pool2d cat stack mean sum exp log pow sqrt "
-    "rsqrt clone scaled_dot_product_attention".split()
+    [
+        *("add", "sub", "mul", "div", "matmul", "bmm", "linear", "conv2d", "scaled_dot_product_attention"),
+        *("batch_norm", "layer_norm", "softmax", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
+        *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
+        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone"),
+    ]
 )
 
 

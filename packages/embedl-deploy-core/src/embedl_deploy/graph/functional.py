@@ -38,7 +38,7 @@ class _Form:
     build: Callable[[Mapping[str, Any]], nn.Module | None]
 
 
-class _NoModuleForm(Exception):
+class _NoModuleFormError(Exception):
     """The call's arguments have no counterpart in the module's constructor."""
 
 
@@ -47,7 +47,7 @@ def _plain(values: Mapping[str, Any], name: str, default: Any) -> Any:
     found: list[fx.Node] = []
     fx.map_arg(value, found.append)
     if found:
-        raise _NoModuleForm(name)  # a run-time value
+        raise _NoModuleFormError(name)  # a run-time value
     return value
 
 
@@ -81,13 +81,13 @@ def _tensor(values: Mapping[str, Any], name: str) -> torch.Tensor | None:
     value = values.get(name)
     if value is None or isinstance(value, torch.Tensor):
         return value
-    raise _NoModuleForm(name)  # computed at run time
+    raise _NoModuleFormError(name)  # computed at run time
 
 
 def _required_tensor(values: Mapping[str, Any], name: str, rank: int) -> torch.Tensor:
     tensor = _tensor(values, name)
     if tensor is None or tensor.dim() != rank:
-        raise _NoModuleForm(name)
+        raise _NoModuleFormError(name)
     return tensor
 
 
@@ -153,7 +153,7 @@ def _pair(value: Any) -> tuple[int, int]:
 def _batch_norm(values: Mapping[str, Any]) -> nn.Module:
     mean, var = _tensor(values, "running_mean"), _tensor(values, "running_var")
     if mean is None or var is None or _plain(values, "training", False):
-        raise _NoModuleForm("training")  # batch statistics: the module would also update its running ones
+        raise _NoModuleFormError("training")  # batch statistics: the module would also update its running ones
     module = FrozenBatchNorm2d(
         mean.shape[0], eps=_plain(values, "eps", 1e-5), momentum=_plain(values, "momentum", 0.1), device="meta"
     )
@@ -170,7 +170,7 @@ def _layer_norm(values: Mapping[str, Any]) -> nn.Module:
     weight, bias = _tensor(values, "weight"), _tensor(values, "bias")
     shape = list(_plain(values, "normalized_shape", ()))
     if not shape:
-        raise _NoModuleForm("normalized_shape")
+        raise _NoModuleFormError("normalized_shape")
     module = nn.LayerNorm(shape, eps=_plain(values, "eps", 1e-5), elementwise_affine=False)
     module.elementwise_affine = weight is not None
     _set_tensor(module, "weight", weight)
@@ -181,7 +181,7 @@ def _layer_norm(values: Mapping[str, Any]) -> nn.Module:
 def _zero_pad(values: Mapping[str, Any]) -> nn.Module:
     padding = _plain(values, "pad", ())
     if len(padding) != 4 or _plain(values, "mode", "constant") != "constant" or _plain(values, "value", None):
-        raise _NoModuleForm("pad")
+        raise _NoModuleFormError("pad")
     return nn.ZeroPad2d(tuple(padding))
 
 
@@ -249,7 +249,9 @@ _FORMS: dict[str, _Form] = {
 }
 
 #: In-place spellings carry the flag in their name (``relu_``), not in an argument.
-_IN_PLACE_FLAG = frozenset({"relu", "relu6", "leaky_relu", "elu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh"})
+_IN_PLACE_FLAG = frozenset(
+    {"relu", "relu6", "leaky_relu", "elu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh"}
+)
 
 
 def _form(node: fx.Node) -> _Form | None:
@@ -307,7 +309,7 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
     }
     try:
         return form.build(resolved)
-    except _NoModuleForm:
+    except _NoModuleFormError:
         return None
 
 

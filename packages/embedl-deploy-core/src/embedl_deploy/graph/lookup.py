@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
 
-import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
@@ -105,7 +104,7 @@ def resolve_module(node: fx.Node, cls: type[ModuleT]) -> ModuleT:
 
 
 @lru_cache(maxsize=4096)
-def _class_behaves_as(cls: type, base: type) -> bool:
+def _class_behaves_as(cls: Any, base: Any) -> bool:
     if cls is base or cls is FrozenBatchNorm2d:
         return True
     if getattr(cls, "stands_for_base", False):
@@ -130,7 +129,9 @@ def behaves_as(module: nn.Module, base: type[nn.Module]) -> bool:
     """
     if not isinstance(module, base) or "forward" in vars(module):
         return False
-    return _class_behaves_as(_own_class(module), base)
+    own: Any = _own_class(module)  # typed loosely: mypy takes the methods of a class for those of its type
+    wanted: Any = base
+    return _class_behaves_as(own, wanted)
 
 
 def _own_class(module: nn.Module) -> type[nn.Module]:

@@ -34,6 +34,15 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     return None
 
 
+def dtype_of(node: fx.Node) -> torch.dtype | None:
+    """The dtype of a node's value if shapes were propagated and it is one tensor, else ``None``."""
+    meta = node.meta.get("tensor_meta")
+    if isinstance(meta, TensorMetadata):
+        return meta.dtype
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
+
+
 class _ShapeInterpreter(fx.Interpreter):
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)

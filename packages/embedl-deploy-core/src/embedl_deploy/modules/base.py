@@ -51,7 +51,7 @@ class FusedModule(nn.Module):
     def quantize_input(self, index: int, value: torch.Tensor) -> torch.Tensor:
         """Pass argument ``index`` through its quantizer, if it has one."""
         stub = self._modules.get(f"input_quant_stub_{index}")
-        return value if stub is None else stub(value)  # type: ignore[no-any-return]  # a QuantStub gives a tensor
+        return value if stub is None else stub(value)
 
 
 class ConvertedModule(nn.Module):

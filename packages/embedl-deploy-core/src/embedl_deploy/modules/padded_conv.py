@@ -52,4 +52,5 @@ class PaddedConv2d(ConvertedModule, nn.Conv2d):
 
     def extra_repr(self) -> str:
         """The settings of the convolution and the four paddings."""
-        return f"{super().extra_repr()}, sides={self.sides}"
+        settings: str = super().extra_repr()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        return f"{settings}, sides={self.sides}"

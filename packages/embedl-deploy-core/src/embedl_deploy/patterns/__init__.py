@@ -1,7 +1,8 @@
 """The pattern language: what to find in a graph, and what to put there."""
 
 from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
-from embedl_deploy.graph.shapes import shape_of
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.shapes import dtype_of, shape_of
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import (
     Declined,
@@ -29,10 +30,12 @@ __all__ = [
     "Wildcard",
     "WildcardMatch",
     "claim_container",
+    "dtype_of",
     "get_module",
     "has_hooks",
     "insert_call",
     "match_tree",
+    "operation",
     "replace_match",
     "replace_tree",
     "resolve_module",

@@ -62,7 +62,9 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
                 refusal = Declined(pattern.name, tuple(n.name for n in candidate.nodes), reason)
         if refusal is not None:
             declined.append(refusal)
-    return Matches(_without_contained(found), declined)
+    kept = _without_contained(found)
+    outer = {id(match) for match in kept}
+    return Matches(kept, declined, [match for match in found if id(match) not in outer])
 
 
 def _without_contained(matches: list[PatternMatch]) -> list[PatternMatch]:
@@ -125,7 +127,8 @@ def _match_ending_at(tree: CompiledTree, index: int, node: fx.Node) -> Iterator[
     if isinstance(element, CompiledWildcard):
         yield from _match_wildcard(tree, index, element, node)
     elif isinstance(element, CompiledFork):
-        yield from ([fork] for fork in _match_fork(element, node))
+        for fork in _match_fork(element, node):
+            yield [fork]
     elif element.accepts(node):
         if index == 0:
             yield [node]

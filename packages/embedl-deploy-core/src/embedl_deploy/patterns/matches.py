@@ -1,6 +1,6 @@
 """What a match is: which node fits which element, and what became of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -223,8 +223,11 @@ class Declined:
 
 
 class Matches(list[PatternMatch]):
-    """The matches of one pattern, and the places where it declined."""
+    """The matches of one pattern, the places where it declined, and matches inside longer ones of its own."""
 
-    def __init__(self, matches: list[PatternMatch], declined: list[Declined]) -> None:
+    def __init__(
+        self, matches: list[PatternMatch], declined: list[Declined], contained: Sequence[PatternMatch] = ()
+    ) -> None:
         super().__init__(matches)
         self.declined = declined
+        self.contained = tuple(contained)

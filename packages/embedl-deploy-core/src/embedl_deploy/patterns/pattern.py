@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
-from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.graft import check_graft_arguments, graft_of
+from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.replacement import graft_match
 from embedl_deploy.patterns.tree import CompiledTree, compile_tree

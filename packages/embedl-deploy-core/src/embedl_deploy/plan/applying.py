@@ -116,7 +116,7 @@ class _Run:
             nodes = match.pattern.replace(match)
             if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
                 raise PatternError(f"replace() returned {nodes!r}; expected the list of new nodes")
-        except Exception as error:  # a pattern of a plugin may raise anything
+        except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
             return error
         problem = _problem(self.graph_module) if self.careful else None
         if problem is None:

@@ -35,7 +35,8 @@ def run_conversions(
         ConversionLoopError: No fixed point was reached.
         PatternError: A rewrite failed, and ``strict`` is set.
     """
-    found, seen, rewrites = Found(), set(), 0
+    found, rewrites = Found(), 0
+    seen: set[tuple[str, tuple[str, ...]]] = set()
     limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
     for _ in range(MAX_ROUNDS):
         round_found = find_matches(graph_module, patterns, strict=strict)

@@ -43,16 +43,23 @@ def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], str
         except Exception as error:  # a pattern of a plugin may raise anything
             reason = f"its match() failed: {type(error).__name__}: {error}"
             if strict:
-                raise PatternError(f"Pattern {pattern.name!r}: {reason}. Repair the pattern or leave it out.") from error
+                raise PatternError(
+                    f"Pattern {pattern.name!r}: {reason}. Repair the pattern or leave it out."
+                ) from error
             found.declined.append(Declined(pattern.name, ("(everywhere)",), reason))
             continue
         found.declined.extend(getattr(matches, "declined", ()))
+        refused: set[fx.Node] = set()
         for match in matches:
             hazard = effects.hazard(match.nodes)
             if hazard is None:
                 found.matches.append(match)
             else:
+                refused.update(match.nodes)
                 found.declined.append(Declined(pattern.name, match.node_names, hazard))
+        # Where a longer match cannot be, a shorter one inside it may.
+        inner = [match for match in getattr(matches, "contained", ()) if refused.intersection(match.nodes)]
+        found.matches.extend(match for match in inner if effects.hazard(match.nodes) is None)
     return found
 
 

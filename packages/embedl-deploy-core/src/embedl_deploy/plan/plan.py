@@ -172,7 +172,7 @@ class TransformationPlan:
 
 
 def tabulate(matches: Sequence[PatternMatch]) -> MatchTable:
-    """Arrange matches by node and pattern name; a pattern's further matches at one node get ``#2``, ``#3``, …"""
+    """Arrange matches by node and pattern name; a pattern's further matches at one node get ``#2`` and so on."""
     table: MatchTable = {}
     for match in matches:
         row = table.setdefault(match.node_name, {})

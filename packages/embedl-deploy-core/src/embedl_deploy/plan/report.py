@@ -7,7 +7,7 @@ from torch import fx
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
-from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
+from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
 
@@ -42,6 +42,8 @@ class TransformationReport(Mapping[str, Any]):
         for node in model.graph.nodes:
             if not node.op.startswith("call_") or isinstance(get_module(node), FusedModule):
                 continue
+            if not node.users:
+                continue  # an assertion or guard: it computes nothing that the model gives
             self.unfused[node.name] = _kind(node)
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
             if reason is not None:
@@ -139,8 +141,3 @@ def _kind(node: fx.Node) -> str:
     if module is not None:
         return type(module).__name__
     return str(getattr(node.target, "__name__", node.target))
-
-
-def source_names(node: fx.Node) -> tuple[str, ...]:
-    """Names of the captured nodes that a node of the transformed model stands for."""
-    return sources_of(node)

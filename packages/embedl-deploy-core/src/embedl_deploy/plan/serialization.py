@@ -53,7 +53,7 @@ def read_plan_json(text: str) -> dict[str, Any]:
     except (TypeError, json.JSONDecodeError) as error:
         raise PlanError(f"The plan is not valid JSON: {error}. Pass the text that plan.to_json() gave.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise PlanError(f"The JSON is no plan: expected an object with \"format\": {FORMAT!r}.")
+        raise PlanError(f'The JSON is no plan: expected an object with "format": {FORMAT!r}.')
     if data.get("version") != VERSION:
         raise PlanError(f"The plan has version {data.get('version')!r}; this release reads version {VERSION}.")
     matches = data.get("matches")

@@ -102,5 +102,7 @@ def plan_table(plan: "TransformationPlan") -> str:
         *([hidden] if hidden else []),
     ]
     if plan.declined:
-        parts.append(reasons_table("Declined", declined_rows(plan.declined, len(plan.declined)), most=len(plan.declined)))
+        parts.append(
+            reasons_table("Declined", declined_rows(plan.declined, len(plan.declined)), most=len(plan.declined))
+        )
     return render(*parts)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None = None) -> list[str]:
     """One line per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops."""
     if pattern_name is not None and pattern_name not in {pattern.name for pattern in plan.patterns}:
-        names = ", ".join(pattern.name for pattern in plan.patterns)
-        raise PlanError(f"The plan has no pattern {pattern_name!r}. Its patterns: {names}.")
+        known = ", ".join(pattern.name for pattern in plan.patterns)
+        raise PlanError(f"The plan has no pattern {pattern_name!r}. Its patterns: {known}.")
     nodes = _nodes_named(plan, node_name)
     names = {node_name, *(node.name for node in nodes)}
     lines: list[str] = []
@@ -25,8 +25,8 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
         if names & set(match.node_names):
             answered.add(match.pattern_name)
             state = "applies" if match.apply else match.status.value if match.status.value == "failed" else "skipped"
-            reason = f": {match.reason}" if match.reason else ""
-            lines.append(_line(node_name, match.pattern_name, f"{state} ({' → '.join(match.node_names)}){reason}"))
+            why = f": {match.reason}" if match.reason else ""
+            lines.append(_line(node_name, match.pattern_name, f"{state} ({' → '.join(match.node_names)}){why}"))
     for refusal in plan.declined:
         if names & set(refusal.node_names) or refusal.node_names == ("(everywhere)",):
             answered.add(refusal.pattern_name)

@@ -9,9 +9,8 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
+from torch import nn
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -33,18 +32,16 @@ class MHAInProjection(ConvertedModule):
 
     def split(self, x: torch.Tensor, weight: torch.Tensor) -> QKV:
         """Project (..., S, E) by ``weight`` and split into three tensors of (..., H, S, D)."""
-        bias = self.linear.bias
+        bias: torch.Tensor | None = self.linear.bias
         if self.zero_key_bias and bias is not None:
             q, k, v = bias.chunk(3)
             bias = torch.cat((q, torch.zeros_like(k), v))
         packed = F.linear(x, weight, bias)
-        heads = packed.unflatten(-1, (3, self.num_heads, -1))
+        heads = packed.reshape(*packed.shape[:-1], 3, self.num_heads, -1)
         q, k, v = heads.transpose(-4, -2).unbind(-3)
         return q, k, v
 
-    def forward(
-        self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None
-    ) -> QKV:
+    def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
         """Self-attention: (..., S, E) to three of (..., H, S, D). Key and value are the query and are not looked at."""
         return self.split(query, self.linear.weight)
 
@@ -90,9 +87,7 @@ class FusedMHAInProjection(FusedModule):
         self.projection = projection
         self.weight_fake_quant = WeightFakeQuantize()
 
-    def forward(
-        self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None
-    ) -> QKV:
+    def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
         """(..., S, E) to three of (..., H, S, D)."""
         query = self.quantize_input(0, query)
         if self.weight_fake_quant.enabled:

@@ -9,10 +9,9 @@ batch norm when it builds the engine,
 """
 
 import torch
-from torch import nn
-
 from embedl_deploy.modules import ActivationLike, FusedModule, WeightFakeQuantize
 from embedl_deploy.tensorrt.constraints import is_int8_compatible_conv
+from torch import nn
 
 
 class _FusedConv(FusedModule):
@@ -48,7 +47,7 @@ class _FusedConv(FusedModule):
             x = self.conv._conv_forward(x, stub(self.conv.weight), self.conv.bias)
         else:
             x = self.conv(x)
-        return x if self.bn is None else self.bn(x)  # type: ignore[no-any-return]  # modules are untyped callables
+        return x if self.bn is None else self.bn(x)
 
     def extra_repr(self) -> str:
         """Say whether batch norm can be folded."""
@@ -66,9 +65,7 @@ class FusedConvBN(_FusedConv):
 
     inputs_to_quantize = frozenset({0})
 
-    def __init__(
-        self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, *, bn_foldable: bool | None = None
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, *, bn_foldable: bool | None = None) -> None:
         super().__init__(conv, bn)
         if bn_foldable is not None and bn_foldable != (bn is not None):
             raise ValueError(f"bn_foldable is {bn_foldable}, but bn is {bn}; leave it out or make them agree.")
@@ -97,9 +94,7 @@ class FusedConvBNReLUMaxPool(_FusedConv):
 
     inputs_to_quantize = frozenset({0})
 
-    def __init__(
-        self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, act: ActivationLike, maxpool: nn.MaxPool2d
-    ) -> None:
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, act: ActivationLike, maxpool: nn.MaxPool2d) -> None:
         super().__init__(conv, bn)
         self.act = act
         self.maxpool = maxpool

@@ -2,9 +2,8 @@
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
 from embedl_deploy.modules import ActivationLike, FusedModule, WeightFakeQuantize
+from torch import nn
 
 
 class FusedLinear(FusedModule):

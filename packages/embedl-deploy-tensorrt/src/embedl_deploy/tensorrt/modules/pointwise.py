@@ -1,7 +1,6 @@
 """Element-wise operators that share a kernel."""
 
 import torch
-
 from embedl_deploy.modules import ActivationLike, FusedModule
 
 

@@ -1,9 +1,8 @@
 """Pooling."""
 
 import torch
-from torch import nn
-
 from embedl_deploy.modules import FusedModule
+from torch import nn
 
 
 class FusedAdaptiveAvgPool2d(FusedModule):

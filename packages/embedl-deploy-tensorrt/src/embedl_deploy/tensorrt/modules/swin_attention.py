@@ -14,7 +14,6 @@ import math
 
 import torch
 import torch.nn.functional as F
-
 from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub
 from embedl_deploy.tensorrt.modules.attention import join_heads
 
@@ -70,16 +69,18 @@ class SwinWindowPartition(_Windows):
 
     def _cut(self, x: torch.Tensor) -> torch.Tensor:
         rows, columns = self.window_size
-        tiles = x.unflatten(2, (-1, columns)).unflatten(1, (-1, rows))
-        return tiles.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+        batch, height, width, channels = x.shape
+        tiles = x.reshape(batch, height // rows, rows, width // columns, columns, channels)
+        return tiles.transpose(2, 3).reshape(-1, rows * columns, channels)
 
     def _mask(self, x: torch.Tensor, padded: Pair, shift: Pair) -> torch.Tensor:
         """Tokens that come from different sides of the image, after rolling, do not attend to each other."""
-        regions = [
-            sum((torch.arange(size, device=x.device) >= edge).to(x.dtype) for edge in (size - window, size - by))
+        rows, columns = (
+            (places >= size - window).to(x.dtype) + (places >= size - by).to(x.dtype)
             for size, window, by in zip(padded, self.window_size, shift, strict=True)
-        ]
-        region = (regions[0][:, None] * 3 + regions[1][None, :])[None, :, :, None]
+            for places in [torch.arange(size, device=x.device)]
+        )
+        region = (rows[:, None] * 3 + columns[None, :])[None, :, :, None]
         tokens = self._cut(region).squeeze(-1)
         apart = tokens[:, None, :] != tokens[:, :, None]
         mask = torch.zeros_like(apart, dtype=x.dtype).masked_fill(apart, _MASKED)
@@ -128,8 +129,9 @@ class SwinAttention(ConvertedModule):
             scores = cosine * logit_scale.clamp(max=_LARGEST_LOG_SCALE).exp()
         scores = scores + bias
         if mask is not None:
-            scores = (scores.unflatten(0, (-1, mask.shape[0])) + mask[None, :, None]).flatten(0, 1)
-        return scores.softmax(dim=-1)
+            windows = scores.reshape(-1, mask.shape[0], *scores.shape[1:])
+            scores = (windows + mask[None, :, None]).flatten(0, 1)
+        return torch.softmax(scores, dim=-1)
 
     def attend(self, weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Weigh the values and join the heads: (B·W, T, E)."""

@@ -11,8 +11,6 @@ Declined: a map that is not, or not known to be, 1×1 (there a feature is a chan
 operator shares, or that hooks or a parametrization compute.
 """
 
-from torch import fx, nn
-
 from embedl_deploy.graph.edit import erase
 from embedl_deploy.graph.lookup import owner
 from embedl_deploy.graph.operators import operation
@@ -27,6 +25,7 @@ from embedl_deploy.patterns import (
     resolve_module,
     shape_of,
 )
+from torch import fx, nn
 
 #: Modules that keep the batch dimension and, of these, those that keep the spatial size as well.
 _KEEP_SIZE = (*ActivationLike.__args__, nn.Dropout, nn.BatchNorm2d, nn.Identity, nn.Sigmoid, nn.Tanh)
@@ -37,7 +36,7 @@ def is_flatten(node: fx.Node) -> bool:
     """Whether a node joins all dimensions after the batch: ``flatten(1)``, or a view as (batch, -1)."""
     module = get_module(node)
     if isinstance(module, nn.Flatten):
-        return module.start_dim == 1 and module.end_dim in (-1, 3)
+        return int(module.start_dim) == 1 and int(module.end_dim) in (-1, 3)
     if operation(node) not in ("view", "reshape") or len(node.args) < 2:
         return False
     source, *sizes = node.args

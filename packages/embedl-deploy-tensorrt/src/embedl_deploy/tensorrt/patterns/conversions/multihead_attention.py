@@ -9,8 +9,6 @@ Declined: cross-attention; masks, causal attention; ``batch_first=False``; separ
 import operator
 from typing import Any
 
-from torch import fx, nn
-
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import (
     Pattern,
@@ -22,6 +20,7 @@ from embedl_deploy.patterns import (
     resolve_module,
 )
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
+from torch import fx, nn
 
 _PARAMETERS = (
     "query",
@@ -75,9 +74,7 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         attention = resolve_module(node, nn.MultiheadAttention)
         query = _arguments(node)["query"]
         home = claim_container(pattern_match, node)
-        projection = MHAInProjection(
-            linear_with(attention.in_proj_weight, attention.in_proj_bias), attention.num_heads
-        )
+        projection = MHAInProjection(linear_with(attention.in_proj_weight, attention.in_proj_bias), attention.num_heads)
         packed = insert_call(pattern_match, projection, (query, query, query), path=f"{home}.in_proj")
         with node.graph.inserting_before(node):
             parts = [node.graph.call_function(operator.getitem, (packed, i)) for i in range(3)]

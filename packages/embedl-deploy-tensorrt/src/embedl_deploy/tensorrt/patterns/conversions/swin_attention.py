@@ -12,13 +12,12 @@ import inspect
 import operator
 from typing import Any
 
-from torch import fx, nn
-
 from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import Pattern, PatternMatch, insert_call, replace_match
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection
 from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
+from torch import fx, nn
 
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 
@@ -59,7 +58,7 @@ class DecomposeSwinAttentionPattern(Pattern):
         """Put the five parts there."""
         node = pattern_match.tree_match.last
         call = _arguments(node)
-        weights = {name: None if call[name] is None else get_constant(call[name]) for name in _WEIGHTS}
+        weights: dict[str, Any] = {name: call[name] and get_constant(call[name]) for name in _WEIGHTS}
         window = (int(call["window_size"][0]), int(call["window_size"][1]))
         shift = (int(call["shift_size"][0]), int(call["shift_size"][1]))
         image, logit_scale = call["input"], call["logit_scale"]
@@ -96,4 +95,3 @@ class DecomposeSwinAttentionPattern(Pattern):
         reverse = call_part(SwinWindowReverse(window, shift), (output, image), "reverse")
         replace_match(pattern_match, reverse)
         return [*new, reverse]
-
