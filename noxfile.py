@@ -30,7 +30,7 @@ DEMO_REQUIREMENTS = (
     "matplotlib",
     "onnxruntime",
 )
-TEST_REQUIREMENTS = ("pytest", "hypothesis", "hatchling", "editables", *DEMO_REQUIREMENTS)
+TEST_REQUIREMENTS = ("pytest", "hypothesis", "sybil", "hatchling", "editables", *DEMO_REQUIREMENTS)
 
 
 def _install(session: nox.Session, *requirements: str) -> None:

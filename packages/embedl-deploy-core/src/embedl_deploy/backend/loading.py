@@ -8,7 +8,7 @@ from typing import Any
 import pluggy
 from torch import fx, nn
 
-from embedl_deploy.backend import hookspecs
+import embedl_deploy.backend.hookspecs as hookspecs
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
 from embedl_deploy.errors import PatternError, PluginError

@@ -42,13 +42,11 @@ def is_flatten(node: fx.Node) -> bool:
     source, *sizes = node.args
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = list(sizes[0])
-    return (
-        isinstance(source, fx.Node)
-        and len(sizes) == 2
-        and sizes[1] == -1
-        and isinstance(sizes[0], fx.Node)
-        and _is_batch_size_of(sizes[0], source)
-    )
+    if not isinstance(source, fx.Node) or len(sizes) != 2:
+        return False
+    first, rest = sizes
+    is_rest = isinstance(rest, int) and rest == -1
+    return isinstance(first, fx.Node) and is_rest and _is_batch_size_of(first, source)
 
 
 class FlattenLinearToConv1x1Pattern(Pattern):
