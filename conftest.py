@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
+
 from torchvision_import import import_torchvision
 
 import_torchvision()

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from embedl_deploy import transform
 from rich.console import Console
 from rich.table import Table
 from torch import fx, nn
+
+from embedl_deploy import transform
 from torchvision_import import import_torchvision
 
 

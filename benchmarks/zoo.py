@@ -15,12 +15,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 import torch
-from embedl_deploy import transform
-from embedl_deploy.modules import FusedModule
-from embedl_deploy.verify import Difference
 from rich.console import Console
 from rich.table import Table
 from torch import nn
+
+from embedl_deploy import transform
+from embedl_deploy.modules import FusedModule
+from embedl_deploy.verify import Difference
 from torchvision_import import import_torchvision
 
 #: Side of the square image, where it is not 224.

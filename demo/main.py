@@ -6,6 +6,11 @@ from collections import Counter
 from pathlib import Path
 
 import torch
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from torch import nn
+
 from embedl_deploy import (
     TransformationResult,
     apply_transformation_plan,
@@ -20,10 +25,6 @@ from embedl_deploy.verify import Difference, compare_models, difference
 from network import class_names, load_network
 from photos import as_batch, load_photos
 from picture import Ranking, save_picture
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from torch import nn
 from torchvision_import import import_torchvision
 
 OUTPUT = Path(__file__).parent.parent / "demo-output"

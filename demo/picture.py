@@ -7,6 +7,7 @@ import matplotlib
 matplotlib.use("Agg")  # a file, no window
 
 from matplotlib import pyplot as plt
+
 from photos import Pixels
 
 Ranking = list[tuple[str, float]]

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from zoo import check_model, make_model
 
 DOZEN = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from embedl_deploy import transform
 from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS

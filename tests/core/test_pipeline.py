@@ -5,11 +5,12 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy import Trace, apply_transformation_plan, get_transformation_plan, transform
 from embedl_deploy.errors import CaptureError, InputError, PatternError, PlanError
 from embedl_deploy.patterns import Pattern
 from support.small_patterns import PATTERNS, ConvBNActPattern, ConvPattern, FusedChain
-from torch import nn
 
 
 class Block(nn.Module):

@@ -15,6 +15,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
 from embedl_deploy import (
     Trace,
     apply_transformation_plan,
@@ -24,11 +28,8 @@ from embedl_deploy import (
 )
 from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from support.agreement import assert_close, run
+from support.agreement import assert_close
 from support.small_patterns import PATTERNS
-from torch import nn
 
 SHAPE = (2, 4, 6, 6)
 
@@ -379,3 +380,35 @@ def test_every_spelling_keeps_outputs_by_itself_and_after_a_convolution(name):
         for before in ([], [("conv", 0, 0, 0, 0)]):
             model = Program([*before, (name, spelling, 0, 1, 1)], [0, 1], tied=False, seed=0).eval()
             assert_agree(model, transform(model, inputs_of(), patterns=TENSORRT_PATTERNS, strict=True).model)
+
+
+#: Programs that a rewrite once got wrong: (operation, spelling, first, second, module), and which values are returned.
+_FOUND: dict[str, tuple[list[tuple[str, int, int, int, int]], list[int]]] = {
+    "augmented assignment is a write": ([("view", 0, 1, 0, 0), ("add", 9, 0, 1, 0)], [0, 2]),
+    "augmented multiplication is a write": ([("multiply", 3, 0, 1, 0)], [0]),
+    "an identity pool keeps the model's input from a write": (
+        [("pool", 0, 0, 0, 0), ("activation", 1, 0, 0, 0)],
+        [0],
+    ),
+    "an identity pool keeps what is viewed from a write": (
+        [("conv", 0, 0, 0, 0), ("view", 0, 0, 0, 0), ("pool", 0, 0, 0, 0), ("activation", 1, 0, 0, 0)],
+        [0, 3],
+    ),
+    "batches are counted once": ([("batch norm", 0, 0, 0, 0)], [0]),
+    "an exported graph reads tensors that nothing uses": ([("conv", 3, 0, 0, 1)], [0]),
+}
+
+
+@pytest.mark.parametrize("trace", [Trace.SYMBOLIC, Trace.EXPORT])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", _FOUND)
+def test_programs_that_were_once_rewritten_wrongly(name, training, trace):
+    steps, outputs = _FOUND[name]
+    model = Program(steps, outputs, tied=False, seed=0).train(training)
+    for patterns in PATTERN_LISTS.values():
+        reference = copy.deepcopy(model)
+        result = transform(model, inputs_of(), patterns=patterns, strict=True, trace=trace)
+        assert_agree(reference, result.model)
+        wanted, got = statistics(reference), statistics(result.model)
+        for weight in got.keys() & wanted.keys():
+            assert_close(got[weight], wanted[weight])

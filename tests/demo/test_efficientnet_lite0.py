@@ -2,16 +2,16 @@
 
 from collections import Counter
 
-import main as demo
 import pytest
 import torch
-from network import class_names, load_network
-from photos import as_batch, load_photos
 from rich.console import Console
 from torch import nn
 
+import main as demo
 from embedl_deploy import Trace, transform
 from embedl_deploy.modules import FusedModule, PaddedConv2d
+from network import class_names, load_network
+from photos import as_batch, load_photos
 
 #: The seven stages: expansion, repeats, stride of the first block (Tan and Le 2019, table 1; Lite: no squeeze-excite).
 STAGES = [(1, 1, 1), (6, 2, 2), (6, 2, 2), (6, 3, 2), (6, 3, 1), (6, 4, 2), (6, 1, 1)]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from embedl_deploy import TransformationResult, transform
 from torch import nn
+
+from embedl_deploy import TransformationResult, transform
 
 #: Fusions call the very modules that they replace; what differs is at most the order of float additions.
 TOLERANCE = 1e-6

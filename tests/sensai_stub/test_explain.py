@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from embedl_deploy import apply_transformation_plan, get_transformation_plan
 from torch import nn
+
+from embedl_deploy import apply_transformation_plan, get_transformation_plan
 
 
 class Calls(nn.Module):

@@ -5,8 +5,9 @@ import re
 from importlib import metadata
 from pathlib import Path
 
-import embedl_deploy_sensai_stub as stub
 import pytest
+
+import embedl_deploy_sensai_stub as stub
 from embedl_deploy.backend import discover_backends, get_backend, list_backends
 
 SOURCE = Path(stub.__file__).parent

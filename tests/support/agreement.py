@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
 from embedl_deploy import TransformationResult, transform
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Pattern
-from torch import nn
-from torch.utils import _pytree as pytree
 
 #: Relative to the larger of 1 and the value, in float32: room for a few reordered additions, no more.
 TOLERANCE = 1e-5

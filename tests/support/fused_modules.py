@@ -4,11 +4,12 @@ import copy
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
+
 from embedl_deploy.modules import FusedModule, QuantStub, symbolic_trace
 from support.agreement import assert_close, run
 from support.nets import scrambled
 from support.quantizers import RoundTo
-from torch import nn
 
 
 def check_fused_module(

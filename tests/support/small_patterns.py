@@ -3,9 +3,10 @@
 import operator
 
 import torch
+from torch import nn
+
 from embedl_deploy.modules import ActivationLike, FusedModule
 from embedl_deploy.patterns import Fork, Pattern, QDQPoint, Wildcard
-from torch import nn
 
 
 class FusedChain(FusedModule):

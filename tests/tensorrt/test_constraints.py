@@ -1,8 +1,9 @@
 """What TensorRT can and cannot do, as questions about modules."""
 
 import pytest
-from embedl_deploy.tensorrt.constraints import is_depthwise_conv, is_int8_compatible_conv
 from torch import nn
+
+from embedl_deploy.tensorrt.constraints import is_depthwise_conv, is_int8_compatible_conv
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torchvision
-from support.agreement import fused_counts
 
 from embedl_deploy import transform
+from support.agreement import fused_counts
 
 Counts = dict[str, int]
 

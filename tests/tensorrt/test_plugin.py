@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import pytest
+from torch import nn
+
 from embedl_deploy import transform
 from embedl_deploy.backend import get_backend, list_backends, reset_backends
 from embedl_deploy.tensorrt import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

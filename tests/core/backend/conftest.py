@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from embedl_deploy.backend import registry, reset_backends
 
 #: What most plugins of these tests start with; a test's own code comes after it.

@@ -4,10 +4,11 @@ import asyncio
 import threading
 
 import pytest
+from torch import nn
+
 from embedl_deploy import transform
 from embedl_deploy.backend import get_backend, registry, reset_backends, set_backend, use_backend
 from embedl_deploy.errors import BackendNotFoundError, PluginError
-from torch import nn
 
 
 @pytest.fixture(autouse=True)

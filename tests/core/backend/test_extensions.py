@@ -3,9 +3,10 @@
 import logging
 
 import pytest
+from torch import nn
+
 from embedl_deploy import transform
 from embedl_deploy.backend import get_backend, list_backends
-from torch import nn
 
 EXTENSION = """
 class AcmeConv(FusedModule):

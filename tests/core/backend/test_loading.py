@@ -1,6 +1,7 @@
 """Broken plugins: each is named with its distribution and what is wrong with it, and hurts nobody else."""
 
 import pytest
+
 from embedl_deploy import EmbedlDeployError
 from embedl_deploy.backend import get_backend, list_backends
 from embedl_deploy.errors import BackendError, PluginError

@@ -5,12 +5,13 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import fx, nn
+
 from embedl_deploy import get_transformation_plan, transform
 from embedl_deploy.errors import PatternError
 from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.patterns import Fork, Pattern, Wildcard, get_module, match_tree
 from support.small_patterns import ConvAddActPattern, ConvBNActPattern, ConvPattern, FusedChain, FusedSum
-from torch import fx, nn
 
 
 def trace(forward, **modules):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU, SensaiLinear, SensaiMaxPool
 from torch import nn
+
+from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU, SensaiLinear, SensaiMaxPool
 
 
 class Doubled(nn.Module):

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from embedl_deploy_sensai_stub.patterns.avg_pool import averaging_conv
 from torch import nn
+
+from embedl_deploy_sensai_stub.patterns.avg_pool import averaging_conv
 
 IMAGE = (2, 4, 9, 8)
 NAME = "AvgPoolToDepthwiseConvPattern"

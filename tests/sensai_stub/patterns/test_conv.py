@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.modules import PaddedConv2d
 from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU
-from torch import nn
 
 IMAGE = (2, 4, 8, 8)
 

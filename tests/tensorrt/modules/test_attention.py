@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.tensorrt.modules import (
     FusedMHAInProjection,
@@ -15,7 +17,6 @@ from support.agreement import assert_close
 from support.fused_modules import check_fused_module, check_input_stubs, check_weight_stub
 from support.nets import random_input, scrambled
 from support.quantizers import RoundTo
-from torch import nn
 
 #: (B, S, E), with H = 2 heads of D = 3.
 X = random_input(2, 5, 6)

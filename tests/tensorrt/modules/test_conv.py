@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.modules import PaddedConv2d
 from embedl_deploy.tensorrt.modules import (
     FusedConvBN,
@@ -16,7 +18,6 @@ from support.agreement import assert_close, run
 from support.fused_modules import check_fused_module, check_input_stubs, check_weight_stub
 from support.nets import random_input
 from support.quantizers import RoundTo
-from torch import nn
 
 X = random_input(2, 4, 8, 8)
 

@@ -1,10 +1,11 @@
 """Matrix products with what TensorRT computes in the same kernel, and layer norm."""
 
 import torch
+from torch import nn
+
 from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLinear, FusedLinearAct, FusedLinearReLU
 from support.fused_modules import check_fused_module, check_input_stubs, check_weight_stub
 from support.nets import random_input
-from torch import nn
 
 X = random_input(2, 5, 4)
 

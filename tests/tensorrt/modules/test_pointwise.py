@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.tensorrt.modules import FusedActAdd
 from support.fused_modules import check_fused_module, check_input_stubs
 from support.nets import random_input
-from torch import nn
 
 X, RESIDUAL = random_input(2, 3, 4), random_input(3, 1, seed=2)
 

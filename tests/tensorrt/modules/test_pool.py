@@ -1,9 +1,10 @@
 """Pooling."""
 
+from torch import nn
+
 from embedl_deploy.tensorrt.modules import FusedAdaptiveAvgPool2d
 from support.fused_modules import check_fused_module, check_input_stubs
 from support.nets import random_input
-from torch import nn
 
 X = random_input(2, 3, 7, 5)
 

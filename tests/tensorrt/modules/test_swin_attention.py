@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.tensorrt.modules import (
     FusedSwinAttention,

@@ -4,9 +4,9 @@ Two kinds of operator get no reason: those that the engine could run but that a 
 compute nothing on the engine: reshapes, sizes, and what is gone at inference.
 """
 
-from embedl_deploy.patterns import get_module, shape_of
 from torch import fx, nn
 
+from embedl_deploy.patterns import get_module, shape_of
 from embedl_deploy_sensai_stub.limits import (
     average_pool_limit,
     batch_norm_limit,

@@ -2,7 +2,6 @@
 
 from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
 from embedl_deploy.patterns import Pattern
-
 from embedl_deploy_sensai_stub.patterns import (
     AvgPoolToDepthwiseConvPattern,
     ConvBNPattern,

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from embedl_deploy.backend import BackendInfo, hookimpl
-from embedl_deploy.patterns import Pattern
 from torch import fx
 
+from embedl_deploy.backend import BackendInfo, hookimpl
+from embedl_deploy.patterns import Pattern
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
 

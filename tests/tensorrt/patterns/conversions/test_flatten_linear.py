@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy import transform
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.patterns import FlattenLinearToConv1x1Pattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons
 from support.nets import net, random_input
-from torch import nn
 
 PATTERNS = [FlattenLinearToConv1x1Pattern()]
 #: (N, C, 1, 1), as global pooling gives it.

@@ -5,12 +5,13 @@ import logging
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from torch.fx.passes.shape_prop import ShapeProp
+
 from embedl_deploy import transform
 from embedl_deploy.tensorrt.patterns import RemoveIdentityAdaptiveAvgPoolPattern
 from support.agreement import applied, assert_close, check_rewrite, reasons
 from support.nets import net, random_input
-from torch import nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 PATTERNS = [RemoveIdentityAdaptiveAvgPoolPattern()]
 X = random_input(2, 3, 7, 5)

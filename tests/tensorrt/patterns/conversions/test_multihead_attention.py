@@ -4,13 +4,14 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy import transform
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention
 from embedl_deploy.tensorrt.patterns import DecomposeMultiheadAttentionPattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons, run
 from support.nets import net, random_input
-from torch import nn
 
 PATTERNS = [DecomposeMultiheadAttentionPattern()]
 NAME = "DecomposeMultiheadAttentionPattern"

@@ -1,6 +1,8 @@
 """Fusions of the parts that the attention conversions make."""
 
 import torch
+from torch import nn
+
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention, SwinAttention
 from embedl_deploy.tensorrt.patterns import (
@@ -10,7 +12,6 @@ from embedl_deploy.tensorrt.patterns import (
 )
 from support.agreement import applied, check_rewrite, fused_counts
 from support.nets import net, random_input
-from torch import nn
 
 X = random_input(2, 5, 8)
 PATTERNS = [MHAInProjectionPattern(), ScaledDotProductAttentionPattern(), SwinAttentionPattern()]

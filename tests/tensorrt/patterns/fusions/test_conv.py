@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy import get_transformation_plan, transform
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
@@ -24,7 +26,6 @@ from embedl_deploy.tensorrt.patterns import (
 from support.agreement import applied, check_rewrite, fused_counts, reasons
 from support.nets import net, random_input
 from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
-from torch import nn
 
 X = random_input(2, 3, 8, 8)
 STEM_X = random_input(2, 3, 16, 16)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLinear, FusedLinearReLU
@@ -10,7 +12,6 @@ from embedl_deploy.tensorrt.patterns import LayerNormPattern, LinearActPattern, 
 from support.agreement import applied, check_rewrite, fused_counts, reasons
 from support.nets import net, random_input
 from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, Activation
-from torch import nn
 
 X = random_input(2, 5, 4)
 

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.modules import FusedActAdd
@@ -10,7 +12,6 @@ from embedl_deploy.tensorrt.patterns import ActAddPattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons
 from support.nets import net, random_input
 from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, NOT_SUMS, SUMS, Activation, Sum
-from torch import nn
 
 X, Y = random_input(2, 3, 4), random_input(2, 3, 4, seed=2)
 

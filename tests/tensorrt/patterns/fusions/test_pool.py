@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt.modules import FusedAdaptiveAvgPool2d
 from embedl_deploy.tensorrt.patterns import AdaptiveAvgPoolPattern
 from support.agreement import applied, check_rewrite, fused_counts
 from support.nets import net, random_input
-from torch import nn
 
 X = random_input(2, 3, 8, 8)
 

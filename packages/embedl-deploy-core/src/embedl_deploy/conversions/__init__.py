@@ -1,5 +1,7 @@
 """Conversions that hold for any hardware; a backend lists those it wants."""
 
+from embedl_deploy.conversions.identity import RemoveIdentityPattern
+from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
 from embedl_deploy.conversions.zero_pad import FoldZeroPadIntoConvPattern
 
-__all__ = ["FoldZeroPadIntoConvPattern"]
+__all__ = ["FoldZeroPadIntoConvPattern", "HoistRankQueryPattern", "RemoveIdentityPattern"]

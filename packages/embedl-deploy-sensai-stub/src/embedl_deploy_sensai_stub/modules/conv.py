@@ -5,8 +5,9 @@ w' = w · γ/√(σ²+ε) and b' = (b − μ) · γ/√(σ²+ε) + β, once its 
 """
 
 import torch
-from embedl_deploy.modules import FusedModule, WeightFakeQuantize
 from torch import nn
+
+from embedl_deploy.modules import FusedModule, WeightFakeQuantize
 
 
 class SensaiConvBN(FusedModule):

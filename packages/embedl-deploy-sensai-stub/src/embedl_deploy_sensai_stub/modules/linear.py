@@ -2,8 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from embedl_deploy.modules import FusedModule, WeightFakeQuantize
 from torch import nn
+
+from embedl_deploy.modules import FusedModule, WeightFakeQuantize
 
 
 class SensaiLinear(FusedModule):

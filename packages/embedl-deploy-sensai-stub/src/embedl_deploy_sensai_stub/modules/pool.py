@@ -1,8 +1,9 @@
 """Pooling."""
 
 import torch
-from embedl_deploy.modules import FusedModule
 from torch import nn
+
+from embedl_deploy.modules import FusedModule
 
 
 class SensaiMaxPool(FusedModule):

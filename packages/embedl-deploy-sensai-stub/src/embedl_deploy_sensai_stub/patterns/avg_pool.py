@@ -13,10 +13,10 @@ Declined: what `limits` names; an unknown number of channels; hooks on the pool,
 """
 
 import torch
-from embedl_deploy.modules import PaddedConv2d, conv2d_with
-from embedl_deploy.patterns import Pattern, PatternMatch, has_hooks, replace_tree, resolve_module, shape_of
 from torch import fx, nn
 
+from embedl_deploy.modules import PaddedConv2d, conv2d_with
+from embedl_deploy.patterns import Pattern, PatternMatch, has_hooks, replace_tree, resolve_module, shape_of
 from embedl_deploy_sensai_stub.limits import average_pool_limit
 
 _KERNEL = 3

@@ -1,8 +1,8 @@
 """Fusions that start with a convolution. Declined: what `limits` says that the engine cannot run."""
 
-from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, Wildcard, resolve_module
 from torch import nn
 
+from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, Wildcard, resolve_module
 from embedl_deploy_sensai_stub.limits import batch_norm_limit, conv_limit
 from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU
 

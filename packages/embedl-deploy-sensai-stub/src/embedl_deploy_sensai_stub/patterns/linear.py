@@ -1,8 +1,8 @@
 """The fusion of fully connected layers."""
 
-from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, Wildcard, shape_of
 from torch import nn
 
+from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, Wildcard, shape_of
 from embedl_deploy_sensai_stub.limits import linear_limit
 from embedl_deploy_sensai_stub.modules import SensaiLinear
 

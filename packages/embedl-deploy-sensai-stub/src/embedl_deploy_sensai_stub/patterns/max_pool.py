@@ -1,8 +1,8 @@
 """The fusion of max pooling: one operator, which thereby becomes a kernel of the engine."""
 
-from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, resolve_module
 from torch import nn
 
+from embedl_deploy.patterns import Pattern, PatternMatch, QDQPoint, resolve_module
 from embedl_deploy_sensai_stub.limits import max_pool_limit
 from embedl_deploy_sensai_stub.modules import SensaiMaxPool
 

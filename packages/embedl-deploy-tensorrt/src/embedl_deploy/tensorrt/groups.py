@@ -11,18 +11,22 @@ from embedl_deploy.tensorrt.patterns import (
     DecomposeSwinAttentionPattern,
     FlattenLinearToConv1x1Pattern,
     FoldZeroPadIntoConvPattern,
+    HoistRankQueryPattern,
     LayerNormPattern,
     LinearPattern,
     LinearReLUPattern,
     MHAInProjectionPattern,
     RemoveIdentityAdaptiveAvgPoolPattern,
+    RemoveIdentityPattern,
     ScaledDotProductAttentionPattern,
     StemConvBNReLUMaxPoolPattern,
     SwinAttentionPattern,
 )
 
-#: Structural rewrites, run to a fixed point before any fusion. None undoes or feeds another, so order is free.
+#: Structural rewrites, run to a fixed point before any fusion. None undoes another, so their order decides nothing.
 TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
+    RemoveIdentityPattern(),
+    HoistRankQueryPattern(),
     FoldZeroPadIntoConvPattern(),
     FlattenLinearToConv1x1Pattern(),
     RemoveIdentityAdaptiveAvgPoolPattern(),

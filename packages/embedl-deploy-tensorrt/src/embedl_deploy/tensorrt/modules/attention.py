@@ -9,8 +9,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
 from torch import nn
+
+from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

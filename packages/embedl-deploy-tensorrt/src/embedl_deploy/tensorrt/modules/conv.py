@@ -9,9 +9,10 @@ batch norm when it builds the engine,
 """
 
 import torch
+from torch import nn
+
 from embedl_deploy.modules import ActivationLike, FusedModule, WeightFakeQuantize
 from embedl_deploy.tensorrt.constraints import is_int8_compatible_conv
-from torch import nn
 
 
 class _FusedConv(FusedModule):

@@ -1,6 +1,7 @@
 """Element-wise operators that share a kernel."""
 
 import torch
+
 from embedl_deploy.modules import ActivationLike, FusedModule
 
 

@@ -14,6 +14,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+
 from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub
 from embedl_deploy.tensorrt.modules.attention import join_heads
 

@@ -1,6 +1,6 @@
 """Every pattern of the TensorRT backend."""
 
-from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
+from embedl_deploy.conversions import FoldZeroPadIntoConvPattern, HoistRankQueryPattern, RemoveIdentityPattern
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
@@ -40,12 +40,14 @@ __all__ = [
     "DecomposeSwinAttentionPattern",
     "FlattenLinearToConv1x1Pattern",
     "FoldZeroPadIntoConvPattern",
+    "HoistRankQueryPattern",
     "LayerNormPattern",
     "LinearActPattern",
     "LinearPattern",
     "LinearReLUPattern",
     "MHAInProjectionPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
+    "RemoveIdentityPattern",
     "ScaledDotProductAttentionPattern",
     "StemConvBNActMaxPoolPattern",
     "StemConvBNReLUMaxPoolPattern",

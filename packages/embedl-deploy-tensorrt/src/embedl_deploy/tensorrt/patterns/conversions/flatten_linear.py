@@ -11,6 +11,8 @@ Declined: a map that is not, or not known to be, 1×1 (there a feature is a chan
 operator shares, or that hooks or a parametrization compute.
 """
 
+from torch import fx, nn
+
 from embedl_deploy.graph.edit import erase
 from embedl_deploy.graph.lookup import owner
 from embedl_deploy.graph.operators import operation
@@ -25,7 +27,6 @@ from embedl_deploy.patterns import (
     resolve_module,
     shape_of,
 )
-from torch import fx, nn
 
 #: Modules that keep the batch dimension and, of these, those that keep the spatial size as well.
 _KEEP_SIZE = (*ActivationLike.__args__, nn.Dropout, nn.BatchNorm2d, nn.Identity, nn.Sigmoid, nn.Tanh)

@@ -7,9 +7,10 @@ Declined: unknown shape; a map of another size; a value that is overwritten in p
 is a copy of its input and its absence would let the write through.
 """
 
+from torch import fx, nn
+
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.patterns import Pattern, PatternMatch, resolve_module, shape_of
-from torch import fx, nn
 
 
 class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):

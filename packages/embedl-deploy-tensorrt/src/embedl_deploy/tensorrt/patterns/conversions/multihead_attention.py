@@ -9,6 +9,8 @@ Declined: cross-attention; masks, causal attention; ``batch_first=False``; separ
 import operator
 from typing import Any
 
+from torch import fx, nn
+
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import (
     Pattern,
@@ -20,7 +22,6 @@ from embedl_deploy.patterns import (
     resolve_module,
 )
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
-from torch import fx, nn
 
 _PARAMETERS = (
     "query",

@@ -12,12 +12,13 @@ import inspect
 import operator
 from typing import Any
 
+from torch import fx, nn
+
 from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import Pattern, PatternMatch, insert_call, replace_match
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection
 from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
-from torch import fx, nn
 
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 

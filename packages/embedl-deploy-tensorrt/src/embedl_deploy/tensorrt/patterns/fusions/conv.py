@@ -2,6 +2,8 @@
 
 import operator
 
+from torch import nn
+
 from embedl_deploy.modules import ActivationLike
 from embedl_deploy.patterns import Fork, Pattern, PatternMatch, QDQPoint, Wildcard, resolve_module
 from embedl_deploy.tensorrt.modules.conv import (
@@ -10,7 +12,6 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLU,
     FusedConvBNReLUMaxPool,
 )
-from torch import nn
 
 _OPTIONAL_BN = Wildcard(nn.BatchNorm2d, max_count=1)
 

@@ -1,9 +1,10 @@
 """Fusions of matrix products, and layer norm."""
 
+from torch import nn
+
 from embedl_deploy.modules import ActivationLike
 from embedl_deploy.patterns import Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearReLU
-from torch import nn
 
 
 class LinearReLUPattern(Pattern):

@@ -1,8 +1,9 @@
 """Fusions of pooling."""
 
+from torch import nn
+
 from embedl_deploy.patterns import Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
-from torch import nn
 
 
 class AdaptiveAvgPoolPattern(Pattern):

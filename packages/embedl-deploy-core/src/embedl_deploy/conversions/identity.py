@@ -1,0 +1,41 @@
+"""Identity  is removed.
+
+``nn.Identity``, and dropout that never drops (p = 0), return the very tensor that they are given, so removing them changes
+neither values nor sharing of memory; left in, they stand between operators that belong together. Dropout with p > 0 stays:
+it is an identity in evaluation mode only.
+
+Declined: hooks on the module, which would be lost.
+"""
+
+from torch import fx, nn
+
+from embedl_deploy.graph.lookup import get_module, has_hooks
+from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.pattern import Pattern
+
+
+def is_identity(node: fx.Node) -> bool:
+    """Whether a module call returns its only argument, in every mode."""
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+        return False
+    module = get_module(node)
+    return type(module) is nn.Identity or (type(module) is nn.Dropout and module.p == 0)
+
+
+class RemoveIdentityPattern(Pattern):
+    """Remove modules that do nothing."""
+
+    tree = (is_identity,)
+    is_conversion = True
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Keep a module that the user watches."""
+        module = get_module(match.tree_match.last)
+        return "hooks on the module would be lost" if module is not None and has_hooks(module) else None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Give the input to the node's users."""
+        node = pattern_match.tree_match.last
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        node.graph.erase_node(node)
+        return []
