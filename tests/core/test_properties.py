@@ -126,7 +126,7 @@ OPERATIONS: dict[str, list[Callable[[Any, torch.Tensor, torch.Tensor, int], torc
         lambda m, a, b, i: a * 0.5,
         lambda m, a, b, i: a.mul_(0.5),
         lambda m, a, b, i: _augmented_mul(a, torch.tanh(b)),
-        lambda m, a, b, i: torch.mul(a, b, out=torch.empty_like(a)),
+        lambda m, a, b, i: torch.maximum(a, b),
     ],
     "linear": [
         lambda m, a, b, i: m.linear[i % 2](a),
@@ -254,11 +254,15 @@ def result_of(model: nn.Module) -> Any:
 
 
 def assert_agree(model: nn.Module, other: nn.Module) -> None:
-    """Outputs agree. Inputs too: a model that overwrites its inputs does so after a rewrite."""
+    """Outputs agree, and an input that the model leaves alone is left alone.
+
+    An input that the model overwrites need not be: a fused sum gives a new tensor where ``x += y`` reused one.
+    """
     wanted, wanted_inputs = result_of(model)
     got, got_inputs = result_of(other)
     assert_close(tuple(got), tuple(wanted))
-    assert_close(got_inputs, wanted_inputs)
+    for before, after, wanted_after in zip(inputs_of(), got_inputs, wanted_inputs, strict=True):
+        assert torch.equal(after, before) or not torch.equal(wanted_after, before)
 
 
 def statistics(model: nn.Module) -> dict[Any, dict[str, torch.Tensor]]:
@@ -329,7 +333,12 @@ def test_a_second_run_applies_nothing(program, patterns, shapes):
     chosen = PATTERN_LISTS[patterns]
     first = transform(program.eval(), args, patterns=chosen, strict=True)
     second = transform(first.model, args, patterns=chosen, strict=True)
-    assert second.report["applied_count"] == 0, second.report["applied"]
+    # A rewrite moves an in-place write down to its place, and may so make room for what the write stood in the way of.
+    blocked = [refusal for refusal in first.report.declined if "in place" in refusal.reason]
+    assert second.report["applied_count"] <= len(blocked), second.report["applied"]
+    if second.report["applied_count"]:
+        assert_agree(program, second.model)
+        return
     assert [n.name for n in second.model.graph.nodes] == [n.name for n in first.model.graph.nodes]
 
 
@@ -412,3 +421,20 @@ def test_programs_that_were_once_rewritten_wrongly(name, training, trace):
         wanted, got = statistics(reference), statistics(result.model)
         for weight in got.keys() & wanted.keys():
             assert_close(got[weight], wanted[weight])
+
+
+def test_an_out_argument_is_a_write():
+    class Out(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.other = nn.Conv2d(4, 4, 1).double(), nn.Conv2d(4, 4, 1).double()
+
+        def forward(self, x, y):
+            z = self.conv(x)
+            w = self.other(z)
+            torch.mul(x, y, out=z)
+            return F.relu(w) + z, F.relu(z)
+
+    model = Out().eval()
+    for patterns in PATTERN_LISTS.values():
+        assert_agree(model, transform(model, inputs_of(), patterns=patterns, strict=True).model)

@@ -29,7 +29,7 @@ class TwoInputs(OneInput):
 
 
 def net(function: Callable[..., Any], **modules: Any) -> nn.Module:
-    """A model in evaluation mode whose ``forward`` is ``function``, with the given modules and parameters as attributes.
+    """A model in evaluation mode whose ``forward`` is ``function``, with the given modules and parameters as its own.
 
     Every parameter and every running statistic gets a random value of its own, from seed 0, so that no two are equal
     by accident and no batch norm is the identity.

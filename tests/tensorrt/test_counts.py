@@ -1,7 +1,7 @@
 """How many fused modules of each type torchvision's classifiers become, worked out from their architectures.
 
-Every function below counts from what the paper or torchvision's configuration says: blocks per stage and what a block is
-made of. In all of them the classifier behind a global pool becomes a 1×1 convolution, that is one more FusedConvBN.
+Every function below counts from what the paper or torchvision's configuration says: blocks per stage and what a block
+is made of. In all of them the classifier behind a global pool becomes a 1×1 convolution, that is one more FusedConvBN.
 """
 
 from collections.abc import Callable

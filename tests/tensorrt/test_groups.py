@@ -3,7 +3,11 @@
 from itertools import combinations
 
 from embedl_deploy import tensorrt
-from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
+from embedl_deploy.conversions import (
+    FoldZeroPadIntoConvPattern,
+    HoistRankQueryPattern,
+    RemoveIdentityPattern,
+)
 from embedl_deploy.patterns import validate_pattern
 from embedl_deploy.tensorrt import (
     TENSORRT_CONVERSION_PATTERNS,
@@ -35,6 +39,8 @@ def test_the_conversions() -> None:
         RemoveIdentityAdaptiveAvgPoolPattern,
         DecomposeMultiheadAttentionPattern,
         DecomposeSwinAttentionPattern,
+        HoistRankQueryPattern,
+        RemoveIdentityPattern,
     }
     assert all(pattern.is_conversion for pattern in TENSORRT_CONVERSION_PATTERNS)
     assert not any(pattern.is_conversion for pattern in TENSORRT_FUSION_PATTERNS)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from support.time_limit import time_limit
 from torch import nn
 from torchvision.models import swin_transformer
 from torchvision.models.swin_transformer import ShiftedWindowAttention, ShiftedWindowAttentionV2
@@ -15,6 +14,7 @@ from embedl_deploy.tensorrt.modules import MHAInProjection, SwinAttention, SwinW
 from embedl_deploy.tensorrt.patterns import DecomposeSwinAttentionPattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons, run
 from support.nets import net, random_input, scrambled
+from support.time_limit import time_limit
 
 PATTERNS = [DecomposeSwinAttentionPattern()]
 NAME = "DecomposeSwinAttentionPattern"

@@ -1,6 +1,6 @@
 """Remembering a graph module: to undo edits, and to have it as it was beside what became of it.
 
-A checkpoint copies the graph but no tensor, so taking one costs a walk over the graph. What it cannot undo is a write
+A checkpoint notes what points where and copies nothing, so taking one costs a walk over the graph. What it cannot undo is a write
 into the values of an existing parameter or buffer.
 """
 
@@ -16,8 +16,10 @@ class Checkpoint:
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self._graph_module = graph_module
-        self._nodes = list(graph_module.graph.nodes)
-        self._graph = deep_copy(graph_module.graph)
+        graph = graph_module.graph
+        self._codegen = graph._codegen
+        # A node's arguments are immutable; an edit gives it others. So they need no copy.
+        self._nodes = [(n, n.op, n.target, n.args, n.kwargs, n.name, n.type, dict(n.meta)) for n in graph.nodes]
         self._tree = [
             (path, module, dict(module._modules), dict(module._parameters), dict(module._buffers), module.training)
             for path, module in graph_module.named_modules()
@@ -38,9 +40,19 @@ class Checkpoint:
             module._buffers.clear()
             module._buffers.update(buffers)
             object.__setattr__(module, "training", training)
-        graph = deep_copy(self._graph)
+        graph, now = self._make_graph()
         self._graph_module.graph = graph
-        return dict(zip(self._nodes, graph.nodes, strict=True))
+        return now
+
+    def _make_graph(self) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+        graph = fx.Graph()
+        graph.set_codegen(deep_copy(self._codegen))
+        now: dict[fx.Node, fx.Node] = {}
+        for node, op, target, args, kwargs, name, type_, meta in self._nodes:
+            args, kwargs = (fx.map_arg(value, now.__getitem__) for value in (args, kwargs))
+            now[node] = graph.create_node(op, target, args, kwargs, name, type_)
+            now[node].meta = dict(meta)
+        return graph, now
 
     def build(self) -> fx.GraphModule:
         """A graph module in that state, with a graph and a module tree of its own and the modules of then."""
@@ -51,13 +63,14 @@ class Checkpoint:
             for name, tensor in (*parameters.items(), *buffers.items())
         }
         targets: dict[str, Any] = {}
-        for node in self._graph.nodes:
+        graph, _ = self._make_graph()
+        for node in graph.nodes:
+            target = str(node.target)
             if node.op == "call_module":
-                targets[str(node.target)] = modules[str(node.target)]
+                targets[target] = modules[target]
             elif node.op == "get_attr":
-                target = str(node.target)
                 targets[target] = tensors[target] if target in tensors else self._attribute(target, modules)
-        built = fx.GraphModule(targets, deep_copy(self._graph), class_name=type(self._graph_module).__name__)
+        built = fx.GraphModule(targets, graph, class_name=type(self._graph_module).__name__)
         for path, module in built.named_modules():
             if path not in targets:  # containers that fx made to hold a path
                 object.__setattr__(module, "training", self._tree[0][-1])

@@ -16,7 +16,7 @@ import inspect
 import types
 import typing
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.functional import module_class_of_call
+from embedl_deploy.graph.index import CallIndex
 from embedl_deploy.graph.lookup import behaves_as, get_module
 from embedl_deploy.graph.operators import Operation, operation, operation_of_target
 
@@ -38,6 +39,10 @@ class Element(ABC):
     @abstractmethod
     def describe(self) -> str:
         """What the element asks for, for messages."""
+
+    def candidates(self, index: CallIndex) -> Iterable[fx.Node]:
+        """Nodes among which are all that the element accepts."""
+        return index.calls
 
     #: How many modules the element gives to a graft: 1, 0, or ``None`` when that depends on the node.
     modules: int | None = 1
@@ -61,6 +66,11 @@ class ModuleElement(Element):
             return isinstance(get_module(node), self.classes)
         return False
 
+    def candidates(self, index: CallIndex) -> Iterable[fx.Node]:
+        """Calls of such modules, and functional calls."""
+        yield from index.calling(self.classes)
+        yield from (node for node in index.functional if self.accepts(node))
+
     def describe(self) -> str:
         """The class names."""
         return " or ".join(cls.__name__ for cls in self.classes)
@@ -76,6 +86,10 @@ class OperationElement(Element):
     def accepts(self, node: fx.Node) -> bool:
         """Match a functional or method call, or the module of the same name."""
         return node.op in ("call_function", "call_method") and operation(node) == self.name
+
+    def candidates(self, index: CallIndex) -> Iterable[fx.Node]:
+        """Functional calls."""
+        return (node for node in index.functional if self.accepts(node))
 
     def describe(self) -> str:
         """The operation's name."""
@@ -112,6 +126,10 @@ class AnyElement(Element):
     def accepts(self, node: fx.Node) -> bool:
         """Ask each option in order."""
         return any(option.accepts(node) for option in self.options)
+
+    def candidates(self, index: CallIndex) -> Iterable[fx.Node]:
+        """What any of the options could accept."""
+        return (node for option in self.options for node in option.candidates(index))
 
     def describe(self) -> str:
         """The options' descriptions."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
+from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.patterns.matches import (
@@ -43,10 +44,8 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     tree = pattern.compiled_tree()
     found: list[PatternMatch] = []
     declined: list[Declined] = []
-    last, *others = tree.ends()
-    for node in graph_module.graph.nodes:
-        if not last.accepts(node) and not any(element.accepts(node) for element in others):
-            continue
+    index = call_index(graph_module.graph)
+    for node in index.in_order(node for element in tree.ends() for node in element.candidates(index)):
         refusal: Declined | None = None
         for placements in _match_ending_at(tree, len(tree.elements) - 1, node):
             candidate = TreeMatch(tuple(placements))

@@ -1,5 +1,6 @@
 """Putting modules in the place of a match."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,6 +11,7 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
 from embedl_deploy.graph.lookup import get_module, owner
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
 from embedl_deploy.patterns.matches import PatternMatch
 
@@ -107,10 +109,11 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
     except AttributeError:
         return add_module(graph_module, path, module)
     below = [f"{path}.{name}" if name else path for name, _ in current.named_modules()]
-    calls = (node for target in below for node in graph.find_nodes(op="call_module", target=target))
-    tensors = [name for name, _ in (*current.named_parameters(), *current.named_buffers())]
-    reads = (node for name in tensors for node in graph.find_nodes(op="get_attr", target=f"{path}.{name}"))
-    if any(node not in inside for node in calls) or any(not inside.issuperset(node.users) for node in reads):
+    tensors = [f"{path}.{name}" for name, _ in (*current.named_parameters(), *current.named_buffers())]
+    own = [node for node in matched if node.op == "call_module"]
+    own += [n for node in matched for n in node.all_input_nodes if n.op == "get_attr" and inside.issuperset(n.users)]
+    uses, ours = target_uses(graph), Counter(str(node.target) for node in dict.fromkeys(own))
+    if any(uses.count(target) > ours[target] for target in (*below, *tensors)):
         return add_module(graph_module, path, module)
     put_module(graph_module, path, module)
     return path

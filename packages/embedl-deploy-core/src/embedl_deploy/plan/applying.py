@@ -7,6 +7,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.checkpoint import Checkpoint
+from embedl_deploy.graph.uses import TargetUses, uses_known
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
 
 _logger = logging.getLogger(__name__)
@@ -78,8 +79,10 @@ class _Run:
         self.careful = careful
         self.checkpoint: Checkpoint | None = None
         self.done: list[PatternMatch] = []  # since the checkpoint
+        self.uses = TargetUses(graph_module.graph)
 
     def apply(self, pending: Sequence[PatternMatch]) -> None:
+        """Apply the matches in order."""
         for index, match in enumerate(pending):
             error = self._try(match)
             if error is None:
@@ -99,6 +102,7 @@ class _Run:
 
     def _go_back(self, checkpoint: Checkpoint, later: Sequence[PatternMatch]) -> None:
         moved = checkpoint.restore()
+        self.uses = TargetUses(self.graph_module.graph)
         for match in (*self.done, *later):
             match.tree_match = match.tree_match.moved(moved)
         for match in self.done:
@@ -113,7 +117,10 @@ class _Run:
 
     def _try(self, match: PatternMatch) -> Exception | None:
         try:
-            nodes = match.pattern.replace(match)
+            with uses_known(self.uses):
+                nodes = match.pattern.replace(match)
+            if _has_own_replace(match):
+                self.uses.reset()
             if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
                 raise PatternError(f"replace() returned {nodes!r}; expected the list of new nodes")
         except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything

@@ -7,7 +7,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.lookup import modules_remembered
+from embedl_deploy.graph.index import graph_unchanged
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
 
 #: Asks a plan whether a match is to be applied; ``None`` means that the plan does not know it.
@@ -28,7 +28,7 @@ def find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, s
     Matches that in-place operations forbid are declined. A pattern whose ``match`` raises is declined everywhere, or
     raises ``PatternError`` if ``strict``.
     """
-    with modules_remembered():
+    with graph_unchanged():
         return _find_matches(graph_module, patterns, strict)
 
 

@@ -56,6 +56,8 @@ def read_plan_json(text: str) -> dict[str, Any]:
         raise PlanError(f'The JSON is no plan: expected an object with "format": {FORMAT!r}.')
     if data.get("version") != VERSION:
         raise PlanError(f"The plan has version {data.get('version')!r}; this release reads version {VERSION}.")
+    if not isinstance(data.get("model"), dict) or not isinstance(data["model"].get("fingerprint"), str):
+        raise PlanError('The plan\'s "model" must be an object with class and fingerprint.')
     matches = data.get("matches")
     if not isinstance(matches, list) or not all(
         isinstance(m, dict) and isinstance(m.get("apply"), bool) and {"node", "pattern", "nodes"} <= m.keys()
@@ -71,11 +73,11 @@ def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> No
     Raises:
         PlanError: They are of another model, or of other patterns.
     """
-    model = data.get("model") or {}
-    if model.get("fingerprint") != plan.fingerprint:
+    model = data["model"]
+    if model["fingerprint"] != plan.fingerprint:
         raise PlanError(
             f"The plan was made from another model: a {model.get('class')} with fingerprint "
-            f"{str(model.get('fingerprint'))[:12]}…, but this {plan.model_name} has "
+            f"{model['fingerprint'][:12]}…, but this {plan.model_name} has "
             f"{plan.fingerprint[:12]}…. Architecture, settings or the way of capturing differ; make a new plan."
         )
     names = [pattern.name for pattern in plan.patterns]
