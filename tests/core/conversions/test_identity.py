@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from support.small_patterns import ConvBNActPattern
 from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.conversions import RemoveIdentityPattern
+from support.small_patterns import ConvBNActPattern
 
 PATTERNS = [RemoveIdentityPattern(), ConvBNActPattern()]
 
@@ -27,8 +27,8 @@ def test_dropout_that_drops_in_training_stays():
     result = transform(chain(nn.Dropout(0.5)), patterns=PATTERNS)
     assert result.report["applied_count"] == 0
     assert result.report.why_not("_0", "ConvBNActPattern") == [
-        "_0: ConvBNActPattern does not match: _0 is followed by _1 (Dropout), expected ReLU or ReLU6 or LeakyReLU or ELU "
-        "or GELU or SiLU or Hardswish or Hardsigmoid"
+        "_0: ConvBNActPattern does not match: _0 is followed by _1 (Dropout), expected ReLU or ReLU6 or LeakyReLU or "
+        "ELU or GELU or SiLU or Hardswish or Hardsigmoid"
     ]
 
 

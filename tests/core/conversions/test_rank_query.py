@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from support.small_patterns import ConvBNActPattern
 from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.conversions import HoistRankQueryPattern
+from support.small_patterns import ConvBNActPattern
 
 PATTERNS = [HoistRankQueryPattern(), ConvBNActPattern()]
 

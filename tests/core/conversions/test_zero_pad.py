@@ -4,12 +4,13 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy import export_onnx
 from embedl_deploy.conversions import FoldZeroPadIntoConvPattern
 from embedl_deploy.modules import PaddedConv2d
 from support.agreement import check_rewrite, reasons
 from support.nets import net, random_input
-from torch import nn
 
 FOLD = [FoldZeroPadIntoConvPattern()]
 X = random_input(2, 3, 7, 9)

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+
 from embedl_deploy.export.files import written_whole
 
 

@@ -5,6 +5,8 @@ import os
 import onnx
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy import OnnxExport, export_onnx, transform
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export import onnx as onnx_export
@@ -12,7 +14,6 @@ from embedl_deploy.export import run_onnx
 from embedl_deploy.verify import Difference
 from support.nets import net, random_input
 from support.small_patterns import PATTERNS
-from torch import nn
 
 X = random_input(2, 3, 4, 4)
 
@@ -172,7 +173,9 @@ class TestFailures:
         assert request.param is None or path.read_text() == request.param
 
     def test_a_model_that_cannot_be_exported(self, target):
-        with pytest.raises(ExportError, match=r"Untranslatable cannot be exported to ONNX with \(float32\[2, 3, 4, 4\]"):
+        with pytest.raises(
+            ExportError, match=r"Untranslatable cannot be exported to ONNX with \(float32\[2, 3, 4, 4\]"
+        ):
             export_onnx(Untranslatable(), X, target)
 
     def test_inputs_that_do_not_fit(self, target):
@@ -190,7 +193,9 @@ class TestFailures:
             export_onnx(conv_net(), X, target)
 
     def test_not_a_number(self, target, monkeypatch):
-        monkeypatch.setattr(onnx_export, "difference_in_onnxruntime", lambda *args: Difference(float("nan"), float("nan")))
+        monkeypatch.setattr(
+            onnx_export, "difference_in_onnxruntime", lambda *args: Difference(float("nan"), float("nan"))
+        )
         with pytest.raises(ExportError, match="does not compute"):
             export_onnx(conv_net(), X, target)
 

@@ -1,8 +1,8 @@
 """Identity  is removed.
 
-``nn.Identity``, and dropout that never drops (p = 0), return the very tensor that they are given, so removing them changes
-neither values nor sharing of memory; left in, they stand between operators that belong together. Dropout with p > 0 stays:
-it is an identity in evaluation mode only.
+``nn.Identity``, and dropout that never drops (p = 0), return the very tensor that they are given, so removing them
+changes neither values nor sharing of memory; left in, they stand between operators that belong together. Dropout with
+p > 0 stays: it is an identity in evaluation mode only.
 
 Declined: hooks on the module, which would be lost.
 """

@@ -1,8 +1,8 @@
 """x.ndim of an operator's result  becomes  ndim of the operator's input.
 
-Layers check their input before they use it, ``assert x.ndim == 4``, and so give the value before them a second user that
-forbids every fusion. An operator that keeps the number of dimensions can be asked at its input just as well. The question
-climbs as far as it can.
+Layers check their input before they use it, ``assert x.ndim == 4``, and so give the value before them a second user
+that forbids every fusion. An operator that keeps the number of dimensions can be asked at its input just as well. The
+question climbs as far as it can.
 """
 
 from torch import fx, nn

@@ -1,7 +1,7 @@
 """Remembering a graph module: to undo edits, and to have it as it was beside what became of it.
 
-A checkpoint notes what points where and copies nothing, so taking one costs a walk over the graph. What it cannot undo is a write
-into the values of an existing parameter or buffer.
+A checkpoint notes what points where and copies nothing, so taking one costs a walk over the graph. What it cannot
+undo is a write into the values of an existing parameter or buffer.
 """
 
 from typing import Any

@@ -59,12 +59,19 @@ def read_plan_json(text: str) -> dict[str, Any]:
     if not isinstance(data.get("model"), dict) or not isinstance(data["model"].get("fingerprint"), str):
         raise PlanError('The plan\'s "model" must be an object with class and fingerprint.')
     matches = data.get("matches")
-    if not isinstance(matches, list) or not all(
-        isinstance(m, dict) and isinstance(m.get("apply"), bool) and {"node", "pattern", "nodes"} <= m.keys()
-        for m in matches
-    ):
+    if not isinstance(matches, list) or not all(map(_is_match, matches)):
         raise PlanError('The plan\'s "matches" must be a list of objects with node, pattern, nodes and apply.')
     return data
+
+
+def _is_match(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("node"), str)
+        and isinstance(entry.get("pattern"), str)
+        and isinstance(entry.get("nodes"), list)
+        and isinstance(entry.get("apply"), bool)
+    )
 
 
 def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> None:
