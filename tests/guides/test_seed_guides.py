@@ -5,7 +5,7 @@ Three things differ, everywhere: imports of ``_internal`` are the public ones, `
 between ``# ---`` lines; what a block takes over from an earlier one comes in through fixtures of the same names, and
 what the text around a block claims is asserted after it.
 """
-# ruff: noqa: I001  # imports stand where the guides have them
+# ruff: noqa: I001  # imports stand where the guides have them, and the guides print
 
 import contextlib
 import io

@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     UnsupportedFakeTensorException,
 )
+from torch.fx._pytree import tree_flatten_spec
 from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 
 from embedl_deploy.errors import InputError
@@ -99,6 +100,22 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     return None
 
 
+def _flatten_as_exported(
+    codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Any]:
+    """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
+    spec = codegen.pytree_info.in_spec
+    # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
+    nested = (args, kwargs) if spec.num_children == 2 and spec.child(1).type is dict else args
+    try:
+        return list(tree_flatten_spec(nested, spec))
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise InputError(
+            f"The model was exported for inputs of another structure than {describe_inputs(args, kwargs)}: {error}. "
+            "Pass args and kwargs as it was exported."
+        ) from error
+
+
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Shapes and dtypes of example inputs, for messages."""
 
@@ -117,8 +134,9 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
     Raises:
         InputError: Too many or too few inputs, or a keyword that the model does not take.
     """
-    if isinstance(graph_module.graph._codegen, fx.graph._PyTreeCodeGen):
-        return list(graph_module.graph.process_inputs(*args, **kwargs))
+    codegen = graph_module.graph._codegen
+    if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        return _flatten_as_exported(codegen, args, kwargs)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     names = [str(node.target) for node in placeholders]
     values = dict(zip(names, args, strict=False))

@@ -1,0 +1,122 @@
+"""How far two outputs are apart."""
+
+import math
+from collections import OrderedDict
+
+import pytest
+import torch
+from embedl_deploy.errors import InputError
+from embedl_deploy.verify import Difference, compare_models, difference, output_tensors, run_unchanged
+from support.nets import net, random_input
+from torch import nn
+
+nan, inf = float("nan"), float("inf")
+
+
+def t(*values, dtype=None):
+    return torch.tensor(values, dtype=dtype)
+
+
+class TestDifference:
+    @pytest.mark.parametrize(
+        ("a", "b", "max_abs", "max_rel"),
+        [
+            (t(1.0, -4.0), t(1.0, -4.0), 0, 0),
+            (t(1.0, -4.0), t(1.5, -4.0), 0.5, 0.125),
+            (t(0.0, 0.0), t(0.0, 2.0), 2, 2),
+            (t(nan, inf, -inf), t(nan, inf, -inf), 0, 0),
+            (t(nan, 1.0), t(1.0, 1.0), inf, inf),
+            (t(1.0), t(nan), inf, inf),
+            (t(inf), t(-inf), inf, inf),
+            (t(2.0, inf), t(2.0, 5.0), inf, inf),
+            (t(), t(), 0, 0),
+            (t(3, 200), t(3, 100), 100, 0.5),
+            (t(True, False), t(True, True), 1, 1),
+            (t(3 + 4j), t(3 + 1j), 3, 0.6),
+            (t(2**24 + 1, dtype=torch.int64), t(2**24, dtype=torch.int64), 1, 1 / (2**24 + 1)),
+        ],
+    )
+    def test_of_tensors(self, a, b, max_abs, max_rel):
+        found = difference(a, b)
+        assert found.max_abs == pytest.approx(max_abs)
+        assert found.max_rel == pytest.approx(max_rel)
+
+    def test_is_taken_over_all_outputs(self):
+        a = {"x": t(10.0), "y": [t(1.0), (t(2.0), None, "text")]}
+        b = {"x": t(10.0), "y": [t(1.5), (t(2.0), None, "text")]}
+        assert difference(a, b) == (0.5, 0.05)
+
+    def test_is_measured_in_double_precision(self):
+        a, b = t(1.0, dtype=torch.float64), t(1.0 + 1e-12, dtype=torch.float64)
+        assert 0.9e-12 < difference(a, b).max_abs < 1.1e-12
+        assert difference(t(3, dtype=torch.uint8), t(5, dtype=torch.uint8)).max_abs == 2
+
+    def test_takes_tensors_with_gradients(self):
+        assert difference(t(1.0).requires_grad_(), t(2.0).requires_grad_()).max_abs == 1
+
+    @pytest.mark.parametrize(
+        ("a", "b"), [(t(1.0), t(1.0, 2.0)), ([t(1.0)], [t(1.0), t(1.0)]), (t(1.0), None), (t(1.0), t(1.0)[None])]
+    )
+    def test_of_other_shapes_is_an_error(self, a, b):
+        with pytest.raises(InputError, match="cannot be compared"):
+            difference(a, b)
+
+    def test_prints(self):
+        assert str(Difference(0.125, 0.5)) == "max |Δ| = 0.125 (0.5 of the largest output)"
+
+
+def test_output_tensors_in_order():
+    a, b, c = t(1.0), t(2.0), t(3.0)
+    found = output_tensors(OrderedDict(z=a, y=[b, {"k": (c,)}, None, 3]))
+    assert [float(x) for x in found] == [1.0, 2.0, 3.0]
+
+
+class TestRunUnchanged:
+    @pytest.fixture
+    def model(self):
+        return net(
+            lambda self, x: self.drop(self.bn(x.mul_(2))) + torch.rand_like(x), bn=nn.BatchNorm2d(2), drop=nn.Dropout()
+        ).train()
+
+    def test_leaves_no_trace(self, model):
+        x = random_input(2, 2, 3, 3)
+        kept, rng = x.clone(), torch.get_rng_state()
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        buffers = dict(model.named_buffers())
+        first, second = (run_unchanged(model, (x,), {}) for _ in range(2))
+        assert torch.equal(first, second)
+        assert not first.requires_grad
+        assert torch.equal(x, kept)
+        assert torch.equal(torch.get_rng_state(), rng)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+        assert all(tensor is buffers[name] for name, tensor in model.named_buffers())
+
+    def test_leaves_no_trace_of_a_failure(self, model):
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        rng = torch.get_rng_state()
+        with pytest.raises(ValueError, match="expected 4D"):
+            run_unchanged(model, (random_input(2, 2, 3),), {})
+        assert torch.equal(torch.get_rng_state(), rng)
+        assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+    def test_passes_keywords_and_what_is_no_tensor(self):
+        class Net(nn.Module):
+            def forward(self, x, scale, *, shift):
+                return x * scale + shift["by"]
+
+        assert float(run_unchanged(Net(), (t(2.0), 3), {"shift": {"by": t(1.0)}})) == 7
+
+
+def test_models_are_compared_from_the_same_random_state():
+    model = nn.Dropout().train()
+    assert compare_models(model, nn.Dropout().train(), (torch.ones(100),)) == (0, 0)
+    assert compare_models(model, nn.Dropout(0.2).train(), (torch.ones(100),)).max_abs > 0
+
+
+def test_models_are_given_inputs_of_their_own():
+    class InPlace(nn.Module):
+        def forward(self, x):
+            return x.add_(1)
+
+    assert compare_models(InPlace(), InPlace(), (torch.zeros(3),)) == (0, 0)
+    assert compare_models(InPlace(), nn.Identity(), (torch.zeros(3),)).max_abs == 1
