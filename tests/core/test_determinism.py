@@ -110,7 +110,7 @@ class TestSumThatEndsOneMatchAndFeedsAnother:
     @pytest.mark.parametrize("start", range(0, 200, 20))
     def test_all_are_applied_in_200_orders_of_patterns_and_nodes(self, start):
         for seed in range(start, start + 20):
-            model, result = transformed_in_order(seed)
+            _, result = transformed_in_order(seed)
             assert applied_counts(result) == EXPECTED, (seed, result.report)
             assert result.verify(*INPUTS).max_abs == 0, seed
             wanted, got = decoder()(*INPUTS), result.model(*INPUTS)

@@ -1,4 +1,4 @@
-"""The topology of DETR-like decoders that breaks careless rewriters: a sum that is one match's end and another's input."""
+"""The topology of DETR-like decoders: a sum that ends one match and feeds another."""
 
 import operator
 import random

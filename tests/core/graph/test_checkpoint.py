@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.modules import symbolic_trace
 from support.nets import net, random_input
-from torch import nn
 
 X = random_input(2, 4)
 

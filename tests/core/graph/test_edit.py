@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.graph.edit import add_module, deep_copy, erase, inherit_training, is_free, put_module, rebuild
 from embedl_deploy.graph.functional import FrozenBatchNorm2d
 from embedl_deploy.modules import symbolic_trace
 from support.nets import net, random_input
-from torch import nn
 
 
 @pytest.fixture

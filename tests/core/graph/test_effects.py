@@ -5,9 +5,10 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.modules import symbolic_trace
-from torch import nn
 
 
 class Holder(nn.Module):

@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
 from embedl_deploy import transform
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph import dtype_of, propagate_shapes, shape_of
 from embedl_deploy.graph.shapes import bind_inputs, describe_inputs
 from embedl_deploy.modules import symbolic_trace
 from support.nets import net, random_input
-from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 
 def shapes(graph_module):
@@ -35,7 +36,9 @@ class TestFound:
 
     def test_the_same_as_running(self):
         graph = small(
-            lambda self, x: torch.cat([self.c(x), self.p(x)], 1).mean((2, 3)), c=nn.Conv2d(3, 4, 2), p=nn.MaxPool2d(2, 1)
+            lambda self, x: torch.cat([self.c(x), self.p(x)], 1).mean((2, 3)),
+            c=nn.Conv2d(3, 4, 2),
+            p=nn.MaxPool2d(2, 1),
         )
         x = random_input(1, 3, 5, 6)
         propagate_shapes(graph, (x,), {})
@@ -94,7 +97,7 @@ class TestNoTraces:
         ).train(training)
         graph = symbolic_trace(model)
         before = {name: tensor.clone() for name, tensor in graph.state_dict().items()}
-        owners = {name: tensor for name, tensor in graph.named_buffers()}
+        owners = dict(graph.named_buffers())
         rng, x = torch.get_rng_state(), random_input(2, 3, 4, 4)
         kept = x.clone()
         assert propagate_shapes(graph, (x,), {}) is None

@@ -4,11 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.graph import behaves_as
 from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
 from support.nets import random_input
 from support.quantizers import RoundTo
-from torch import nn
 
 
 class Sum(FusedModule):
@@ -45,7 +46,9 @@ class TestStubs:
 
     def test_are_sub_modules(self):
         module = Sum()
-        assert dict(module.named_children()) == {f"input_quant_stub_{i}": s for i, s in module.input_quant_stubs.items()}
+        assert dict(module.named_children()) == {
+            f"input_quant_stub_{i}": s for i, s in module.input_quant_stubs.items()
+        }
         assert module.state_dict() == {}
 
     def test_instances_do_not_share_them(self):

@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from embedl_deploy.graph import behaves_as
 from embedl_deploy.modules import PaddedConv2d, symbolic_trace
 from support.nets import random_input, scrambled
-from torch import nn
 
 X = random_input(2, 4, 6, 7)
 

@@ -4,8 +4,9 @@ import operator
 
 import pytest
 import torch
-from embedl_deploy.modules import ConvertedModule, FusedModule, LeafTracer, symbolic_trace
 from torch import nn
+
+from embedl_deploy.modules import ConvertedModule, FusedModule, LeafTracer, symbolic_trace
 
 
 class Plain(nn.Module):

@@ -1,14 +1,14 @@
 """How far two outputs are apart."""
 
-import math
 from collections import OrderedDict
 
 import pytest
 import torch
+from torch import nn
+
 from embedl_deploy.errors import InputError
 from embedl_deploy.verify import Difference, compare_models, difference, output_tensors, run_unchanged
 from support.nets import net, random_input
-from torch import nn
 
 nan, inf = float("nan"), float("inf")
 

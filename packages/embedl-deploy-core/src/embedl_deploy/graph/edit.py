@@ -29,8 +29,26 @@ def is_free(graph_module: nn.Module, path: str) -> bool:
     return not hasattr(parent, name)
 
 
+def _unblocked(graph_module: nn.Module, path: str) -> str:
+    """``path``, with a number on the first part at which something lives that is no module, such as a parameter."""
+    parts = path.split(".")
+    parent: nn.Module = graph_module
+    for index, part in enumerate(parts[:-1]):
+        free, count = part, 0
+        while parent._modules.get(free) is None and hasattr(parent, free):
+            count += 1
+            free = f"{part}_{count}"
+        parts[index] = free
+        child = parent._modules.get(free)
+        if child is None:
+            break
+        parent = child
+    return ".".join(parts)
+
+
 def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> str:
     """Place ``module`` at ``path``, or at the first free ``path_1``, ``path_2``, … and return where."""
+    path = _unblocked(graph_module, path)
     free, count = path, 0
     while not is_free(graph_module, free):
         count += 1

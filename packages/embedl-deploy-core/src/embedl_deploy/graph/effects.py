@@ -43,7 +43,7 @@ _FRESH_OPERATIONS = frozenset(
         *("add", "sub", "mul", "div", "matmul", "bmm", "linear", "conv2d", "scaled_dot_product_attention"),
         *("batch_norm", "layer_norm", "softmax", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
         *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
-        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone"),
+        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "size", "dim"),
     ]
 )
 
@@ -126,6 +126,10 @@ class Effects:
                     return reader
         return None
 
+    def owns_its_memory(self, node: fx.Node) -> bool:
+        """Whether a value is computed, into memory that no other value shares with it when it is made."""
+        return node.op.startswith("call_") and self._roots[node] == frozenset((node,))
+
     def written_after(self, node: fx.Node) -> Iterator[fx.Node]:
         """The nodes after ``node`` that overwrite memory that its value, or a value it was made from, may use."""
         for writer, value in self._writes:
@@ -167,4 +171,6 @@ def _is_fresh(node: fx.Node) -> bool:
     if node.op == "call_module":
         module = get_module(node)
         return isinstance(module, _FRESH_MODULES) or bool(getattr(module, "makes_new_tensor", False))
+    if node.target is getattr:
+        return node.args[1] in ("shape", "ndim", "dtype", "device")
     return operation(node) in _FRESH_OPERATIONS

@@ -244,7 +244,9 @@ _FORMS: dict[str, _Form] = {
     "linear": _Form(nn.Linear, ("input", "weight", "bias"), _linear),
     "conv2d": _CONV2D,
     "batch_norm": _BATCH_NORM_FUNCTIONAL,
-    "layer_norm": _Form(nn.LayerNorm, ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"), _layer_norm),
+    "layer_norm": _Form(
+        nn.LayerNorm, ("input", "normalized_shape", "weight", "bias", "eps", "cudnn_enable"), _layer_norm
+    ),
     "pad": _Form(nn.ZeroPad2d, ("input", "pad", "mode", "value"), _zero_pad),
 }
 

@@ -45,8 +45,9 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
 
 
 class _ShapeInterpreter(fx.Interpreter):
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, mode: FakeTensorMode) -> None:
         super().__init__(graph_module)
+        self.mode = mode
         self.current: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
@@ -57,6 +58,18 @@ class _ShapeInterpreter(fx.Interpreter):
         else:
             n.meta.pop("tensor_meta", None)
         return result
+
+    # Parameters and buffers become fake as well: an operation in place on a real one, such as the count of batches of
+    # a batch norm in training mode, would be carried out.
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        return _to_fake(self.mode, super().get_attr(target, args, kwargs))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        module = self.fetch_attr(target)
+        tensors = (*module.named_parameters(), *module.named_buffers())
+        state = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
+        return torch.func.functional_call(module, state, args, kwargs)
 
 
 def _to_fake(mode: FakeTensorMode, value: Any) -> Any:
@@ -80,7 +93,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     inputs = bind_inputs(graph_module, args, kwargs)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
-    interpreter = _ShapeInterpreter(graph_module)
+    interpreter = _ShapeInterpreter(graph_module, mode)
     try:
         with mode, torch.no_grad():
             interpreter.run(*fake, enable_io_processing=False)
@@ -100,9 +113,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     return None
 
 
-def _flatten_as_exported(
-    codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> list[Any]:
+def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
     """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
     spec = codegen.pytree_info.in_spec
     # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.

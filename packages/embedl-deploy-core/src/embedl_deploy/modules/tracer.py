@@ -1,5 +1,6 @@
 """Symbolic tracing that keeps fused, converted and backend-declared modules whole."""
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,6 +9,33 @@ from torch import fx, nn
 
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
+
+
+class InPlaceProxy(fx.Proxy):
+    """A proxy that records ``x += y`` as what it is.
+
+    Python falls back to ``x = x + y`` for a class without ``__iadd__``. For tensors that is another thing: it makes a
+    new one, with another dtype perhaps, while everything else that refers to ``x`` goes on seeing the old values.
+    """
+
+    def _record(self, function: Callable[..., Any], other: Any) -> Any:
+        name = function.__name__.removeprefix("i")  # the node's name is that of the plain operation, as fx gives it
+        return self.tracer.create_proxy("call_function", function, (self, other), {}, name=name)
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._record(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._record(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._record(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._record(operator.itruediv, other)
+
+    def __ipow__(self, other: Any) -> Any:
+        return self._record(operator.ipow, other)
 
 
 class LeafTracer(fx.Tracer):
@@ -25,6 +53,10 @@ class LeafTracer(fx.Tracer):
         super().__init__()
         self._leaves: tuple[type[nn.Module], ...] = (FusedModule, ConvertedModule, *leaf_modules)
         self.failed_module: str | None = None
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for the value of a node while tracing."""
+        return InPlaceProxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a call of ``m`` becomes one node."""

@@ -88,7 +88,10 @@ def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
     Returns:
         The container's path; place modules below it with ``insert_call(..., path=f"{container}.name")``.
     """
-    return _claim(_graph_module(pattern_match), _home(home), nn.Module(), pattern_match.nodes)
+    container, graph_module = nn.Module(), _graph_module(pattern_match)
+    replaced = get_module(home) if home.op == "call_module" else None
+    inherit_training(container, [] if replaced is None else [replaced], graph_module.training)
+    return _claim(graph_module, _home(home), container, pattern_match.nodes)
 
 
 def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:

@@ -14,7 +14,7 @@ operator shares, or that hooks or a parametrization compute.
 from torch import fx, nn
 
 from embedl_deploy.graph.edit import erase
-from embedl_deploy.graph.lookup import owner
+from embedl_deploy.graph.lookup import get_constant, owner
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ActivationLike, conv2d_with
 from embedl_deploy.patterns import (
@@ -147,4 +147,11 @@ def _sharing(linear_node: fx.Node, linear: nn.Linear) -> str | None:
     ]
     if len(holders) > 1:
         return f"its weight is shared: {', '.join(holders)}"
+    readers = [
+        node.name
+        for node in linear_node.graph.nodes
+        if node.op == "get_attr" and node not in linear_node.all_input_nodes and get_constant(node) is linear.weight
+    ]
+    if readers:
+        return f"its weight is also read as {readers[0]}"
     return None

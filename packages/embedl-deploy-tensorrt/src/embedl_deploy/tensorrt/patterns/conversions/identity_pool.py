@@ -29,8 +29,11 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
             return "the input's shape is unknown: pass example inputs, args="
         if any(want not in (None, have) for want, have in zip(wanted, shape[-2:], strict=True)):
             return f"it pools {shape[-2]}×{shape[-1]} to {wanted[0]}×{wanted[1]}"
-        writer = next(Effects(node.graph).written_after(node), None)
-        if writer is not None and len(node.all_input_nodes[0].users) > 1:
+        effects, source = Effects(node.graph), node.all_input_nodes[0]
+        writer = next(effects.written_after(node), None)
+        if writer is not None and not effects.owns_its_memory(source):
+            return f"{writer.name} overwrites its output in place, and would overwrite what {source.name} belongs to"
+        if writer is not None and len(source.users) > 1:
             return f"{writer.name} overwrites its output in place, and the input is used elsewhere"
         return None
 

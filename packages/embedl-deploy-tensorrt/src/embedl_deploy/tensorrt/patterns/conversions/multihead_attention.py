@@ -60,7 +60,7 @@ class DecomposeMultiheadAttentionPattern(Pattern):
             return "keys or values have an embedding size of their own"
         if attention.bias_k is not None or attention.add_zero_attn:
             return "it adds a bias or zeros to the keys and values"
-        if has_hooks(attention) or any(nn.utils.parametrize.is_parametrized(m) for m in attention.modules()):
+        if any(has_hooks(m) or nn.utils.parametrize.is_parametrized(m) for m in attention.modules()):
             return "hooks or parametrizations on the module would be lost"
         for user in node.users:
             takes_output = user.op == "call_function" and user.target is operator.getitem and user.args[1] == 0

@@ -63,11 +63,14 @@ class DecomposeSwinAttentionPattern(Pattern):
         window = (int(call["window_size"][0]), int(call["window_size"][1]))
         shift = (int(call["shift_size"][0]), int(call["shift_size"][1]))
         image, logit_scale = call["input"], call["logit_scale"]
-        home = str(call["qkv_weight"].target).removesuffix(".qkv.weight")  # the ShiftedWindowAttention's path
+        weight_path = str(call["qkv_weight"].target)
+        # The ShiftedWindowAttention's path, if the function was called by one.
+        home = weight_path.removesuffix(".qkv.weight") if weight_path.endswith(".qkv.weight") else node.name
 
         def call_part(module: nn.Module, args: tuple[Any, ...], name: str) -> fx.Node:
-            object.__setattr__(module, "training", bool(call["training"]))
-            return insert_call(pattern_match, module, args, path=f"{home}.{name}")
+            placed = insert_call(pattern_match, module, args, path=f"{home}.{name}")
+            module.train(bool(call["training"]))  # after the placing, which takes over the model's flag
+            return placed
 
         def item(source: fx.Node, index: int) -> fx.Node:
             with node.graph.inserting_before(node):

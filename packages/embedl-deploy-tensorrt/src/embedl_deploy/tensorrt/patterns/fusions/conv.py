@@ -12,6 +12,7 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLU,
     FusedConvBNReLUMaxPool,
 )
+from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
 
 _OPTIONAL_BN = Wildcard(nn.BatchNorm2d, max_count=1)
 
@@ -37,6 +38,10 @@ class ConvBNAddReLUPattern(Pattern):
     tree = (Fork(operator.add, (nn.Conv2d, nn.BatchNorm2d), ()), ActivationLike)
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
     graft = FusedConvBNAddReLU
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a sum that has the dtype of a plain sum."""
+        return why_not_this_sum(match.tree_match.get_node(0))
 
 
 class ConvBNReLUPattern(Pattern):

@@ -3,8 +3,9 @@
 import operator
 
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Fork, Pattern, QDQPoint
+from embedl_deploy.patterns import Fork, Pattern, PatternMatch, QDQPoint
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
+from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
 
 
 class ActAddPattern(Pattern):
@@ -13,3 +14,7 @@ class ActAddPattern(Pattern):
     tree = (Fork(operator.add, (ActivationLike,), ()),)
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
     graft = FusedActAdd
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a sum that has the dtype of a plain sum."""
+        return why_not_this_sum(match.tree_match.get_node(0))
