@@ -104,6 +104,8 @@ def export_onnx(
     with written_whole(target) as temporary:
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
         graph = _checked(temporary)
+        if dynamic_batch:
+            _check_open_batch(graph, shapes)
         measured = None
         if tolerance is not None:
             measured = difference_in_onnxruntime(model, temporary, example, named)
@@ -145,6 +147,23 @@ def _dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) ->
     if named:
         raise InputError("dynamic_batch takes positional inputs only; pass all inputs in args.")
     return tuple(pytree.tree_map(shape, value) for value in example)
+
+
+def _check_open_batch(graph: Any, shapes: Any) -> None:
+    """The exporter closes a dimension that the model fixes, without a word.
+
+    Raises:
+        ExportError: An input whose batch was to be open has a fixed one.
+    """
+    wanted = [shape for shape in pytree.tree_leaves(shapes, is_leaf=lambda s: isinstance(s, dict)) if shape]
+    dimensions = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    fixed = [name for name, dims in dimensions.items() if dims and dims[0].dim_value]
+    if wanted and fixed:
+        raise ExportError(
+            f"The model fixes the batch size of its input(s) {', '.join(map(repr, fixed))}, as a view of a literal "
+            "size does, so it cannot be exported with dynamic_batch=True. Nothing was written. Compute the size from "
+            "the input (x.shape[0], -1), or pass dynamic_batch=False."
+        )
 
 
 @contextmanager

@@ -69,8 +69,6 @@ def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool)
     The replaced modules inside it keep theirs, and so does a module that decides for itself (it overrides ``train``).
     """
     flag = any(source.training for source in sources) if sources else default
-    if flag:
-        return  # new modules start in training mode
     old = {id(part) for source in sources for part in source.modules()}
     for part in module.modules():
         if id(part) not in old and type(part).train is nn.Module.train:

@@ -17,7 +17,13 @@ from torch._ops import OpOverload, OpOverloadPacket
 Operation = str | Callable[..., Any]
 
 _TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "torch.special")
-_OPERATOR_NAMES = {"truediv": "div", "itruediv": "div", "and_": "bitwise_and", "or_": "bitwise_or"}
+_OPERATOR_NAMES = {
+    "truediv": "div",
+    "and_": "bitwise_and",
+    "or_": "bitwise_or",
+    "iand": "bitwise_and",  # there is no operator.and that the prefix could be taken from, nor an operator.or
+    "ior": "bitwise_or",
+}
 
 #: Operations of two tensors whose order does not change the result.
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "bitwise_and", "bitwise_or", "eq", "ne"})

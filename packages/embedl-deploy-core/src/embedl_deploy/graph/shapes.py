@@ -68,7 +68,7 @@ class _ShapeInterpreter(fx.Interpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         module = self.fetch_attr(target)
         tensors = (*module.named_parameters(), *module.named_buffers())
-        state = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
+        state: dict[str, torch.Tensor] = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
         return torch.func.functional_call(module, state, args, kwargs)
 
 

@@ -11,6 +11,17 @@ from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 
 
+def _augmented(name: str) -> Callable[["InPlaceProxy", Any], Any]:
+    """A method that records the augmented assignment ``name``, such as ``"add"`` for ``+=``."""
+
+    def method(self: "InPlaceProxy", other: Any) -> Any:
+        function = getattr(operator, f"i{name}")
+        # The node's name is that of the plain operation, as fx gives it.
+        return self.tracer.create_proxy("call_function", function, (self, other), {}, name=name)
+
+    return method
+
+
 class InPlaceProxy(fx.Proxy):
     """A proxy that records ``x += y`` as what it is.
 
@@ -18,24 +29,18 @@ class InPlaceProxy(fx.Proxy):
     new one, with another dtype perhaps, while everything else that refers to ``x`` goes on seeing the old values.
     """
 
-    def _record(self, function: Callable[..., Any], other: Any) -> Any:
-        name = function.__name__.removeprefix("i")  # the node's name is that of the plain operation, as fx gives it
-        return self.tracer.create_proxy("call_function", function, (self, other), {}, name=name)
-
-    def __iadd__(self, other: Any) -> Any:
-        return self._record(operator.iadd, other)
-
-    def __isub__(self, other: Any) -> Any:
-        return self._record(operator.isub, other)
-
-    def __imul__(self, other: Any) -> Any:
-        return self._record(operator.imul, other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._record(operator.itruediv, other)
-
-    def __ipow__(self, other: Any) -> Any:
-        return self._record(operator.ipow, other)
+    __iadd__ = _augmented("add")
+    __isub__ = _augmented("sub")
+    __imul__ = _augmented("mul")
+    __itruediv__ = _augmented("truediv")
+    __ifloordiv__ = _augmented("floordiv")
+    __imod__ = _augmented("mod")
+    __ipow__ = _augmented("pow")
+    __iand__ = _augmented("and")
+    __ior__ = _augmented("or")
+    __ixor__ = _augmented("xor")
+    __ilshift__ = _augmented("lshift")
+    __irshift__ = _augmented("rshift")
 
 
 class LeafTracer(fx.Tracer):

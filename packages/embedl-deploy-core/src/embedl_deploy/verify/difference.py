@@ -45,7 +45,7 @@ def difference(reference: Any, other: Any) -> Difference:
         wide = torch.complex128 if x.is_complex() else torch.float64
         x, y = x.detach().to(wide), y.detach().to(x.device, wide)
         same = (x == y) | (x.isnan() & y.isnan())
-        delta = torch.where(same, torch.zeros_like(x), x - y).abs().nan_to_num(nan=float("inf"))
+        delta = torch.where(same, torch.zeros_like(x), x - y).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
         finite = x.abs()[x.isfinite()]
         max_abs = max(max_abs, float(delta.max()) if delta.numel() else 0.0)
         largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
