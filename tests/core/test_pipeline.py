@@ -296,6 +296,22 @@ class TestCapture:
         net.register_forward_hook(lambda module, args, output: output)
         assert "hooks registered on the model itself" in transform(net, patterns=PATTERNS).report["notes"][0]
 
+    def test_buffer_written_while_tracing_is_noted_and_put_back(self):
+        class Counting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("count", torch.zeros(2))
+
+            def forward(self, x):
+                self.count.add_(1)
+                return x + self.count
+
+        model = Counting()
+        result = transform(model, patterns=PATTERNS)
+        assert result.report["notes"] == ["the model's forward writes into 'count'; that is not part of the graph"]
+        assert torch.equal(model.count, torch.zeros(2))
+        assert torch.equal(result.model(torch.zeros(2)), torch.zeros(2))
+
     @pytest.mark.parametrize(
         ("model", "message"),
         [(Net, "pass an instance"), ("net", "expected an nn.Module"), (None, "expected an nn.Module")],

@@ -132,7 +132,10 @@ def _capture(
     if trace is Trace.EXPORT:
         return Captured(_export(_copy(model), args, kwargs), "export", notes)
     try:
-        return Captured(trace_symbolically(_copy(model), leaf_modules), "symbolic", notes)
+        copied = _copy(model)
+        versions = {name: buffer._version for name, buffer in copied.named_buffers()}
+        graph_module = trace_symbolically(copied, leaf_modules)
+        return Captured(graph_module, "symbolic", notes + _undo_writes(model, copied, versions))
     except CaptureError as symbolic_error:
         if trace is Trace.SYMBOLIC or args is None:
             raise
@@ -147,6 +150,21 @@ def _capture(
         where = f" at {symbolic_error.source}" if symbolic_error.source else ""
         note = f"captured by torch.export, because symbolic tracing failed{where}"
         return Captured(graph_module, "export", (*notes, note))
+
+
+def _undo_writes(model: nn.Module, copied: nn.Module, versions: dict[str, int]) -> tuple[str, ...]:
+    """Take back what the model's forward wrote into the copy's buffers while it was traced, and say that it did.
+
+    A write into a buffer that involves no traced value is carried out once, during tracing, and is not in the graph.
+    """
+    originals = dict(model.named_buffers())
+    written = [name for name, buffer in copied.named_buffers() if buffer._version != versions.get(name)]
+    with torch.no_grad():
+        for name in written:
+            copied.get_buffer(name).copy_(originals[name])
+    if not written:
+        return ()
+    return (f"the model's forward writes into {', '.join(map(repr, written))}; that is not part of the graph",)
 
 
 def _copy(model: Any) -> Any:
