@@ -6,6 +6,7 @@ measured one right after the other. The exit code is 1 if a ratio is over its li
 
 import argparse
 import copy
+import gc
 import platform
 import statistics
 import subprocess
@@ -44,9 +45,16 @@ def _seconds(function: Callable[[], object]) -> float:
 def _paired(
     what: str, against: str, limit: float, function: Callable[[], float], reference: Callable[[], float], rounds: int
 ) -> Measurement:
-    """Measure both sides in each round; the ratio is the median of the rounds' ratios."""
+    """Measure both sides in each round; the ratio is the median of the rounds' ratios.
+
+    What lives before the rounds begin is set apart from garbage collection, so that a collection during one side does
+    not pay for models that other measurements have left.
+    """
     function(), reference()  # warm up
+    gc.collect()
+    gc.freeze()
     pairs = [(function(), reference()) for _ in range(rounds)]
+    gc.unfreeze()
     return Measurement(
         what,
         against,

@@ -157,11 +157,10 @@ def _undo_writes(model: nn.Module, copied: nn.Module, versions: dict[str, int]) 
 
     A write into a buffer that involves no traced value is carried out once, during tracing, and is not in the graph.
     """
-    originals = dict(model.named_buffers())
     written = [name for name, buffer in copied.named_buffers() if buffer._version != versions.get(name)]
     with torch.no_grad():
         for name in written:
-            copied.get_buffer(name).copy_(originals[name])
+            copied.get_buffer(name).copy_(model.get_buffer(name))
     if not written:
         return ()
     return (f"the model's forward writes into {', '.join(map(repr, written))}; that is not part of the graph",)

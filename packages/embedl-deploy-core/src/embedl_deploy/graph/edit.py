@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from torch import fx, nn
 
+from embedl_deploy.graph.lookup import submodule
+
 CopiedT = TypeVar("CopiedT")
 
 
@@ -59,8 +61,8 @@ def add_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> st
 
 def put_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> None:
     """Place ``module`` at ``path``, over whatever lives there."""
-    parent = graph_module.get_submodule(path.rpartition(".")[0])
-    setattr(parent, path.rpartition(".")[2], module)
+    parent, _, name = path.rpartition(".")
+    setattr(submodule(graph_module, parent) if parent else graph_module, name, module)
 
 
 def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool) -> None:

@@ -45,7 +45,7 @@ def get_constant(node: fx.Node) -> Any:
     return value
 
 
-def _submodule(root: nn.Module, path: str) -> nn.Module:
+def submodule(root: nn.Module, path: str) -> nn.Module:
     """``root.get_submodule(path)`` by dictionary, many times faster; matching does little else."""
     module: nn.Module | None = root
     for name in path.split("."):
@@ -72,7 +72,7 @@ def get_module(node: fx.Node) -> nn.Module | None:
 
 def _module_of(node: fx.Node) -> nn.Module | None:
     if node.op == "call_module":
-        return _submodule(owner(node), str(node.target))
+        return submodule(owner(node), str(node.target))
     if node.op in ("call_function", "call_method"):
         return module_of_call(node, get_constant)
     return None

@@ -9,7 +9,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
-from embedl_deploy.graph.lookup import get_module, owner
+from embedl_deploy.graph.lookup import get_module, owner, submodule
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
@@ -97,7 +97,7 @@ def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
 def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
     last = pattern_match.tree_match.last
     with last.graph.inserting_before(last):
-        node = last.graph.call_module(path, tuple(args))
+        node = last.graph.create_node("call_module", path, tuple(args))
     node.meta[SOURCES] = tuple(dict.fromkeys(name for n in pattern_match.nodes for name in sources_of(n)))
     if "stack_trace" in last.meta:
         node.meta["stack_trace"] = last.meta["stack_trace"]
@@ -108,15 +108,17 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
     """Place ``module`` at ``path`` if only the matched nodes use what lives there, else beside it."""
     graph, inside = graph_module.graph, set(matched)
     try:
-        current = graph_module.get_submodule(path)
+        current = submodule(graph_module, path)
     except AttributeError:
         return add_module(graph_module, path, module)
-    below = [f"{path}.{name}" if name else path for name, _ in current.named_modules()]
-    tensors = [f"{path}.{name}" for name, _ in (*current.named_parameters(), *current.named_buffers())]
+    paths: list[str] = []  # of the module, what it holds, and their tensors
+    for name, part in current.named_modules():
+        here = f"{path}.{name}" if name else path
+        paths += [here, *(f"{here}.{tensor}" for tensor in (*part._parameters, *part._buffers))]
     own = [node for node in matched if node.op == "call_module"]
     own += [n for node in matched for n in node.all_input_nodes if n.op == "get_attr" and inside.issuperset(n.users)]
     uses, ours = target_uses(graph), Counter(str(node.target) for node in dict.fromkeys(own))
-    if any(uses.count(target) > ours[target] for target in (*below, *tensors)):
+    if any(uses.count(target) > ours[target] for target in paths):
         return add_module(graph_module, path, module)
     put_module(graph_module, path, module)
     return path
@@ -206,6 +208,6 @@ def _call_key(node: fx.Node) -> Any:
 
 def _lives_at(graph_module: fx.GraphModule, path: str, module: nn.Module) -> bool:
     try:
-        return graph_module.get_submodule(path) is module
+        return submodule(graph_module, path) is module
     except AttributeError:
         return False
