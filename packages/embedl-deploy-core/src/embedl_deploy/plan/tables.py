@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
 from embedl_deploy.patterns import Declined, PatternMatch
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from embedl_deploy.plan.plan import TransformationPlan
 
 WIDTH = 118
 
 
-def render(*parts: Table | str, width: int = WIDTH) -> str:
+def render(*parts: "Table | str", width: int = WIDTH) -> str:
     """Tables and lines as plain text."""
+    from rich.console import Console  # here, because it takes longer to import than all of the rest
+
     stream = StringIO()
     console = Console(file=stream, width=width, color_system=None, highlight=False, markup=False, emoji=False)
     for part in parts:
@@ -24,8 +25,10 @@ def render(*parts: Table | str, width: int = WIDTH) -> str:
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
 
 
-def new_table(title: str, *columns: str) -> Table:
+def new_table(title: str, *columns: str) -> "Table":
     """An empty table; the last column takes the room that is left."""
+    from rich.table import Table
+
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns[:-1]:
         table.add_column(column, overflow="fold")
@@ -39,7 +42,7 @@ def summarize_names(names: Sequence[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f", … {more} more" if more > 0 else "")
 
 
-def matches_table(matches: Sequence[PatternMatch]) -> Table:
+def matches_table(matches: Sequence[PatternMatch]) -> "Table":
     """What is or was rewritten: a line per pattern, in order of first use."""
     table = new_table("Rewrites", "stage", "pattern", "count", "where (last node)")
     groups: dict[tuple[str, str], list[PatternMatch]] = {}
@@ -50,7 +53,7 @@ def matches_table(matches: Sequence[PatternMatch]) -> Table:
     return table
 
 
-def reasons_table(title: str, rows: Sequence[tuple[str, str, str]], most: int = 20) -> Table:
+def reasons_table(title: str, rows: Sequence[tuple[str, str, str]], most: int = 20) -> "Table":
     """What was left, and why; at most ``most`` lines. Rows are (where, pattern or kind, reason)."""
     table = new_table(title, "at", "what", "why")
     for row in rows[:most]:
