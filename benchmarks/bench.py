@@ -167,7 +167,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="rounds for each timing (default: %(default)s)")
     rounds = parser.parse_args().rounds
     rows = [
-        time_of_transform(rounds),
+        time_of_transform(3 * rounds),
         growth_with_graph_size(max(3, rounds // 2)),
         time_of_import(rounds),
         peak_memory("vit_b_16"),

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import CaptureError
+from embedl_deploy.graph.working import WorkingGraphModule
 from embedl_deploy.modules import LeafTracer
 
 _NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
@@ -32,7 +33,7 @@ def trace_symbolically(model: nn.Module, leaf_modules: Iterable[type[nn.Module]]
         graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         raise _capture_error(model, tracer.failed_module or "", error) from error
-    return fx.GraphModule(model, graph, type(model).__name__)
+    return WorkingGraphModule(model, graph, type(model).__name__)
 
 
 def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureError:

@@ -8,6 +8,7 @@ question climbs as far as it can.
 from torch import fx, nn
 
 from embedl_deploy.graph.functional import module_class_of_call
+from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
@@ -17,22 +18,11 @@ _KEEP_RANK = (
     nn.BatchNorm2d,
     nn.LayerNorm,
     nn.Linear,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
     nn.ZeroPad2d,
     nn.Dropout,
     nn.Identity,
-    nn.ReLU,
-    nn.Hardtanh,  # ReLU6 is one
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Sigmoid,
-    nn.Tanh,
+    *POOLS,
+    *ACTIVATIONS,
 )
 
 

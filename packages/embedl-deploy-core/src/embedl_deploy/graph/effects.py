@@ -13,8 +13,9 @@ from functools import cached_property
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import is_in_place, operation
 
 _FRESH_MODULES = (
     nn.modules.conv._ConvNd,
@@ -22,21 +23,10 @@ _FRESH_MODULES = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
-    nn.MaxPool2d,
-    nn.AvgPool2d,
-    nn.AdaptiveAvgPool2d,
     nn.Embedding,
     nn.MultiheadAttention,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Sigmoid,
-    nn.Tanh,
+    *POOLS,
+    *ACTIVATIONS,
 )
 _FRESH_OPERATIONS = frozenset(
     [
@@ -149,21 +139,13 @@ def _written(node: fx.Node) -> list[fx.Node]:
 def _writes_first_input(node: fx.Node) -> bool:
     if node.op == "call_module":
         return bool(getattr(get_module(node), "inplace", False))
-    if node.op == "call_method":
-        name = str(node.target)
-        return (name.endswith("_") and not name.startswith("_")) or name in ("__setitem__", "__iadd__", "__imul__")
-    if node.op != "call_function":
+    if node.op not in ("call_method", "call_function"):
         return False
     if isinstance(node.target, OpOverload):
         return bool(node.target._schema.is_mutable)
-    name = getattr(node.target, "__name__", "")
-    if getattr(node.target, "__module__", "") == "_operator":
-        return name == "setitem" or (name.startswith("i") and name != operation(node) and name not in ("inv", "invert"))
-    if name.endswith("_") and not name.startswith("_"):
+    if is_in_place(node) or node.kwargs.get("inplace") is True:
         return True
-    return node.kwargs.get("inplace") is True or (
-        len(node.args) > 1 and node.args[-1] is True and getattr(get_module(node), "inplace", False)
-    )
+    return len(node.args) > 1 and node.args[-1] is True and getattr(get_module(node), "inplace", False)
 
 
 def _is_fresh(node: fx.Node) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import is_in_place, operation
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -302,7 +302,7 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
     values = None if form is None else _arguments(node, form)
     if form is None or values is None or not isinstance(values.get("input"), fx.Node):
         return None
-    if operation(node) in _IN_PLACE_FLAG and _is_in_place_spelling(node):
+    if operation(node) in _IN_PLACE_FLAG and is_in_place(node):
         values["inplace"] = True
     resolved = {
         name: constant(value) if isinstance(value, fx.Node) and value.op == "get_attr" else value
@@ -313,9 +313,3 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
         return form.build(resolved)
     except _NoModuleFormError:
         return None
-
-
-def _is_in_place_spelling(node: fx.Node) -> bool:
-    target = node.target
-    name = target if isinstance(target, str) else getattr(target, "_opname", getattr(target, "__name__", ""))
-    return name.endswith("_") and not name.startswith("_")

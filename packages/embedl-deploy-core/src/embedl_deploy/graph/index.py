@@ -1,12 +1,11 @@
 """The calls of a graph by what they call, so that a pattern looks only at nodes that it could want."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 
 from torch import fx, nn
 
-from embedl_deploy.graph.lookup import get_module, modules_remembered
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.memo import remembered
 
 
 class CallIndex:
@@ -42,25 +41,6 @@ class CallIndex:
         return sorted(set(nodes), key=self._position.__getitem__)
 
 
-_known: ContextVar[dict[fx.Graph, CallIndex] | None] = ContextVar("known_indices", default=None)
-
-
 def call_index(graph: fx.Graph) -> CallIndex:
-    """The index of a graph; within :func:`graph_unchanged` made once."""
-    known = _known.get()
-    if known is None:
-        return CallIndex(graph)
-    if graph not in known:
-        known[graph] = CallIndex(graph)
-    return known[graph]
-
-
-@contextmanager
-def graph_unchanged() -> Iterator[None]:
-    """Within the block no graph is changed, so what was looked up once need not be looked up again."""
-    token = _known.set({})
-    try:
-        with modules_remembered():
-            yield
-    finally:
-        _known.reset(token)
+    """The index of a graph as it stands."""
+    return remembered(CallIndex, graph)

@@ -1,9 +1,6 @@
 """What a node computes: the module behind a call, and whether a subclass may stand for its base class."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,10 +8,9 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, module_class_of_call, module_of_call
+from embedl_deploy.graph.memo import remembered
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-_known_modules: ContextVar[dict[fx.Node, nn.Module | None] | None] = ContextVar("known_modules", default=None)
 
 #: Methods of ``torch.nn`` classes that say nothing about what the module computes.
 _NOT_COMPUTING = frozenset(
@@ -62,12 +58,7 @@ def get_module(node: fx.Node) -> nn.Module | None:
     Returns:
         The module; ``None`` when the node is no call, or a call that no module equals.
     """
-    known = _known_modules.get()
-    if known is None:
-        return _module_of(node)
-    if node not in known:
-        known[node] = _module_of(node)
-    return known[node]
+    return remembered(_module_of, node)
 
 
 def _module_of(node: fx.Node) -> nn.Module | None:
@@ -76,16 +67,6 @@ def _module_of(node: fx.Node) -> nn.Module | None:
     if node.op in ("call_function", "call_method"):
         return module_of_call(node, get_constant)
     return None
-
-
-@contextmanager
-def modules_remembered() -> Iterator[None]:
-    """Within the block :func:`get_module` looks each node up once. No graph may be changed in it."""
-    token = _known_modules.set({})
-    try:
-        yield
-    finally:
-        _known_modules.reset(token)
 
 
 def resolve_module(node: fx.Node, cls: type[ModuleT]) -> ModuleT:

@@ -25,6 +25,16 @@ _OPERATOR_NAMES = {
     "ior": "bitwise_or",
 }
 
+#: Names of the methods by which ``x += y``, ``x[i] = y`` and the like write into ``x``.
+_WRITING_METHODS = frozenset(
+    {
+        *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")),
+        *(f"__i{name}__" for name in ("and", "or", "xor", "lshift", "rshift")),
+        "__setitem__",
+    }
+)
+_WRITING_OPERATORS = frozenset(getattr(operator, name) for name in _WRITING_METHODS)
+
 #: Operations of two tensors whose order does not change the result.
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "bitwise_and", "bitwise_or", "eq", "ne"})
 
@@ -72,3 +82,14 @@ def operation(node: fx.Node) -> Operation | None:
 def is_commutative(node: fx.Node) -> bool:
     """Whether the node's two tensor operands can be swapped."""
     return operation(node) in COMMUTATIVE
+
+
+def is_in_place(node: fx.Node) -> bool:
+    """Whether a call is spelled as one that writes into its first operand: ``x += y``, ``x.relu_()``, ``aten.add_``."""
+    target = node.target
+    if getattr(target, "__module__", None) == "_operator":
+        return target in _WRITING_OPERATORS
+    name = target if isinstance(target, str) else getattr(target, "_opname", getattr(target, "__name__", ""))
+    if name.startswith("__"):
+        return name in _WRITING_METHODS
+    return name.endswith("_") and not name.startswith("_")

@@ -1,7 +1,7 @@
 """The pattern language: what to find in a graph, and what to put there."""
 
 from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.shapes import dtype_of, shape_of
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import (
@@ -34,6 +34,7 @@ __all__ = [
     "get_module",
     "has_hooks",
     "insert_call",
+    "is_in_place",
     "match_tree",
     "operation",
     "replace_match",

@@ -6,6 +6,7 @@ from torch import fx
 
 from embedl_deploy.errors import ConversionLoopError
 from embedl_deploy.graph.checkpoint import Checkpoint
+from embedl_deploy.graph.memo import graph_unchanged
 from embedl_deploy.patterns import Declined, Pattern, PatternMatch
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
@@ -16,20 +17,21 @@ MAX_ROUNDS = 100
 MAX_REWRITES_PER_NODE = 20
 
 
-def run_conversions(
+def convert_and_find(
     graph_module: fx.GraphModule,
-    patterns: Sequence[Pattern],
+    conversions: Sequence[Pattern],
+    fusions: Sequence[Pattern],
     decide: Decide,
     *,
     strict: bool,
     checkpoint: Checkpoint | None = None,
-) -> Found:
-    """Convert ``graph_module`` in place to a fixed point.
+) -> tuple[Found, Found]:
+    """Convert ``graph_module`` in place to a fixed point, and find the fusions in what comes out.
 
     ``checkpoint`` may give the graph's present state, if it was taken already.
 
     Returns:
-        Every match of every round, and what was declined in the last one.
+        Every match of a conversion of every round, with what was declined in the last one, and what the fusions found.
 
     Raises:
         ConversionLoopError: No fixed point was reached.
@@ -39,20 +41,21 @@ def run_conversions(
     seen: set[tuple[str, tuple[str, ...]]] = set()
     limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
     for _ in range(MAX_ROUNDS):
-        round_found = find_matches(graph_module, patterns, strict=strict)
-        found.declined = round_found.declined
-        # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
-        news = [match for match in round_found.matches if _key(match) not in seen]
-        resolve_overlaps(news, decide)
+        with graph_unchanged():
+            round_found = find_matches(graph_module, conversions, strict=strict)
+            found.declined = round_found.declined
+            # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
+            news = [match for match in round_found.matches if _key(match) not in seen]
+            found.matches.extend(news)
+            resolve_overlaps(news, decide)
+            if not any(match.apply for match in news):
+                return found, find_matches(graph_module, fusions, strict=strict)
         apply_matches(graph_module, news, strict=strict, checkpoint=checkpoint)
         checkpoint = None
-        found.matches.extend(news)
         applied = [match for match in news if match.replaced_by]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
         seen.update(_key(match) for match in news if not match.reason.startswith("overlaps"))
         rewrites += len(applied)
-        if not applied:
-            return found
         if rewrites > limit:
             break
     raise ConversionLoopError(_loop_message(applied, rewrites))

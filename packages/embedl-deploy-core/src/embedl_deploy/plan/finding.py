@@ -7,7 +7,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.index import graph_unchanged
+from embedl_deploy.graph.memo import graph_unchanged, remembered
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
 
 #: Asks a plan whether a match is to be applied; ``None`` means that the plan does not know it.
@@ -34,7 +34,7 @@ def find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, s
 
 def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], strict: bool) -> Found:
     found = Found()
-    effects = Effects(graph_module.graph)
+    effects = remembered(Effects, graph_module.graph)
     for pattern in patterns:
         try:
             matches = pattern.match(graph_module)

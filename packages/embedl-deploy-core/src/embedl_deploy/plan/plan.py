@@ -13,8 +13,8 @@ from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
 from embedl_deploy.patterns import Declined, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
-from embedl_deploy.plan.conversions import run_conversions, without_repeats
-from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
+from embedl_deploy.plan.conversions import convert_and_find, without_repeats
+from embedl_deploy.plan.finding import Decide, Found, resolve_overlaps
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import why_not
@@ -198,8 +198,9 @@ def prepare(
     """
     conversions = [pattern for pattern in patterns if pattern.is_conversion]
     fusions = [pattern for pattern in patterns if not pattern.is_conversion]
-    converted = run_conversions(graph_module, conversions, decide, strict=strict, checkpoint=checkpoint)
-    fused = find_matches(graph_module, fusions, strict=strict)
+    converted, fused = convert_and_find(
+        graph_module, conversions, fusions, decide, strict=strict, checkpoint=checkpoint
+    )
     resolve_overlaps(fused.matches, decide)
     return Prepared(graph_module, converted, fused)
 

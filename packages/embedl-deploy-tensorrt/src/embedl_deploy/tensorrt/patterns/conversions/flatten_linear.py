@@ -14,6 +14,7 @@ operator shares, or that hooks or a parametrization compute.
 from torch import fx, nn
 
 from embedl_deploy.graph.edit import erase
+from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_constant, owner
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ActivationLike, conv2d_with
@@ -29,8 +30,8 @@ from embedl_deploy.patterns import (
 )
 
 #: Modules that keep the batch dimension and, of these, those that keep the spatial size as well.
-_KEEP_SIZE = (*ActivationLike.__args__, nn.Dropout, nn.BatchNorm2d, nn.Identity, nn.Sigmoid, nn.Tanh)
-_KEEP_BATCH = (*_KEEP_SIZE, nn.Conv2d, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d, nn.ZeroPad2d)
+_KEEP_SIZE = (*ACTIVATIONS, nn.Dropout, nn.BatchNorm2d, nn.Identity)
+_KEEP_BATCH = (*_KEEP_SIZE, *POOLS, nn.Conv2d, nn.ZeroPad2d)
 
 
 def is_flatten(node: fx.Node) -> bool:
