@@ -188,7 +188,7 @@ def _export(
     shapes: Any,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-) -> torch.onnx.ONNXProgram:
+) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
