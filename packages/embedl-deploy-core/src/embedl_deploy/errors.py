@@ -63,3 +63,19 @@ class PluginError(BackendError):
 
 class ExportError(EmbedlDeployError):
     """A model could not be exported, or the exported file does not compute what the model computes."""
+
+
+class QuantizationError(EmbedlDeployError):
+    """A model cannot be quantized or calibrated as asked.
+
+    Attributes:
+        tensor: The tensor that it failed on, or ``None`` if it is not about one.
+    """
+
+    def __init__(self, message: str, *, tensor: str | None = None) -> None:
+        super().__init__(message)
+        self.tensor = tensor
+
+
+class QuantizationConfigError(QuantizationError, ValueError):
+    """A combination of settings that no quantizer can be made of."""

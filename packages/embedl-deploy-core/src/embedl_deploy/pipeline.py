@@ -17,6 +17,10 @@ from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_jso
 from embedl_deploy.verify import Difference, compare_models
 
 
+#: ``model.meta`` entry: name of the backend that a model was transformed for.
+BACKEND = "embedl_deploy.backend"
+
+
 @dataclass(frozen=True, eq=False)
 class TransformationResult:
     """A transformed model and the account of how it came about.
@@ -155,6 +159,8 @@ def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False)
     if not isinstance(plan, TransformationPlan):
         raise PlanError(f"plan is a {type(plan).__name__}; expected what get_transformation_plan returns.")
     model, matches, declined = carry_out(plan, strict=strict)
+    if plan.backend is not None:
+        model.meta[BACKEND] = plan.backend.name
     report = TransformationReport(plan, model, matches, declined)
     return TransformationResult(model, tabulate(matches), report)
 

@@ -2,6 +2,7 @@
 
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.loading import Backend
+from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
 from embedl_deploy.backend.registry import (
     BackendStatus,
     discover_backends,
@@ -16,6 +17,9 @@ __all__ = [
     "Backend",
     "BackendInfo",
     "BackendStatus",
+    "PointKind",
+    "QuantPoint",
+    "QuantPolicy",
     "discover_backends",
     "get_backend",
     "hookimpl",

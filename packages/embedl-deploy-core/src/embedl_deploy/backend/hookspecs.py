@@ -9,12 +9,13 @@ backend is registered in the same group under ``<backend>.<extension>``: it adds
 Several implementations of one hook are called extensions first; mark one ``tryfirst`` or ``trylast`` to move it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pluggy
 from torch import fx, nn
 
+from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.patterns import Pattern
 
 PROJECT = "embedl_deploy"
@@ -86,6 +87,22 @@ def embedl_deploy_leaf_modules(backend: str) -> Sequence[type[nn.Module]] | None
 
     Returns:
         Module classes; ``None`` for none.
+    """
+
+
+@hookspec
+def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolicy] | None:
+    """Name policies that say where quantizers do not pay on the hardware.
+
+    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Policies by name, the default first; ``None`` for none. A policy is called with a :class:`QuantPoint` and
+        returns why no quantizer should stand there, or ``None``. An extension's policy takes the place of the
+        backend's of the same name.
     """
 
 

@@ -1,7 +1,7 @@
 """Loading plugins, each by itself, so that a broken one is named and the others work."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import embedl_deploy.backend.hookspecs as hookspecs
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
 from embedl_deploy.errors import PatternError, PluginError
+from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.patterns import Pattern, validate_pattern
 
 
@@ -26,6 +27,7 @@ class Backend:
         conversions: Structural rewrites, in order.
         fusions: Fusions, in order of priority.
         leaf_modules: Further module classes that capture keeps whole.
+        policies: Policies that say where quantizers do not pay, by name, the default first.
         extensions: Origins of the extensions that take part.
     """
 
@@ -35,6 +37,7 @@ class Backend:
     conversions: tuple[Pattern, ...]
     fusions: tuple[Pattern, ...]
     leaf_modules: tuple[type[nn.Module], ...]
+    policies: Mapping[str, QuantPolicy] = field(default_factory=dict)
     extensions: tuple[str, ...] = ()
     _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: pluggy.PluginManager(PROJECT))
 
@@ -128,7 +131,22 @@ def _check_hooks(source: PluginSource, plugin: Any) -> BackendInfo | None:
     for module_class in _flat(source, manager, "embedl_deploy_leaf_modules"):
         if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
             raise _error(source, f"returns {module_class!r} from embedl_deploy_leaf_modules; expected module classes")
+    _policies(source, manager)
     return info
+
+
+def _policies(source: PluginSource, manager: pluggy.PluginManager) -> dict[str, QuantPolicy]:
+    """Policies by name; of two with one name the first, which is the extension's. The backend's default is first."""
+    hook = "embedl_deploy_quantization_policies"
+    policies: dict[str, QuantPolicy] = {}
+    for result in reversed(_call(source, manager, hook)):
+        if not isinstance(result, Mapping) or not all(isinstance(name, str) for name in result):
+            raise _error(source, f"returns {result!r} from {hook}; expected a mapping from names to functions, or None")
+        for name, policy in result.items():
+            if not callable(policy):
+                raise _error(source, f"returns {policy!r} as policy {name!r} from {hook}; expected a function")
+            policies[name] = policy
+    return policies
 
 
 def _call(source: PluginSource, manager: pluggy.PluginManager, hook: str) -> Any:
@@ -174,6 +192,7 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         conversions=tuple(_patterns(source, manager, "embedl_deploy_conversions", is_conversion=True)),
         fusions=tuple(_patterns(source, manager, "embedl_deploy_fusions", is_conversion=False)),
         leaf_modules=tuple(_flat(source, manager, "embedl_deploy_leaf_modules")),
+        policies=_policies(source, manager),
         extensions=tuple(f"{e.source.name} ({e.source.origin})" for e in extensions),
         _manager=manager,
     )

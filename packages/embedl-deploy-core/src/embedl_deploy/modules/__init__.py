@@ -6,11 +6,14 @@ from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
+from embedl_deploy.modules.weighted import FusedConv, FusedMatmul
 
 __all__ = [
     "ActivationLike",
     "ConvertedModule",
     "FrozenBatchNorm2d",
+    "FusedConv",
+    "FusedMatmul",
     "FusedModule",
     "LeafTracer",
     "PaddedConv2d",

@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from embedl_deploy.modules.slots import QuantStub
@@ -13,7 +12,9 @@ class FusedModule(nn.Module):
     """Several operators that the hardware runs as one kernel.
 
     A subclass stores the original modules, folds nothing, and calls them in the original order, so that it computes
-    what they computed in training mode as well as in evaluation mode, hooks included.
+    what they computed in training mode as well as in evaluation mode, hooks included. It does not look at
+    ``input_quant_stubs``: quantization puts them into the graph, in front of the call. A quantized weight it does
+    look at: where it has a ``weight_fake_quant``, it computes with ``self.weight_fake_quant(weight)``.
 
     Attributes:
         inputs_to_quantize: Positions of the call's arguments that want a quantizer. A class attribute: it is a
@@ -23,35 +24,22 @@ class FusedModule(nn.Module):
 
     inputs_to_quantize: ClassVar[Collection[int]] = frozenset()
     makes_new_tensor: ClassVar[bool] = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.input_quant_stubs = {index: QuantStub() for index in sorted(type(self).inputs_to_quantize)}
+    _stubs: dict[int, QuantStub] | None = None
 
     @property
     def input_quant_stubs(self) -> dict[int, QuantStub]:
         """The place of each input's quantizer, by argument position.
 
-        Assign ``{}`` in ``__init__`` to opt an instance out of quantization.
+        Assign ``{}`` in ``__init__`` to opt an instance out of quantization. Assign a stub that is also a sub-module,
+        and called in ``forward``, where a quantizer must stand further inside: it is then filled where it is.
         """
-        prefix = "input_quant_stub_"
-        return {
-            int(name.removeprefix(prefix)): module
-            for name, module in self._modules.items()
-            if name.startswith(prefix) and isinstance(module, QuantStub)
-        }
+        if self._stubs is None:
+            self._stubs = {index: QuantStub() for index in sorted(type(self).inputs_to_quantize)}
+        return self._stubs
 
     @input_quant_stubs.setter
     def input_quant_stubs(self, stubs: dict[int, QuantStub]) -> None:
-        for index in self.input_quant_stubs:
-            delattr(self, f"input_quant_stub_{index}")
-        for index, stub in stubs.items():
-            self.add_module(f"input_quant_stub_{index}", stub)
-
-    def quantize_input(self, index: int, value: torch.Tensor) -> torch.Tensor:
-        """Pass argument ``index`` through its quantizer, if it has one."""
-        stub = self._modules.get(f"input_quant_stub_{index}")
-        return value if stub is None else stub(value)
+        self._stubs = dict(stubs)
 
 
 class ConvertedModule(nn.Module):

@@ -1,4 +1,4 @@
-"""Places for quantizers inside fused modules: empty, and free of cost, until quantization fills them."""
+"""Places for quantizers: empty, and free of cost, until quantization fills them."""
 
 import torch
 from torch import nn
@@ -9,13 +9,18 @@ class QuantStub(nn.Module):
 
     Empty (``quantizer is None``) it returns its input, the same object. Filled, it returns what the quantizer makes
     of the input; any module from a tensor to a tensor of the same shape will do.
+
+    Attributes:
+        amax: The largest magnitude that can occur here, where that is known beforehand, as it is of a softmax; such a
+            place needs no calibration. ``None`` where it is not known.
     """
 
     quantizer: nn.Module | None
 
-    def __init__(self, quantizer: nn.Module | None = None) -> None:
+    def __init__(self, quantizer: nn.Module | None = None, *, amax: float | None = None) -> None:
         super().__init__()
         self.quantizer = quantizer
+        self.amax = amax
 
     @property
     def enabled(self) -> bool:

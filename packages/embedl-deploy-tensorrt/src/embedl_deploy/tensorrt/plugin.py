@@ -1,10 +1,11 @@
 """The TensorRT backend's hooks: what core finds through the entry point ``tensorrt``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from embedl_deploy.backend import BackendInfo, hookimpl
+from embedl_deploy.backend import BackendInfo, QuantPolicy, hookimpl
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
+from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES
 
 
 @hookimpl
@@ -23,3 +24,9 @@ def embedl_deploy_conversions() -> Sequence[Pattern]:
 def embedl_deploy_fusions() -> Sequence[Pattern]:
     """The fusions."""
     return TENSORRT_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
+    """Where quantizers do not pay."""
+    return TENSORRT_POLICIES

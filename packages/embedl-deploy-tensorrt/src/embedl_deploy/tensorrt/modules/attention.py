@@ -5,8 +5,6 @@
 softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -90,7 +88,6 @@ class FusedMHAInProjection(FusedModule):
 
     def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
         """(..., S, E) to three of (..., H, S, D)."""
-        query = self.quantize_input(0, query)
         if self.weight_fake_quant.enabled:
             return self.projection.split(query, self.weight_fake_quant(self.projection.linear.weight))
         return self.projection(query)  # type: ignore[no-any-return]  # modules are untyped callables
@@ -100,8 +97,10 @@ class FusedScaledDotProductAttention(FusedModule):
     """``ScaledDotProductAttention``.
 
     Attributes:
+        query_quant: Place for the quantizer of the query. It stands inside, because the query is scaled before it is
+            quantized: so the quantizer feeds the matrix product.
         softmax_quant: Place for a quantizer of the attention weights, whose range [0, 1] is known beforehand. As long
-            as it is empty the attention is computed in one piece.
+            as both are empty the attention is computed in one piece.
     """
 
     inputs_to_quantize = frozenset({0, 1, 2})
@@ -109,15 +108,16 @@ class FusedScaledDotProductAttention(FusedModule):
     def __init__(self, attention: ScaledDotProductAttention) -> None:
         super().__init__()
         self.attention = attention
-        self.softmax_quant = QuantStub()
+        self.query_quant = QuantStub()
+        self.softmax_quant = QuantStub(amax=1.0)
+        self.input_quant_stubs = {**self.input_quant_stubs, 0: self.query_quant}
 
     def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Three of (..., H, S, D), to (..., S, E)."""
-        query, key, value = (self.quantize_input(i, x) for i, x in enumerate((query, key, value)))
-        if not self.softmax_quant.enabled:
+        if not self.softmax_quant.enabled and not self.query_quant.enabled:
             return self.attention(query, key, value)  # type: ignore[no-any-return]  # as above
-        # Scaling the query, not the product, keeps the first product's range small.
-        scores = (query / math.sqrt(query.shape[-1])) @ key.transpose(-2, -1)
+        # Scaling the query, not the product, keeps the range of the first product small.
+        scores = self.query_quant(query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
         weights = self.softmax_quant(scores.softmax(dim=-1))
         weights = F.dropout(weights, self.attention.dropout, self.attention.training)
         return join_heads(weights @ value)

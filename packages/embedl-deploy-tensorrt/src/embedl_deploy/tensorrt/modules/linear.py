@@ -1,35 +1,22 @@
 """Matrix products with what TensorRT computes in the same kernel, and layer norm."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike, FusedModule, WeightFakeQuantize
+from embedl_deploy.modules import ActivationLike, FusedMatmul, FusedModule
 
 
-class FusedLinear(FusedModule):
+class FusedLinear(FusedMatmul):
     """``Linear``."""
 
     inputs_to_quantize = frozenset({0})
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-        self.weight_fake_quant = WeightFakeQuantize()
-
-    def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The matrix product, with quantized input and weight where stubs say so."""
-        x = self.quantize_input(0, x)
-        if self.weight_fake_quant.enabled:
-            return F.linear(x, self.weight_fake_quant(self.linear.weight), self.linear.bias)
-        return self.linear(x)  # type: ignore[no-any-return]  # modules are untyped callables
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
         return self.project(x)
 
 
-class FusedLinearReLU(FusedLinear):
+class FusedLinearReLU(FusedMatmul):
     """``Linear → activation``. Named after the commonest activation; takes any it knows."""
 
     inputs_to_quantize = frozenset({0})
@@ -40,7 +27,7 @@ class FusedLinearReLU(FusedLinear):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
-        return self.act(self.project(x))  # type: ignore[no-any-return]  # as above
+        return self.act(self.project(x))  # type: ignore[no-any-return]  # modules are untyped callables
 
 
 class FusedLayerNorm(FusedModule):

@@ -167,7 +167,7 @@ class FusedSwinAttention(FusedModule):
     def __init__(self, attention: SwinAttention) -> None:
         super().__init__()
         self.attention = attention
-        self.softmax_quant = QuantStub()
+        self.softmax_quant = QuantStub(amax=1.0)
 
     def forward(
         self,

@@ -1,0 +1,53 @@
+"""Where a quantizer could stand, and who may object to it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import fx, nn
+
+
+class PointKind(Enum):
+    """What is quantized at a point.
+
+    Attributes:
+        INPUT: A tensor on its way into a module, in front of the call.
+        OUTPUT: A module's result.
+        WEIGHT: A weight, inside the module.
+        INNER: A value that a module computes on its way, such as a softmax.
+    """
+
+    INPUT = "input"
+    OUTPUT = "output"
+    WEIGHT = "weight"
+    INNER = "inner"
+
+
+@dataclass(frozen=True)
+class QuantPoint:
+    """One place where a quantizer could stand.
+
+    Attributes:
+        node: The call of the module.
+        path: Where the module lives.
+        module: The fused module.
+        kind: What is quantized.
+        index: Argument position, for inputs.
+        label: Name of the place within the module: ``"input 0"``, ``"weight"``, ``"softmax_quant"``.
+        pattern: Name of the pattern that put the module there; empty if that is not known.
+    """
+
+    node: fx.Node
+    path: str
+    module: nn.Module
+    kind: PointKind
+    index: int = 0
+    label: str = ""
+    pattern: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.label}"
+
+
+#: Says why the hardware is better off without a quantizer at a point, or ``None`` to have one there.
+QuantPolicy = Callable[[QuantPoint], str | None]

@@ -1,0 +1,135 @@
+"""Fused modules around one operator with a weight: a convolution or a matrix product, and the batch norm after it.
+
+With running statistics, batch norm is part of the weight (Ioffe and Szegedy 2015, at inference):
+
+    w' = w · f,   b' = (b − μ) · f + β,   f = γ/√(σ²+ε)
+
+and what hardware quantizes is w'. So a quantized weight is always w', in training mode too, where the running σ takes
+the place of the batch's and the batch norm goes on working on what comes out, divided by f again (Krishnamoorthi
+2018, section 3.2.2; as torch's own fused modules do it).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from embedl_deploy.modules.base import FusedModule
+from embedl_deploy.modules.slots import WeightFakeQuantize
+
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
+
+def batch_norm_factor(bn: BatchNorm) -> torch.Tensor:
+    """γ/√(σ²+ε) by running statistics, (C,).
+
+    Raises:
+        ValueError: The batch norm keeps no running statistics.
+    """
+    if bn.running_var is None:
+        raise ValueError(f"{bn} keeps no running statistics, so it cannot be folded; use track_running_stats=True.")
+    factor = torch.rsqrt(bn.running_var + bn.eps)
+    return factor if bn.weight is None else factor * bn.weight
+
+
+def batch_norm_shift(bn: BatchNorm, bias: torch.Tensor | None) -> torch.Tensor:
+    """(b − μ)·γ/√(σ²+ε) + β by running statistics, (C,)."""
+    assert bn.running_mean is not None  # batch_norm_factor has looked
+    shift = (-bn.running_mean if bias is None else bias - bn.running_mean) * batch_norm_factor(bn)
+    return shift if bn.bias is None else shift + bn.bias
+
+
+class FusedConv(FusedModule):
+    """A convolution (of any dimension, not transposed) and an optional batch norm; what follows is the subclass's.
+
+    Attributes:
+        conv: The convolution.
+        bn: The batch norm, until it is folded.
+        weight_fake_quant: Place for the quantizer of the folded weight. A subclass deletes it where the hardware
+            cannot compute with a quantized weight.
+    """
+
+    inputs_to_quantize = frozenset({0})
+    conv: nn.Conv2d
+    bn: nn.BatchNorm2d | None
+    weight_fake_quant: WeightFakeQuantize
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> None:
+        super().__init__()
+        self.conv = conv
+        self.bn = bn
+        self.weight_fake_quant = WeightFakeQuantize()
+
+    @property
+    def bn_foldable(self) -> bool:
+        """Whether there is a batch norm that can be folded into the convolution once its statistics are fixed."""
+        return self.bn is not None and self.bn.running_var is not None
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolution and batch norm of ``x``, (N, C, ...), with a quantized weight if there is a quantizer."""
+        stub = self._modules.get("weight_fake_quant")
+        if not isinstance(stub, WeightFakeQuantize) or not stub.enabled:
+            y = self.conv(x)
+            return y if self.bn is None else self.bn(y)
+        if self.bn is None or not self.bn_foldable:
+            y = self.conv._conv_forward(x, stub(self.conv.weight), self.conv.bias)
+            return y if self.bn is None else self.bn(y)
+        weight = stub(self.folded_weight())
+        if not self.bn.training:
+            return self.conv._conv_forward(x, weight, batch_norm_shift(self.bn, self.conv.bias))
+        y = self.conv._conv_forward(x, weight, None)
+        factor = batch_norm_factor(self.bn)
+        dead = factor == 0  # such a channel is β whatever the convolution gives
+        y = y / torch.where(dead, 1.0, factor).reshape(-1, *(1,) * (y.dim() - 2))
+        if self.conv.bias is not None:
+            y = y + self.conv.bias.reshape(-1, *(1,) * (y.dim() - 2))
+        return self.bn(y)  # type: ignore[no-any-return]  # modules are untyped callables
+
+    def folded_weight(self) -> torch.Tensor:
+        """The weight with the batch norm's factor in it, in the shape of the weight."""
+        if self.bn is None or not self.bn_foldable:
+            return self.conv.weight
+        return self.conv.weight * batch_norm_factor(self.bn).reshape(-1, *(1,) * (self.conv.weight.dim() - 1))
+
+    @torch.no_grad()
+    def fold_batch_norm(self) -> None:
+        """Make the batch norm part of weight and bias. The parameters are new ones; the old are left as they are."""
+        if self.bn is None or not self.bn_foldable:
+            return
+        weight, bias = self.folded_weight(), batch_norm_shift(self.bn, self.conv.bias)
+        self.conv = _with_parameters(self.conv, weight, bias)
+        self.bn = None
+
+    def extra_repr(self) -> str:
+        """Say whether batch norm can be folded."""
+        return "bn foldable" if self.bn_foldable else ""
+
+
+def _with_parameters(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
+    """A convolution with the settings of ``conv`` and parameters of its own."""
+    changed = conv.__new__(type(conv))
+    changed.__dict__.update(conv.__dict__)
+    changed._modules, changed._buffers = {}, {}
+    changed._parameters = {"weight": nn.Parameter(weight), "bias": nn.Parameter(bias)}
+    return changed
+
+
+class FusedMatmul(FusedModule):
+    """A ``Linear``; what follows is the subclass's.
+
+    Attributes:
+        linear: The matrix product.
+        weight_fake_quant: Place for the quantizer of its weight.
+    """
+
+    inputs_to_quantize = frozenset({0})
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+        self.weight_fake_quant = WeightFakeQuantize()
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
+        """The matrix product of (..., in_features), with a quantized weight if there is a quantizer."""
+        if self.weight_fake_quant.enabled:
+            return F.linear(x, self.weight_fake_quant(self.linear.weight), self.linear.bias)
+        return self.linear(x)  # type: ignore[no-any-return]  # as above

@@ -1,0 +1,27 @@
+"""The third stage: explicit quantizers, their scales, and what keeps accuracy."""
+
+from embedl_deploy.quantize.calibration import calibrate
+from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
+from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
+from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
+from embedl_deploy.quantize.placement import insert_qdq
+from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.quantize.report import PointReport, QuantizationReport, quantization_report
+
+__all__ = [
+    "CalibrationMethod",
+    "IntegerWeight",
+    "LayerQuantConfig",
+    "ModulesToSkip",
+    "PointReport",
+    "Precision",
+    "QuantConfig",
+    "QuantizationReport",
+    "Quantizer",
+    "TensorQuantConfig",
+    "calibrate",
+    "freeze",
+    "freeze_batchnorm",
+    "insert_qdq",
+    "quantization_report",
+]

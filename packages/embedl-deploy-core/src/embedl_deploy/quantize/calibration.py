@@ -1,0 +1,90 @@
+"""Finding the scales."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.modules import QuantStub
+from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
+from embedl_deploy.quantize.observers import make_observer
+from embedl_deploy.quantize.quantizer import Quantizer
+
+_logger = logging.getLogger(__name__)
+
+
+def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
+    """Every quantizer of a model, once, by path."""
+    return {path: part for path, part in model.named_modules() if isinstance(part, Quantizer)}
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Within the block every module is in evaluation mode; afterwards each is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            object.__setattr__(module, "training", training)
+
+
+def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True) -> list[str]:
+    """Find the scale of every quantizer by running the model over representative data.
+
+    The model runs in evaluation mode, in float, on the device where it is; afterwards its mode is as it was. Memory
+    does not grow with the amount of data. Scales do not depend on how the data is split into batches, nor on their
+    order, except by ``MOVING_AVERAGE``.
+
+    Args:
+        model: What :func:`insert_qdq` returned; changed in place.
+        data: A function that takes the model and runs it, or an iterable of batches: tensors, tuples of inputs (what
+            is beyond the model's inputs, such as labels, is left out) or dictionaries.
+        progress: Show a progress bar, on a terminal.
+
+    Returns:
+        Names of the tensors that were zero throughout, in whole or in some channel. Their scale there is 1, so they
+        stay zero.
+
+    Raises:
+        InputError: The model or the data is no such thing.
+        QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached. No scale is changed
+            then.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; expected what insert_qdq returned.")
+    check_data(data)
+    known = {id(s.quantizer) for s in model.modules() if isinstance(s, QuantStub) and s.amax is not None}
+    quantizers = [q for q in quantizers_of(model).values() if id(q) not in known]
+    if not quantizers:
+        raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
+    observers = [make_observer(q.config, q.name, is_weight=q.is_weight) for q in quantizers]
+    try:
+        for quantizer, observer in zip(quantizers, observers, strict=True):
+            quantizer.observer = observer
+        with evaluation_mode(model):
+            run_data(model, data, progress=progress)
+    finally:
+        for quantizer in quantizers:
+            quantizer.observer = None
+    unseen = [observer.name for observer in observers if observer.batches == 0]
+    if len(unseen) == len(observers):
+        raise QuantizationError("No tensor was seen: the calibration function did not run the model it was given.")
+    if unseen:
+        raise QuantizationError(
+            f"The calibration data never reached {len(unseen)} of {len(observers)} tensors: {', '.join(unseen[:5])}. "
+            "Use data that takes every path through the model, or leave those modules out: QuantConfig(skip=...).",
+            tensor=unseen[0],
+        )
+    grids = [observer.grid() for observer in observers]
+    zeros = []
+    for quantizer, grid in zip(quantizers, grids, strict=True):
+        quantizer.set_grid(grid)
+        if grid.is_constant_zero:
+            zeros.append(quantizer.name)
+    if zeros:
+        _logger.info("zero in all calibration data, in whole or in some channel: %s", ", ".join(zeros))
+    return zeros

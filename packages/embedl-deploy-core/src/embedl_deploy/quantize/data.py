@@ -1,0 +1,94 @@
+"""Calibration data: whatever people have at hand."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.errors import InputError, QuantizationError
+
+#: A function that is called with the model and runs it, or any iterable of batches.
+CalibrationData = Callable[[nn.Module], Any] | Iterable[Any]
+
+
+def number_of_inputs(model: nn.Module) -> int | None:
+    """How many inputs a graph module takes; ``None`` for any other module."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    return sum(node.op == "placeholder" for node in model.graph.nodes)
+
+
+def run_batch(model: nn.Module, batch: Any) -> Any:
+    """Run the model on one batch: a tensor, a tuple or list of inputs, or a dictionary of keyword inputs.
+
+    A tuple that is longer than the model's inputs is cut: a data loader's labels are left out. Tensors are moved to
+    the device of the model's parameters.
+
+    Raises:
+        InputError: The batch is something else.
+    """
+    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    if isinstance(batch, torch.Tensor):
+        return model(batch.to(device))
+    if isinstance(batch, Mapping):
+        return model(**{name: _moved(value, device) for name, value in batch.items()})
+    if isinstance(batch, (tuple, list)):
+        return model(*(_moved(value, device) for value in batch[: number_of_inputs(model)]))
+    raise InputError(
+        f"A calibration batch is a {type(batch).__name__}; expected a tensor, a tuple of inputs or a dictionary of "
+        "keyword inputs. For anything else pass a function that takes the model and runs it."
+    )
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value
+
+
+def check_data(data: Any) -> None:
+    """Check calibration data as far as that is possible without using it up.
+
+    Raises:
+        InputError: It is neither a function nor an iterable of batches.
+    """
+    if isinstance(data, (torch.Tensor, Mapping, str)) or not (callable(data) or isinstance(data, Iterable)):
+        raise InputError(
+            f"Calibration data is a {type(data).__name__}; expected a function that takes the model and runs it, or "
+            "an iterable of batches, such as a DataLoader or [batch]."
+        )
+
+
+def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None:
+    """Run the model over all data, without gradients.
+
+    Raises:
+        QuantizationError: There is no data.
+    """
+    with torch.no_grad():
+        if not isinstance(data, Iterable):
+            data(model)
+            return
+        batches = 0
+        with progress_bar("calibrating", data, shown=progress) as shown:
+            for batch in shown:
+                run_batch(model, batch)
+                batches += 1
+        if batches == 0:
+            raise QuantizationError("The calibration data is empty: it gave no batch. Pass at least one.")
+
+
+@contextmanager
+def progress_bar(what: str, batches: Iterable[Any], *, shown: bool) -> Iterator[Iterable[Any]]:
+    """``batches``, with a progress bar on a terminal that goes away at the end; nothing anywhere else."""
+    if not shown:
+        yield batches
+        return
+    from rich.console import Console  # here, because it takes longer to import than all of the rest
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        total = len(batches) if hasattr(batches, "__len__") else None
+        yield bar.track(batches, total=total)

@@ -1,0 +1,127 @@
+"""The one place that decides whether a point is quantized, how, and by whose rule."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from embedl_deploy.backend import PointKind, QuantPoint, QuantPolicy, get_backend
+from embedl_deploy.errors import QuantizationConfigError, QuantizationError
+from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig, describe_selector, selects
+from embedl_deploy.quantize.formats import TensorQuantConfig
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one point.
+
+    Attributes:
+        point: The point.
+        config: How it is quantized; ``None`` if it is not.
+        rule: Which rule decided.
+    """
+
+    point: QuantPoint
+    config: TensorQuantConfig | None
+    rule: str
+
+
+def choose_policy(config: QuantConfig, transformed_for: str | None) -> tuple[str, QuantPolicy | None]:
+    """The policy that a configuration means, and its name.
+
+    Raises:
+        QuantizationConfigError: There is no policy of that name.
+        BackendError: The backend cannot be loaded.
+    """
+    if config.policy is not None and not isinstance(config.policy, str):
+        return getattr(config.policy, "__name__", "the given policy"), config.policy
+    name = config.backend or transformed_for
+    if name is None:
+        if config.policy is None:
+            return "none", None
+        raise QuantizationConfigError(
+            f"QuantConfig: policy={config.policy!r} names a backend's policy, but the model was transformed with a "
+            "list of patterns. Say whose it is, QuantConfig(backend=...), or pass the policy itself."
+        )
+    policies = get_backend(name).policies
+    if config.policy is None:
+        return next(((f"{name}'s {key!r}", policy) for key, policy in policies.items()), ("none", None))
+    if config.policy not in policies:
+        raise QuantizationConfigError(
+            f"QuantConfig: backend {name!r} has no policy {config.policy!r}; it has {', '.join(policies) or 'none'}."
+        )
+    return f"{name}'s {config.policy!r}", policies[config.policy]
+
+
+def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> list[Decision]:
+    """Decide every point, in order: exceptions, then overrides, then the policy, then the plain configuration.
+
+    Inner points follow the inputs of their module: quantized if, and only if, one of those is.
+
+    Raises:
+        QuantizationError: The policy fails or answers with something that is no reason.
+    """
+    points = list(points)
+    decided = {id(p): _decide(p, config, policy) for p in points if p.kind is not PointKind.INNER}
+    quantized = {p.node for p in points if p.kind is PointKind.INPUT and decided[id(p)].config is not None}
+    for point in points:
+        if point.kind is PointKind.INNER:
+            if point.node in quantized:
+                decided[id(point)] = _decide(point, config, policy)
+            else:
+                decided[id(point)] = Decision(point, None, "no input of the module is quantized")
+    return [decided[id(point)] for point in points]
+
+
+def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> Decision:
+    exceptions = config.exceptions
+    skipped = exceptions.weight if point.kind is PointKind.WEIGHT else exceptions.stub
+    for selector in skipped:
+        if selects(selector, point):
+            return Decision(point, None, f"skip: {describe_selector(selector)}")
+    if point.kind is PointKind.WEIGHT:
+        for cls in config.skip_weight_quant_for:
+            if selects(cls, point):
+                return Decision(point, None, f"skip_weight_quant_for: {describe_selector(cls)}")
+    fitting = [selector for selector in config.overrides if selects(selector, point)]
+    if fitting:
+        formats = config.overrides[fitting[-1]] or LayerQuantConfig(None, None)
+        return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
+    objection = _ask(point, *policy)
+    if objection is not None:
+        return Decision(point, None, objection)
+    return _with_formats(point, LayerQuantConfig(config.activation, config.weight), "configuration")
+
+
+def _ask(point: QuantPoint, name: str, policy: QuantPolicy | None) -> str | None:
+    if policy is None:
+        return None
+    try:
+        objection = policy(point)
+    except Exception as error:  # a policy of a plugin or a user may raise anything
+        raise QuantizationError(f"Policy {name} fails at {point}: {type(error).__name__}: {error}") from error
+    if objection is not None and not isinstance(objection, str):
+        raise QuantizationError(f"Policy {name} returned {objection!r} at {point}; expected a reason, or None.")
+    return None if objection is None else f"policy {name}: {objection}"
+
+
+def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> Decision:
+    if point.kind is not PointKind.WEIGHT:
+        return Decision(point, formats.activation, rule if formats.activation else f"{rule}: activations in float")
+    config = formats.weight
+    if config is None:
+        return Decision(point, None, f"{rule}: weights in float")
+    operator = weighted_operator(point.module)
+    if config.block_size is not None and not isinstance(operator, nn.Linear):
+        kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
+        return Decision(point, None, f"scales in blocks are for matrix products; this is {kind}")
+    if config.per_channel and config.axis is None and isinstance(operator, nn.modules.conv._ConvTransposeNd):
+        config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})
+    return Decision(point, config, rule)
+
+
+def weighted_operator(module: nn.Module) -> nn.Module | None:
+    """The convolution or matrix product in a fused module, if there is exactly one."""
+    kinds = (nn.modules.conv._ConvNd, nn.Linear)
+    operators = [part for part in module.modules() if isinstance(part, kinds)]
+    return operators[0] if len(operators) == 1 else None

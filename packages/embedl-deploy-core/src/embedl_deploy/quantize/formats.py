@@ -1,0 +1,181 @@
+"""How one tensor is quantized: the number format, the grid, and how its scale is found."""
+
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any
+
+from embedl_deploy.errors import QuantizationConfigError
+
+
+class Precision(Enum):
+    """A number format that values are rounded to.
+
+    Attributes:
+        INT8: −128…127.
+        INT16: −32768…32767.
+        INT4: −8…7; for weights.
+        FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
+    """
+
+    INT8 = "int8"
+    INT16 = "int16"
+    INT4 = "int4"
+    FP8 = "float8_e4m3fn"
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the grid is denser near zero."""
+        return self is Precision.FP8
+
+    @property
+    def bits(self) -> int:
+        """Bits of one value."""
+        return {Precision.INT8: 8, Precision.INT16: 16, Precision.INT4: 4, Precision.FP8: 8}[self]
+
+    @property
+    def low(self) -> float:
+        """The smallest number."""
+        return -448.0 if self.is_float else -float(2 ** (self.bits - 1))
+
+    @property
+    def high(self) -> float:
+        """The largest number."""
+        return 448.0 if self.is_float else float(2 ** (self.bits - 1) - 1)
+
+
+class CalibrationMethod(Enum):
+    """How the range of a tensor is found.
+
+    Attributes:
+        MINMAX: The extremes of all values.
+        MOVING_AVERAGE: Exponential average of the batches' extremes; the only one that depends on the order of the
+            batches and on how data is split into them.
+        PERCENTILE: The magnitude that a given share of the values does not exceed.
+        ENTROPY: The range whose quantized distribution diverges least from the original (Migacz 2017).
+        MSE: The range with the least mean squared error.
+    """
+
+    MINMAX = "minmax"
+    MOVING_AVERAGE = "moving_average"
+    PERCENTILE = "percentile"
+    ENTROPY = "entropy"
+    MSE = "mse"
+
+
+_BY_BITS = {4: Precision.INT4, 8: Precision.INT8, 16: Precision.INT16}
+
+
+@dataclass(frozen=True)
+class TensorQuantConfig:
+    """How a tensor is quantized.
+
+    Integer formats: q = clamp(round(x / s) + z), x' = (q − z)·s, ties to even. FP8: q = cast(clamp(x / s)), x' = q·s.
+    The largest magnitude of a symmetric range becomes the largest number: s = max|x| / high.
+
+    Attributes:
+        precision: The number format.
+        symmetric: Zero point 0. An asymmetric range has a zero point that makes 0.0 exact.
+        per_channel: One scale per output channel, for weights.
+        calibration_method: How the range is found.
+        percentile: For ``PERCENTILE``, in percent of the values.
+        power_of_two: Round scales up to powers of two, as fixed-point hardware needs them.
+        block_size: One scale for this many neighbouring inputs of each output, for weights of matrix products.
+        learnable: After calibration the scale is a parameter that training updates (LSQ, Esser et al. 2020).
+        axis: The channel axis of ``per_channel``; ``None`` takes that of the operator's output channels.
+        n_bits: 4, 8 or 16, another way to write an integer ``precision``. Always ``None`` once the object is made.
+
+    Raises:
+        QuantizationConfigError: The combination makes no sense.
+    """
+
+    precision: Precision = Precision.INT8
+    symmetric: bool = True
+    per_channel: bool = False
+    calibration_method: CalibrationMethod = CalibrationMethod.MINMAX
+    percentile: float = 99.99
+    power_of_two: bool = False
+    block_size: int | None = None
+    learnable: bool = False
+    axis: int | None = None
+    n_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.n_bits is not None:
+            if self.n_bits not in _BY_BITS:
+                raise _invalid(f"n_bits={self.n_bits!r}; expected 4, 8 or 16")
+            given = _BY_BITS[self.n_bits]
+            if self.precision not in (Precision.INT8, given):
+                raise _invalid(f"n_bits={self.n_bits} and precision={self.precision}; give one of them")
+            object.__setattr__(self, "precision", given)
+            object.__setattr__(self, "n_bits", None)
+        for name, kind in (("precision", Precision), ("calibration_method", CalibrationMethod)):
+            if not isinstance(getattr(self, name), kind):
+                names = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
+                raise _invalid(f"{name}={getattr(self, name)!r}; expected one of {names}")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        if self.precision.is_float and not self.symmetric:
+            raise _invalid("FP8 with symmetric=False; a floating-point format has no zero point")
+        if not 0 < self.percentile <= 100:
+            raise _invalid(f"percentile={self.percentile!r}; expected more than 0 and at most 100")
+        if self.block_size is not None:
+            if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
+                raise _invalid(f"block_size={self.block_size!r}; expected a positive number of values")
+            if self.per_channel:
+                raise _invalid("block_size with per_channel=True; blocks have a scale for each channel already")
+            if not self.symmetric:
+                raise _invalid("block_size with symmetric=False; blocks have no zero points")
+        if self.per_channel and not self.symmetric:
+            raise _invalid("per_channel with symmetric=False; zero points per channel are not supported")
+        if self.axis is not None and not self.per_channel:
+            raise _invalid(f"axis={self.axis} without per_channel=True")
+        if self.calibration_method is CalibrationMethod.ENTROPY and (self.precision.is_float or not self.symmetric):
+            raise _invalid("ENTROPY for an asymmetric range or for FP8; it is defined for symmetric integers. Use MSE")
+        if self.power_of_two and self.learnable:
+            raise _invalid("power_of_two with learnable=True; a trained scale does not stay a power of two")
+        if self.learnable and not self.symmetric:
+            raise _invalid("learnable with symmetric=False; zero points are not learned")
+
+    @property
+    def shares_one_scale(self) -> bool:
+        """Whether the whole tensor has a single scale."""
+        return not self.per_channel and self.block_size is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are the default's."""
+        plain: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value != field.default or field.name == "precision":
+                plain[field.name] = value.value if isinstance(value, Enum) else value
+        return plain
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> "TensorQuantConfig":
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            QuantizationConfigError: A setting is unknown, or has an impossible value.
+        """
+        known = {field.name for field in fields(TensorQuantConfig)}
+        unknown = sorted(set(plain) - known)
+        if unknown:
+            raise _invalid(f"unknown setting(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        values = dict(plain)
+        try:
+            for name, kind in (("precision", Precision), ("calibration_method", CalibrationMethod)):
+                if name in values:
+                    values[name] = kind(values[name])
+        except ValueError as error:
+            raise _invalid(str(error)) from error
+        return TensorQuantConfig(**values)
+
+    def __str__(self) -> str:
+        grid = "per channel" if self.per_channel else "" if self.block_size is None else f"blocks of {self.block_size}"
+        parts = (self.precision.name, grid, "" if self.symmetric else "asymmetric", self.calibration_method.value)
+        return " ".join(part for part in parts if part)
+
+
+def _invalid(what: str) -> QuantizationConfigError:
+    return QuantizationConfigError(f"TensorQuantConfig: {what}.")

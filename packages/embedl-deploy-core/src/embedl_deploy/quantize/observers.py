@@ -1,0 +1,119 @@
+"""What calibration remembers of a tensor: a constant amount, however much data flows by."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.histogram import Histogram
+from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight
+
+#: Weight of the newest batch in a moving average, as torch's own observers have it.
+MOMENTUM = 0.01
+
+
+class Observer(ABC):
+    """Sees a tensor batch by batch, and says in the end how to quantize it.
+
+    Args:
+        config: How the tensor is to be quantized.
+        name: The tensor, for messages.
+    """
+
+    def __init__(self, config: TensorQuantConfig, name: str) -> None:
+        self.config = config
+        self.name = name
+        self.batches = 0
+
+    def observe(self, x: torch.Tensor) -> None:
+        """Take note of a batch.
+
+        Raises:
+            QuantizationError: It holds NaN or infinity.
+        """
+        if x.numel() == 0:
+            return
+        self._observe(x.detach())
+        self.batches += 1
+
+    @abstractmethod
+    def _observe(self, x: torch.Tensor) -> None: ...
+
+    @abstractmethod
+    def grid(self) -> Grid:
+        """The scale and zero point found; called after at least one batch."""
+
+    def _extremes(self, x: torch.Tensor) -> tuple[float, float]:
+        """Smallest and largest value, checked."""
+        low, high = torch.stack(torch.aminmax(x)).tolist()
+        if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN fails both
+            count = int((~torch.isfinite(x)).sum())
+            raise QuantizationError(
+                f"Calibration of {self.name}: batch {self.batches + 1} holds {count} NaN or infinite value(s) of "
+                f"{x.numel()}. Find the input that causes them, or the layer before that overflows.",
+                tensor=self.name,
+            )
+        return low, high
+
+
+class RangeObserver(Observer):
+    """Extremes of all values, or an exponential average of the batches' extremes."""
+
+    low, high = 0.0, 0.0
+
+    def _observe(self, x: torch.Tensor) -> None:
+        low, high = self._extremes(x)
+        if self.batches == 0:
+            self.low, self.high = low, high
+        elif self.config.calibration_method is CalibrationMethod.MOVING_AVERAGE:
+            self.low += MOMENTUM * (low - self.low)
+            self.high += MOMENTUM * (high - self.high)
+        else:
+            self.low, self.high = min(self.low, low), max(self.high, high)
+
+    def grid(self) -> Grid:
+        """From the range."""
+        return grid_from_range(self.low, self.high, self.config)
+
+
+class HistogramObserver(Observer):
+    """Extremes and a histogram, for the methods that clip."""
+
+    def __init__(self, config: TensorQuantConfig, name: str) -> None:
+        super().__init__(config, name)
+        self.histogram = Histogram()
+        self.low, self.high = float("inf"), -float("inf")
+
+    def _observe(self, x: torch.Tensor) -> None:
+        low, high = self._extremes(x)
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.histogram.add(x, low, high)
+
+    def grid(self) -> Grid:
+        """By the method that the configuration names."""
+        return grid_from_histogram(self.histogram, self.low, self.high, self.config)
+
+
+class WeightObserver(Observer):
+    """A weight, which is the same in every batch: looked at once, per channel or block if so asked."""
+
+    weight: torch.Tensor
+
+    def _observe(self, x: torch.Tensor) -> None:
+        if self.batches == 0:
+            self._extremes(x)
+            self.weight = x
+
+    def grid(self) -> Grid:
+        """By extremes, or by least squared error."""
+        return grid_of_weight(self.weight, self.config)
+
+
+def make_observer(config: TensorQuantConfig, name: str, *, is_weight: bool) -> Observer:
+    """The observer that a configuration asks for."""
+    if is_weight:
+        return WeightObserver(config, name)
+    if config.calibration_method in (CalibrationMethod.MINMAX, CalibrationMethod.MOVING_AVERAGE):
+        return RangeObserver(config, name)
+    return HistogramObserver(config, name)

@@ -1,0 +1,173 @@
+"""Putting quantizers where they were decided to be."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.backend import PointKind
+from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.graph.edit import add_module, deep_copy
+from embedl_deploy.graph.functional import module_class_of_call
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.pipeline import BACKEND
+from embedl_deploy.quantize.config import QuantConfig
+from embedl_deploy.quantize.decisions import Decision, choose_policy, decide
+from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.points import patterns_by_node, points_of
+from embedl_deploy.quantize.quantizer import Quantizer
+from embedl_deploy.quantize.scales import grid_from_range
+from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
+
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.rnn.RNNBase, nn.MultiheadAttention)
+_PRODUCTS = ("matmul", "bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "addmm", "baddbmm")
+
+
+def insert_qdq(
+    model: fx.GraphModule,
+    matches: Mapping[str, Any] | None = None,
+    config: QuantConfig | None = None,
+) -> fx.GraphModule:
+    """Put quantizers into a transformed model. They round nothing until :func:`calibrate` has given them scales.
+
+    A tensor that several modules read with the same format has one stub. The points are those that patterns
+    (``qdq_points``) and modules (``inputs_to_quantize``) both declare, narrowed by the policy and the configuration.
+
+    Args:
+        model: A transformed model. Not modified.
+        matches: ``result.matches``; without it the modules' own declarations count.
+        config: Formats, exceptions and policy; by default INT8, symmetric, weights per channel.
+
+    Returns:
+        A copy of the model with quantizers; :func:`quantization_report` tells what became of each point.
+
+    Raises:
+        InputError: The model is no graph module, or ``matches`` holds something else.
+        QuantizationConfigError: The policy does not exist.
+        QuantizationError: The model has quantizers already, or the policy fails.
+    """
+    if not isinstance(model, fx.GraphModule):
+        raise InputError(f"model is a {type(model).__name__}; expected the transformed model, result.model.")
+    config = QuantConfig() if config is None else config
+    if not isinstance(config, QuantConfig):
+        raise InputError(f"config is {config!r}; expected a QuantConfig.")
+    if any(isinstance(part, Quantizer) for part in model.modules()):
+        raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
+    policy = choose_policy(config, model.meta.get(BACKEND))
+    # Selectors may be modules of the model that was passed, so decisions are made on that one.
+    decisions = decide(points_of(model, patterns_by_node(matches)), config, policy)
+    return place(model, decisions, policy[0])
+
+
+def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:
+    """A copy of ``model`` with quantizers where ``decisions`` have them."""
+    copied = deep_copy(model)
+    nodes = {node.name: node for node in copied.graph.nodes}
+    placer = _Placer(copied)
+    points = []
+    for decision in decisions:
+        point = decision.point
+        node = nodes[point.node.name]
+        stub = "" if decision.config is None else placer.place(node, decision, decision.config)
+        described = "" if decision.config is None else str(decision.config)
+        kind = type(point.module).__name__
+        points.append(PointReport(point.path, point.label, node.name, kind, described, decision.rule, stub))
+    copied.recompile()
+    copied.meta[REPORT] = QuantizationReport(tuple(points), tuple(_uncovered(model, decisions)), policy)
+    return copied
+
+
+class _Placer:
+    """Puts stubs into one graph, one for each tensor and format."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.graph_module = graph_module
+        self.shared: dict[tuple[fx.Node, TensorQuantConfig], fx.Node] = {}
+        self.source_of: dict[fx.Node, fx.Node] = {}
+
+    def place(self, node: fx.Node, decision: Decision, config: TensorQuantConfig) -> str:
+        """Fill or insert the stub of one point, and return its path."""
+        point, module = decision.point, get_module(node)
+        assert module is not None  # points are at module calls
+        path = str(node.target)
+        if point.kind is PointKind.WEIGHT or point.kind is PointKind.INNER:
+            name = "weight_fake_quant" if point.kind is PointKind.WEIGHT else point.label
+            return self._fill(module, path, name, config)
+        if point.kind is PointKind.OUTPUT:
+            return self._in_graph(node, config, users=set(node.users))
+        stub = module.input_quant_stubs.get(point.index) if isinstance(module, FusedModule) else None
+        own = next((name for name, part in module.named_modules() if part is stub), None) if stub else None
+        if own:
+            return self._fill(module, path, own, config)
+        argument = node.args[point.index]
+        assert isinstance(argument, fx.Node)  # points_of has looked
+        source = self.source_of.get(argument, argument)
+        target = self._in_graph(source, config, users=set())
+        quantized = self.shared[(source, config)]
+        node.args = (*node.args[: point.index], quantized, *node.args[point.index + 1 :])
+        if isinstance(module, FusedModule):
+            module.input_quant_stubs[point.index] = self.graph_module.get_submodule(target)  # type: ignore[assignment]
+        return target
+
+    def _fill(self, module: nn.Module, path: str, name: str, config: TensorQuantConfig) -> str:
+        stub = module.get_submodule(name)
+        assert isinstance(stub, QuantStub)  # points_of has looked
+        label = "weight" if name == "weight_fake_quant" else name
+        if stub.quantizer is None:  # a module that is called twice has been here before
+            stub.quantizer = Quantizer(config, f"{path} {label}", is_weight=label == "weight")
+            _fix_range(stub)
+        return f"{path}.{name}"
+
+    def _in_graph(self, source: fx.Node, config: TensorQuantConfig, users: set[fx.Node]) -> str:
+        """Insert a stub after ``source`` unless there is one, let ``users`` read it, and return its path."""
+        key = (source, config)
+        if key not in self.shared:
+            name = f"{source.name}_quant"
+            stub = QuantStub(Quantizer(config, f"the output of {source.name}"))
+            path = add_module(self.graph_module, name, stub)
+            object.__setattr__(stub, "training", self.graph_module.training)
+            with source.graph.inserting_after(_last_placeholder(source)):
+                node = source.graph.create_node("call_module", path, (source,), name=name)
+            if "tensor_meta" in source.meta:
+                node.meta["tensor_meta"] = source.meta["tensor_meta"]
+            self.shared[key] = node
+            self.source_of[node] = source
+        quantized = self.shared[key]
+        for user in users - set(self.source_of):
+            user.replace_input_with(source, quantized)
+        return str(quantized.target)
+
+
+def _last_placeholder(node: fx.Node) -> fx.Node:
+    """The node after which a reader of ``node`` may stand: inputs stay together at the start."""
+    if node.op != "placeholder":
+        return node
+    while node.next.op == "placeholder":
+        node = node.next
+    return node
+
+
+def _fix_range(stub: QuantStub) -> None:
+    if stub.amax is not None and isinstance(stub.quantizer, Quantizer):
+        stub.quantizer.set_grid(grid_from_range(0.0, stub.amax, stub.quantizer.config))
+
+
+def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[str, str, str]]:
+    """Operators with a weight, or products of tensors, at which no point is."""
+    covered = {decision.point.node.name for decision in decisions}
+    found = []
+    for node in model.graph.nodes:
+        if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
+            continue
+        module = get_module(node) if node.op == "call_module" else None
+        if module is not None and any(isinstance(part, _WEIGHTED) for part in module.modules()):
+            fused = isinstance(module, FusedModule)
+            reason = "the module opts out of quantization" if fused else "no fusion has taken it"
+            found.append((node.name, type(module).__name__, reason))
+        elif node.op != "call_module" and operation(node) in _PRODUCTS:
+            form = module_class_of_call(node)
+            kind = str(operation(node)) if form is None else form.__name__
+            found.append((node.name, kind, "no fusion has taken it"))
+    return found

@@ -1,0 +1,83 @@
+"""All places of a transformed model where a quantizer could stand."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.errors import InputError
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize
+from embedl_deploy.patterns import PatternMatch, QDQPoint
+
+#: Argument positions of the points that patterns name.
+_POSITIONS = {
+    QDQPoint.INPUT: 0,
+    QDQPoint.RESIDUAL_INPUT: 1,
+    QDQPoint.KEY_INPUT: 1,
+    QDQPoint.VALUE_INPUT: 2,
+}
+
+
+def patterns_by_node(matches: Any) -> dict[str, PatternMatch]:
+    """Which match put which node there: names of the new nodes → match.
+
+    Args:
+        matches: As in a result: node name → pattern name → match; or ``None``.
+
+    Raises:
+        InputError: It is something else.
+    """
+    found: dict[str, PatternMatch] = {}
+    for row in (matches or {}).values():
+        for match in row.values() if isinstance(row, Mapping) else (row,):
+            if not isinstance(match, PatternMatch):
+                raise InputError(f"matches holds {match!r}; expected result.matches, as transform returns them.")
+            if not match.pattern.is_conversion:
+                found.update(dict.fromkeys(match.replaced_by, match))
+    return found
+
+
+def points_of(graph_module: fx.GraphModule, matches: Mapping[str, PatternMatch]) -> Iterator[QuantPoint]:
+    """Every point at every call, in graph order.
+
+    What a pattern's ``qdq_points`` and the module's ``inputs_to_quantize`` both name is a point. A module that no match
+    of ``matches`` has made is taken by its own declaration alone.
+    """
+    for node in graph_module.graph.nodes:
+        module = get_module(node) if node.op == "call_module" else None
+        match = matches.get(node.name)
+        if module is None or not (isinstance(module, FusedModule) or match is not None):
+            continue
+        yield from _points_at(node, module, match)
+
+
+def _points_at(node: fx.Node, module: nn.Module, match: PatternMatch | None) -> Iterator[QuantPoint]:
+    path, pattern = str(node.target), "" if match is None else match.pattern_name
+    for index in _input_positions(module, match):
+        if index < len(node.args) and isinstance(node.args[index], fx.Node):
+            yield QuantPoint(node, path, module, PointKind.INPUT, index, f"input {index}", pattern)
+    stub = getattr(module, "weight_fake_quant", None)
+    if isinstance(stub, WeightFakeQuantize) and (match is None or match.pattern.qdq_points):
+        yield QuantPoint(node, path, module, PointKind.WEIGHT, 0, "weight", pattern)
+    for name, inner in inner_stubs(module):
+        yield QuantPoint(node, path, module, PointKind.INNER, 0, name, pattern)
+    if match is not None and QDQPoint.OUTPUT in match.pattern.qdq_points:
+        yield QuantPoint(node, path, module, PointKind.OUTPUT, 0, "output", pattern)
+
+
+def _input_positions(module: nn.Module, match: PatternMatch | None) -> list[int]:
+    declared = None if match is None else {_POSITIONS[p] for p in match.pattern.qdq_points if p in _POSITIONS}
+    if not isinstance(module, FusedModule):
+        return sorted(declared or ())
+    own = set(module.input_quant_stubs)
+    return sorted(own if declared is None else own & declared)
+
+
+def inner_stubs(module: nn.Module) -> Iterator[tuple[str, QuantStub]]:
+    """Stubs inside a module that are no input's and no weight's, by name."""
+    inputs = {id(stub) for stub in module.input_quant_stubs.values()} if isinstance(module, FusedModule) else set()
+    for name, part in module.named_modules():
+        if isinstance(part, QuantStub) and not isinstance(part, WeightFakeQuantize) and id(part) not in inputs:
+            yield name, part

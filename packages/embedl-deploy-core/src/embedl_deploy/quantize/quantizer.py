@@ -1,0 +1,134 @@
+"""The module that stands in a stub: rounds to a grid, or watches while it is calibrated."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize.formats import Precision, TensorQuantConfig
+from embedl_deploy.quantize.observers import Observer
+from embedl_deploy.quantize.operators import STORAGE, dequantize, fake_quantize, quantize_values
+from embedl_deploy.quantize.scales import Grid
+
+
+class Quantizer(nn.Module):
+    """Quantizes and dequantizes one tensor.
+
+    Its state is two buffers, ``scale`` and (asymmetric only) ``zero_point``; the scale is a parameter where it is
+    learnable. A scale of NaN means: not calibrated yet.
+
+    Args:
+        config: How the tensor is quantized.
+        name: The tensor, for messages.
+        is_weight: Whether it is a weight.
+    """
+
+    scale: torch.Tensor
+    zero_point: torch.Tensor | None
+
+    def __init__(self, config: TensorQuantConfig, name: str, *, is_weight: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+        self.is_weight = is_weight
+        self.observer: Observer | None = None
+        self.calibrated = False
+        scale = torch.tensor(float("nan"))
+        if config.learnable:
+            self.scale = nn.Parameter(scale)
+        else:
+            self.register_buffer("scale", scale)
+        self.register_buffer("zero_point", None if config.symmetric else torch.tensor(0.0))
+
+    @property
+    def axis(self) -> int:
+        """Channel or block axis; −1 where there is one scale, and for blocks."""
+        return (self.config.axis or 0) if self.config.per_channel else -1
+
+    def set_grid(self, grid: Grid) -> None:
+        """Take over a calibrated grid, on the device where the scale is."""
+        self._set_scale(grid.scale.to(self.scale.device))
+        if self.zero_point is not None:
+            self.zero_point.fill_(float(grid.zero_point or 0))
+
+    def _set_scale(self, scale: torch.Tensor) -> None:
+        if isinstance(self.scale, nn.Parameter):
+            self.scale = nn.Parameter(scale.clone())
+        else:
+            self.scale = scale.clone()
+        self.calibrated = bool(torch.isfinite(scale).all())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``, any shape, rounded to the grid; ``x`` itself while it is observed.
+
+        Raises:
+            QuantizationError: There is no scale yet.
+        """
+        if self.observer is not None:
+            self.observer.observe(x)
+            return x
+        if not self.calibrated:
+            raise QuantizationError(
+                f"{self.name} is not calibrated. Run calibrate(model, data), or load a state_dict that was saved "
+                "after calibration.",
+                tensor=self.name,
+            )
+        scale, zero_point = self.scale, self.zero_point
+        if isinstance(scale, nn.Parameter):
+            scale = scale.abs().clamp(min=torch.finfo(torch.float32).tiny)
+        if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
+            scale = scale.to(x.dtype)
+            zero_point = None if zero_point is None else zero_point.to(x.dtype)
+        return fake_quantize(x, scale, zero_point, self.axis, self.config.block_size or 0, self.config.precision.value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        stored = state_dict.get(f"{prefix}scale")
+        if isinstance(stored, torch.Tensor):  # its shape is known only once it is calibrated
+            self._set_scale(torch.empty_like(stored, device=self.scale.device, dtype=self.scale.dtype).fill_(1.0))
+            self.calibrated = bool(torch.isfinite(stored).all())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """The format, and the scale or its range."""
+        if not self.calibrated:
+            return f"{self.config}, not calibrated"
+        low, high = self.scale.detach().aminmax()
+        return f"{self.config}, scale {low:.3g}" + ("" if self.scale.dim() == 0 else f"…{high:.3g}")
+
+
+class IntegerWeight(nn.Module):
+    """A weight that is stored as the numbers of its grid. Takes the place of a quantizer; its argument is not used.
+
+    Args:
+        quantizer: The calibrated quantizer that it takes over from.
+        weight: The weight that flowed into it.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+    zero_point: torch.Tensor | None
+
+    def __init__(self, quantizer: Quantizer, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.config, self.name = quantizer.config, quantizer.name
+        self.axis, self.block = quantizer.axis, quantizer.config.block_size or 0
+        scale = quantizer.scale.detach().abs().to(weight.dtype)
+        zero_point = None if quantizer.zero_point is None else quantizer.zero_point.to(weight.dtype)
+        values = quantize_values(weight.detach(), scale, zero_point, self.axis, self.block, self.config.precision)
+        self.register_buffer("values", values.to(STORAGE[self.config.precision]))
+        self.register_buffer("scale", scale.clone())
+        self.register_buffer("zero_point", zero_point)
+
+    @property
+    def precision(self) -> Precision:
+        """The number format."""
+        return self.config.precision
+
+    def forward(self, _weight: torch.Tensor | None = None) -> torch.Tensor:
+        """The dequantized weight."""
+        return dequantize(self.values, self.scale, self.zero_point, self.axis, self.block, self.precision.value)
+
+    def extra_repr(self) -> str:
+        """The format and the weight's shape."""
+        return f"{self.config}, {tuple(self.values.shape)}"

@@ -1,0 +1,94 @@
+"""The account of what was quantized and what was not."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from torch import fx
+
+from embedl_deploy.errors import QuantizationError
+
+#: ``model.meta`` entry of the report.
+REPORT = "embedl_deploy.quantization"
+
+
+@dataclass(frozen=True)
+class PointReport:
+    """What became of one point.
+
+    Attributes:
+        path: The module.
+        label: The place in it: ``"input 0"``, ``"weight"``, ``"output"``, or the name of an inner stub.
+        node: Name of the node that calls the module.
+        module: Class of the module.
+        config: The format, in words; empty if the point is not quantized.
+        rule: Which rule said so.
+        stub: Path of the stub that holds the quantizer; points with the same one share it.
+    """
+
+    path: str
+    label: str
+    node: str
+    module: str
+    config: str
+    rule: str
+    stub: str
+
+    @property
+    def quantized(self) -> bool:
+        """Whether a quantizer stands there."""
+        return bool(self.config)
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """Every point of a model, and every operator that has none although it could be quantized elsewhere.
+
+    Attributes:
+        points: In graph order.
+        uncovered: (node name, operator, why it has no point).
+        policy: Name of the policy that was asked.
+    """
+
+    points: tuple[PointReport, ...]
+    uncovered: tuple[tuple[str, str, str], ...]
+    policy: str
+
+    @property
+    def quantized(self) -> list[PointReport]:
+        """The points that are quantized."""
+        return [point for point in self.points if point.quantized]
+
+    @property
+    def not_quantized(self) -> list[PointReport]:
+        """The points that are not."""
+        return [point for point in self.points if not point.quantized]
+
+    def __str__(self) -> str:
+        weights = sum(point.label == "weight" for point in self.quantized)
+        stubs = len({point.stub for point in self.quantized})
+        lines = [
+            f"Quantization: {len(self.quantized)} of {len(self.points)} points ({weights} weights) by {stubs} "
+            f"quantizers; policy: {self.policy}"
+        ]
+        lines += [f"  {count:4} × {text}" for text, count in Counter(p.config for p in self.quantized).items()]
+        if self.not_quantized:
+            lines.append("In float:")
+            lines += [f"  {p.path} {p.label} ({p.module}): {p.rule}" for p in self.not_quantized]
+        if self.uncovered:
+            lines.append("Without a place for quantizers:")
+            lines += [f"  {name} ({operator}): {reason}" for name, operator, reason in self.uncovered]
+        return "\n".join(lines)
+
+
+def quantization_report(model: fx.GraphModule) -> QuantizationReport:
+    """The report of a model that :func:`insert_qdq` made.
+
+    Raises:
+        QuantizationError: The model is not one.
+    """
+    report = getattr(model, "meta", {}).get(REPORT)
+    if not isinstance(report, QuantizationReport):
+        raise QuantizationError(
+            f"The {type(model).__name__} has no quantization report; pass what insert_qdq or quantize returned."
+        )
+    return report

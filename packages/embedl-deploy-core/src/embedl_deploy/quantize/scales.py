@@ -1,0 +1,160 @@
+"""From what was seen of a tensor to its scale and zero point."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
+from embedl_deploy.quantize.histogram import BINS, Histogram
+from embedl_deploy.quantize.operators import dequantize_values, quantize_values
+
+#: Shares of the largest magnitude that a search for the best range tries.
+_SHARES = torch.linspace(1.0, 0.2, 81, dtype=torch.float64)
+_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the numbers of a format lie.
+
+    Attributes:
+        scale: Float32, positive, finite; a scalar, (C,), or one per block.
+        zero_point: For asymmetric ranges, an integer.
+        is_constant_zero: Nothing but zeros was seen, in the whole tensor or in some channel; the scale there is 1.
+    """
+
+    scale: torch.Tensor
+    zero_point: int | None = None
+    is_constant_zero: bool = False
+
+
+def _scale(amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
+    """amax / high, with 1 where amax is 0, rounded up to a power of two if so asked; float32."""
+    scale = torch.where(amax == 0, 1.0, amax.double() / config.precision.high).clamp(min=_SMALLEST_SCALE)
+    if config.power_of_two:
+        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+    return scale.float()
+
+
+def grid_from_range(low: float, high: float, config: TensorQuantConfig) -> Grid:
+    """A grid that covers ``low``…``high`` and 0."""
+    precision = config.precision
+    if config.symmetric:
+        amax = torch.tensor(max(abs(low), abs(high)), dtype=torch.float64)
+        return Grid(_scale(amax, config), None, bool(amax == 0))
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return Grid(torch.tensor(1.0), 0, True)
+    span = torch.tensor((high - low) / (precision.high - precision.low), dtype=torch.float64)
+    scale = span.clamp(min=_SMALLEST_SCALE)
+    if config.power_of_two:
+        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+    zero_point = round(precision.low - low / float(scale))
+    return Grid(scale.float(), int(min(max(zero_point, precision.low), precision.high)))
+
+
+def grid_from_histogram(histogram: Histogram, low: float, high: float, config: TensorQuantConfig) -> Grid:
+    """A grid that may leave out the rarest, largest values."""
+    if histogram.exponent is None:
+        return grid_from_range(0.0, 0.0, config)
+    if config.calibration_method is CalibrationMethod.PERCENTILE:
+        return _percentile(histogram, low, high, config)
+    if config.calibration_method is CalibrationMethod.ENTROPY:
+        amax = min(_entropy_amax(histogram, config.precision), max(abs(low), abs(high)))
+        return grid_from_range(-amax, amax, config)
+    values, counts = histogram.centers()
+    values = values.clamp(low, high)
+
+    def error(share: float) -> float:
+        grid = grid_from_range(low * share, high * share, config)
+        zero_point = None if grid.zero_point is None else torch.tensor(float(grid.zero_point), dtype=torch.float64)
+        scale = grid.scale.double()
+        q = quantize_values(values, scale, zero_point, 0, 0, config.precision)
+        return float((counts * (dequantize_values(q, scale, zero_point, 0, 0) - values) ** 2).sum())
+
+    best = min((float(share) for share in _SHARES), key=error)
+    return grid_from_range(low * best, high * best, config)
+
+
+def _percentile(histogram: Histogram, low: float, high: float, config: TensorQuantConfig) -> Grid:
+    total = float(histogram.counts.sum())
+    wanted = total * config.percentile / 100
+    if config.symmetric:
+        reached = torch.searchsorted(histogram.magnitudes().cumsum(0), torch.tensor(wanted, dtype=torch.float64))
+        amax = min((int(reached) + 1) * histogram.width, max(abs(low), abs(high)))
+        return grid_from_range(-amax, amax, config)
+    allowed = (total - wanted) / 2  # values left out at each end
+    above, below = histogram.counts.flip(1).cumsum(1)
+    bins_above, bins_below = (int((side <= allowed).sum()) for side in (above, below))
+    top = min((BINS - bins_above) * histogram.width, max(high, 0.0))
+    bottom = max(-(BINS - bins_below) * histogram.width, min(low, 0.0))
+    return grid_from_range(bottom, top, config)
+
+
+def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
+    """The range whose quantized distribution has the least Kullback-Leibler divergence from the original.
+
+    The reference distribution is the histogram cut at the range, what lies beyond added to its last bin; the candidate
+    merges the bins into as many levels as the format has magnitudes and spreads each level evenly over its bins that
+    were not empty (Migacz 2017, "8-bit Inference with TensorRT", slides 31 to 38).
+    """
+    counts = histogram.magnitudes()
+    used = int(counts.nonzero().max()) + 1
+    levels = min(int(precision.high) + 1, BINS)
+    if used <= levels:
+        return used * histogram.width
+    best, best_divergence = used, math.inf
+    for end in range(levels, used + 1, max(1, (used - levels) // 256)):
+        reference = counts[:end].clone()
+        reference[-1] += counts[end:].sum()
+        level = (torch.arange(end) * levels) // end
+        inside, full = counts[:end], counts[:end] > 0
+        sums = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, inside)
+        places = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, full.double())
+        candidate = torch.where(full, (sums / places.clamp(min=1))[level], 0.0)
+        p, q = reference / reference.sum(), candidate / candidate.sum()
+        both = (p > 0) & (q > 0)
+        lost = (p > 0) & (q == 0)
+        divergence = float((p[both] * (p[both] / q[both]).log()).sum() + p[lost].sum() * math.log(1e12))
+        if divergence < best_divergence:
+            best, best_divergence = end, divergence
+    return best * histogram.width
+
+
+def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
+    """The grid of a weight: one scale, one per channel, or one per block of its last axis."""
+    groups, shape = _groups(weight.detach(), config)
+    if not config.symmetric:
+        low, high = torch.aminmax(groups)
+        return grid_from_range(float(low), float(high), config)
+    amax = groups.abs().amax(1)
+    empty = amax == 0
+    if config.calibration_method is CalibrationMethod.MSE:
+        amax = _least_squares_amax(groups, amax, config)
+    return Grid(_scale(amax, config).reshape(shape), None, bool(empty.any()))
+
+
+def _groups(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tensor, tuple[int, ...]]:
+    """The weight as (scales, values of each), and the shape of the scales."""
+    if config.block_size is not None:
+        blocks = -(-weight.shape[-1] // config.block_size)
+        padded = torch.nn.functional.pad(weight, (0, blocks * config.block_size - weight.shape[-1]))
+        return padded.reshape(-1, config.block_size), (*weight.shape[:-1], blocks)
+    if config.per_channel:
+        channels = weight.movedim(config.axis or 0, 0)
+        return channels.reshape(channels.shape[0], -1), (channels.shape[0],)
+    return weight.reshape(1, -1), ()
+
+
+def _least_squares_amax(groups: torch.Tensor, amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
+    """For each group the share of its largest magnitude with the least squared error."""
+    best, best_error = amax.clone(), torch.full_like(amax, math.inf)
+    for share in _SHARES.tolist():
+        candidate = amax * share
+        scale = _scale(candidate, config).to(groups.dtype)
+        q = quantize_values(groups, scale, None, 0, 0, config.precision)
+        error = (dequantize_values(q, scale, None, 0, 0) - groups).square().sum(1)
+        better = error < best_error
+        best, best_error = torch.where(better, candidate, best), torch.where(better, error, best_error)
+    return best

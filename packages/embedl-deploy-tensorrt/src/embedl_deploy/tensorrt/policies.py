@@ -1,0 +1,33 @@
+"""Where quantization does not pay on TensorRT.
+
+A quantizer beside an operator that is bound by memory, not by arithmetic, costs reformatting and gains nothing.
+"""
+
+from torch import nn
+
+from embedl_deploy.backend import QuantPoint
+from embedl_deploy.tensorrt.constraints import is_depthwise_conv
+
+#: Input channels below which a convolution's INT8 kernels are mostly padding: they work on 4, and best on 32, at a time.
+_SMALL_STEM = 4
+
+
+def quantize_all(point: QuantPoint) -> str | None:
+    """Object to nothing: quantizers wherever patterns and modules have a place for them."""
+    return None
+
+
+def quantize_mixed(point: QuantPoint) -> str | None:
+    """Leave depthwise convolutions, global pooling and stems over a few channels in float."""
+    for part in point.module.modules():
+        if isinstance(part, nn.AdaptiveAvgPool2d):
+            return "global pooling is bound by memory"
+        if isinstance(part, nn.Conv2d) and is_depthwise_conv(part):
+            return f"a depthwise convolution ({part.groups} groups) is bound by memory"
+        if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
+            return f"a stem over {part.in_channels} channels leaves INT8 kernels mostly empty"
+    return None
+
+
+#: The policies by name, the default first.
+TENSORRT_POLICIES = {"all": quantize_all, "mixed": quantize_mixed}
