@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -16,13 +16,17 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.files import written_whole
+from embedl_deploy.export.prepare import choose_opset, convert_inputs, is_quantized, prepare_model
+from embedl_deploy.export.qdq import translations
 from embedl_deploy.export.runtime import difference_in_onnxruntime
 from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.verify import Difference
 
-#: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
-DEFAULT_OPSET = 18
+#: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
+#: numbers of a grid may be rounded to either, which later layers see as a whole step.
+_TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 5e-2
+_HALF = (torch.float16, torch.bfloat16)
 #: Protocol buffers end at 2 GiB; weights of larger models go into a second file.
 _EXTERNAL_DATA_BYTES = 1_800_000_000
 
@@ -55,15 +59,18 @@ def export_onnx(
     path: str | os.PathLike[str],
     *,
     kwargs: dict[str, Any] | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
+    dtype: torch.dtype | None = None,
+    integer_weights: bool = False,
     dynamic_batch: bool = False,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
-    tolerance: float | None = 1e-3,
+    tolerance: float | Literal["auto"] | None = "auto",
 ) -> OnnxExport:
     """Write a model as an ONNX file.
 
-    The file is written to a temporary place, checked with ``onnx.checker``, run in ONNX Runtime against PyTorch on
+    A quantized model is frozen first: batch norm folded, scales fixed, evaluation mode. Its quantizers become pairs of
+    QuantizeLinear and DequantizeLinear, with zero points of zero unless asymmetric ranges were asked for. The file is written to a temporary place, checked with ``onnx.checker``, run in ONNX Runtime against PyTorch on
     the example inputs, and only then moved to ``path``.
 
     Args:
@@ -72,12 +79,17 @@ def export_onnx(
         args: Example inputs: a tuple, or one tensor.
         path: The file to write. Weights over 1.8 GB go to ``path + ".data"`` beside it.
         kwargs: Example keyword inputs.
-        opset: Version of the ONNX operator set.
+        opset: Version of the ONNX operator set; by default the oldest that can say what the model holds.
+        dtype: Floating-point type of the file, such as ``torch.float16``: of everything around the quantized places,
+            inputs, outputs and scales included. By default the model's own.
+        integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
+            the size; otherwise in float, with QuantizeLinear and DequantizeLinear.
         dynamic_batch: Leave dimension 0 of every tensor input open.
         input_names: Names for the inputs.
         output_names: Names for the outputs.
         tolerance: Largest difference between ONNX Runtime and PyTorch, relative to the largest output, that is
-            accepted; ``None`` to not run ONNX Runtime.
+            accepted; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for a quantized or float16 file,
+            where a value on the edge between two numbers may be rounded to either.
 
     Raises:
         ExportError: The exporter or the checker refuses the model, or the file computes something else.
@@ -87,14 +99,19 @@ def export_onnx(
         model = model.model
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; expected a module or the result of transform.")
-    if isinstance(opset, bool) or not isinstance(opset, int) or opset < DEFAULT_OPSET:
-        raise InputError(f"opset is {opset!r}; expected an integer of {DEFAULT_OPSET} or more.")
+    if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
+        raise InputError(f"dtype is {dtype!r}; expected torch.float32, torch.float16 or torch.bfloat16.")
     example, named = normalize_args(args, kwargs)
     if example is None:
         raise InputError("args is None; export_onnx needs example inputs, for example args=(torch.randn(1, 3, 8, 8),).")
     target = Path(path)
     if target.is_dir() or not target.name:
         raise InputError(f"path {os.fspath(path)!r} is a folder; expected the name of a file, such as 'model.onnx'.")
+    model = prepare_model(model, dtype, integer_weights=integer_weights)
+    opset = choose_opset(model, opset)
+    example, named = convert_inputs((example, named), dtype)
+    if tolerance == "auto":
+        tolerance = _TOLERANCE_ROUNDED if is_quantized(model) or dtype in _HALF else _TOLERANCE
     shapes = None
     if dynamic_batch:
         example, named = _without_batch_of_one((example, named))
@@ -202,6 +219,7 @@ def _export(
                 output_names=output_names,
                 verbose=False,
                 optimize=True,
+                custom_translation_table=translations(opset) if is_quantized(model) else None,
             )
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error

@@ -1,5 +1,7 @@
 """The third stage: explicit quantizers, their scales, and what keeps accuracy."""
 
+from embedl_deploy.quantize.api import quantize
+from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
@@ -24,4 +26,6 @@ __all__ = [
     "freeze_batchnorm",
     "insert_qdq",
     "quantization_report",
+    "quantize",
+    "quantize",
 ]

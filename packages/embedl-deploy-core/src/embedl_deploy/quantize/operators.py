@@ -56,7 +56,7 @@ def fake_quantize(
         x: Any shape, floating point.
         scale: Of the dtype of ``x``. A scalar; (C,) for the indices of ``axis``; or the shape of ``x`` with ``axis``
             divided by ``block``.
-        zero_point: A scalar of integral value in the dtype of ``x``, or ``None`` for 0.
+        zero_point: A scalar of the dtype in which numbers are stored, or ``None`` for 0.
         axis: Channel or block axis.
         block: Values that share a scale along ``axis``; 0 for no blocks.
         precision: Value of a :class:`Precision`.

@@ -39,7 +39,7 @@ class Quantizer(nn.Module):
             self.scale = nn.Parameter(scale)
         else:
             self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", None if config.symmetric else torch.tensor(0.0))
+        self.register_buffer("zero_point", None if config.symmetric else torch.zeros((), dtype=STORAGE[config.precision]))
 
     @property
     def axis(self) -> int:
@@ -50,7 +50,7 @@ class Quantizer(nn.Module):
         """Take over a calibrated grid, on the device where the scale is."""
         self._set_scale(grid.scale.to(self.scale.device))
         if self.zero_point is not None:
-            self.zero_point.fill_(float(grid.zero_point or 0))
+            self.zero_point.fill_(grid.zero_point or 0)
 
     def _set_scale(self, scale: torch.Tensor) -> None:
         if isinstance(self.scale, nn.Parameter):
@@ -74,13 +74,14 @@ class Quantizer(nn.Module):
                 "after calibration.",
                 tensor=self.name,
             )
-        scale, zero_point = self.scale, self.zero_point
+        scale = self.scale
         if isinstance(scale, nn.Parameter):
             scale = scale.abs().clamp(min=torch.finfo(torch.float32).tiny)
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
-            zero_point = None if zero_point is None else zero_point.to(x.dtype)
-        return fake_quantize(x, scale, zero_point, self.axis, self.config.block_size or 0, self.config.precision.value)
+        return fake_quantize(
+            x, scale, self.zero_point, self.axis, self.config.block_size or 0, self.config.precision.value
+        )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         stored = state_dict.get(f"{prefix}scale")
@@ -114,11 +115,19 @@ class IntegerWeight(nn.Module):
         self.config, self.name = quantizer.config, quantizer.name
         self.axis, self.block = quantizer.axis, quantizer.config.block_size or 0
         scale = quantizer.scale.detach().abs().to(weight.dtype)
-        zero_point = None if quantizer.zero_point is None else quantizer.zero_point.to(weight.dtype)
+        zero_point = quantizer.zero_point
         values = quantize_values(weight.detach(), scale, zero_point, self.axis, self.block, self.config.precision)
         self.register_buffer("values", values.to(STORAGE[self.config.precision]))
         self.register_buffer("scale", scale.clone())
-        self.register_buffer("zero_point", zero_point)
+        self.register_buffer("zero_point", None if zero_point is None else zero_point.clone())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "IntegerWeight":
+        """Move with the model, but keep the numbers as they are stored: ``half()`` takes FP8 for a float to convert."""
+        stored = self.values
+        super()._apply(fn, recurse)
+        if self.values.dtype != stored.dtype:
+            self.values = stored.to(self.scale.device)
+        return self
 
     @property
     def precision(self) -> Precision:

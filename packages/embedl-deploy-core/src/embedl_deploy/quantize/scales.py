@@ -68,7 +68,7 @@ def grid_from_histogram(histogram: Histogram, low: float, high: float, config: T
 
     def error(share: float) -> float:
         grid = grid_from_range(low * share, high * share, config)
-        zero_point = None if grid.zero_point is None else torch.tensor(float(grid.zero_point), dtype=torch.float64)
+        zero_point = None if grid.zero_point is None else torch.tensor(grid.zero_point)
         scale = grid.scale.double()
         q = quantize_values(values, scale, zero_point, 0, 0, config.precision)
         return float((counts * (dequantize_values(q, scale, zero_point, 0, 0) - values) ** 2).sum())

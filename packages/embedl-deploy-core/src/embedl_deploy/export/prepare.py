@@ -1,0 +1,97 @@
+"""The form of a model that is exported: frozen, of one floating-point type, for a fitting operator set."""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_FLOAT16, OPSET_OF_PRECISION
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.quantize import IntegerWeight, Quantizer, freeze
+
+#: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
+SMALLEST_OPSET = 18
+
+
+def is_quantized(model: nn.Module) -> bool:
+    """Whether there are quantizers, or weights stored as integers, in a model."""
+    return any(isinstance(part, (Quantizer, IntegerWeight)) for part in model.modules())
+
+
+def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weights: bool) -> nn.Module:
+    """The model to export: ``model`` itself if nothing has to be changed, else a copy.
+
+    Raises:
+        InputError: Integer weights are asked of a model without quantizers.
+        QuantizationError: A tensor is not calibrated.
+    """
+    if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
+        model = freeze(model, weights=False)
+        if dtype is torch.float16:
+            _to_normal_float16_scales(model)
+        if integer_weights:
+            model = freeze(model, weights=True)
+    elif integer_weights and not is_quantized(model):
+        raise InputError(
+            "integer_weights=True, but the model has no quantized weights. Quantize it first: quantize(result, data)."
+        )
+    if dtype is None or not any(t.is_floating_point() and t.dtype != dtype for t in _tensors(model)):
+        return model
+    return deep_copy(model).to(dtype)
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [t for t in (*model.parameters(), *model.buffers()) if t.dtype is not torch.float8_e4m3fn]
+
+
+def _to_normal_float16_scales(model: nn.Module) -> None:
+    """Raise scales that float16 has only as subnormal numbers, which hardware may take for zero."""
+    smallest = torch.finfo(torch.float16).tiny
+    for part in model.modules():
+        if isinstance(part, Quantizer):
+            part.scale = part.scale.clamp(min=smallest).half().float()
+
+
+def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> Any:
+    """Floating-point tensors in ``dtype``."""
+    if dtype is None:
+        return inputs
+    return pytree.tree_map(
+        lambda v: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs
+    )
+
+
+def needed_opset(model: nn.Module) -> tuple[int, str]:
+    """The oldest operator set that can say what the model holds, and what asks for it."""
+    needed, reason = SMALLEST_OPSET, "torch's exporter"
+    for part in model.modules():
+        if not isinstance(part, (Quantizer, IntegerWeight)):
+            continue
+        config = part.config
+        wanted = [(OPSET_OF_PRECISION[config.precision], config.precision.name)]
+        if config.block_size is not None:
+            wanted.append((OPSET_OF_BLOCKS, "scales in blocks"))
+        if part.scale.dtype is torch.float16:
+            wanted.append((OPSET_OF_FLOAT16, "scales in float16"))
+        for opset, what in wanted:
+            if opset > needed:
+                needed, reason = opset, what
+    return needed, reason
+
+
+def choose_opset(model: nn.Module, opset: int | None) -> int:
+    """The operator set to export for.
+
+    Raises:
+        InputError: The one that was asked for is too old, or no version.
+    """
+    needed, reason = needed_opset(model)
+    if opset is None:
+        return needed
+    if isinstance(opset, bool) or not isinstance(opset, int):
+        raise InputError(f"opset is {opset!r}; expected an integer of {needed} or more.")
+    if opset < needed:
+        raise InputError(f"opset is {opset}; {reason} needs {needed} or more.")
+    return opset
