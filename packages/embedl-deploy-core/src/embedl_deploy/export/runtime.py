@@ -38,7 +38,7 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Compute what the file says. Otherwise quantized operators are replaced by integer kernels, which FP8 has not, and
-    # beyond the basic level ONNX Runtime 1.27 computes convolutions between FP8 quantizers wrongly.
+    # beyond the basic level ONNX Runtime 1.31 computes convolutions between FP8 quantizers wrongly.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:

@@ -39,7 +39,9 @@ class Quantizer(nn.Module):
             self.scale = nn.Parameter(scale)
         else:
             self.register_buffer("scale", scale)
-        self.register_buffer("zero_point", None if config.symmetric else torch.zeros((), dtype=STORAGE[config.precision]))
+        self.register_buffer(
+            "zero_point", None if config.symmetric else torch.zeros((), dtype=STORAGE[config.precision])
+        )
 
     @property
     def axis(self) -> int:
