@@ -14,11 +14,15 @@ Pixels = npt.NDArray[np.uint8]
 SIZE = 224
 
 
+def full_photos() -> dict[str, Pixels]:
+    """Name → (height, width, 3) pixels."""
+    samples = {Path(name).stem: image for name, image in zip(*_samples(), strict=True)}
+    return {"chelsea": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket(), **samples}
+
+
 def load_photos() -> dict[str, Pixels]:
     """Name → (224, 224, 3) pixels, the middle square of each photograph."""
-    samples = {Path(name).stem: image for name, image in zip(*_samples(), strict=True)}
-    photos = {"chelsea": data.chelsea(), "coffee": data.coffee(), "rocket": data.rocket(), **samples}
-    return {name: _middle_square(image) for name, image in photos.items()}
+    return {name: _middle_square(image) for name, image in full_photos().items()}
 
 
 def _samples() -> tuple[list[str], list[Pixels]]:

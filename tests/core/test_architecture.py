@@ -22,6 +22,7 @@ FLOORS = [
     "verify",
     "plan",
     "pipeline",
+    "quantize",
     "export",
     "__init__",
 ]
@@ -89,6 +90,7 @@ def test_every_room_is_in_the_design_document():
         "embedl_deploy.graph",
         "embedl_deploy.modules",
         "embedl_deploy.patterns",
+        "embedl_deploy.quantize",
         "embedl_deploy.tensorrt",
         "embedl_deploy.tensorrt.modules",
         "embedl_deploy.tensorrt.patterns",

@@ -19,7 +19,6 @@ class FusedChain(FusedModule):
         self.parts = nn.ModuleList(part for part in parts if part is not None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.quantize_input(0, x)
         for part in self.parts:
             x = part(x)
         return x

@@ -111,3 +111,33 @@ def test_it_may_leave_the_explanation_to_the_backend(install):
     install("sensai.acme", "@hookimpl\ndef embedl_deploy_explain_unfused(node):\n    return None")
     report = transform(nn.Sequential(nn.GELU()), backend="sensai").report
     assert report.unsupported == {"_0": "GELU: the engine has only ReLU"}
+
+
+POLICY = """
+@hookimpl
+def embedl_deploy_quantization_policies():
+    return {policies}
+"""
+
+
+class TestPolicies:
+    def test_the_backends_default_stays_the_default(self, install):
+        before = list(get_backend("tensorrt").policies)
+        install("tensorrt.acme", POLICY.format(policies="{'acme': lambda point: 'Acme says no'}"))
+        policies = get_backend("tensorrt").policies
+        assert list(policies) == [*before, "acme"]
+        assert policies["acme"](None) == "Acme says no"
+        assert policies["all"](None) is None
+
+    def test_one_of_the_same_name_takes_the_place_of_the_backends(self, install):
+        before = list(get_backend("tensorrt").policies)
+        install("tensorrt.acme", POLICY.format(policies="{'all': lambda point: 'Acme says no'}"))
+        policies = get_backend("tensorrt").policies
+        assert list(policies) == before
+        assert policies["all"](None) == "Acme says no"
+
+    def test_a_broken_one_leaves_the_backends(self, install):
+        before = list(get_backend("tensorrt").policies)
+        install("tensorrt.acme", POLICY.format(policies="{'all': 7}"))
+        assert list(get_backend("tensorrt").policies) == before
+        assert "returns 7 as policy 'all'" in list_backends()["tensorrt.acme"].error

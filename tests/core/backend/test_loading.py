@@ -138,11 +138,27 @@ def test_an_interrupt_is_not_swallowed(install):
             "@hookimpl\ndef embedl_deploy_leaf_modules():\n    return [nn.ReLU()]",
             ["ReLU() from embedl_deploy_leaf_modules", "expected module classes"],
         ),
+        (
+            "@hookimpl\ndef embedl_deploy_quantization_policies():\n    return [print]",
+            ["from embedl_deploy_quantization_policies", "expected a mapping from names to functions, or None"],
+        ),
+        (
+            "@hookimpl\ndef embedl_deploy_quantization_policies():\n    return {7: print}",
+            ["{7: ", "from embedl_deploy_quantization_policies", "expected a mapping from names to functions"],
+        ),
+        (
+            "@hookimpl\ndef embedl_deploy_quantization_policies():\n    return {'fast': 'all'}",
+            ["'all' as policy 'fast' from embedl_deploy_quantization_policies", "expected a function"],
+        ),
+        (
+            "@hookimpl\ndef embedl_deploy_quantization_policies():\n    raise OSError('no table')",
+            ["fails in embedl_deploy_quantization_policies", "OSError: no table"],
+        ),
     ],
     ids=[
         *("wrong argument", "unknown hook", "unmarked hook", "raises", "no list", "generator", "string", "no pattern"),
         *("pattern class", "conversion as fusion", "fusion as conversion", "graft does not fit", "no graft", "no tree"),
-        "leaf instance",
+        *("leaf instance", "policies in a list", "policy without name", "policy without function", "policies raise"),
     ],
 )
 def test_wrong_hooks(install, describe, code, reasons):
@@ -208,11 +224,20 @@ def test_a_good_plugin_is_loaded_whole(install, describe):
         + GOOD_PATTERN
         + "@hookimpl\ndef embedl_deploy_fusions(backend):\n    assert backend == 'acme'\n    return (Good(),)\n"
         + "@hookimpl\ndef embedl_deploy_conversions():\n    return None\n"
-        + "@hookimpl\ndef embedl_deploy_leaf_modules():\n    return [nn.Sequential]\n",
+        + "@hookimpl\ndef embedl_deploy_leaf_modules():\n    return [nn.Sequential]\n"
+        + "@hookimpl\ndef embedl_deploy_quantization_policies(backend):\n"
+        + "    return {'none': lambda point: backend, 'all': lambda point: None}\n",
     )
     backend = get_backend("acme")
     assert (backend.name, backend.origin, backend.info.title) == ("acme", "acme 1.2", "Acme Edge NPU")
     assert [pattern.name for pattern in backend.patterns] == ["Good"]
     assert [cls.__name__ for cls in backend.leaf_modules] == ["Sequential"]
+    assert list(backend.policies) == ["none", "all"]
+    assert backend.policies["none"](None) == "acme"
     assert (backend.conversions, backend.extensions) == ((), ())
     assert list_backends()["acme"].usable
+
+
+def test_a_backend_without_policies(install, describe):
+    install("acme", describe)
+    assert get_backend("acme").policies == {}

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU, SensaiLinear, SensaiMaxPool
+from support.fused_modules import check_input_stubs
 
 
 class Doubled(nn.Module):
@@ -28,13 +29,8 @@ MODULES = [
 
 
 @pytest.mark.parametrize(("module", "shape"), MODULES)
-def test_the_input_stub_is_asked(module, shape):
-    x = torch.randn(shape)
-    before = module(x)
-    assert set(module.input_quant_stubs) == set(type(module).inputs_to_quantize) == {0}
-    module.input_quant_stubs[0].quantizer = Doubled()
-    torch.testing.assert_close(module(x), 2 * before)
-    module.input_quant_stubs[0].quantizer = None
+def test_the_input_is_quantized(module, shape):
+    check_input_stubs(module, module, (torch.randn(shape),), [0])
 
 
 @pytest.mark.parametrize(("module", "shape"), MODULES[:-1])
@@ -46,13 +42,15 @@ def test_the_weight_stub_is_asked(module, shape):
     module.weight_fake_quant.quantizer = None
 
 
-def test_the_weight_stub_keeps_bias_and_batch_norm():
-    module = SensaiConvBN(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)).eval()
+@pytest.mark.parametrize("training", [False, True])
+def test_the_weight_stub_keeps_bias_and_batch_norm(training):
+    module = SensaiConvBN(nn.Conv2d(2, 2, 3), nn.BatchNorm2d(2)).train(training)
     module.bn.running_mean.normal_()
+    module.bn.running_var.uniform_(0.5, 2.0)
     x = torch.randn(1, 2, 5, 5)
     before = module(x)
     module.weight_fake_quant.quantizer = nn.Identity()
-    assert torch.equal(module(x), before)
+    torch.testing.assert_close(module(x), before)
 
 
 def test_pooling_has_no_weight():

@@ -83,7 +83,8 @@ def test_fused_scaled_dot_product_attention() -> None:
     attention = ScaledDotProductAttention()
     fused = FusedScaledDotProductAttention(attention)
     check_fused_module(fused, attention, attention, QKV)
-    check_input_stubs(fused, attention, QKV, [0, 1, 2])
+    check_input_stubs(fused, attention, QKV, [0, 1, 2], scaled={0: 3**-0.5})
+    assert fused.input_quant_stubs[0] is fused.query_quant
     assert not hasattr(fused, "weight_fake_quant")
 
 

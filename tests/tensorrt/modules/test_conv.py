@@ -63,7 +63,7 @@ def test_computes_what_its_parts_compute(kind: type, bn: bool) -> None:
 
     check_fused_module(fused, reference, originals, inputs)
     check_input_stubs(fused, reference, inputs, range(len(inputs)))
-    check_weight_stub(fused, conv.weight, inputs)
+    check_weight_stub(fused, conv.weight, inputs, norm)
     assert fused.bn_foldable is bn
     assert ("bn foldable" in repr(fused)) is bn
 

@@ -1,7 +1,6 @@
 """The third stage: explicit quantizers, their scales, and what keeps accuracy."""
 
 from embedl_deploy.quantize.api import quantize
-from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
@@ -26,6 +25,5 @@ __all__ = [
     "freeze_batchnorm",
     "insert_qdq",
     "quantization_report",
-    "quantize",
     "quantize",
 ]

@@ -12,6 +12,10 @@ from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.data import CalibrationData
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.placement import insert_qdq
+from embedl_deploy.quantize.reconstruction import InputRecorder, correct_biases, learn_rounding
+
+#: Samples that corrections measure with.
+_SAMPLES = 64
 
 
 def quantize(
@@ -21,6 +25,8 @@ def quantize(
     *,
     args: Any = None,
     forward_loop: CalibrationData | None = None,
+    bias_correction: bool = False,
+    learned_rounding: bool = False,
     freeze_weights: bool = False,
     progress: bool = True,
 ) -> fx.GraphModule:
@@ -32,6 +38,9 @@ def quantize(
         config: Formats, exceptions and policy.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
+        bias_correction: Correct the mean of every layer's output (:func:`correct_biases`).
+        learned_rounding: Choose the numbers of every weight by what they do to its layer's output
+            (:func:`learn_rounding`); corrects biases as well.
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
 
@@ -60,5 +69,12 @@ def quantize(
             f"model is a {type(graph_module).__name__}; expected the result of transform: transform(model, ...)."
         )
     quantized = insert_qdq(graph_module, matches, config)
-    calibrate(quantized, given[0], progress=progress)
+    recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
+    try:
+        calibrate(quantized, given[0], progress=progress)
+    finally:
+        recorder.close()
+    if bias_correction or learned_rounding:
+        correct = learn_rounding if learned_rounding else correct_biases
+        correct(quantized, recorder.inputs, progress=progress)
     return freeze(quantized) if freeze_weights else quantized

@@ -16,8 +16,8 @@ from embedl_deploy.quantize.formats import Precision
 
 
 def expand_scale(scale: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:
-    """``scale`` in a shape that broadcasts with ``x``: a scalar, one per index of ``axis``, or one per block of it."""
-    if scale.dim() == 0:
+    """``scale`` in a shape that broadcasts with ``x``: a scalar, one a value, one per index or per block of ``axis``."""
+    if scale.dim() == 0 or scale.shape == x.shape:
         return scale
     if block > 0:
         return scale.repeat_interleave(block, dim=axis).narrow(axis, 0, x.shape[axis])

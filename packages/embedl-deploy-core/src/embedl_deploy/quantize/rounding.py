@@ -1,0 +1,116 @@
+"""Weights on the grid that reproduce a layer's outputs best.
+
+A layer computes y = W·x + b from exact inputs x; quantized, it has inputs x' that carry the rounding of everything
+before it. First the weight is fitted to them (ridge regression towards W), then its columns are rounded one by one, and
+the error of each is made up for by the columns that are still free, as second-order pruning does (Hassibi and Stork
+1993; Frantar et al. 2022, GPTQ, for quantization). The bias that remains makes the means agree (Nagel et al. 2019,
+section 4.2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.operators import dequantize_values, quantize_values
+
+#: Damping of the regression and of the rounding, as a share of the mean square of the inputs (GPTQ, section 3.3).
+DAMPING = 0.01
+_COLUMNS_AT_ONCE = 128
+
+
+@dataclass
+class Moments:
+    """Sums over samples of the inputs of a layer, exact (x) and quantized (x'), by group of channels.
+
+    Attributes:
+        count: Samples so far.
+        exact: Σ x, (G, K).
+        quantized: Σ x', (G, K).
+        square: Σ x'·x'ᵀ, (G, K, K).
+        cross: Σ x·x'ᵀ, (G, K, K).
+    """
+
+    count: int
+    exact: torch.Tensor
+    quantized: torch.Tensor
+    square: torch.Tensor
+    cross: torch.Tensor
+
+    @staticmethod
+    def empty(groups: int, inputs: int, like: torch.Tensor) -> "Moments":
+        """No samples yet."""
+        vector = torch.zeros(groups, inputs, dtype=torch.float64, device=like.device)
+        matrix = torch.zeros(groups, inputs, inputs, dtype=torch.float32, device=like.device)
+        return Moments(0, vector, vector.clone(), matrix, matrix.clone())
+
+    def add(self, exact: torch.Tensor, quantized: torch.Tensor) -> None:
+        """Take in samples, two of (G, K, L)."""
+        self.count += exact.shape[-1]
+        self.exact += exact.sum(-1, dtype=torch.float64)
+        self.quantized += quantized.sum(-1, dtype=torch.float64)
+        self.square += quantized @ quantized.transpose(1, 2)
+        self.cross += exact @ quantized.transpose(1, 2)
+
+    def means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Means of x and x', (G, K), float32."""
+        return (self.exact / self.count).float(), (self.quantized / self.count).float()
+
+    def covariances(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of x' with itself, and of x with x', (G, K, K)."""
+        mean, mean_quantized = self.means()
+        square = self.square / self.count - mean_quantized[:, :, None] * mean_quantized[:, None, :]
+        cross = self.cross / self.count - mean[:, :, None] * mean_quantized[:, None, :]
+        return square, cross
+
+
+def damped(square: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A covariance, (G, K, K), made safely invertible, and the damping that was added to its diagonal, (G, 1, 1)."""
+    diagonal = square.diagonal(dim1=1, dim2=2)
+    # Inputs that were zero in all samples say nothing about their weights; the floor keeps those as they are.
+    floor = max(float(diagonal.max()) * 1e-6, 1e-12)
+    damping = (DAMPING * diagonal.mean(1)).clamp(min=floor)[:, None, None]
+    return square + damping * torch.eye(square.shape[1], dtype=square.dtype, device=square.device), damping
+
+
+def fitted_weight(weight: torch.Tensor, moments: Moments) -> torch.Tensor:
+    """The weight, (G, O, K), that gives the exact outputs from quantized inputs with the least squared error."""
+    square, cross = moments.covariances()
+    regular, damping = damped(square)
+    return torch.linalg.solve(regular, weight @ cross + damping * weight, left=False)
+
+
+def rounded_weight(
+    weight: torch.Tensor, square: torch.Tensor, scale: torch.Tensor, config: TensorQuantConfig
+) -> torch.Tensor:
+    """Round column by column, each error passed on to the columns after it.
+
+    Args:
+        weight: (G, O, K).
+        square: Covariance of the inputs, (G, K, K).
+        scale: (G, O, K), the grid of every value.
+        config: The number format.
+
+    Returns:
+        Values on the grid, (G, O, K).
+    """
+    regular, _ = damped(square)
+    # Columns whose inputs vary most are rounded first, while there are others left to make up for them.
+    order = regular.diagonal(dim1=1, dim2=2).argsort(1, descending=True)
+    columns = order[:, None, :].expand_as(weight)
+    free, grid = weight.gather(2, columns).clone(), scale.gather(2, columns)
+    regular = regular.gather(1, order[:, :, None].expand_as(regular)).gather(2, order[:, None, :].expand_as(regular))
+    inverse = torch.linalg.inv(regular.double())
+    upper = torch.linalg.cholesky(inverse, upper=True).float()
+    rounded = torch.empty_like(free)
+    for start in range(0, free.shape[2], _COLUMNS_AT_ONCE):
+        end = min(start + _COLUMNS_AT_ONCE, free.shape[2])
+        errors = torch.empty_like(free[:, :, start:end])
+        for j in range(start, end):
+            q = quantize_values(free[:, :, j], grid[:, :, j], None, 0, 0, config.precision)
+            rounded[:, :, j] = dequantize_values(q, grid[:, :, j], None, 0, 0)
+            error = (free[:, :, j] - rounded[:, :, j]) / upper[:, j, j, None]
+            free[:, :, j:end] -= error[:, :, None] * upper[:, None, j, j:end]
+            errors[:, :, j - start] = error
+        free[:, :, end:] -= errors @ upper[:, start:end, end:]
+    return torch.zeros_like(rounded).scatter_(2, columns, rounded)
