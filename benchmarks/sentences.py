@@ -37,11 +37,45 @@ from torchvision_import import import_torchvision
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 #: Modules of the standard library whose docstrings are prose.
-MODULES = (
-    "argparse calendar collections contextlib csv datetime difflib fractions functools heapq imaplib inspect json "
-    "logging mailbox optparse pathlib pdb pickle queue random sched shutil smtplib socket statistics string subprocess "
-    "tarfile tempfile textwrap threading turtle unittest.mock urllib.request uuid zipfile"
-).split()
+MODULES = [
+    "argparse",
+    "calendar",
+    "collections",
+    "contextlib",
+    "csv",
+    "datetime",
+    "difflib",
+    "fractions",
+    "functools",
+    "heapq",
+    "imaplib",
+    "inspect",
+    "json",
+    "logging",
+    "mailbox",
+    "optparse",
+    "pathlib",
+    "pdb",
+    "pickle",
+    "queue",
+    "random",
+    "sched",
+    "shutil",
+    "smtplib",
+    "socket",
+    "statistics",
+    "string",
+    "subprocess",
+    "tarfile",
+    "tempfile",
+    "textwrap",
+    "threading",
+    "turtle",
+    "unittest.mock",
+    "urllib.request",
+    "uuid",
+    "zipfile",
+]
 SENTENCES = 100  # to calibrate with, and at most as many held out
 BATCH = 20
 LONGEST = 128

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy.modules import PaddedConv2d
-from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU
+from embedl_deploy_sensai_stub.modules import SensaiConvBNReLU
 
 IMAGE = (2, 4, 8, 8)
 
@@ -123,6 +123,6 @@ def test_folded_padding_is_fused(fuse, kinds, assert_agrees):
     model = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), conv(stride=2, padding=0), nn.BatchNorm2d(4), nn.ReLU())
     result = fuse(model)
     assert kinds(result) == ["SensaiConvBNReLU"]
-    (fused,) = (m for m in result.model.modules() if isinstance(m, SensaiConvBN))
+    (fused,) = (m for m in result.model.modules() if isinstance(m, SensaiConvBNReLU))
     assert isinstance(fused.conv, PaddedConv2d)
     assert_agrees(model, torch.randn(IMAGE), expect=2)

@@ -16,7 +16,6 @@ from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
 from embedl_deploy.verify import Difference, compare_models
 
-
 #: ``model.meta`` entry: name of the backend that a model was transformed for.
 BACKEND = "embedl_deploy.backend"
 

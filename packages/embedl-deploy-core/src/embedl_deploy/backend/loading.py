@@ -11,8 +11,8 @@ from torch import fx, nn
 import embedl_deploy.backend.hookspecs as hookspecs
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
-from embedl_deploy.errors import PatternError, PluginError
 from embedl_deploy.backend.policy import QuantPolicy
+from embedl_deploy.errors import PatternError, PluginError
 from embedl_deploy.patterns import Pattern, validate_pattern
 
 

@@ -70,8 +70,9 @@ def export_onnx(
     """Write a model as an ONNX file.
 
     A quantized model is frozen first: batch norm folded, scales fixed, evaluation mode. Its quantizers become pairs of
-    QuantizeLinear and DequantizeLinear, with zero points of zero unless asymmetric ranges were asked for. The file is written to a temporary place, checked with ``onnx.checker``, run in ONNX Runtime against PyTorch on
-    the example inputs, and only then moved to ``path``.
+    QuantizeLinear and DequantizeLinear, with zero points of zero unless asymmetric ranges were asked for. The file is
+    written to a temporary place, checked with ``onnx.checker``, run in ONNX Runtime against PyTorch on the example
+    inputs, and only then moved to ``path``.
 
     Args:
         model: A transformed model, its result, or any module; exported in the mode (training or evaluation) that it

@@ -66,6 +66,7 @@ class FusedConv(FusedModule):
 
     def convolve(self, x: torch.Tensor) -> torch.Tensor:
         """Convolution and batch norm of ``x``, (N, C, ...), with a quantized weight if there is a quantizer."""
+        y: torch.Tensor
         stub = self._modules.get("weight_fake_quant")
         if not isinstance(stub, WeightFakeQuantize) or not stub.enabled:
             y = self.conv(x)
@@ -75,14 +76,16 @@ class FusedConv(FusedModule):
             return y if self.bn is None else self.bn(y)
         weight = stub(self.folded_weight())
         if not self.bn.training:
-            return self.conv._conv_forward(x, weight, batch_norm_shift(self.bn, self.conv.bias))
+            y = self.conv._conv_forward(x, weight, batch_norm_shift(self.bn, self.conv.bias))
+            return y
         y = self.conv._conv_forward(x, weight, None)
         factor = batch_norm_factor(self.bn)
         dead = factor == 0  # such a channel is β whatever the convolution gives
         y = y / torch.where(dead, 1.0, factor).reshape(-1, *(1,) * (y.dim() - 2))
         if self.conv.bias is not None:
             y = y + self.conv.bias.reshape(-1, *(1,) * (y.dim() - 2))
-        return self.bn(y)  # type: ignore[no-any-return]  # modules are untyped callables
+        y = self.bn(y)
+        return y
 
     def folded_weight(self) -> torch.Tensor:
         """The weight with the batch norm's factor in it, in the shape of the weight."""

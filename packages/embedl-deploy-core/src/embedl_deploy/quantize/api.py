@@ -12,7 +12,8 @@ from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.data import CalibrationData
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.placement import insert_qdq
-from embedl_deploy.quantize.reconstruction import InputRecorder, correct_biases, learn_rounding
+from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
+from embedl_deploy.quantize.side_by_side import InputRecorder
 
 #: Samples that corrections measure with.
 _SAMPLES = 64

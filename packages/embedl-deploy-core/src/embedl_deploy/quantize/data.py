@@ -1,6 +1,6 @@
 """Calibration data: whatever people have at hand."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ def number_of_inputs(model: nn.Module) -> int | None:
     """How many inputs a graph module takes; ``None`` for any other module."""
     if not isinstance(model, fx.GraphModule):
         return None
-    return sum(node.op == "placeholder" for node in model.graph.nodes)
+    return len(model.graph.find_nodes(op="placeholder"))
 
 
 def run_batch(model: nn.Module, batch: Any) -> Any:
@@ -90,5 +90,5 @@ def progress_bar(what: str, batches: Iterable[Any], *, shown: bool) -> Iterator[
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        total = len(batches) if hasattr(batches, "__len__") else None
+        total = len(batches) if isinstance(batches, Sized) else None
         yield bar.track(batches, total=total)

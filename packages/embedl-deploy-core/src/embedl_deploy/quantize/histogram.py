@@ -42,6 +42,8 @@ class Histogram:
         values = x.detach().reshape(-1)
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         end = self.width * BINS
+        if end > torch.finfo(values.dtype).max:  # 2¹²⁸ is the end for the largest float32
+            values = values.double()
         positive = torch.histc(values, BINS, 0.0, end).cpu().double()
         self.counts[0] += positive
         if low < 0:

@@ -16,7 +16,7 @@ from embedl_deploy.quantize.formats import Precision
 
 
 def expand_scale(scale: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:
-    """``scale`` in a shape that broadcasts with ``x``: a scalar, one a value, one per index or per block of ``axis``."""
+    """``scale`` to broadcast with ``x``: a scalar, one a value, or one per index or block of ``axis``."""
     if scale.dim() == 0 or scale.shape == x.shape:
         return scale
     if block > 0:
@@ -66,13 +66,11 @@ def fake_quantize(
 
 
 @fake_quantize.register_fake
-def _(
-    x: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, axis: int, block: int, precision: str
-) -> torch.Tensor:
+def _(x: torch.Tensor, *_settings: Any) -> torch.Tensor:
     return torch.empty_like(x)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:  # noqa: ARG001 - torch names them
     x, scale, zero_point, ctx.axis, ctx.block, precision = inputs
     ctx.precision = Precision(precision)
     ctx.save_for_backward(x, scale, zero_point)
@@ -103,8 +101,8 @@ def _sum_to(values: torch.Tensor, scale: torch.Tensor, axis: int, block: int) ->
         return values.sum()
     if block > 0:
         padded = torch.nn.functional.pad(values, (0, scale.shape[-1] * block - values.shape[-1]))
-        return padded.unflatten(-1, (scale.shape[-1], block)).sum(-1)
-    return values.sum([d for d in range(values.dim()) if d != axis % values.dim()])
+        return padded.reshape(*scale.shape, block).sum(-1)
+    return values.sum(dim=[d for d in range(values.dim()) if d != axis % values.dim()])
 
 
 fake_quantize.register_autograd(_backward, setup_context=_setup)
@@ -112,7 +110,12 @@ fake_quantize.register_autograd(_backward, setup_context=_setup)
 
 @torch.library.custom_op("embedl_deploy::dequantize", mutates_args=())
 def dequantize(
-    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, axis: int, block: int, precision: str
+    values: torch.Tensor,
+    scale: torch.Tensor,
+    zero_point: torch.Tensor | None,
+    axis: int,
+    block: int,
+    precision: str,  # noqa: ARG001 - the exporter reads it
 ) -> torch.Tensor:
     """The values that stored numbers stand for, in the dtype of ``scale``. Arguments as for :func:`fake_quantize`.
 
@@ -122,9 +125,7 @@ def dequantize(
 
 
 @dequantize.register_fake
-def _(
-    values: torch.Tensor, scale: torch.Tensor, zero_point: torch.Tensor | None, axis: int, block: int, precision: str
-) -> torch.Tensor:
+def _(values: torch.Tensor, scale: torch.Tensor, *_settings: Any) -> torch.Tensor:
     return torch.empty_like(values, dtype=scale.dtype)
 
 

@@ -1,6 +1,7 @@
 """Convolutions and matrix products as matrix products over samples."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,12 @@ def samples(x: torch.Tensor, operator: nn.Module) -> Iterator[torch.Tensor]:
     if not isinstance(operator, nn.Conv2d):
         yield x.reshape(-1, x.shape[-1]).T[None]
         return
-    padding = tuple(operator.padding)
-    if isinstance(operator, PaddedConv2d):
-        x, padding = F.pad(x, operator.sides), (0, 0)
-    for image in x.split(1):
-        if operator.kernel_size == (1, 1) and padding == (0, 0):
+    sides: Any = operator.sides if isinstance(operator, PaddedConv2d) else operator._reversed_padding_repeated_twice
+    x = F.pad(x, sides)
+    for image in x[:, None]:
+        if operator.kernel_size == (1, 1):
             rows, columns = operator.stride
             columns_of = image[:, :, ::rows, ::columns].flatten(2)
         else:
-            columns_of = F.unfold(image, operator.kernel_size, operator.dilation, padding, operator.stride)
+            columns_of = F.unfold(image, operator.kernel_size, operator.dilation, 0, operator.stride)
         yield columns_of.reshape(groups_of(operator), -1, columns_of.shape[-1])

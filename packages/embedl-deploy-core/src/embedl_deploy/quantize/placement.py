@@ -18,11 +18,14 @@ from embedl_deploy.quantize.decisions import Decision, choose_policy, decide
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.scales import grid_from_range
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
+from embedl_deploy.quantize.scales import grid_from_range
 
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.rnn.RNNBase, nn.MultiheadAttention)
-_PRODUCTS = ("matmul", "bmm", "einsum", "linear", "conv1d", "conv2d", "conv3d", "conv_transpose2d", "addmm", "baddbmm")
+_PRODUCTS = frozenset(
+    {"matmul", "bmm", "einsum", "linear", "addmm", "baddbmm", "scaled_dot_product_attention"}
+    | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+)
 
 
 def insert_qdq(

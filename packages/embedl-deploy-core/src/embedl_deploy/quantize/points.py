@@ -61,7 +61,7 @@ def _points_at(node: fx.Node, module: nn.Module, match: PatternMatch | None) -> 
     stub = getattr(module, "weight_fake_quant", None)
     if isinstance(stub, WeightFakeQuantize) and (match is None or match.pattern.qdq_points):
         yield QuantPoint(node, path, module, PointKind.WEIGHT, 0, "weight", pattern)
-    for name, inner in inner_stubs(module):
+    for name, _ in inner_stubs(module):
         yield QuantPoint(node, path, module, PointKind.INNER, 0, name, pattern)
     if match is not None and QDQPoint.OUTPUT in match.pattern.qdq_points:
         yield QuantPoint(node, path, module, PointKind.OUTPUT, 0, "output", pattern)

@@ -81,7 +81,7 @@ class Quantizer(nn.Module):
             scale = scale.abs().clamp(min=torch.finfo(torch.float32).tiny)
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
-        return fake_quantize(
+        return fake_quantize(  # type: ignore[no-any-return]  # operators are untyped callables
             x, scale, self.zero_point, self.axis, self.config.block_size or 0, self.config.precision.value
         )
 
@@ -126,7 +126,7 @@ class IntegerWeight(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "IntegerWeight":
         """Move with the model, but keep the numbers as they are stored: ``half()`` takes FP8 for a float to convert."""
         stored = self.values
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]  # as above
         if self.values.dtype != stored.dtype:
             self.values = stored.to(self.scale.device)
         return self
@@ -138,7 +138,10 @@ class IntegerWeight(nn.Module):
 
     def forward(self, _weight: torch.Tensor | None = None) -> torch.Tensor:
         """The dequantized weight."""
-        return dequantize(self.values, self.scale, self.zero_point, self.axis, self.block, self.precision.value)
+        weight: torch.Tensor = dequantize(
+            self.values, self.scale, self.zero_point, self.axis, self.block, self.precision.value
+        )
+        return weight
 
     def extra_repr(self) -> str:
         """The format and the weight's shape."""

@@ -1,18 +1,15 @@
-"""Corrections that need a layer's exact inputs beside its quantized ones.
+"""Corrections that make a quantized layer reproduce the outputs of the exact one.
 
-The graph is run once, node by node, with exact and with quantized values side by side. At each operator with a
-quantized weight the weight or the bias is corrected, and what follows sees the corrected output: errors do not add up
-on the way.
+Layers are corrected in the order of the graph, and each sees inputs that carry the errors that remain of all before
+it: errors do not add up on the way.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.lookup import get_constant
 from embedl_deploy.modules import FusedConv, QuantStub
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.data import progress_bar
@@ -22,39 +19,21 @@ from embedl_deploy.quantize.patches import grouped, is_supported, samples
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.rounding import Moments, fitted_weight, rounded_weight
 from embedl_deploy.quantize.scales import grid_of_weight
+from embedl_deploy.quantize.side_by_side import Inputs, SideBySide
 
-#: One run of the model: its positional and keyword inputs.
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-class InputRecorder:
-    """Keeps the first inputs that a model is called with, up to a number of samples.
-
-    Args:
-        model: The model to watch.
-        limit: How many samples (rows of the first tensor) to keep.
-    """
-
-    def __init__(self, model: nn.Module, limit: int) -> None:
-        self.inputs: list[Inputs] = []
-        self.room = limit
-        self._handle = model.register_forward_pre_hook(self._record, with_kwargs=True)
-
-    def _record(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.room > 0:
-            self.inputs.append((args, kwargs))
-            first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
-            self.room -= first.shape[0] if first is not None and first.dim() > 0 else 1
-
-    def close(self) -> None:
-        """Watch no longer."""
-        self._handle.remove()
+#: Steps in which the mean behind an activation is brought to the exact one.
+_STEPS = 4
+#: No channel's bias moves faster than its mean by more than the inverse of this: of a channel that is hardly ever
+#: active the mean says little.
+_LEAST_SLOPE = 0.1
 
 
-def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[str]:
+def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> dict[str, str]:
     """Give every layer with a quantized weight the bias at which the means of its outputs are the exact ones.
 
-    Nagel et al. 2019, section 4.2, with measured means. Batch norm is folded first.
+    Means are those of each channel behind the module's activation function, because rounding errors of mean zero have
+    another mean once they went through a ReLU. (Nagel et al. 2019, section 4.2, correct in front of it.) Batch norm is
+    folded first.
 
     Args:
         model: Calibrated; changed in place, in parameters of its own.
@@ -62,53 +41,43 @@ def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
         progress: Show a progress bar, on a terminal.
 
     Returns:
-        Paths of the modules that could not be corrected.
+        Module paths → why they were not corrected.
     """
-    return _side_by_side(model, inputs, learn_weights=False, progress=progress)
+    return _correct_all(model, inputs, learn_weights=False, progress=progress)
 
 
-def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[str]:
+def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> dict[str, str]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
-    See :mod:`embedl_deploy.quantize.rounding`. Arguments and result as for :func:`correct_biases`.
+    See :mod:`embedl_deploy.quantize.rounding`. Arguments and result as for :func:`correct_biases`; a layer whose
+    rounding cannot be learnt has its bias corrected all the same.
     """
-    return _side_by_side(model, inputs, learn_weights=True, progress=progress)
+    return _correct_all(model, inputs, learn_weights=True, progress=progress)
 
 
 @torch.no_grad()
-def _side_by_side(
+def _correct_all(
     model: fx.GraphModule, inputs: Sequence[Inputs], *, learn_weights: bool, progress: bool
-) -> list[str]:
-    skipped: list[str] = []
-    for module in model.modules():
-        if isinstance(module, FusedConv) and _weight_quantizer(module) is not None:
-            module.fold_batch_norm()
-    exact: list[dict[fx.Node, Any]] = [{} for _ in inputs]
-    quantized: list[dict[fx.Node, Any]] = [{} for _ in inputs]
-    nodes = list(model.graph.nodes)
-    last_use = {used: node for node in nodes for used in node.all_input_nodes}
-    originals: dict[nn.Module, tuple[nn.Module, Any, Any]] = {}
+) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    for part in model.modules():
+        if isinstance(part, FusedConv) and _weight_quantizer(part) is not None:
+            part.fold_batch_norm()
+    runs = SideBySide(model, inputs)
     what = "learning rounding" if learn_weights else "correcting biases"
-    with evaluation_mode(model), progress_bar(what, nodes, shown=progress) as shown:
-        for node in shown:
-            module = model.get_submodule(str(node.target)) if node.op == "call_module" else None
-            for values, run in zip(exact, inputs, strict=True):
-                with _as_it_was(module, originals):
-                    values[node] = _run(model, node, module, values, run)
-            if module is not None and _weight_quantizer(module) is not None and module not in originals:
-                operator: Any = weighted_operator(module)
-                if is_supported(operator) and _is_symmetric(module):
-                    originals[module] = (operator, operator.weight, operator.bias)
-                    _correct(node, module, operator, exact, quantized, learn_weights=learn_weights)
-                else:
-                    skipped.append(str(node.target))
-            for values, run in zip(quantized, inputs, strict=True):
-                values[node] = _run(model, node, module, values, run)
-            for used in node.all_input_nodes:
-                if last_use[used] is node:
-                    for values in (*exact, *quantized):
-                        del values[used]
-    return skipped
+    with evaluation_mode(model), progress_bar(what, list(model.graph.nodes), shown=progress) as nodes:
+        for node in nodes:
+            runs.compute_exact(node)
+            module = runs.module_of(node)
+            quantizer = None if module is None else _weight_quantizer(module)
+            if module is not None and quantizer is not None:
+                problem = _correct(node, module, quantizer, runs, learn_weights=learn_weights)
+                if problem is not None:
+                    problems[str(node.target)] = problem
+            else:
+                runs.compute_quantized(node)
+            runs.forget(node)
+    return problems
 
 
 def _weight_quantizer(module: nn.Module) -> Quantizer | None:
@@ -117,108 +86,83 @@ def _weight_quantizer(module: nn.Module) -> Quantizer | None:
     return quantizer if isinstance(quantizer, Quantizer) else None
 
 
-def _is_symmetric(module: nn.Module) -> bool:
-    quantizer = _weight_quantizer(module)
-    return quantizer is not None and quantizer.zero_point is None
-
-
-@contextmanager
-def _as_it_was(module: nn.Module | None, originals: dict[nn.Module, tuple[nn.Module, Any, Any]]) -> Iterator[None]:
-    """Within the block no quantizer in ``module`` rounds, and its weight is the one from before its correction."""
-    stubs = [(p, p.quantizer) for p in (() if module is None else module.modules()) if isinstance(p, QuantStub)]
-    operator, weight, bias = originals[module] if module in originals else (None, None, None)
-    for stub, _ in stubs:
-        stub.quantizer = None
-    if operator is not None:
-        corrected = operator.weight, operator.bias
-        operator.weight, operator.bias = weight, bias
-    try:
-        yield
-    finally:
-        if operator is not None:
-            operator.weight, operator.bias = corrected
-        for stub, quantizer in stubs:
-            stub.quantizer = quantizer
-
-
-def _run(
-    model: fx.GraphModule, node: fx.Node, module: nn.Module | None, values: dict[fx.Node, Any], inputs: Inputs
-) -> Any:
-    """Compute one node from the values before it."""
-    if node.op == "placeholder":
-        positional, named = inputs
-        position = [n.target for n in model.graph.nodes if n.op == "placeholder"].index(node.target)
-        if position < len(positional):
-            return positional[position]
-        return named[str(node.target)] if str(node.target) in named else node.args[0]
-    if node.op == "get_attr":
-        return get_constant(node)
-    if node.op == "output":
-        return None
-    args, kwargs = (fx.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
-    if module is not None:
-        return module(*args, **kwargs)
-    if node.op == "call_method":
-        return getattr(args[0], str(node.target))(*args[1:], **kwargs)
-    assert callable(node.target)  # call_function is all that is left
-    return node.target(*args, **kwargs)
-
-
-class _Reached(Exception):  # noqa: N818 - no error: it ends a call when the operator's input is known
-    """Carries what flows into an operator."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        super().__init__()
-        self.value = value
-
-
-def _operator_input(node: fx.Node, module: nn.Module, operator: nn.Module, values: dict[fx.Node, Any]) -> torch.Tensor:
-    """What flows into the weighted operator when the module is called with these values."""
-    def stop(_operator: nn.Module, args: tuple[Any, ...]) -> None:
-        raise _Reached(args[0])
-
-    handle = operator.register_forward_pre_hook(stop)
-    args, kwargs = (fx.map_arg(part, values.__getitem__) for part in (node.args, node.kwargs))
-    try:
-        with _as_it_was(module, {}):
-            module(*args, **kwargs)
-    except _Reached as reached:
-        return reached.value
-    finally:
-        handle.remove()
-    return args[0]  # type: ignore[no-any-return]  # the module uses the weight without calling the operator
-
-
 def _correct(
-    node: fx.Node,
-    module: nn.Module,
-    operator: Any,
-    exact: list[dict[fx.Node, Any]],
-    quantized: list[dict[fx.Node, Any]],
-    *,
-    learn_weights: bool,
-) -> None:
-    quantizer = _weight_quantizer(module)
-    assert quantizer is not None  # the caller has looked
-    weight = grouped(operator.weight.detach(), operator)
+    node: fx.Node, module: nn.Module, quantizer: Quantizer, runs: SideBySide, *, learn_weights: bool
+) -> str | None:
+    """Correct one module and compute its quantized values; returns what could not be done."""
+    operator: Any = weighted_operator(module)
+    if operator is None:
+        runs.compute_quantized(node)
+        return "the module has not exactly one convolution or Linear"
+    if not runs.keep_original(operator):
+        runs.compute_quantized(node)
+        return "the module is called more than once; corrected for its first call"
+    problem = _learn_weight(node, operator, quantizer, runs) if learn_weights else None
+    return _match_means(node, operator, runs) or problem
+
+
+def _learn_weight(node: fx.Node, operator: Any, quantizer: Quantizer, runs: SideBySide) -> str | None:
+    if not is_supported(operator):
+        return f"rounding is not learnt for a {type(operator).__name__}"
+    if quantizer.zero_point is not None:
+        return "rounding is learnt for symmetric formats only"
+    pairs = runs.operator_inputs(node, operator)
+    if not pairs:
+        return "the module does not call its operator, so its inputs are unknown"
+    original = operator.weight.detach()
+    weight = grouped(original, operator)
     moments = Moments.empty(weight.shape[0], weight.shape[2], weight)
-    for values, rounded in zip(exact, quantized, strict=True):
-        pair = (samples(_operator_input(node, module, operator, v), operator) for v in (values, rounded))
-        for x, x_rounded in zip(*pair, strict=True):
+    for pair in pairs:
+        for x, x_rounded in zip(*(samples(x, operator) for x in pair), strict=True):
             moments.add(x.float(), x_rounded.float())
-    new = operator.weight.detach()
-    if learn_weights:
-        wanted = fitted_weight(weight, moments)
-        quantizer.set_grid(grid_of_weight(wanted.reshape(operator.weight.shape), quantizer.config))
-        spread = expand_scale(quantizer.scale, operator.weight, quantizer.axis, quantizer.config.block_size or 0)
-        scale = grouped(spread.expand_as(operator.weight), operator)
-        square, _ = moments.covariances()
-        new = rounded_weight(wanted, square, scale, quantizer.config).reshape(operator.weight.shape)
-        operator.weight = nn.Parameter(new, requires_grad=operator.weight.requires_grad)
+    wanted = fitted_weight(weight, moments)
+    quantizer.set_grid(grid_of_weight(wanted.reshape(original.shape), quantizer.config))
+    spread = expand_scale(quantizer.scale, original, quantizer.axis, quantizer.config.block_size or 0)
+    scale = grouped(spread.expand_as(original), operator)
+    square, _ = moments.covariances()
+    new = rounded_weight(wanted, square, scale, quantizer.config)
     mean, mean_rounded = (m[:, :, None] for m in moments.means())
-    shift = weight @ mean - grouped(quantizer(new), operator) @ mean_rounded
-    shift = shift.reshape(-1)
-    bias = shift if operator.bias is None else operator.bias.detach() + shift
-    operator.bias = nn.Parameter(bias)
+    shift = (weight @ mean - new @ mean_rounded).reshape(-1)
+    operator.weight = nn.Parameter(new.reshape(original.shape), operator.weight.requires_grad)
+    _set_bias(operator, shift if operator.bias is None else operator.bias.detach() + shift)
+    return None
 
 
+def _match_means(node: fx.Node, operator: Any, runs: SideBySide) -> str | None:
+    """Move the bias until the mean of each channel of the node's output is that of the exact output."""
+    runs.compute_quantized(node)
+    channels = operator.out_channels if isinstance(operator, nn.modules.conv._ConvNd) else operator.out_features
+    axis = 1 if isinstance(operator, nn.modules.conv._ConvNd) else -1
+    values = [pair for pair in runs.values(node) if all(isinstance(value, torch.Tensor) for value in pair)]
+    if not values or values[0][0].shape[axis] != channels:
+        return "the output has not the operator's channels, so its means say nothing about the bias"
+    bias = operator.weight.new_zeros(channels) if operator.bias is None else operator.bias.detach().clone()
+    error, slope = _mean_error(runs, node, axis), torch.ones_like(bias)
+    best, best_error = bias, error
+    for _ in range(_STEPS):
+        step = -error / slope
+        bias = bias + step
+        _set_bias(operator, bias)
+        runs.compute_quantized(node)
+        after = _mean_error(runs, node, axis)
+        measured = (after - error) / torch.where(step == 0, 1.0, step)
+        slope, error = measured.clamp(_LEAST_SLOPE, 1.0), after
+        better = error.abs() < best_error.abs()
+        best, best_error = torch.where(better, bias, best), torch.where(better, error, best_error)
+    _set_bias(operator, best)
+    runs.compute_quantized(node)
+    return None
+
+
+def _mean_error(runs: SideBySide, node: fx.Node, axis: int) -> torch.Tensor:
+    """By how much the mean of each channel is too high, (C,)."""
+    total, count = torch.zeros(()), 0
+    for exact, quantized in runs.values(node):
+        difference = (quantized - exact).movedim(axis, 0).flatten(1)
+        total = total.to(difference) + difference.sum(1)
+        count += difference.shape[1]
+    return total / count
+
+
+def _set_bias(operator: Any, bias: torch.Tensor) -> None:
+    operator.bias = nn.Parameter(bias, operator.weight.requires_grad)

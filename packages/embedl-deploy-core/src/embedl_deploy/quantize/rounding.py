@@ -77,7 +77,8 @@ def fitted_weight(weight: torch.Tensor, moments: Moments) -> torch.Tensor:
     """The weight, (G, O, K), that gives the exact outputs from quantized inputs with the least squared error."""
     square, cross = moments.covariances()
     regular, damping = damped(square)
-    return torch.linalg.solve(regular, weight @ cross + damping * weight, left=False)
+    wanted: torch.Tensor = torch.linalg.solve(regular, weight @ cross + damping * weight, left=False)
+    return wanted
 
 
 def rounded_weight(

@@ -30,7 +30,7 @@ class Grid:
 
 
 def _scale(amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
-    """amax / high, with 1 where amax is 0, rounded up to a power of two if so asked; float32."""
+    """A range divided by the largest number: 1 where it is 0, the next power of two if so asked; float32."""
     scale = torch.where(amax == 0, 1.0, amax.double() / config.precision.high).clamp(min=_SMALLEST_SCALE)
     if config.power_of_two:
         scale = torch.exp2(torch.ceil(torch.log2(scale)))
@@ -100,8 +100,8 @@ def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
     were not empty (Migacz 2017, slides 31 to 38).
     """
     counts = histogram.magnitudes()
-    counts[0] = counts[1]  # zeros, of which a ReLU makes a great many, are exact on any grid
     used = int(counts.nonzero().max()) + 1
+    counts[0] = counts[1]  # zeros, of which a ReLU makes a great many, are exact on any grid
     levels = min(int(precision.high) + 1, BINS)
     if used <= levels:
         return used * histogram.width

@@ -8,11 +8,11 @@ from torch import nn
 from embedl_deploy.backend import QuantPoint
 from embedl_deploy.tensorrt.constraints import is_depthwise_conv
 
-#: Input channels below which a convolution's INT8 kernels are mostly padding: they work on 4, and best on 32, at a time.
+#: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.
 _SMALL_STEM = 4
 
 
-def quantize_all(point: QuantPoint) -> str | None:
+def quantize_all(_point: QuantPoint) -> str | None:
     """Object to nothing: quantizers wherever patterns and modules have a place for them."""
     return None
 

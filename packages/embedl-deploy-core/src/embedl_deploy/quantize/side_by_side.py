@@ -1,0 +1,160 @@
+"""A quantized model run twice at once, node by node: with exact values, and with quantized ones."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.graph.shapes import bind_inputs
+from embedl_deploy.modules import QuantStub, WeightFakeQuantize
+
+#: One run of the model: its positional and keyword inputs.
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class InputRecorder:
+    """Keeps the first inputs that a model is called with, up to a number of samples.
+
+    Args:
+        model: The model to watch.
+        limit: How many samples (rows of the first tensor) to keep.
+    """
+
+    def __init__(self, model: nn.Module, limit: int) -> None:
+        self.inputs: list[Inputs] = []
+        self.room = limit
+        self._handle = model.register_forward_pre_hook(self._record, with_kwargs=True)
+
+    def _record(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.room > 0:
+            self.inputs.append((args, kwargs))
+            first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
+            self.room -= first.shape[0] if first is not None and first.dim() > 0 else 1
+
+    def close(self) -> None:
+        """Watch no longer."""
+        self._handle.remove()
+
+
+class _Walk(fx.Interpreter):
+    """One run of a graph, a node at a time."""
+
+    def __init__(self, model: fx.GraphModule, inputs: Inputs) -> None:
+        super().__init__(model, garbage_collect_values=False)
+        self.args_iter = iter(bind_inputs(model, *inputs))
+
+    def compute(self, node: fx.Node) -> None:
+        self.env[node] = None if node.op == "output" else self.run_node(node)
+
+
+class SideBySide:
+    """The values of a model, exact and quantized, at one node after the other.
+
+    Between a node's exact values and its quantized ones the caller may correct the node's module; later nodes see the
+    values of the corrected module.
+
+    Args:
+        model: A calibrated model.
+        inputs: Runs of it.
+    """
+
+    def __init__(self, model: fx.GraphModule, inputs: Sequence[Inputs]) -> None:
+        self.model = model
+        self._exact = [_Walk(model, run) for run in inputs]
+        self._quantized = [_Walk(model, run) for run in inputs]
+        self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
+        self._last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
+
+    def module_of(self, node: fx.Node) -> nn.Module | None:
+        """The module that a node calls."""
+        return self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+    def keep_original(self, operator: nn.Module) -> bool:
+        """Go on computing exact values with the weight and bias of today; whether that is new."""
+        if operator in self._originals:
+            return False
+        self._originals[operator] = {name: operator._parameters[name] for name in ("weight", "bias")}
+        return True
+
+    def compute_exact(self, node: fx.Node) -> None:
+        """Compute a node's exact values, in all runs."""
+        with self.as_it_was(self.module_of(node)):
+            for walk in self._exact:
+                walk.compute(node)
+
+    def compute_quantized(self, node: fx.Node) -> None:
+        """Compute a node's quantized values, in all runs."""
+        for walk in self._quantized:
+            walk.compute(node)
+
+    def values(self, node: fx.Node) -> Iterator[tuple[Any, Any]]:
+        """A node's exact and quantized values, of each run."""
+        for exact, quantized in zip(self._exact, self._quantized, strict=True):
+            yield exact.env[node], quantized.env[node]
+
+    def operator_inputs(self, node: fx.Node, operator: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What flows into an operator in a node's module: exact and quantized, in each run.
+
+        Empty if the module does not call the operator, even where its weight is not quantized.
+        """
+        module, found = self.module_of(node), []
+        for exact, quantized in zip(self._exact, self._quantized, strict=True):
+            with self.as_it_was(module):
+                before = _caught(exact, node, operator)
+            with self.as_it_was(module, WeightFakeQuantize):
+                after = _caught(quantized, node, operator)
+            if before is None or after is None:
+                return []
+            found.append((before, after))
+        return found
+
+    def forget(self, node: fx.Node) -> None:
+        """Let go of the values that no node after this one reads."""
+        for used in node.all_input_nodes:
+            if self._last_use[used] is node:
+                for walk in (*self._exact, *self._quantized):
+                    del walk.env[used]
+
+    @contextmanager
+    def as_it_was(self, module: nn.Module | None, kind: type[QuantStub] = QuantStub) -> Iterator[None]:
+        """Within the block stubs of a kind in ``module`` are empty, and weights those from before their correction."""
+        parts = [] if module is None else list(module.modules())
+        quantizers = [(part, part.quantizer) for part in parts if isinstance(part, kind)]
+        corrected = [(part, dict(part._parameters)) for part in parts if part in self._originals]
+        for stub, _ in quantizers:
+            stub.quantizer = None
+        for operator, _ in corrected:
+            operator._parameters.update(self._originals[operator])
+        try:
+            yield
+        finally:
+            for operator, parameters in corrected:
+                operator._parameters.update(parameters)
+            for stub, quantizer in quantizers:
+                stub.quantizer = quantizer
+
+
+class _Reached(Exception):  # noqa: N818 - no error: it ends a call when the operator's input is known
+    """Carries what flows into an operator."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
+
+
+def _caught(walk: _Walk, node: fx.Node, operator: nn.Module) -> torch.Tensor | None:
+    """The operator's input when the node is computed."""
+
+    def stop(_operator: nn.Module, args: tuple[Any, ...]) -> None:
+        raise _Reached(args[0])
+
+    handle = operator.register_forward_pre_hook(stop)
+    try:
+        walk.run_node(node)
+    except _Reached as reached:
+        return reached.value
+    finally:
+        handle.remove()
+    return None
