@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from importlib import metadata
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 ENTRY_POINT_GROUP = "embedl_deploy.backends"
 CORE_DISTRIBUTION = "embedl-deploy-core"
 
@@ -45,6 +42,9 @@ class PluginSource:
 
     def core_mismatch(self) -> str | None:
         """Why this plugin does not go with the installed core, or ``None`` if it does."""
+        from packaging.requirements import InvalidRequirement, Requirement  # here: a third of the import of core
+        from packaging.utils import canonicalize_name
+
         installed = metadata.version(CORE_DISTRIBUTION)
         for line in self.requires:
             try:

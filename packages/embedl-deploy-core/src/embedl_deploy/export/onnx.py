@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,6 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.files import written_whole
-from embedl_deploy.export.prepare import choose_opset, convert_inputs, is_quantized, prepare_model
-from embedl_deploy.export.qdq import translations
 from embedl_deploy.export.runtime import difference_in_onnxruntime
 from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.pipeline import TransformationResult
@@ -108,6 +106,10 @@ def export_onnx(
     target = Path(path)
     if target.is_dir() or not target.name:
         raise InputError(f"path {os.fspath(path)!r} is a folder; expected the name of a file, such as 'model.onnx'.")
+    # Here, because who does not export need not wait for quantization to be imported.
+    from embedl_deploy.export.prepare import choose_opset, convert_inputs, is_quantized, prepare_model
+    from embedl_deploy.export.qdq import translations
+
     model = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
     example, named = convert_inputs((example, named), dtype)
@@ -117,7 +119,8 @@ def export_onnx(
     if dynamic_batch:
         example, named = _without_batch_of_one((example, named))
         shapes = _dynamic_first_dimension(example, named)
-    program = _export(model, example, named, opset, shapes, input_names, output_names)
+    operators = translations(opset) if is_quantized(model) else None
+    program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with written_whole(target) as temporary:
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
@@ -203,6 +206,7 @@ def _export(
     example: tuple[Any, ...],
     named: dict[str, Any],
     opset: int,
+    operators: dict[Callable[..., Any], Callable[..., Any]] | None,
     shapes: Any,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
@@ -220,7 +224,7 @@ def _export(
                 output_names=output_names,
                 verbose=False,
                 optimize=True,
-                custom_translation_table=translations(opset) if is_quantized(model) else None,
+                custom_translation_table=operators,
             )
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error

@@ -3,13 +3,15 @@
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, conv2d_with, linear_with
 from embedl_deploy.modules.activations import ActivationLike
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
-from embedl_deploy.modules.weighted import FusedConv, FusedMatmul
+from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
 
 __all__ = [
     "ActivationLike",
+    "ChannelScale",
     "ConvertedModule",
     "FrozenBatchNorm2d",
     "FusedConv",
@@ -20,6 +22,8 @@ __all__ = [
     "QuantStub",
     "WeightFakeQuantize",
     "conv2d_with",
+    "is_homogeneous",
     "linear_with",
     "symbolic_trace",
+    "with_parameters",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from typing import ClassVar
 
+import torch
 from torch import nn
 
 from embedl_deploy.modules.slots import QuantStub
@@ -40,6 +41,20 @@ class FusedModule(nn.Module):
     @input_quant_stubs.setter
     def input_quant_stubs(self, stubs: dict[int, QuantStub]) -> None:
         self._stubs = dict(stubs)
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:  # noqa: ARG002 - subclasses use it
+        """Multiply the channels of the output by constants, exactly, in parameters.
+
+        Smoothing and equalization ask for it, in order to even out the channels of a tensor that is quantized. A
+        subclass that can do it gets new parameters: the old ones may belong to the user's model.
+
+        Args:
+            factors: (C,), positive.
+
+        Returns:
+            ``None`` if it is done; else why it cannot be, with nothing changed.
+        """
+        return f"{type(self).__name__} has no scale_outputs of its own"
 
 
 class ConvertedModule(nn.Module):

@@ -9,6 +9,8 @@ the place of the batch's and the batch norm goes on working on what comes out, d
 2018, section 3.2.2; as torch's own fused modules do it).
 """
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -17,6 +19,7 @@ from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def batch_norm_factor(bn: BatchNorm) -> torch.Tensor:
@@ -99,21 +102,42 @@ class FusedConv(FusedModule):
         if self.bn is None or not self.bn_foldable:
             return
         weight, bias = self.folded_weight(), batch_norm_shift(self.bn, self.conv.bias)
-        self.conv = _with_parameters(self.conv, weight, bias)
+        self.conv = with_parameters(self.conv, weight, bias)
         self.bn = None
+
+    @torch.no_grad()
+    def scale_convolution(self, factors: torch.Tensor) -> None:
+        """Multiply the channels of convolution and batch norm, (C,), by constants, in new parameters."""
+        if self.bn is None:
+            self.conv = with_parameters(self.conv, *_scaled(self.conv.weight, self.conv.bias, factors))
+            return
+        ones, zeros = torch.ones_like(factors), torch.zeros_like(factors)
+        weight = ones if self.bn.weight is None else self.bn.weight
+        bias = zeros if self.bn.bias is None else self.bn.bias
+        self.bn = with_parameters(self.bn, *_scaled(weight, bias, factors))
 
     def extra_repr(self) -> str:
         """Say whether batch norm can be folded."""
         return "bn foldable" if self.bn_foldable else ""
 
 
-def _with_parameters(conv: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor) -> nn.Conv2d:
-    """A convolution with the settings of ``conv`` and parameters of its own."""
-    changed = conv.__new__(type(conv))
-    changed.__dict__.update(conv.__dict__)
-    changed._modules, changed._buffers = {}, {}
-    changed._parameters = {"weight": nn.Parameter(weight), "bias": nn.Parameter(bias)}
+def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | None) -> ModuleT:
+    """A module with the settings, hooks and buffers of ``module``, and a weight and bias of its own."""
+    changed = module.__new__(type(module))
+    changed.__dict__.update(module.__dict__)
+    changed._modules, changed._buffers = dict(module._modules), dict(module._buffers)
+    trains = next((p.requires_grad for p in module.parameters(recurse=False)), True)
+    changed._parameters = {
+        name: None if tensor is None else nn.Parameter(tensor.detach(), trains)
+        for name, tensor in (("weight", weight), ("bias", bias))
+    }
     return changed
+
+
+def _scaled(
+    weight: torch.Tensor, bias: torch.Tensor | None, factors: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    return weight * factors.reshape(-1, *(1,) * (weight.dim() - 1)), None if bias is None else bias * factors
 
 
 class FusedMatmul(FusedModule):
@@ -132,7 +156,12 @@ class FusedMatmul(FusedModule):
         self.weight_fake_quant = WeightFakeQuantize()
 
     def project(self, x: torch.Tensor) -> torch.Tensor:
-        """The matrix product of (..., in_features), with a quantized weight if there is a quantizer."""
+        """The product with (..., in_features), with a quantized weight if there is a quantizer."""
         if self.weight_fake_quant.enabled:
             return F.linear(x, self.weight_fake_quant(self.linear.weight), self.linear.bias)
         return self.linear(x)  # type: ignore[no-any-return]  # as above
+
+    @torch.no_grad()
+    def scale_product(self, factors: torch.Tensor) -> None:
+        """Multiply the outputs of the product, (out_features,), by constants, in new parameters."""
+        self.linear = with_parameters(self.linear, *_scaled(self.linear.weight, self.linear.bias, factors))

@@ -7,10 +7,12 @@ from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQ
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
 from embedl_deploy.quantize.placement import insert_qdq
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
-from embedl_deploy.quantize.report import PointReport, QuantizationReport, quantization_report
+from embedl_deploy.quantize.report import Correction, PointReport, QuantizationReport, quantization_report
+from embedl_deploy.quantize.smoothing import SmoothQuantConfig
 
 __all__ = [
     "CalibrationMethod",
+    "Correction",
     "IntegerWeight",
     "LayerQuantConfig",
     "ModulesToSkip",
@@ -19,6 +21,7 @@ __all__ = [
     "QuantConfig",
     "QuantizationReport",
     "Quantizer",
+    "SmoothQuantConfig",
     "TensorQuantConfig",
     "calibrate",
     "freeze",

@@ -1,19 +1,25 @@
 """Everything about quantization in one call."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import fx, nn
 
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.data import CalibrationData
+from embedl_deploy.quantize.data import CalibrationData, check_data
+from embedl_deploy.quantize.equalization import equalize
 from embedl_deploy.quantize.freezing import freeze
-from embedl_deploy.quantize.placement import insert_qdq
+from embedl_deploy.quantize.placement import decide_for, place
 from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
+from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.side_by_side import InputRecorder
+from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
 
 #: Samples that corrections measure with.
 _SAMPLES = 64
@@ -26,6 +32,8 @@ def quantize(
     *,
     args: Any = None,
     forward_loop: CalibrationData | None = None,
+    equalization: bool = False,
+    smooth_quant: bool | float | SmoothQuantConfig = False,
     bias_correction: bool = False,
     learned_rounding: bool = False,
     freeze_weights: bool = False,
@@ -39,9 +47,15 @@ def quantize(
         config: Formats, exceptions and policy.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
-        bias_correction: Correct the mean of every layer's output (:func:`correct_biases`).
+        equalization: Even out the weights of neighbouring convolutions first
+            (:mod:`embedl_deploy.quantize.equalization`).
+        smooth_quant: Move part of the range of the inputs of matrix products into their weights first
+            (:mod:`embedl_deploy.quantize.smoothing`): ``True``, a migration strength, or a
+            :class:`SmoothQuantConfig`. Reads the data once more.
+        bias_correction: Correct the mean of every layer's output
+            (:mod:`embedl_deploy.quantize.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output
-            (:func:`learn_rounding`); corrects biases as well.
+            (:mod:`embedl_deploy.quantize.rounding`); corrects biases as well.
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
 
@@ -51,31 +65,63 @@ def quantize(
     Raises:
         InputError: The model or the data is no such thing.
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
+        QuantizationConfigError: The migration strength is out of range, or there is no such policy.
     """
-    given = [value for value in (data, forward_loop) if value is not None]
-    if len(given) > 1:
-        raise InputError("quantize was given data and forward_loop, which mean the same; pass one of them.")
-    if not given:
-        example, _ = normalize_args(args, None)
-        if example is None:
-            raise InputError(
-                "quantize needs calibration data: an iterable of batches, or a function that takes the model and "
-                "runs it. Pass quantize(result, data)."
-            )
-        given = [[example]]
-    matches = model.matches if isinstance(model, TransformationResult) else None
     graph_module: nn.Module = model.model if isinstance(model, TransformationResult) else model
     if not isinstance(graph_module, fx.GraphModule):
         raise InputError(
             f"model is a {type(graph_module).__name__}; expected the result of transform: transform(model, ...)."
         )
-    quantized = insert_qdq(graph_module, matches, config)
+    smoothing = _smoothing(smooth_quant)
+    batches = _calibration_data(data, forward_loop, args)
+    if smoothing is not None and isinstance(batches, Iterator):
+        raise InputError(
+            f"smooth_quant reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
+            "once. Pass a list, a DataLoader or a function that takes the model and runs it."
+        )
+    matches = model.matches if isinstance(model, TransformationResult) else None
+    config = QuantConfig() if config is None else config
+    decisions, policy = decide_for(graph_module, matches, config)
+    corrections: list[Correction] = []
+    if equalization or smoothing is not None:
+        graph_module = deep_copy(graph_module)
+    if equalization:
+        corrections += equalize(graph_module, decisions)
+    if smoothing is not None:
+        exceptions = tuple(config.exceptions.smooth)
+        corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
+    quantized = place(graph_module, decisions, policy)
     recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
     try:
-        calibrate(quantized, given[0], progress=progress)
+        calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()
     if bias_correction or learned_rounding:
         correct = learn_rounding if learned_rounding else correct_biases
-        correct(quantized, recorder.inputs, progress=progress)
+        corrections += correct(quantized, recorder.inputs, progress=progress)
+    quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=tuple(corrections))
     return freeze(quantized) if freeze_weights else quantized
+
+
+def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | None:
+    if isinstance(asked, SmoothQuantConfig):
+        return asked
+    if isinstance(asked, bool):
+        return SmoothQuantConfig() if asked else None
+    return SmoothQuantConfig(alpha=asked)
+
+
+def _calibration_data(data: CalibrationData | None, forward_loop: CalibrationData | None, args: Any) -> CalibrationData:
+    given = [value for value in (data, forward_loop) if value is not None]
+    if len(given) > 1:
+        raise InputError("quantize was given data and forward_loop, which mean the same; pass one of them.")
+    if given:
+        check_data(given[0])
+        return given[0]
+    example, _ = normalize_args(args, None)
+    if example is None:
+        raise InputError(
+            "quantize needs calibration data: an iterable of batches, or a function that takes the model and runs it. "
+            "Pass quantize(result, data)."
+        )
+    return [example]

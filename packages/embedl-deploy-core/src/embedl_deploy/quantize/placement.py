@@ -51,6 +51,16 @@ def insert_qdq(
         QuantizationConfigError: The policy does not exist.
         QuantizationError: The model has quantizers already, or the policy fails.
     """
+    return place(model, *decide_for(model, matches, config))
+
+
+def decide_for(
+    model: fx.GraphModule, matches: Mapping[str, Any] | None, config: QuantConfig | None
+) -> tuple[list[Decision], str]:
+    """What becomes of every point of a model, and the name of the policy that was asked.
+
+    Arguments and errors as for :func:`insert_qdq`.
+    """
     if not isinstance(model, fx.GraphModule):
         raise InputError(f"model is a {type(model).__name__}; expected the transformed model, result.model.")
     config = QuantConfig() if config is None else config
@@ -60,8 +70,7 @@ def insert_qdq(
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
     policy = choose_policy(config, model.meta.get(BACKEND))
     # Selectors may be modules of the model that was passed, so decisions are made on that one.
-    decisions = decide(points_of(model, patterns_by_node(matches)), config, policy)
-    return place(model, decisions, policy[0])
+    return decide(points_of(model, patterns_by_node(matches)), config, policy), policy[0]
 
 
 def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:

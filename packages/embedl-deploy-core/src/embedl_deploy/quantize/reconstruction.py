@@ -17,6 +17,7 @@ from embedl_deploy.quantize.decisions import weighted_operator
 from embedl_deploy.quantize.operators import expand_scale
 from embedl_deploy.quantize.patches import grouped, is_supported, samples
 from embedl_deploy.quantize.quantizer import Quantizer
+from embedl_deploy.quantize.report import Correction
 from embedl_deploy.quantize.rounding import Moments, fitted_weight, rounded_weight
 from embedl_deploy.quantize.scales import grid_of_weight
 from embedl_deploy.quantize.side_by_side import Inputs, SideBySide
@@ -28,7 +29,7 @@ _STEPS = 4
 _LEAST_SLOPE = 0.1
 
 
-def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> dict[str, str]:
+def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
     """Give every layer with a quantized weight the bias at which the means of its outputs are the exact ones.
 
     Means are those of each channel behind the module's activation function, because rounding errors of mean zero have
@@ -41,12 +42,12 @@ def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
         progress: Show a progress bar, on a terminal.
 
     Returns:
-        Module paths → why they were not corrected.
+        What became of each module.
     """
     return _correct_all(model, inputs, learn_weights=False, progress=progress)
 
 
-def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> dict[str, str]:
+def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
     See :mod:`embedl_deploy.quantize.rounding`. Arguments and result as for :func:`correct_biases`; a layer whose
@@ -58,13 +59,13 @@ def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
 @torch.no_grad()
 def _correct_all(
     model: fx.GraphModule, inputs: Sequence[Inputs], *, learn_weights: bool, progress: bool
-) -> dict[str, str]:
-    problems: dict[str, str] = {}
+) -> list[Correction]:
+    corrections = []
     for part in model.modules():
         if isinstance(part, FusedConv) and _weight_quantizer(part) is not None:
             part.fold_batch_norm()
     runs = SideBySide(model, inputs)
-    what = "learning rounding" if learn_weights else "correcting biases"
+    what = "learned rounding" if learn_weights else "bias correction"
     with evaluation_mode(model), progress_bar(what, list(model.graph.nodes), shown=progress) as nodes:
         for node in nodes:
             runs.compute_exact(node)
@@ -72,12 +73,12 @@ def _correct_all(
             quantizer = None if module is None else _weight_quantizer(module)
             if module is not None and quantizer is not None:
                 problem = _correct(node, module, quantizer, runs, learn_weights=learn_weights)
-                if problem is not None:
-                    problems[str(node.target)] = problem
+                outcome = "corrected" if problem is None else f"declined: {problem}"
+                corrections.append(Correction(what, str(node.target), outcome))
             else:
                 runs.compute_quantized(node)
             runs.forget(node)
-    return problems
+    return corrections
 
 
 def _weight_quantizer(module: nn.Module) -> Quantizer | None:

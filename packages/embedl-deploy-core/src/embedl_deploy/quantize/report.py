@@ -40,6 +40,26 @@ class PointReport:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What one method for keeping accuracy did at one place.
+
+    Attributes:
+        what: The method.
+        where: A module's path, or a node's name.
+        outcome: What was done; starts with ``"declined: "`` where nothing was, and says why.
+    """
+
+    what: str
+    where: str
+    outcome: str
+
+    @property
+    def declined(self) -> bool:
+        """Whether nothing was done."""
+        return self.outcome.startswith("declined: ")
+
+
+@dataclass(frozen=True)
 class QuantizationReport:
     """Every point of a model, and every operator that has none although it could be quantized elsewhere.
 
@@ -47,11 +67,13 @@ class QuantizationReport:
         points: In graph order.
         uncovered: (node name, operator, why it has no point).
         policy: Name of the policy that was asked.
+        corrections: What smoothing, equalization, bias correction and learned rounding did, place by place.
     """
 
     points: tuple[PointReport, ...]
     uncovered: tuple[tuple[str, str, str], ...]
     policy: str
+    corrections: tuple[Correction, ...] = ()
 
     @property
     def quantized(self) -> list[PointReport]:
@@ -71,6 +93,10 @@ class QuantizationReport:
             f"quantizers; policy: {self.policy}"
         ]
         lines += [f"  {count:4} × {text}" for text, count in Counter(p.config for p in self.quantized).items()]
+        for what in dict.fromkeys(correction.what for correction in self.corrections):
+            places = [correction for correction in self.corrections if correction.what == what]
+            lines.append(f"{what.capitalize()}: {sum(not c.declined for c in places)} of {len(places)} places")
+            lines += [f"  {c.where}: {c.outcome}" for c in places if c.declined]
         if self.not_quantized:
             lines.append("In float:")
             lines += [f"  {p.path} {p.label} ({p.module}): {p.rule}" for p in self.not_quantized]

@@ -15,6 +15,11 @@ class SensaiConvBN(FusedConv):
         """(N, C, H, W) to (N, C', H', W')."""
         return self.convolve(x)
 
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In batch norm or convolution."""
+        self.scale_convolution(factors)
+        return None
+
 
 class SensaiConvBNReLU(FusedConv):
     """``Conv2d → [BatchNorm2d] → ReLU``."""
@@ -28,3 +33,8 @@ class SensaiConvBNReLU(FusedConv):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
         return self.relu(self.convolve(x))  # type: ignore[no-any-return]  # modules are untyped callables
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In batch norm or convolution; a ReLU lets positive factors through."""
+        self.scale_convolution(factors)
+        return None

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike, FusedConv
+from embedl_deploy.modules import ActivationLike, FusedConv, is_homogeneous
 from embedl_deploy.tensorrt.constraints import is_int8_compatible_conv
 
 
@@ -18,6 +18,13 @@ class _TensorRTConv(FusedConv):
         if not is_int8_compatible_conv(conv):
             self.input_quant_stubs = {}
             del self.weight_fake_quant
+
+    def _scale_through(self, factors: torch.Tensor, *after: nn.Module) -> str | None:
+        """Scale the convolution if what comes after it lets factors through."""
+        if not is_homogeneous(*after):
+            return f"{type(after[0]).__name__} does not let factors through"
+        self.scale_convolution(factors)
+        return None
 
 
 class FusedConvBN(_TensorRTConv):
@@ -40,6 +47,10 @@ class FusedConvBN(_TensorRTConv):
         """(N, C, H, W) to (N, C', H', W')."""
         return self.convolve(x)
 
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In batch norm or convolution."""
+        return self._scale_through(factors)
+
 
 class FusedConvBNReLU(_TensorRTConv):
     """``Conv2d → [BatchNorm2d] → activation``. Named after the commonest activation; takes any it knows."""
@@ -53,6 +64,10 @@ class FusedConvBNReLU(_TensorRTConv):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
         return self.act(self.convolve(x))  # type: ignore[no-any-return]  # as above
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In batch norm or convolution, through a ReLU."""
+        return self._scale_through(factors, self.act)
 
 
 class FusedConvBNReLUMaxPool(_TensorRTConv):
@@ -68,6 +83,10 @@ class FusedConvBNReLUMaxPool(_TensorRTConv):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, C', H', W')."""
         return self.maxpool(self.act(self.convolve(x)))  # type: ignore[no-any-return]  # as above
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In batch norm or convolution, through a ReLU and the pool."""
+        return self._scale_through(factors, self.act, self.maxpool)
 
 
 class FusedConvBNAddReLU(_TensorRTConv):

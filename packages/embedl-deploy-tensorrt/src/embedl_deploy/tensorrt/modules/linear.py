@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike, FusedMatmul, FusedModule
+from embedl_deploy.modules import ActivationLike, FusedMatmul, FusedModule, is_homogeneous, with_parameters
 
 
 class FusedLinear(FusedMatmul):
@@ -14,6 +14,11 @@ class FusedLinear(FusedMatmul):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
         return self.project(x)
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In the product."""
+        self.scale_product(factors)
+        return None
 
 
 class FusedLinearReLU(FusedMatmul):
@@ -28,6 +33,13 @@ class FusedLinearReLU(FusedMatmul):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., in_features) to (..., out_features)."""
         return self.act(self.project(x))  # type: ignore[no-any-return]  # modules are untyped callables
+
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In the product, through a ReLU."""
+        if not is_homogeneous(self.act):
+            return f"{type(self.act).__name__} does not let factors through"
+        self.scale_product(factors)
+        return None
 
 
 class FusedLayerNorm(FusedModule):
@@ -45,6 +57,17 @@ class FusedLayerNorm(FusedModule):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(..., *normalized_shape) to the same."""
         return self.layer_norm(x)  # type: ignore[no-any-return]  # as above
+
+    @torch.no_grad()
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
+        """In weight and bias."""
+        norm = self.layer_norm
+        if norm.normalized_shape != tuple(factors.shape):
+            return f"it normalizes over {norm.normalized_shape}, not over {factors.numel()} channels"
+        if not norm.elementwise_affine:
+            return "it has no weight and bias to scale"
+        self.layer_norm = with_parameters(norm, norm.weight * factors, None if norm.bias is None else norm.bias * factors)
+        return None
 
 
 #: The same class by the name of embedl-deploy 0.6.

@@ -1,0 +1,37 @@
+"""Multiplying channels by constants, and which operators that passes through."""
+
+import torch
+from torch import nn
+
+#: Operators f with f(s·x) = s·f(x) for every s > 0, channel by channel.
+_HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
+
+
+def is_homogeneous(*operators: nn.Module | None) -> bool:
+    """Whether all of some operators (``None`` is left out) let a positive factor of a channel through.
+
+    ``ReLU6`` does not: its upper bound would have to be scaled as well, differently for every channel.
+    """
+    return all(operator is None or type(operator) in _HOMOGENEOUS for operator in operators)
+
+
+class ChannelScale(nn.Module):
+    """Multiplies the last axis by constants.
+
+    Args:
+        factors: (C,), positive.
+    """
+
+    factors: torch.Tensor
+
+    def __init__(self, factors: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factors", factors)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., C) to the same."""
+        return x * self.factors
+
+    def extra_repr(self) -> str:
+        """The number of channels."""
+        return f"{self.factors.numel()} channels"

@@ -1,0 +1,100 @@
+"""Cross-layer equalization: the channels between two convolutions are given weights of equal range.
+
+A positive factor of a channel passes through a ReLU, so it can be moved from the rows of one weight into the columns of
+the next without changing what the two compute (Nagel et al. 2019, section 4.1):
+
+    W₁[c] ← W₁[c] / s_c,   W₂[:, c] ← s_c · W₂[:, c],   s_c = √(r₁_c / r₂_c)
+
+with r the largest magnitudes, batch norm folded. ReLU6 clips at a constant, which a factor would have to move with, so
+pairs around it are declined: replacing it by a ReLU, as that paper does, would change the outputs.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+
+from embedl_deploy.backend import PointKind
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedConv, FusedModule, with_parameters
+from embedl_deploy.quantize.decisions import Decision
+from embedl_deploy.quantize.report import Correction
+
+_WHAT = "equalization"
+#: Passes over all pairs; a chain of convolutions settles step by step.
+_PASSES = 20
+_SETTLED = 1e-3
+
+
+@dataclass
+class _Pair:
+    first: fx.Node
+    second: fx.Node
+    outcome: str = ""
+
+    @property
+    def modules(self) -> tuple[FusedModule, FusedConv]:
+        first, second = get_module(self.first), get_module(self.second)
+        assert isinstance(first, FusedModule) and isinstance(second, FusedConv)  # _find_pairs has looked
+        return first, second
+
+
+@torch.no_grad()
+def equalize(model: fx.GraphModule, decisions: list[Decision]) -> list[Correction]:
+    """Equalize all pairs of convolutions with nothing between them, whose weights are to be quantized.
+
+    Args:
+        model: A transformed model without quantizers; changed in place, in parameters of its own.
+        decisions: What will be quantized, on this model or the one that it is a copy of.
+
+    Returns:
+        What became of each pair.
+    """
+    pairs = _find_pairs(model, decisions)
+    for _ in range(_PASSES):
+        moved = max((_equalize_pair(pair) for pair in pairs if not pair.outcome), default=0.0)
+        if moved < _SETTLED:
+            break
+    return [Correction(_WHAT, f"{p.first.target} → {p.second.target}", p.outcome or "equalized") for p in pairs]
+
+
+def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]:
+    weights = {d.point.node.name for d in decisions if d.config is not None and d.point.kind is PointKind.WEIGHT}
+    targets = [node.target for node in model.graph.nodes if node.op == "call_module"]
+    pairs = []
+    for node in model.graph.nodes:
+        source = node.args[0] if node.args else None
+        if node.name not in weights or not isinstance(source, fx.Node) or source.name not in weights:
+            continue
+        first, second = get_module(source), get_module(node)
+        if not isinstance(first, FusedConv) or not isinstance(second, FusedConv):
+            continue
+        pair = _Pair(source, node)
+        if len(source.users) > 1:
+            pair.outcome = f"declined: {source.name} feeds {len(source.users)} users"
+        elif targets.count(source.target) > 1 or targets.count(node.target) > 1:
+            pair.outcome = "declined: a module is called more than once"
+        elif second.conv.in_channels != first.conv.out_channels:
+            pair.outcome = "declined: the channels do not correspond"
+        pairs.append(pair)
+    return pairs
+
+
+def _equalize_pair(pair: _Pair) -> float:
+    """Move factors once; returns the largest |log s|."""
+    first, second = pair.modules
+    assert isinstance(first, FusedConv)  # as above
+    rows = first.folded_weight().abs().flatten(1).amax(1)
+    weight = second.folded_weight()
+    by_group = weight.reshape(second.conv.groups, -1, *weight.shape[1:])
+    columns = by_group.abs().flatten(3).amax((1, 3)).flatten()
+    # A channel that is dead on one side has no range to share.
+    factors = torch.where((rows == 0) | (columns == 0), 1.0, (rows / columns).sqrt())
+    declined = first.scale_outputs(1 / factors)
+    if declined is not None:
+        pair.outcome = f"declined: {declined}"
+        return 0.0
+    own = second.conv.weight.reshape(second.conv.groups, -1, *weight.shape[1:])
+    spread = factors.reshape(second.conv.groups, 1, -1, *(1,) * (weight.dim() - 2))
+    second.conv = with_parameters(second.conv, (own * spread).reshape(weight.shape), second.conv.bias)
+    return float(factors.log().abs().max())

@@ -1,0 +1,243 @@
+"""SmoothQuant: part of the range of activations moves into the weights that they are multiplied with.
+
+A few channels of a transformer's activations are far larger than the rest, and a scale per tensor serves them alone.
+Dividing channel j of the input by s_j, and multiplying column j of the weight by it, changes nothing in float:
+
+    y = (x / s) · (s · Wᵀ),   s_j = max|x_j|^α / max|W_j|^(1−α)
+
+(Xiao et al. 2023, equation 4). All products that read one tensor share s. The division is folded into the layer norm or
+product before, if every reader of its result is in the group; otherwise it is an operator of its own, which compilers
+run together with the quantizer after it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.errors import QuantizationConfigError
+from embedl_deploy.graph.edit import add_module
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
+from embedl_deploy.quantize.calibration import evaluation_mode
+from embedl_deploy.quantize.config import Selector, describe_selector, selects
+from embedl_deploy.quantize.data import CalibrationData, run_data
+from embedl_deploy.quantize.decisions import Decision, weighted_operator
+from embedl_deploy.quantize.report import Correction
+
+_WHAT = "smoothing"
+_SMALLEST = 1e-5
+
+
+@dataclass(frozen=True)
+class SmoothQuantConfig:
+    """How activations are smoothed.
+
+    Attributes:
+        alpha: Migration strength, 0 to 1: how much of the difficulty goes from the activations into the weights.
+        explicit: Whether a division may become an operator of its own where it cannot be folded.
+
+    Raises:
+        QuantizationConfigError: ``alpha`` is out of range.
+    """
+
+    alpha: float = 0.5
+    explicit: bool = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or not 0 <= self.alpha <= 1:
+            raise QuantizationConfigError(f"SmoothQuantConfig: alpha is {self.alpha!r}; expected a number from 0 to 1.")
+
+
+@dataclass
+class _Group:
+    """Products that read one tensor.
+
+    Attributes:
+        source: The node whose value they read.
+        readers: Calls of their modules, in graph order.
+        largest: max|x_j| so far, (C,); ``None`` before any data.
+        problem: Why the group cannot be smoothed.
+    """
+
+    source: fx.Node
+    readers: list[fx.Node] = field(default_factory=list)
+    largest: torch.Tensor | None = None
+    problem: str | None = None
+
+    @property
+    def operators(self) -> list[nn.Linear]:
+        """The products."""
+        modules = [get_module(node) for node in self.readers]
+        return [operator for m in modules if m is not None and isinstance(operator := weighted_operator(m), nn.Linear)]
+
+
+def smooth(
+    model: fx.GraphModule,
+    decisions: list[Decision],
+    data: CalibrationData,
+    config: SmoothQuantConfig,
+    exceptions: tuple[Selector, ...] = (),
+    *,
+    progress: bool = True,
+) -> list[Correction]:
+    """Smooth the inputs of all products of which both input and weight are to be quantized.
+
+    Args:
+        model: A transformed model without quantizers; changed in place, in parameters of its own.
+        decisions: What will be quantized, on this model or the one that it is a copy of.
+        data: As for :func:`calibrate`; read once.
+        config: Migration strength.
+        exceptions: Selectors of layer norms and products to leave out.
+        progress: Show a progress bar, on a terminal.
+
+    Returns:
+        What was done with each group.
+    """
+    groups = _find_groups(model, decisions, exceptions)
+    _measure(model, groups, data, progress=progress)
+    done = [Correction(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
+    model.recompile()
+    return done
+
+
+def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: tuple[Selector, ...]) -> list[_Group]:
+    nodes = {node.name: node for node in model.graph.nodes}
+    quantized = {
+        (d.point.node.name, d.point.kind, d.point.index): d.point for d in decisions if d.config is not None
+    }
+    groups: dict[fx.Node, _Group] = {}
+    for (name, kind, index), point in quantized.items():
+        weighted = isinstance(weighted_operator(point.module), nn.Linear)
+        if kind is not PointKind.INPUT or index != 0 or (name, PointKind.WEIGHT, 0) not in quantized or not weighted:
+            continue
+        node = nodes[name]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)  # points are where tensors flow in
+        group = groups.setdefault(source, _Group(source))
+        group.readers.append(node)
+        for selector in exceptions:
+            if selects(selector, point) or _selects_node(selector, _norm_before(source)[0]):
+                group.problem = f"skip: {describe_selector(selector)}"
+    return list(groups.values())
+
+
+def _selects_node(selector: Selector, node: fx.Node) -> bool:
+    module = get_module(node)
+    if module is None:
+        return False
+    return selects(selector, QuantPoint(node, str(node.target), module, PointKind.OUTPUT, 0, "output"))
+
+
+def _norm_before(source: fx.Node) -> tuple[fx.Node, bool]:
+    """The node that computes a value, seen through dropout, and whether all on the way has one reader only."""
+    single = True
+    while _is_dropout(source):
+        source = source.all_input_nodes[0]
+        single = single and len(source.users) == 1
+    return source, single
+
+
+class _Watcher:
+    """Notes the range of what flows into a group's first product, as long as that is what its module is given."""
+
+    def __init__(self, group: _Group) -> None:
+        module = get_module(group.readers[0])
+        assert module is not None  # groups are made of calls of modules
+        self.group = group
+        self.given: object = None
+        self.handles = [
+            module.register_forward_pre_hook(self._module_called),
+            group.operators[0].register_forward_pre_hook(self._operator_called),
+        ]
+
+    def _module_called(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        self.given = args[0]
+
+    def _operator_called(self, _operator: nn.Module, args: tuple[Any, ...]) -> None:
+        if args[0] is not self.given:
+            return  # the module makes something of its input first; dividing its channels would not be made up for
+        largest = args[0].detach().abs().flatten(0, -2).amax(0)
+        known = self.group.largest
+        self.group.largest = largest if known is None else torch.maximum(known, largest)
+
+    def remove(self) -> None:
+        """Watch no longer; a group that was never seen has a problem."""
+        for handle in self.handles:
+            handle.remove()
+        if self.group.problem is None and self.group.largest is None:
+            self.group.problem = "the data never reaches it, or the module does not feed its input to its product"
+
+
+def _is_dropout(node: fx.Node) -> bool:
+    dropped = isinstance(get_module(node), nn.Dropout) if node.op == "call_module" else operation(node) == "dropout"
+    return dropped and len(node.all_input_nodes) == 1
+
+
+@torch.no_grad()
+def _measure(model: fx.GraphModule, groups: list[_Group], data: CalibrationData, *, progress: bool) -> None:
+    """Find the largest magnitude of each channel of each group's input."""
+    watchers = [_Watcher(group) for group in groups]
+    try:
+        with evaluation_mode(model):
+            run_data(model, data, progress=progress)
+    finally:
+        for watcher in watchers:
+            watcher.remove()
+
+
+@torch.no_grad()
+def _smooth_group(model: fx.GraphModule, group: _Group, config: SmoothQuantConfig) -> str:
+    if group.problem is not None or group.largest is None:
+        return f"declined: {group.problem}"
+    weights = torch.stack([operator.weight.abs().amax(0) for operator in group.operators]).amax(0)
+    largest, alpha = group.largest.to(weights), config.alpha
+    scale = largest.clamp(min=_SMALLEST) ** alpha / weights.clamp(min=_SMALLEST) ** (1 - alpha)
+    # A channel that is always zero, or that no weight looks at, has nothing to move.
+    scale = torch.where((largest == 0) | (weights == 0), 1.0, scale.clamp(min=_SMALLEST))
+    place = _divide(model, group, scale, config)
+    if not place.startswith("declined"):
+        for node in group.readers:
+            _scale_columns(node, scale)
+    return place
+
+
+def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: SmoothQuantConfig) -> str:
+    """Divide the group's input; returns where that was done."""
+    before, single = _norm_before(group.source)
+    module = get_module(before)
+    alone = single and set(group.source.users) == set(group.readers) and _called_once(model, before)
+    problem = "other operators read its output" if not alone else "it is no fused module"
+    if alone and isinstance(module, FusedModule):
+        declined = module.scale_outputs(1 / scale)
+        if declined is None:
+            return f"folded into {before.target}"
+        problem = declined
+    if not config.explicit:
+        return f"declined: cannot be folded into {before.name} ({problem})"
+    path = add_module(model, f"{group.source.name}_smooth", ChannelScale(1 / scale))
+    first = min(group.readers, key=list(model.graph.nodes).index)
+    with model.graph.inserting_before(first):
+        node = model.graph.create_node("call_module", path, (group.source,), name=f"{group.source.name}_smooth")
+    if "tensor_meta" in group.source.meta:
+        node.meta["tensor_meta"] = group.source.meta["tensor_meta"]
+    for reader in group.readers:
+        reader.args = (node, *reader.args[1:])
+    return f"by {path}, because it cannot be folded into {before.name} ({problem})"
+
+
+def _called_once(model: fx.GraphModule, node: fx.Node) -> bool:
+    return sum(other.target == node.target for other in model.graph.nodes if other.op == node.op) == 1
+
+
+def _scale_columns(node: fx.Node, scale: torch.Tensor) -> None:
+    module = get_module(node)
+    assert module is not None  # groups are made of calls of modules
+    operator = weighted_operator(module)
+    owner = next(part for part in module.modules() if operator in part._modules.values())
+    name = next(name for name, part in owner._modules.items() if part is operator)
+    assert isinstance(operator, nn.Linear)  # _find_groups has looked
+    owner._modules[name] = with_parameters(operator, operator.weight * scale, operator.bias)
