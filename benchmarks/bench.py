@@ -1,68 +1,19 @@
 """What the transformation costs, as ratios measured side by side in one run; prints a table.
 
-Timings on shared machines are noisy: each ratio is the median of several rounds, and within a round both sides are
-measured one right after the other. The exit code is 1 if a ratio is over its limit.
+The exit code is 1 if a ratio is over its limit.
 """
 
 import argparse
 import copy
-import gc
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import fx, nn
 
 from embedl_deploy import transform
+from measurement import Measurement, describe_machine, make_console, paired, print_measurements, seconds
 from torchvision_import import import_torchvision
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One row of the table."""
-
-    what: str
-    against: str
-    measured: str
-    reference: str
-    ratio: float
-    limit: float
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _paired(
-    what: str, against: str, limit: float, function: Callable[[], float], reference: Callable[[], float], rounds: int
-) -> Measurement:
-    """Measure both sides in each round; the ratio is the median of the rounds' ratios.
-
-    What lives before the rounds begin is set apart from garbage collection, so that a collection during one side does
-    not pay for models that other measurements have left.
-    """
-    function(), reference()  # warm up
-    gc.collect()
-    gc.freeze()
-    pairs = [(function(), reference()) for _ in range(rounds)]
-    gc.unfreeze()
-    return Measurement(
-        what,
-        against,
-        f"{statistics.median(a for a, _ in pairs):.3f} s",
-        f"{statistics.median(b for _, b in pairs):.3f} s",
-        statistics.median(a / b for a, b in pairs),
-        limit,
-    )
 
 
 def time_of_transform(rounds: int) -> Measurement:
@@ -72,12 +23,12 @@ def time_of_transform(rounds: int) -> Measurement:
     def needed() -> object:
         return fx.symbolic_trace(copy.deepcopy(model))
 
-    return _paired(
+    return paired(
         "transform(resnet50)",
         "deepcopy + symbolic_trace",
         1.5,
-        lambda: _seconds(lambda: transform(model, backend="tensorrt")),
-        lambda: _seconds(needed),
+        lambda: seconds(lambda: transform(model, backend="tensorrt")),
+        lambda: seconds(needed),
         rounds,
     )
 
@@ -103,12 +54,12 @@ class Chain(nn.Module):
 def growth_with_graph_size(rounds: int) -> Measurement:
     """Time for ten times as many nodes."""
     small, large = Chain(1_000).eval(), Chain(10_000).eval()
-    return _paired(
+    return paired(
         "transform, 10,000 nodes",
         "transform, 1,000 nodes",
         12,
-        lambda: _seconds(lambda: transform(large, backend="tensorrt")),
-        lambda: _seconds(lambda: transform(small, backend="tensorrt")),
+        lambda: seconds(lambda: transform(large, backend="tensorrt")),
+        lambda: seconds(lambda: transform(small, backend="tensorrt")),
         rounds,
     )
 
@@ -117,9 +68,9 @@ def time_of_import(rounds: int) -> Measurement:
     """A fresh interpreter importing the package, against one importing torch."""
 
     def run(statement: str) -> float:
-        return _seconds(lambda: subprocess.run([sys.executable, "-c", statement], check=True))
+        return seconds(lambda: subprocess.run([sys.executable, "-c", statement], check=True))
 
-    return _paired(
+    return paired(
         "import embedl_deploy",
         "import torch",
         1.15,
@@ -173,18 +124,9 @@ def main() -> int:
         peak_memory("vit_b_16"),
         peak_memory("vit_l_16"),
     ]
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    console.print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}", highlight=False
-    )
-    table = Table(box=None, pad_edge=False)
-    for column in ("what", "against", "measured", "reference", "ratio", "limit", ""):
-        table.add_column(column)
-    for row in rows:
-        verdict = "ok" if row.ratio <= row.limit else "OVER"
-        table.add_row(row.what, row.against, row.measured, row.reference, f"{row.ratio:.2f}", f"{row.limit:g}", verdict)
-    console.print(table)
-    return 0 if all(row.ratio <= row.limit for row in rows) else 1
+    console = make_console()
+    console.print(describe_machine(torch.get_num_threads(), f"torch {torch.__version__}"), highlight=False)
+    return 0 if print_measurements(console, rows) else 1
 
 
 if __name__ == "__main__":

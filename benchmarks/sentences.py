@@ -185,18 +185,14 @@ def similarity(reference: torch.Tensor, embeddings: torch.Tensor) -> Similarity:
     return Similarity(float(cosines.mean()), float(cosines.min()))
 
 
-def configurations() -> dict[str, QuantConfig]:
-    """Rows of the table: every calibration method, with and without smoothing where the package offers it."""
-    rows = {}
-    smoothing = (
-        {"": False, ", SmoothQuant": True} if "smooth_quant" in QuantConfig.__dataclass_fields__ else {"": False}
-    )
-    for suffix, smooth in smoothing.items():
+def configurations() -> dict[str, tuple[QuantConfig, dict[str, Any]]]:
+    """Rows of the table: configuration and methods, for every calibration method with and without smoothing."""
+    rows: dict[str, tuple[QuantConfig, dict[str, Any]]] = {}
+    for suffix, methods in (("", {}), (", SmoothQuant", {"smooth_quant": True})):
         for method in METHODS:
-            options: dict[str, Any] = {"smooth_quant": True} if smooth else {}
             activation = TensorQuantConfig(calibration_method=method)
-            rows[f"INT8 {method.value}{suffix}"] = QuantConfig(activation=activation, **options)
-    rows["INT8 weights only"] = QuantConfig(activation=None)
+            rows[f"INT8 {method.value}{suffix}"] = QuantConfig(activation=activation), methods
+    rows["INT8 weights only"] = QuantConfig(activation=None), {}
     return rows
 
 
@@ -209,9 +205,9 @@ class Study:
     held_out: list[Batch]
     reference: torch.Tensor
 
-    def measure(self, config: QuantConfig) -> tuple[fx.GraphModule, Similarity]:
+    def measure(self, config: QuantConfig, **methods: Any) -> tuple[fx.GraphModule, Similarity]:
         """Quantize, and compare held-out embeddings."""
-        quantized = quantize(self.result, self.calibration, config, progress=False)
+        quantized = quantize(self.result, self.calibration, config, progress=False, **methods)
         return quantized, similarity(self.reference, embed(quantized, self.held_out))
 
 
@@ -268,9 +264,9 @@ def main() -> int:
     for column in ("", "mean cosine", "lowest", "seconds"):
         table.add_column(column, justify="left" if column == "" else "right")
     best = 0.0
-    for row, config in configurations().items():
+    for row, (config, methods) in configurations().items():
         start = time.perf_counter()
-        _, found = study.measure(config)
+        _, found = study.measure(config, **methods)
         seconds = time.perf_counter() - start
         table.add_row(row, f"{found.mean:.4f}", f"{found.lowest:.4f}", f"{seconds:.1f}")
         best = max(best, found.mean if config.activation is not None else 0.0)

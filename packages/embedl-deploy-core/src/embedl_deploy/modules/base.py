@@ -42,7 +42,7 @@ class FusedModule(nn.Module):
     def input_quant_stubs(self, stubs: dict[int, QuantStub]) -> None:
         self._stubs = dict(stubs)
 
-    def scale_outputs(self, factors: torch.Tensor) -> str | None:  # noqa: ARG002 - subclasses use it
+    def scale_outputs(self, factors: torch.Tensor) -> str | None:
         """Multiply the channels of the output by constants, exactly, in parameters.
 
         Smoothing and equalization ask for it, in order to even out the channels of a tensor that is quantized. A

@@ -50,7 +50,7 @@ def quantize(
         equalization: Even out the weights of neighbouring convolutions first
             (:mod:`embedl_deploy.quantize.equalization`).
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
-            (:mod:`embedl_deploy.quantize.smoothing`): ``True``, a migration strength, or a
+            (:mod:`embedl_deploy.quantize.smoothing`): ``True``, a migration strength for all, or a
             :class:`SmoothQuantConfig`. Reads the data once more.
         bias_correction: Correct the mean of every layer's output
             (:mod:`embedl_deploy.quantize.reconstruction`).

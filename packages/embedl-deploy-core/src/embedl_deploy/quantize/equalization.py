@@ -16,7 +16,7 @@ from torch import fx
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import FusedConv, FusedModule, with_parameters
+from embedl_deploy.modules import FusedConv, with_parameters
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
 
@@ -33,9 +33,10 @@ class _Pair:
     outcome: str = ""
 
     @property
-    def modules(self) -> tuple[FusedModule, FusedConv]:
+    def modules(self) -> tuple[FusedConv, FusedConv]:
         first, second = get_module(self.first), get_module(self.second)
-        assert isinstance(first, FusedModule) and isinstance(second, FusedConv)  # _find_pairs has looked
+        assert isinstance(first, FusedConv)  # _find_pairs has looked
+        assert isinstance(second, FusedConv)
         return first, second
 
 
@@ -83,7 +84,6 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
 def _equalize_pair(pair: _Pair) -> float:
     """Move factors once; returns the largest |log s|."""
     first, second = pair.modules
-    assert isinstance(first, FusedConv)  # as above
     rows = first.folded_weight().abs().flatten(1).amax(1)
     weight = second.folded_weight()
     by_group = weight.reshape(second.conv.groups, -1, *weight.shape[1:])

@@ -5,9 +5,11 @@ Dividing channel j of the input by s_j, and multiplying column j of the weight b
 
     y = (x / s) · (s · Wᵀ),   s_j = max|x_j|^α / max|W_j|^(1−α)
 
-(Xiao et al. 2023, equation 4). All products that read one tensor share s. The division is folded into the layer norm or
-product before, if every reader of its result is in the group; otherwise it is an operator of its own, which compilers
-run together with the quantizer after it.
+(Xiao et al. 2023, equation 4). All products that read one tensor share s. How much to move, α, differs from layer to
+layer: too little leaves outliers, too much puts them into the weights. Unless it is given, it is the one with the least
+expected error of the products' outputs, by the formats that they will have. The division is folded into the layer
+norm or product before, if every reader of its result is in the group; otherwise it is an operator of its own, which
+compilers run together with the quantizer after it.
 """
 
 from dataclasses import dataclass, field
@@ -26,10 +28,11 @@ from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.config import Selector, describe_selector, selects
 from embedl_deploy.quantize.data import CalibrationData, run_data
 from embedl_deploy.quantize.decisions import Decision, weighted_operator
+from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
 from embedl_deploy.quantize.report import Correction
 
 _WHAT = "smoothing"
-_SMALLEST = 1e-5
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,22 @@ class SmoothQuantConfig:
 
     Attributes:
         alpha: Migration strength, 0 to 1: how much of the difficulty goes from the activations into the weights.
+            ``None`` finds the best for each tensor, and leaves alone those that smoothing would make worse.
         explicit: Whether a division may become an operator of its own where it cannot be folded.
 
     Raises:
         QuantizationConfigError: ``alpha`` is out of range.
     """
 
-    alpha: float = 0.5
+    alpha: float | None = None
     explicit: bool = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)) or not 0 <= self.alpha <= 1:
-            raise QuantizationConfigError(f"SmoothQuantConfig: alpha is {self.alpha!r}; expected a number from 0 to 1.")
+        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
+        if self.alpha is not None and not (number and 0 <= self.alpha <= 1):
+            raise QuantizationConfigError(
+                f"SmoothQuantConfig: alpha is {self.alpha!r}; expected a number from 0 to 1, or None to find it."
+            )
 
 
 @dataclass
@@ -59,20 +66,32 @@ class _Group:
     Attributes:
         source: The node whose value they read.
         readers: Calls of their modules, in graph order.
-        largest: max|x_j| so far, (C,); ``None`` before any data.
+        formats: The format of the tensor, and of each reader's weight.
+        statistics: Of the tensor's channels; ``None`` before any data.
         problem: Why the group cannot be smoothed.
     """
 
     source: fx.Node
     readers: list[fx.Node] = field(default_factory=list)
-    largest: torch.Tensor | None = None
+    formats: list[TensorQuantConfig] = field(default_factory=list)
+    statistics: ChannelStatistics | None = None
     problem: str | None = None
 
     @property
-    def operators(self) -> list[nn.Linear]:
-        """The products."""
-        modules = [get_module(node) for node in self.readers]
-        return [operator for m in modules if m is not None and isinstance(operator := weighted_operator(m), nn.Linear)]
+    def products(self) -> list[tuple[nn.Linear, TensorQuantConfig]]:
+        """The readers' matrix products and the formats of their weights."""
+        found = []
+        for node, config in zip(self.readers, self.formats[1:], strict=True):
+            operator = weighted_operator(_module(node))
+            assert isinstance(operator, nn.Linear)  # _find_groups has looked
+            found.append((operator, config))
+        return found
+
+
+def _module(node: fx.Node) -> nn.Module:
+    module = get_module(node)
+    assert module is not None  # groups are made of calls of modules
+    return module
 
 
 def smooth(
@@ -106,19 +125,19 @@ def smooth(
 
 def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: tuple[Selector, ...]) -> list[_Group]:
     nodes = {node.name: node for node in model.graph.nodes}
-    quantized = {
-        (d.point.node.name, d.point.kind, d.point.index): d.point for d in decisions if d.config is not None
-    }
+    weights = {d.point.node.name: d.config for d in decisions if d.config and d.point.kind is PointKind.WEIGHT}
+    inputs = {d.point: d.config for d in decisions if d.config and d.point.kind is PointKind.INPUT}
     groups: dict[fx.Node, _Group] = {}
-    for (name, kind, index), point in quantized.items():
-        weighted = isinstance(weighted_operator(point.module), nn.Linear)
-        if kind is not PointKind.INPUT or index != 0 or (name, PointKind.WEIGHT, 0) not in quantized or not weighted:
+    for point, config in inputs.items():
+        weight = weights.get(point.node.name)
+        if point.index != 0 or weight is None or not isinstance(weighted_operator(point.module), nn.Linear):
             continue
-        node = nodes[name]
+        node = nodes[point.node.name]
         source = node.args[0]
         assert isinstance(source, fx.Node)  # points are where tensors flow in
-        group = groups.setdefault(source, _Group(source))
+        group = groups.setdefault(source, _Group(source, formats=[config]))
         group.readers.append(node)
+        group.formats.append(weight)
         for selector in exceptions:
             if selects(selector, point) or _selects_node(selector, _norm_before(source)[0]):
                 group.problem = f"skip: {describe_selector(selector)}"
@@ -145,30 +164,29 @@ class _Watcher:
     """Notes the range of what flows into a group's first product, as long as that is what its module is given."""
 
     def __init__(self, group: _Group) -> None:
-        module = get_module(group.readers[0])
-        assert module is not None  # groups are made of calls of modules
         self.group = group
-        self.given: object = None
+        self.given: torch.Tensor | None = None
         self.handles = [
-            module.register_forward_pre_hook(self._module_called),
-            group.operators[0].register_forward_pre_hook(self._operator_called),
+            _module(group.readers[0]).register_forward_pre_hook(self._module_called),
+            group.products[0][0].register_forward_pre_hook(self._operator_called),
         ]
 
     def _module_called(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
         self.given = args[0]
 
     def _operator_called(self, _operator: nn.Module, args: tuple[Any, ...]) -> None:
-        if args[0] is not self.given:
+        x: torch.Tensor = args[0]
+        if x is not self.given:
             return  # the module makes something of its input first; dividing its channels would not be made up for
-        largest = args[0].detach().abs().flatten(0, -2).amax(0)
-        known = self.group.largest
-        self.group.largest = largest if known is None else torch.maximum(known, largest)
+        if self.group.statistics is None:
+            self.group.statistics = ChannelStatistics.empty(x)
+        self.group.statistics.add(x)
 
     def remove(self) -> None:
         """Watch no longer; a group that was never seen has a problem."""
         for handle in self.handles:
             handle.remove()
-        if self.group.problem is None and self.group.largest is None:
+        if self.group.problem is None and self.group.statistics is None:
             self.group.problem = "the data never reaches it, or the module does not feed its input to its product"
 
 
@@ -191,13 +209,14 @@ def _measure(model: fx.GraphModule, groups: list[_Group], data: CalibrationData,
 
 @torch.no_grad()
 def _smooth_group(model: fx.GraphModule, group: _Group, config: SmoothQuantConfig) -> str:
-    if group.problem is not None or group.largest is None:
+    if group.problem is not None or group.statistics is None:
         return f"declined: {group.problem}"
-    weights = torch.stack([operator.weight.abs().amax(0) for operator in group.operators]).amax(0)
-    largest, alpha = group.largest.to(weights), config.alpha
-    scale = largest.clamp(min=_SMALLEST) ** alpha / weights.clamp(min=_SMALLEST) ** (1 - alpha)
-    # A channel that is always zero, or that no weight looks at, has nothing to move.
-    scale = torch.where((largest == 0) | (weights == 0), 1.0, scale.clamp(min=_SMALLEST))
+    if config.alpha is None:
+        scale = best_migration_scale(group.statistics, group.formats[0], group.products)
+    else:
+        scale = migration_scale(group.statistics, group.products, config.alpha)
+    if scale is None:
+        return "declined: no migration strength would lessen the error"
     place = _divide(model, group, scale, config)
     if not place.startswith("declined"):
         for node in group.readers:
@@ -230,12 +249,11 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
 
 
 def _called_once(model: fx.GraphModule, node: fx.Node) -> bool:
-    return sum(other.target == node.target for other in model.graph.nodes if other.op == node.op) == 1
+    return [other.target for other in model.graph.nodes if other.op == node.op].count(node.target) == 1
 
 
 def _scale_columns(node: fx.Node, scale: torch.Tensor) -> None:
-    module = get_module(node)
-    assert module is not None  # groups are made of calls of modules
+    module = _module(node)
     operator = weighted_operator(module)
     owner = next(part for part in module.modules() if operator in part._modules.values())
     name = next(name for name, part in owner._modules.items() if part is operator)

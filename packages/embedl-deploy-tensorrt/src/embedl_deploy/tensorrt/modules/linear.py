@@ -66,7 +66,9 @@ class FusedLayerNorm(FusedModule):
             return f"it normalizes over {norm.normalized_shape}, not over {factors.numel()} channels"
         if not norm.elementwise_affine:
             return "it has no weight and bias to scale"
-        self.layer_norm = with_parameters(norm, norm.weight * factors, None if norm.bias is None else norm.bias * factors)
+        self.layer_norm = with_parameters(
+            norm, norm.weight * factors, None if norm.bias is None else norm.bias * factors
+        )
         return None
 
 
