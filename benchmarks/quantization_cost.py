@@ -51,7 +51,7 @@ def run(model: fx.GraphModule, batches: Batches) -> None:
 def time_of_calibration(
     result: TransformationResult, batches: Batches, method: CalibrationMethod, rounds: int
 ) -> Measurement:
-    """calibrate by one method against the forward passes."""
+    """Calibrate by one method against the forward passes."""
     config = QuantConfig(activation=TensorQuantConfig(calibration_method=method))
     quantized = insert_qdq(result.model, result.matches, config)
     return paired(

@@ -1,7 +1,23 @@
-class TestCustomPatternsGuide:
-    """Custom Patterns: three blocks that build on each other, hence one test."""
+"""Custom Patterns: every code block as written; conftest.py says what differs. Images are 64×64, for speed."""
+# ruff: noqa: I001  # imports stand where the guide has them
 
-    def test_depthwise_pattern_list_and_use(self, convnext: nn.Module) -> None:
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx
+from embedl_deploy.patterns import MatchStatus
+from embedl_deploy.quantize import Quantizer, quantization_report
+from embedl_deploy.tensorrt import modules
+
+
+class TestCustomPatternsGuide:
+    """Three blocks that build on each other, and training and export after them, hence one test."""
+
+    def test_depthwise_pattern_list_and_use(self, convnext: nn.Module, tmp_path: Path) -> None:
         # "Writing a custom pattern" -----------------------------------------------------------------------------------
         import torch.nn as nn
         from torch import fx
@@ -93,12 +109,17 @@ class TestCustomPatternsGuide:
 
         from embedl_deploy.modules import symbolic_trace
         from embedl_deploy import transform
-        # The guide's import from embedl_deploy.quantize waits for quantization.
+        from embedl_deploy.quantize import (
+            QuantConfig,
+            TensorQuantConfig,
+            insert_qdq,
+            calibrate,
+        )
 
         # Trace and propagate shapes (needed for conversion patterns)
         model = my_model.cpu().eval()
         gm = symbolic_trace(model)
-        ShapeProp(gm).propagate(torch.randn(1, 3, 224, 224))
+        ShapeProp(gm).propagate(torch.randn(1, 3, 64, 64))
 
         # Transform with custom patterns
         result = transform(gm, patterns=SMART_PATTERNS)
@@ -107,13 +128,30 @@ class TestCustomPatternsGuide:
 
         # Verify lossless fusion
         # The guide calls torch.randn twice, a slip: two inputs that differ give outputs that differ. Here they share x.
-        x = torch.randn(1, 3, 224, 224)
+        x = torch.randn(1, 3, 64, 64)
         with torch.no_grad():
             y_orig = model(x)
             y_fused = fused_model(x)
         max_diff = (y_orig - y_fused).abs().max().item()
         assert max_diff < 1e-4
-        # insert_qdq and calibrate wait for quantization.
+
+        calibration_batches = [torch.randn(1, 3, 64, 64) for _ in range(2)]  # the guide has the user's
+
+        # Insert QDQ and calibrate
+        quantized = insert_qdq(
+            fused_model, matches,
+            config=QuantConfig(
+                activation=TensorQuantConfig(n_bits=8, symmetric=True),
+                weight=TensorQuantConfig(n_bits=8, symmetric=True, per_channel=True),
+                skip_weight_quant_for=(nn.LayerNorm,),
+            ),
+        )  # fmt: skip
+
+        def forward_loop(model):
+            for batch in calibration_batches[:32]:
+                model(batch)
+
+        calibrate(quantized, forward_loop)
         # --------------------------------------------------------------------------------------------------------------
         taken = [
             match
@@ -129,7 +167,52 @@ class TestCustomPatternsGuide:
             assert isinstance(fused, FusedConvBN) and fused.conv.groups == fused.conv.in_channels > 1
         # "No AdaptiveAvgPoolPattern": the pool is left as it is.
         assert not any(isinstance(module, modules.FusedAdaptiveAvgPool2d) for module in fused_model.modules())
-        assert sum(type(module) is nn.AdaptiveAvgPool2d for module in called(fused_model)) == 1
+        assert sum(type(module) is nn.AdaptiveAvgPool2d for module in fused_model.modules()) == 1
         # What the custom pattern took, ConvBNPattern had to leave.
         rivals = [row["ConvBNPattern"] for row in matches.values() if "ConvBNPattern" in row]
         assert sum(match.reason.startswith("overlaps DepthwiseConvBNPattern") for match in rivals) == len(taken)
+
+        # "insert_qdq will not place any quantization stubs around matched depthwise convolutions", nor around the pool
+        # and the layer norms: input and weight of 4 + 1 other convolutions and 2 products in each block are quantized.
+        points = quantization_report(quantized).points
+        places = Counter((point.module, point.label) for point in points)
+        assert places == {
+            ("FusedConvBN", "input 0"): 4 + 1,
+            ("FusedConvBN", "weight"): 4 + 1,
+            ("FusedLinearReLU", "input 0"): 18,
+            ("FusedLinearReLU", "weight"): 18,
+            ("FusedLinear", "input 0"): 18,
+            ("FusedLinear", "weight"): 18,
+        }
+        assert not {point.node for point in points} & {name for match in taken for name in match.replaced_by}
+        assert all(point.quantized for point in points)
+        # Calibrated: symmetric scales, and outputs near those of the float model.
+        quantizers = [module for module in quantized.modules() if isinstance(module, Quantizer)]
+        assert all(q.zero_point is None and bool((q.scale.isfinite() & (q.scale > 0)).all()) for q in quantizers)
+        images, labels = torch.cat(calibration_batches), torch.tensor([1, 2])
+        with torch.no_grad():
+            exact = model(images)
+            assert 0 < (quantized(images) - exact).norm() < 0.1 * exact.norm()
+        # The first guide: "optionally run Quantization-Aware Training (QAT). The result is an ONNX-exportable model".
+        loss = nn.functional.cross_entropy(quantized.train()(images), labels)
+        loss.backward()
+        parameters = list(quantized.parameters())
+        assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in parameters)
+        torch.optim.SGD(parameters, lr=1e-3).step()
+        with torch.no_grad():
+            quantized.eval()
+            assert nn.functional.cross_entropy(quantized(images), labels) < loss
+            assert torch.equal(model(images), exact)  # training has left the user's model alone
+        export_onnx(quantized, images, tmp_path / "smart.onnx")
+        graph = onnx.load(tmp_path / "smart.onnx").graph
+        made_by = {name: node.op_type for node in graph.node for name in node.output}
+        inputs = Counter((node.op_type, groups_of(node) > 1, made_by.get(node.input[0])) for node in graph.node)
+        assert inputs["Conv", False, "DequantizeLinear"] == 4 + 1
+        assert inputs["MatMul", False, "DequantizeLinear"] + inputs["Gemm", False, "DequantizeLinear"] == 2 * 18
+        depthwise = {source: count for (kind, grouped, source), count in inputs.items() if kind == "Conv" and grouped}
+        assert sum(depthwise.values()) == 18 and "DequantizeLinear" not in depthwise
+        assert sum(inputs[kind, False, "DequantizeLinear"] for kind in ("LayerNormalization", "ReduceMean")) == 0
+
+
+def groups_of(node: onnx.NodeProto) -> int:
+    return next((attribute.i for attribute in node.attribute if attribute.name == "group"), 1)

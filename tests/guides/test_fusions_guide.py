@@ -1,5 +1,4 @@
 """Operator Fusions: every code block as written; conftest.py says what differs."""
-# ruff: noqa: I001  # imports stand where the guide has them
 
 import pytest
 import torch
@@ -112,6 +111,6 @@ class TestFusionsGuide:
         depthwise = {name.removesuffix(".0") for name, part in convnext.named_modules() if is_depthwise(part)}
         assert len(depthwise) == 18
         everywhere = {p.path.removesuffix(".0") for p in quantized_points(convnext) if p.module == "FusedConvBN"}
-        assert depthwise < everywhere and len(everywhere) == 18 + 4 + 1
+        assert depthwise < everywhere and len(everywhere) == 18 + 4  # and the stem's and downsamplings'
         mixed = {p.path.removesuffix(".0") for p in quantized_points(convnext, policy="mixed", backend="tensorrt")}
         assert not depthwise & mixed

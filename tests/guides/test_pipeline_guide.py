@@ -238,7 +238,9 @@ class TestPipelineGuide:
         calibrate(quantized, [images])
         quantizers = [module for module in quantized.modules() if isinstance(module, Quantizer)]
         assert all(q.zero_point is None and bool((q.scale.isfinite() & (q.scale > 0)).all()) for q in quantizers)
-        torch.testing.assert_close(quantized(images), model(images), rtol=0, atol=0.1 * float(model(images).abs().max()))
+        with torch.no_grad():
+            exact = model(images)
+            assert 0 < (quantized(images) - exact).norm() < 0.1 * exact.norm()
         # "optionally run Quantization-Aware Training"
         optimizer = torch.optim.SGD(quantized.parameters(), lr=0.01)
         losses = []
@@ -249,7 +251,7 @@ class TestPipelineGuide:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
         assert losses[2] < losses[0]
         # "an ONNX-exportable model with explicit QDQ nodes"
         export_onnx(quantized, images, tmp_path / "model.onnx")

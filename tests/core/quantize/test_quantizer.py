@@ -46,13 +46,15 @@ class TestEveryFormat:
         quantizer = quantizer_of(config)
         assert quantizer.calibrated
         error = (quantizer(X) - X).abs().max()
-        step = float(quantizer.scale.max()) * (32 if config.precision.is_float else 1)  # between 256 and 448 it is 32
+        step = float(quantizer.scale.detach().max()) * (
+            32 if config.precision.is_float else 1
+        )  # between 256 and 448 it is 32
         assert 0 < error <= step * 0.5001
 
     def test_is_not_usable_before_calibration(self, config):
         quantizer = Quantizer(config, "the output of conv1")
         assert not quantizer.calibrated
-        with pytest.raises(QuantizationError, match="the output of conv1 is not calibrated. Run calibrate") as caught:
+        with pytest.raises(QuantizationError, match=r"the output of conv1 is not calibrated\. Run calibrate") as caught:
             quantizer(X)
         assert caught.value.tensor == "the output of conv1"
 
@@ -67,7 +69,7 @@ class TestEveryFormat:
         copied = copy.deepcopy(quantizer)
         assert torch.equal(copied(X), quantizer(X))
         with torch.no_grad():
-            copied.scale.mul_(2)
+            copied.scale.mul_(3)
         assert not torch.equal(copied(X), quantizer(X))
 
     def test_integers_stand_for_the_same_values(self, config):
@@ -89,7 +91,7 @@ class TestEveryFormat:
         assert converted.values.dtype == values.dtype
         assert torch.equal(converted.values.float(), values.float())
         assert converted().dtype == dtype
-        accuracy = torch.finfo(dtype).eps
+        accuracy = max(torch.finfo(kind).eps for kind in (dtype, torch.float32))
         torch.testing.assert_close(converted(), wanted.to(dtype), rtol=2 * accuracy, atol=0)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.bfloat16], ids=str)
@@ -99,7 +101,7 @@ class TestEveryFormat:
         for other in (quantizer, copy.deepcopy(quantizer).to(dtype)):
             got = other(X.to(dtype))
             assert got.dtype == dtype
-            step = float(quantizer.scale.max()) * (32 if config.precision.is_float else 1)
+            step = float(quantizer.scale.detach().max()) * (32 if config.precision.is_float else 1)
             assert (got.float() - wanted).abs().max() <= 1.01 * step + 0.01 * X.abs().max()
 
     def test_state_goes_into_an_uncalibrated_one(self, config):
@@ -152,7 +154,7 @@ class TestWholeModels:
     def test_converted(self, dtype):
         model = inserted(residual_block())
         calibrate(model, [IMAGES])
-        wanted = model(IMAGES)
+        wanted = model(IMAGES).detach()
         got = copy.deepcopy(model).to(dtype)(IMAGES.to(dtype))
         assert got.dtype == dtype
         torch.testing.assert_close(got.float(), wanted, rtol=0, atol=0.05 * float(wanted.abs().max()))
@@ -169,7 +171,7 @@ class TestWholeModels:
     def test_autocast(self):
         model = inserted(perceptron(), QuantConfig(activation=TensorQuantConfig(symmetric=False)))
         calibrate(model, [ROWS])
-        wanted = model(ROWS)
+        wanted = model(ROWS).detach()
         with torch.autocast("cpu", torch.bfloat16):
             got = model(ROWS)
         assert got.dtype == torch.bfloat16

@@ -7,6 +7,7 @@ from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQ
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
 from embedl_deploy.quantize.placement import insert_qdq
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.quantize.recipe import QuantizationRecipe, quantization_recipe
 from embedl_deploy.quantize.report import Correction, PointReport, QuantizationReport, quantization_report
 from embedl_deploy.quantize.smoothing import SmoothQuantConfig
 
@@ -19,6 +20,7 @@ __all__ = [
     "PointReport",
     "Precision",
     "QuantConfig",
+    "QuantizationRecipe",
     "QuantizationReport",
     "Quantizer",
     "SmoothQuantConfig",
@@ -27,6 +29,7 @@ __all__ = [
     "freeze",
     "freeze_batchnorm",
     "insert_qdq",
+    "quantization_recipe",
     "quantization_report",
     "quantize",
 ]

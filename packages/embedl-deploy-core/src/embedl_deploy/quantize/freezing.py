@@ -1,12 +1,15 @@
 """Leaving training behind: fixed statistics, fixed scales, integer weights."""
 
+from collections import Counter
+
 import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.modules import FusedConv, QuantStub, WeightFakeQuantize
+from embedl_deploy.modules import FusedConv, WeightFakeQuantize
 from embedl_deploy.quantize.calibration import quantizers_of
+from embedl_deploy.quantize.decisions import weighted_operator
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
@@ -46,16 +49,15 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
             f"{len(missing)} tensor(s) are not calibrated: {', '.join(missing[:5])}. Run calibrate(model, data) first.",
             tensor=missing[0],
         )
-    frozen = deep_copy(model).eval()
+    frozen = deep_copy(model)
     for module in frozen.modules():
         if isinstance(module, FusedConv):
             module.fold_batch_norm()
     for quantizer in quantizers_of(frozen).values():
         _fix_scale(quantizer)
     if weights:
-        for module in list(frozen.modules()):
-            _store_integers(module)
-    return frozen
+        _store_integers(frozen)
+    return frozen.eval()
 
 
 def _fix_scale(quantizer: Quantizer) -> None:
@@ -66,20 +68,23 @@ def _fix_scale(quantizer: Quantizer) -> None:
 
 
 @torch.no_grad()
-def _store_integers(owner: nn.Module) -> None:
-    """Turn the quantized weight of a module into integers, and drop the float one."""
-    stub = owner._modules.get("weight_fake_quant")
-    if not isinstance(stub, WeightFakeQuantize) or not isinstance(stub.quantizer, Quantizer):
-        return
-    holders = [
-        (part, name, tensor)
-        for part in owner.modules()
-        if not isinstance(part, (QuantStub, Quantizer))
-        for name, tensor in part._parameters.items()
-        if tensor is not None and name == "weight" and isinstance(part, (nn.modules.conv._ConvNd, nn.Linear))
-    ]
-    if len(holders) != 1:
-        return  # which weight the quantizer sees is known only to the module; it stays in float
-    part, name, weight = holders[0]
-    stub.quantizer = IntegerWeight(stub.quantizer, weight)
-    part._parameters[name] = None
+def _store_integers(model: fx.GraphModule) -> None:
+    """Turn quantized weights into integers, and drop the float ones that nothing else reads.
+
+    Two fused modules may share an operator: a layer that the model calls twice.
+    """
+    paths = dict.fromkeys(str(node.target) for node in model.graph.nodes if node.op == "call_module")
+    called = {id(part): part for part in map(model.get_submodule, paths)}
+    readers = Counter(id(part) for module in called.values() for part in module.modules())
+    stored: Counter[nn.Module] = Counter()
+    for owner in list(model.modules()):
+        stub, operator = owner._modules.get("weight_fake_quant"), weighted_operator(owner)
+        if not isinstance(stub, WeightFakeQuantize) or not isinstance(stub.quantizer, Quantizer) or operator is None:
+            continue  # without one operator, only the module knows which weight is quantized: it stays in float
+        weight = operator._parameters["weight"]
+        assert weight is not None  # dropped only below
+        stub.quantizer = IntegerWeight(stub.quantizer, weight)
+        stored[operator] += 1
+    for operator, count in stored.items():
+        if count >= readers[id(operator)]:
+            operator._parameters["weight"] = None

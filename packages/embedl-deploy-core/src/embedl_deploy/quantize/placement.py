@@ -85,7 +85,8 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         stub = "" if decision.config is None else placer.place(node, decision, decision.config)
         described = "" if decision.config is None else str(decision.config)
         kind = type(point.module).__name__
-        points.append(PointReport(point.path, point.label, node.name, kind, described, decision.rule, stub))
+        places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
+        points.append(PointReport(*places, point.kind, point.index, decision.config))
     copied.recompile()
     copied.meta[REPORT] = QuantizationReport(tuple(points), tuple(_uncovered(model, decisions)), policy)
     return copied

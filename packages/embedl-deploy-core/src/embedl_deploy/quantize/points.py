@@ -30,6 +30,8 @@ def patterns_by_node(matches: Any) -> dict[str, PatternMatch]:
         InputError: It is something else.
     """
     found: dict[str, PatternMatch] = {}
+    if not (matches is None or isinstance(matches, Mapping)):
+        raise InputError(f"matches is {matches!r}; expected result.matches, as transform returns them.")
     for row in (matches or {}).values():
         for match in row.values() if isinstance(row, Mapping) else (row,):
             if not isinstance(match, PatternMatch):

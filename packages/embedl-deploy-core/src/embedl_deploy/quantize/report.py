@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from torch import fx
 
+from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize.formats import TensorQuantConfig
 
 #: ``model.meta`` entry of the report.
 REPORT = "embedl_deploy.quantization"
@@ -23,6 +25,9 @@ class PointReport:
         config: The format, in words; empty if the point is not quantized.
         rule: Which rule said so.
         stub: Path of the stub that holds the quantizer; points with the same one share it.
+        kind: What is quantized there.
+        index: Argument position, for inputs.
+        format: The format itself; ``None`` if the point is not quantized.
     """
 
     path: str
@@ -32,6 +37,9 @@ class PointReport:
     config: str
     rule: str
     stub: str
+    kind: PointKind = PointKind.INPUT
+    index: int = 0
+    format: TensorQuantConfig | None = None
 
     @property
     def quantized(self) -> bool:

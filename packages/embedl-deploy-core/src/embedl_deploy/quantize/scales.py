@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
@@ -99,25 +100,23 @@ def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
     merges the bins into as many levels as the format has magnitudes and spreads each level evenly over its bins that
     were not empty (Migacz 2017, slides 31 to 38).
     """
-    counts = histogram.magnitudes()
-    used = int(counts.nonzero().max()) + 1
+    counts = histogram.magnitudes().numpy()  # hundreds of small operations: torch would wake its threads for each
+    used = int(counts.nonzero()[0].max()) + 1
     counts[0] = counts[1]  # zeros, of which a ReLU makes a great many, are exact on any grid
     levels = min(int(precision.high) + 1, BINS)
     if used <= levels:
         return used * histogram.width
     best, best_divergence = used, math.inf
     for end in range(levels, used + 1, max(1, (used - levels) // 256)):
-        reference = counts[:end].clone()
-        reference[-1] += counts[end:].sum()
-        level = (torch.arange(end) * levels) // end
         inside, full = counts[:end], counts[:end] > 0
-        sums = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, inside)
-        places = torch.zeros(levels, dtype=torch.float64).index_add_(0, level, full.double())
-        candidate = torch.where(full, (sums / places.clamp(min=1))[level], 0.0)
+        reference = inside.copy()
+        reference[-1] += counts[end:].sum()
+        level = (np.arange(end) * levels) // end
+        sums, places = np.bincount(level, inside, levels), np.bincount(level, full, levels)
+        candidate = np.where(full, (sums / places.clip(min=1))[level], 0.0)
         p, q = reference / reference.sum(), candidate / candidate.sum()
-        both = (p > 0) & (q > 0)
-        lost = (p > 0) & (q == 0)
-        divergence = float((p[both] * (p[both] / q[both]).log()).sum() + p[lost].sum() * math.log(1e12))
+        both, lost = (p > 0) & (q > 0), (p > 0) & (q == 0)
+        divergence = float((p[both] * np.log(p[both] / q[both])).sum() + p[lost].sum() * math.log(1e12))
         if divergence < best_divergence:
             best, best_divergence = end, divergence
     return best * histogram.width

@@ -237,15 +237,22 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
         problem = declined
     if not config.explicit:
         return f"declined: cannot be folded into {before.name} ({problem})"
-    path = add_module(model, f"{group.source.name}_smooth", ChannelScale(1 / scale))
-    first = min(group.readers, key=list(model.graph.nodes).index)
-    with model.graph.inserting_before(first):
-        node = model.graph.create_node("call_module", path, (group.source,), name=f"{group.source.name}_smooth")
-    if "tensor_meta" in group.source.meta:
-        node.meta["tensor_meta"] = group.source.meta["tensor_meta"]
-    for reader in group.readers:
-        reader.args = (node, *reader.args[1:])
+    path = insert_scale(model, group.source, group.readers, 1 / scale)
     return f"by {path}, because it cannot be folded into {before.name} ({problem})"
+
+
+def insert_scale(model: fx.GraphModule, source: fx.Node, readers: list[fx.Node], factors: torch.Tensor) -> str:
+    """Multiply the channels of the first argument of some nodes, which is ``source``; returns the multiplier's path."""
+    name = f"{source.name}_smooth"
+    path = add_module(model, name, ChannelScale(factors))
+    first = min(readers, key=list(model.graph.nodes).index)
+    with model.graph.inserting_before(first):
+        node = model.graph.create_node("call_module", path, (source,), name=name)
+    if "tensor_meta" in source.meta:
+        node.meta["tensor_meta"] = source.meta["tensor_meta"]
+    for reader in readers:
+        reader.args = (node, *reader.args[1:])
+    return path
 
 
 def _called_once(model: fx.GraphModule, node: fx.Node) -> bool:

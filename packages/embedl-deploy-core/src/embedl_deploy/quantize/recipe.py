@@ -1,0 +1,227 @@
+"""How a model was quantized, as JSON that people can read, and the same structure built again from it.
+
+A recipe holds no tensors: those are in the ``state_dict``. The two together restore a quantized model in a process that
+has only the original one, whatever calibration, smoothing or training it went through.
+"""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule
+from embedl_deploy.pipeline import BACKEND, TransformationResult
+from embedl_deploy.quantize.calibration import quantizers_of
+from embedl_deploy.quantize.decisions import Decision, weighted_operator
+from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.freezing import freeze
+from embedl_deploy.quantize.placement import place
+from embedl_deploy.quantize.quantizer import IntegerWeight
+from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
+from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
+from embedl_deploy.quantize.smoothing import insert_scale
+
+FORMAT = "embedl-deploy/quantization"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class QuantizationRecipe:
+    """Everything that decides the structure of a quantized model.
+
+    Attributes:
+        backend: What the model was transformed for; ``None`` for a list of patterns.
+        policy: The policy that was asked.
+        points: What became of each point, in graph order: node, path, kind, index, label, config (plain settings, or
+            ``None``) and rule.
+        scaled: Explicit channel scales: source node, readers.
+        folded: Paths of convolutions without batch norm.
+        biased: Paths of modules whose convolution or product has a bias.
+        frozen: Whether weights are stored as integers.
+        corrections: What was done to keep accuracy; for the record.
+    """
+
+    backend: str | None
+    policy: str
+    points: tuple[dict[str, Any], ...]
+    scaled: tuple[dict[str, Any], ...]
+    folded: tuple[str, ...]
+    biased: tuple[str, ...]
+    frozen: bool
+    corrections: tuple[dict[str, str], ...]
+
+    def to_json(self) -> str:
+        """The recipe as text; :meth:`from_json` reads it."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False)
+
+    @staticmethod
+    def from_json(text: str) -> "QuantizationRecipe":
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            QuantizationError: It is no JSON, no recipe, or one of another version.
+        """
+        try:
+            data = json.loads(text)
+        except (TypeError, json.JSONDecodeError) as error:
+            raise QuantizationError(
+                f"The recipe is not valid JSON: {error}. Pass what recipe.to_json() gave."
+            ) from error
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise QuantizationError(f'The JSON is no recipe: expected an object with "format": {FORMAT!r}.')
+        if data.get("version") != VERSION:
+            raise QuantizationError(
+                f"The recipe has version {data.get('version')!r}; this release reads version {VERSION}."
+            )
+        fields = {key: value for key, value in data.items() if key not in ("format", "version")}
+        expected = set(QuantizationRecipe.__dataclass_fields__)
+        if set(fields) != expected:
+            wrong = ", ".join(sorted(set(fields) ^ expected))
+            raise QuantizationError(f"The recipe has missing or unknown entries: {wrong}.")
+        for key in ("points", "scaled", "folded", "biased", "corrections"):
+            if not isinstance(fields[key], list):
+                raise QuantizationError(f"The recipe's {key!r} is {fields[key]!r}; expected a list.")
+            fields[key] = tuple(fields[key])
+        return QuantizationRecipe(**fields)
+
+    def rebuild(self, model: fx.GraphModule | TransformationResult) -> fx.GraphModule:
+        """Give a freshly transformed model the structure that the recipe describes. Load the ``state_dict`` next.
+
+        Args:
+            model: The original model, transformed by the same patterns. Not modified.
+
+        Raises:
+            InputError: It is no transformed model.
+            QuantizationError: It has other nodes than the model that the recipe was made from.
+        """
+        graph_module = model.model if isinstance(model, TransformationResult) else model
+        if not isinstance(graph_module, fx.GraphModule):
+            raise InputError(f"model is a {type(graph_module).__name__}; expected the result of transform.")
+        graph_module = deep_copy(graph_module)
+        nodes = {node.name: node for node in graph_module.graph.nodes}
+        decisions = [_decision(entry, nodes) for entry in self.points]
+        for entry in self.scaled:
+            source, *readers = (_node(nodes, name) for name in (entry["source"], *entry["readers"]))
+            insert_scale(graph_module, source, readers, torch.ones(entry["channels"]))
+        for path in self.folded:
+            _module(graph_module, path, FusedConv).fold_batch_norm()
+        for path in self.biased:
+            _add_bias(_module(graph_module, path, FusedModule), path)
+        quantized = place(graph_module, decisions, self.policy)
+        corrections = tuple(Correction(**entry) for entry in self.corrections)
+        quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=corrections)
+        return freeze(_with_grids(quantized)) if self.frozen else quantized
+
+
+def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
+    """The recipe of a quantized model, calibrated or not, in training or frozen.
+
+    Raises:
+        QuantizationError: The model has no quantizers.
+    """
+    report = quantization_report(model)
+    points = tuple(
+        {
+            "node": point.node,
+            "path": point.path,
+            "kind": point.kind.value,
+            "index": point.index,
+            "label": point.label,
+            "config": None if point.format is None else point.format.to_dict(),
+            "rule": point.rule,
+        }
+        for point in report.points
+    )
+    modules = {point.path: model.get_submodule(point.path) for point in report.points}
+    scaled = []
+    for node in model.graph.nodes:
+        module = get_module(node) if node.op == "call_module" else None
+        if isinstance(module, ChannelScale):
+            readers = [reader for user in node.users for reader in _behind_stubs(user)]
+            names = [reader.name for reader in readers]
+            entry = {"source": node.all_input_nodes[0].name, "readers": names, "channels": module.factors.numel()}
+            scaled.append(entry)
+    operators = {path: weighted_operator(module) for path, module in modules.items()}
+    return QuantizationRecipe(
+        backend=model.meta.get(BACKEND),
+        policy=report.policy,
+        points=points,
+        scaled=tuple(scaled),
+        folded=tuple(path for path, part in modules.items() if isinstance(part, FusedConv) and part.bn is None),
+        biased=tuple(path for path, operator in operators.items() if getattr(operator, "bias", None) is not None),
+        frozen=any(isinstance(part, IntegerWeight) for part in model.modules()),
+        corrections=tuple(asdict(correction) for correction in report.corrections),
+    )
+
+
+def _behind_stubs(node: fx.Node) -> list[fx.Node]:
+    """The node itself, or, of a stub that quantization has inserted, what reads it."""
+    module = get_module(node) if node.op == "call_module" else None
+    return [node] if isinstance(module, FusedModule) else list(node.users)
+
+
+def _node(nodes: dict[str, fx.Node], name: str) -> fx.Node:
+    if name not in nodes:
+        raise QuantizationError(
+            f"The recipe names node {name!r}, which the model does not have. Rebuild from the model that the recipe "
+            "was made from, transformed by the same patterns."
+        )
+    return nodes[name]
+
+
+def _decision(entry: dict[str, Any], nodes: dict[str, fx.Node]) -> Decision:
+    try:
+        node, path = _node(nodes, entry["node"]), entry["path"]
+        kind, index, label = PointKind(entry["kind"]), entry["index"], entry["label"]
+        config = None if entry["config"] is None else TensorQuantConfig.from_dict(entry["config"])
+        rule = entry["rule"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise QuantizationError(f"The recipe has a broken point {entry!r}: {type(error).__name__}: {error}.") from error
+    module = get_module(node) if node.op == "call_module" else None
+    if module is None or str(node.target) != path:
+        raise QuantizationError(
+            f"The recipe has a point at {path!r}, but node {node.name!r} calls {node.target!r}. Rebuild from the model "
+            "that the recipe was made from, transformed by the same patterns."
+        )
+    return Decision(QuantPoint(node, path, module, kind, index, label), config, rule)
+
+
+def _module(model: fx.GraphModule, path: str, kind: type[Any]) -> Any:
+    try:
+        module: nn.Module | None = model.get_submodule(path)
+    except AttributeError:
+        module = None
+    if not isinstance(module, kind):
+        found = "nothing" if module is None else f"a {type(module).__name__}"
+        raise QuantizationError(f"The recipe needs a {kind.__name__} at {path!r}, where the model has {found}.")
+    return module
+
+
+def _add_bias(module: nn.Module, path: str) -> None:
+    operator = weighted_operator(module)
+    if operator is None:
+        raise QuantizationError(f"The recipe gives {path!r} a bias, but there is no one convolution or product in it.")
+    if getattr(operator, "bias", None) is None:
+        weight = operator.weight
+        assert isinstance(weight, torch.Tensor)  # weighted_operator has looked
+        operator.bias = nn.Parameter(weight.new_zeros(weight.shape[0]), weight.requires_grad)
+
+
+def _with_grids(quantized: fx.GraphModule) -> fx.GraphModule:
+    """Scales of the right shapes, whatever their values: a ``state_dict`` brings those."""
+    for path, quantizer in quantizers_of(quantized).items():
+        if not quantizer.is_weight:
+            quantizer.set_grid(grid_from_range(-1.0, 1.0, quantizer.config))
+            continue
+        operator = weighted_operator(quantized.get_submodule(path.rpartition(".weight_fake_quant")[0]))
+        assert operator is not None  # a quantized weight is that of one operator
+        weight = operator.weight
+        assert isinstance(weight, torch.Tensor)  # as above
+        quantizer.set_grid(grid_of_weight(weight, quantizer.config))
+    return quantized
