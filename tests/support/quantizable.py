@@ -3,6 +3,8 @@
 import operator
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from torch import nn
 
@@ -186,3 +188,69 @@ def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def scales_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The scales of all quantizers, by path."""
     return {name: part.scale.detach().clone() for name, part in model.named_modules() if isinstance(part, Quantizer)}
+
+
+class OnnxGraph:
+    """An ONNX file, to be asked about its quantizers.
+
+    Attributes:
+        opset: Version of the operator set.
+        nodes: All nodes, in order.
+        constants: Values of initializers and constants, by name.
+        producer: The node that gives a value, by the value's name.
+    """
+
+    def __init__(self, path: Any) -> None:
+        model = onnx.load(path)
+        self.opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+        self.nodes = list(model.graph.node)
+        self.initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self.initializers |= {n.output[0]: n.attribute[0].t for n in self.of("Constant")}
+        self.constants = {name: onnx.numpy_helper.to_array(tensor) for name, tensor in self.initializers.items()}
+        self.producer = {output: node for node in self.nodes for output in node.output}
+
+    def of(self, *kinds: str) -> list[onnx.NodeProto]:
+        """The nodes of some operator types."""
+        return [node for node in self.nodes if node.op_type in kinds]
+
+    def attribute(self, node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+        """A node's attribute."""
+        return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+    def type_of(self, name: str) -> str:
+        """Element type of a constant, in ONNX's words."""
+        return str(onnx.TensorProto.DataType.Name(self.initializers[name].data_type))
+
+    def dequantized(self, node: onnx.NodeProto, index: int) -> onnx.NodeProto | None:
+        """The DequantizeLinear in front of an input, through a transposition, or ``None``."""
+        before = self.producer.get(node.input[index])
+        while before is not None and before.op_type in ("Transpose", "Reshape"):
+            before = self.producer.get(before.input[0])
+        return before if before is not None and before.op_type == "DequantizeLinear" else None
+
+    def is_constant(self, node: onnx.NodeProto) -> bool:
+        """Whether a DequantizeLinear is one of a weight: of a constant, or of one that is quantized in the graph."""
+        before = self.producer.get(node.input[0])
+        if before is not None and before.op_type in ("QuantizeLinear", "Cast"):
+            return before.input[0] in self.constants
+        return node.input[0] in self.constants
+
+    def check_quantizers(self, *, zero: bool = True) -> None:
+        """Check what TensorRT asks of every QuantizeLinear and DequantizeLinear (facts, section 5, rules 1 to 11).
+
+        Args:
+            zero: Whether zero points have to be zero.
+        """
+        for node in self.of("QuantizeLinear", "DequantizeLinear"):
+            scale, zero_point = (self.constants[name] for name in node.input[1:3])
+            assert np.isfinite(scale.astype(np.float32)).all() and (scale.astype(np.float32) > 0).all()
+            assert scale.shape == zero_point.shape
+            assert not zero or (zero_point.astype(np.float32) == 0).all()
+            axis, block = self.attribute(node, "axis", 1), self.attribute(node, "block_size", 0)
+            stored = self.constants.get(node.input[0])
+            if stored is not None and scale.ndim == 1:
+                assert stored.shape[axis] == scale.shape[0]
+            assert (scale.ndim > 1) is (block > 0)
+        assert not [n.op_type for n in self.nodes if n.op_type.startswith("QLinear") or n.op_type.endswith("Integer")]
+        for node in self.of("Conv", "ConvTranspose", "Gemm", "MatMul"):
+            assert all(self.dequantized(node, 2) is None for _ in node.input[2:]), "a bias is quantized"

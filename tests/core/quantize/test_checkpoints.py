@@ -1,5 +1,7 @@
 """Quantized models are saved and loaded like any other: without pickles, before, during and after training."""
 
+import copy
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -85,11 +87,12 @@ def test_a_frozen_model(config, through_a_file):
     assert torch.equal(other(IMAGES), frozen(IMAGES))
 
 
+@pytest.mark.parametrize("config", ["int8", "learned"], indirect=True)
 def test_training_goes_on_where_it_was(config, through_a_file):
     model = calibrated(config)
     optimizer = sgd(model)
     train(model, optimizer, 2)
-    state, momentum = through_a_file(model.state_dict()), optimizer.state_dict()
+    state, momentum = through_a_file(model.state_dict()), copy.deepcopy(optimizer.state_dict())
     other = fresh(config)
     other.load_state_dict(state)
     other_optimizer = sgd(other)
@@ -100,18 +103,6 @@ def test_training_goes_on_where_it_was(config, through_a_file):
     assert torch.equal(other(IMAGES), model(IMAGES))
     assert same_state(state_of(other), state_of(model))
     torch.testing.assert_close(freeze(other)(IMAGES), model(IMAGES), rtol=0, atol=0.02)
-
-
-def test_an_optimizer_made_before_loading_trains_what_was_loaded(config):
-    """Loading a scale must not put another parameter in the place of the one that the optimizer holds."""
-    model, other = calibrated(config), calibrated(config)
-    train(model, sgd(model), 1)
-    optimizer = sgd(other)
-    other.load_state_dict(model.state_dict())
-    before = {name: parameter.detach().clone() for name, parameter in other.named_parameters()}
-    train(other, optimizer, 1)
-    still = {name for name, parameter in other.named_parameters() if torch.equal(parameter, before[name])}
-    assert still <= {"conv2.conv.bias", "flatten_quant.quantizer.scale"}
 
 
 def test_a_model_loads_its_own_earlier_state():
