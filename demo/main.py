@@ -1,4 +1,4 @@
-"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to a checked ONNX file."""
+"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to checked ONNX files."""
 
 import argparse
 import sys
@@ -25,6 +25,7 @@ from embedl_deploy.verify import Difference, compare_models, difference
 from network import class_names, load_network
 from photos import as_batch, load_photos
 from picture import Ranking, save_picture
+from quantization import compare_formats, show_formats
 from torchvision_import import import_torchvision
 
 OUTPUT = Path(__file__).parent.parent / "demo-output"
@@ -129,6 +130,7 @@ def run(output: Path, console: Console) -> bool:
         step("drawing")
         before, after = top3(reference, names), top3(onnx_logits, names)
         save_picture(picture, photos, before, after)
+        formats = compare_formats(network, result, output, step)
         for task in progress.tasks:
             progress.update(task.id, completed=1)
 
@@ -142,6 +144,8 @@ def run(output: Path, console: Console) -> bool:
     show_stages(console, stages)
     console.print()
     agree = show_predictions(console, list(photos), before, after)
+    console.print()
+    show_formats(console, formats)
     six_lines(console)
     console.print(f"\nONNX file   {file}  ({exported.size / 1e6:.1f} MB, opset {exported.opset}, batch size open)")
     console.print(f'plan        {plan_file}  (edit an "apply", load it with load_transformation_plan)')

@@ -1,6 +1,8 @@
 """Patterns whose modules can be quantized, and small models of them, so that tests of the core need no backend."""
 
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -188,6 +190,17 @@ def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 def scales_of(model: nn.Module) -> dict[str, torch.Tensor]:
     """The scales of all quantizers, by path."""
     return {name: part.scale.detach().clone() for name, part in model.named_modules() if isinstance(part, Quantizer)}
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within the block torch computes in one thread: with tensors this small, more get in each other's way."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class OnnxGraph:

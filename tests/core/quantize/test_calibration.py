@@ -23,6 +23,7 @@ from support.quantizable import (
     ROWS,
     fused,
     inserted,
+    one_thread,
     perceptron,
     residual_block,
     same_state,
@@ -35,12 +36,9 @@ NAN, INFINITY = float("nan"), float("inf")
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """More threads only get in each other's way with tensors this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 def activation(**settings):

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, calibrate, freeze
-from support.quantizable import IMAGES, inserted, residual_block, same_state, state_of
+from support.quantizable import IMAGES, inserted, one_thread, residual_block, same_state, state_of
 
 CONFIGS = {
     "int8": QuantConfig(),
@@ -17,6 +17,12 @@ CONFIGS = {
     "learned": QuantConfig(TensorQuantConfig(learnable=True), TensorQuantConfig(per_channel=True, learnable=True)),
     "int4": QuantConfig(weight=TensorQuantConfig(n_bits=4, block_size=4)),
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(params=["safetensors", "torch"])
@@ -103,6 +109,25 @@ def test_training_goes_on_where_it_was(config, through_a_file):
     assert torch.equal(other(IMAGES), model(IMAGES))
     assert same_state(state_of(other), state_of(model))
     torch.testing.assert_close(freeze(other)(IMAGES), model(IMAGES), rtol=0, atol=0.02)
+
+
+def test_an_optimizer_made_before_loading_trains_what_was_loaded(config):
+    """Loading a scale must not put another parameter in the place of the one that the optimizer holds."""
+    model, other = calibrated(config), calibrated(config)
+    train(model, sgd(model), 1)
+    optimizer = sgd(other)
+    other.load_state_dict(model.state_dict())
+    before = {name: parameter.detach().clone() for name, parameter in other.named_parameters()}
+    train(other, optimizer, 1)
+    still = {name for name, parameter in other.named_parameters() if torch.equal(parameter, before[name])}
+    assert still <= {"conv2.conv.bias", "flatten_quant.quantizer.scale"}
+
+
+def test_calibration_keeps_the_parameters_that_an_optimizer_may_hold():
+    model = inserted(residual_block(), CONFIGS["learned"])
+    parameters = {id(parameter) for parameter in model.parameters()}
+    calibrate(model, [IMAGES])
+    assert {id(parameter) for parameter in model.parameters()} == parameters
 
 
 def test_a_model_loads_its_own_earlier_state():

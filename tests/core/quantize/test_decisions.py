@@ -1,5 +1,7 @@
 """Which rule decides whether a point is quantized, and that the report names it."""
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -93,8 +95,27 @@ class TestSkip:
         assert {(p.label, p.rule) for p in report.not_quantized} == {("weight", "skip_weight_quant_for: Conv2d")}
         assert [p.path for p in report.quantized if p.label == "weight"] == ["fc"]
 
-    def test_a_selector_that_means_nothing_changes_nothing(self):
-        assert not report_of(perceptron(), QuantConfig(skip=["third", nn.Conv2d, nn.Linear(1, 1)])).not_quantized
+    def test_a_class_that_is_not_there_changes_nothing(self):
+        assert not report_of(perceptron(), QuantConfig(skip=[nn.Conv2d])).not_quantized
+
+    @pytest.mark.parametrize(
+        ("selector", "message"),
+        [
+            ("third", "selects 'third', which fits no module of the transformed model. Paths begin with first, second"),
+            ("*.conv", "selects '*.conv', which fits no module"),
+            (nn.Linear(1, 1), "selects a Linear that is not in the transformed model"),
+        ],
+        ids=["path", "glob", "module"],
+    )
+    def test_a_path_or_module_that_is_not_there_is_an_error(self, selector, message):
+        configs = [
+            QuantConfig(skip=[selector]),
+            QuantConfig(skip=ModulesToSkip(smooth=[selector])),
+            QuantConfig(overrides={selector: None}),
+        ]
+        for config in configs:
+            with pytest.raises(QuantizationConfigError, match=re.escape(message)):
+                report_of(perceptron(), config)
 
 
 class TestOverrides:
@@ -266,7 +287,7 @@ class TestUncovered:
             graft = OptsOut
 
         found = self.uncovered(lambda self, x: self.fc(x), [OptsOutPattern()], fc=nn.Linear(4, 4))
-        assert found == (("fc_1", "OptsOut", "the module opts out of quantization"),)
+        assert found == (("fc_1", "OptsOut", "the module, or the pattern that made it, has no place for quantizers"),)
 
     def test_what_is_covered_and_what_has_no_weight_is_not_listed(self):
         assert (

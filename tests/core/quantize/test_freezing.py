@@ -24,6 +24,7 @@ from support.quantizable import (
     IMAGES,
     ROWS,
     inserted,
+    one_thread,
     perceptron,
     residual_block,
     same_state,
@@ -44,6 +45,12 @@ FORMATS = {
     "learned": QuantConfig(TensorQuantConfig(learnable=True), TensorQuantConfig(per_channel=True, learnable=True)),
     "powers of two": QuantConfig(TensorQuantConfig(power_of_two=True), TensorQuantConfig(power_of_two=True)),
 }
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    with one_thread():
+        yield
 
 
 def calibrated(model, data, config=None):
@@ -122,7 +129,7 @@ class TestState:
         frozen = freeze(quantized)
         assert isinstance(frozen.get_submodule("conv").bn, nn.BatchNorm2d)
         torch.testing.assert_close(frozen(IMAGES), quantized(IMAGES), rtol=0, atol=1e-5)
-        assert float(frozen(IMAGES).std()) == pytest.approx(float(model(IMAGES).std()), rel=0.05)
+        assert float(frozen(IMAGES).detach().std()) == pytest.approx(float(model(IMAGES).detach().std()), rel=0.05)
 
     def test_scales_learn_no_more(self):
         frozen = freeze(calibrated(residual_block(), IMAGES, FORMATS["learned"]), weights=False)
@@ -148,6 +155,20 @@ class TestState:
         frozen = freeze(model)
         assert sum(isinstance(part, IntegerWeight) for part in frozen.modules()) == 1
         torch.testing.assert_close(frozen(ROWS), model(ROWS))
+
+    @pytest.mark.parametrize("skip", [(), {nn.ReLU}], ids=["both quantized", "one in float"])
+    def test_two_fused_modules_around_one_layer(self, skip):
+        model = net(lambda self, x: self.fc(torch.relu(self.fc(x))), fc=nn.Linear(12, 12))
+        quantized = calibrated(model, ROWS, QuantConfig(skip=skip))
+        frozen = freeze(quantized)
+        torch.testing.assert_close(frozen(ROWS), quantized(ROWS))
+        assert sum(isinstance(part, IntegerWeight) for part in frozen.modules()) == (1 if skip else 2)
+        assert ("fc_1.linear.weight" in dict(frozen.named_parameters())) is bool(skip)
+
+    @pytest.mark.parametrize("weights", [True, False])
+    def test_every_module_is_in_evaluation_mode(self, weights):
+        frozen = freeze(calibrated(perceptron(), ROWS).train(), weights=weights)
+        assert not any(part.training for part in frozen.modules())
 
 
 @pytest.mark.parametrize("training", [True, False])

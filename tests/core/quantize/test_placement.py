@@ -320,6 +320,11 @@ class TestWrongArguments:
         with pytest.raises(InputError, match=message):
             insert_qdq(**{"model": fused(perceptron()).model, **arguments})
 
+    @pytest.mark.parametrize("matches", [3, "all", [1]], ids=str)
+    def test_matches_that_are_no_table(self, matches):
+        with pytest.raises(InputError, match=r"expected result\.matches"):
+            insert_qdq(fused(perceptron()).model, matches)
+
     def test_without_matches_the_modules_declarations_count(self):
         result = fused(residual_block())
         with_matches, without = (quantization_report(insert_qdq(result.model, m)) for m in (result.matches, None))

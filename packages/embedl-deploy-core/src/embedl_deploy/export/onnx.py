@@ -236,6 +236,10 @@ def _export(
             f"{type(error).__name__}: {' '.join(lines[:3])}{hint}"
         ) from error
     assert program is not None  # None is returned for the old exporter only
+    if operators is not None:
+        from embedl_deploy.export.qdq import store_int4  # here, as above
+
+        store_int4(program.model)
     return program
 
 

@@ -59,3 +59,26 @@ def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
         torch.ops.embedl_deploy.fake_quantize.default: fake_quantize,
         torch.ops.embedl_deploy.dequantize.default: dequantize,
     }
+
+
+def store_int4(model: Any) -> None:
+    """Store four-bit weights as such, in an ``onnx_ir.Model``, in place.
+
+    Torch has no type for them, so they arrive as eight bits and a Cast, which the exporter folds for small weights.
+    """
+    import onnx_ir as ir
+
+    graph = model.graph
+    for node in list(graph):
+        stored = node.inputs[0] if node.op_type == "Cast" else None
+        if stored is None or stored.const_value is None or node.attributes["to"].as_int() != ir.DataType.INT4:
+            continue
+        values = stored.const_value.numpy().astype(ir.DataType.INT4.numpy())
+        tensor = ir.tensor(values, dtype=ir.DataType.INT4, name=f"{stored.name}.int4")
+        weight = ir.Value(name=tensor.name, const_value=tensor)
+        weight.type, weight.shape = ir.TensorType(ir.DataType.INT4), ir.Shape(values.shape)
+        graph.register_initializer(weight)
+        node.outputs[0].replace_all_uses_with(weight)
+        graph.remove(node, safe=True)
+        if not stored.uses() and stored.name in graph.initializers:
+            del graph.initializers[stored.name]

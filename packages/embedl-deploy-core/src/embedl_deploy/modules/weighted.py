@@ -17,6 +17,7 @@ from torch import nn
 
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
+from embedl_deploy.modules.snapshot import snapshot
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -30,7 +31,8 @@ def batch_norm_factor(bn: BatchNorm) -> torch.Tensor:
     """
     if bn.running_var is None:
         raise ValueError(f"{bn} keeps no running statistics, so it cannot be folded; use track_running_stats=True.")
-    factor = torch.rsqrt(bn.running_var + bn.eps)
+    variance = snapshot(bn.running_var) if bn.training else bn.running_var
+    factor = torch.rsqrt(variance + bn.eps)
     return factor if bn.weight is None else factor * bn.weight
 
 

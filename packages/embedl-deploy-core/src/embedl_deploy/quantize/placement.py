@@ -1,12 +1,13 @@
 """Putting quantizers where they were decided to be."""
 
+import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
-from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_module, deep_copy
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
@@ -68,9 +69,28 @@ def decide_for(
         raise InputError(f"config is {config!r}; expected a QuantConfig.")
     if any(isinstance(part, Quantizer) for part in model.modules()):
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
+    _check_selectors(model, config)
     policy = choose_policy(config, model.meta.get(BACKEND))
     # Selectors may be modules of the model that was passed, so decisions are made on that one.
     return decide(points_of(model, patterns_by_node(matches)), config, policy), policy[0]
+
+
+def _check_selectors(model: fx.GraphModule, config: QuantConfig) -> None:
+    """Raise if a module or path is selected that the model does not have: a slip, or a module that was copied."""
+    own = {id(part) for part in model.modules()}
+    paths = [path for path, _ in model.named_modules()]
+    skip = config.exceptions
+    for selector in (*skip.stub, *skip.weight, *skip.smooth, *config.overrides):
+        if isinstance(selector, str) and not fnmatch.filter(paths, selector):
+            raise QuantizationConfigError(
+                f"QuantConfig selects {selector!r}, which fits no module of the transformed model. Paths begin with "
+                f"{', '.join(sorted({path.partition('.')[0] for path in paths} - {''}))[:200]}."
+            )
+        if isinstance(selector, nn.Module) and id(selector) not in own:
+            raise QuantizationConfigError(
+                f"QuantConfig selects a {type(selector).__name__} that is not in the transformed model. Take it from "
+                "there, result.model.get_submodule('path'), or select it by its path."
+            )
 
 
 def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:
@@ -177,7 +197,11 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(part, _WEIGHTED) for part in module.modules()):
             fused = isinstance(module, FusedModule)
-            reason = "the module opts out of quantization" if fused else "no fusion has taken it"
+            reason = (
+                "the module, or the pattern that made it, has no place for quantizers"
+                if fused
+                else "no fusion has taken it"
+            )
             found.append((node.name, type(module).__name__, reason))
         elif node.op != "call_module" and operation(node) in _PRODUCTS:
             form = module_class_of_call(node)

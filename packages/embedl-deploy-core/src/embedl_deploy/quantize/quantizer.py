@@ -56,7 +56,8 @@ class Quantizer(nn.Module):
 
     def _set_scale(self, scale: torch.Tensor) -> None:
         if isinstance(self.scale, nn.Parameter):
-            self.scale = nn.Parameter(scale.clone())
+            # The parameter stays the same object: an optimizer may hold it already.
+            self.scale.data, self.scale.grad = scale.clone(), None
         else:
             self.scale = scale.clone()
         self.calibrated = bool(torch.isfinite(scale).all())

@@ -72,8 +72,7 @@ def _correct_all(
             module = runs.module_of(node)
             quantizer = None if module is None else _weight_quantizer(module)
             if module is not None and quantizer is not None:
-                problem = _correct(node, module, quantizer, runs, learn_weights=learn_weights)
-                outcome = "corrected" if problem is None else f"declined: {problem}"
+                outcome = _correct(node, module, quantizer, runs, learn_weights=learn_weights)
                 corrections.append(Correction(what, str(node.target), outcome))
             else:
                 runs.compute_quantized(node)
@@ -87,19 +86,20 @@ def _weight_quantizer(module: nn.Module) -> Quantizer | None:
     return quantizer if isinstance(quantizer, Quantizer) else None
 
 
-def _correct(
-    node: fx.Node, module: nn.Module, quantizer: Quantizer, runs: SideBySide, *, learn_weights: bool
-) -> str | None:
-    """Correct one module and compute its quantized values; returns what could not be done."""
+def _correct(node: fx.Node, module: nn.Module, quantizer: Quantizer, runs: SideBySide, *, learn_weights: bool) -> str:
+    """Correct one module and compute its quantized values; returns the outcome."""
     operator: Any = weighted_operator(module)
     if operator is None:
         runs.compute_quantized(node)
-        return "the module has not exactly one convolution or Linear"
+        return "declined: the module has not exactly one convolution or Linear"
     if not runs.keep_original(operator):
         runs.compute_quantized(node)
-        return "the module is called more than once; corrected for its first call"
+        return "declined: the module is called more than once, and was corrected for its first call"
     problem = _learn_weight(node, operator, quantizer, runs) if learn_weights else None
-    return _match_means(node, operator, runs) or problem
+    not_matched = _match_means(node, operator, runs)
+    if problem is not None:
+        return f"declined: {problem}" + ("; its bias was corrected" if not_matched is None else "")
+    return "corrected" if learn_weights or not_matched is None else f"declined: {not_matched}"
 
 
 def _learn_weight(node: fx.Node, operator: Any, quantizer: Quantizer, runs: SideBySide) -> str | None:

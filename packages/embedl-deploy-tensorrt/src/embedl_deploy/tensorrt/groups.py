@@ -50,10 +50,11 @@ TENSORRT_FUSION_PATTERNS: list[Pattern] = [
     SwinAttentionPattern(),
 ]
 
-#: Rewrites of the quantization stage. Empty as long as quantization is not part of a release.
+#: Rewrites of the quantization stage. There are none: quantizers go where fusions' ``qdq_points`` say.
 TENSORRT_QUANTIZED_PATTERNS: list[Pattern] = []
 
-#: Groups between which SmoothQuant moves scales. Empty as long as quantization is not part of a release.
+#: Groups between which SmoothQuant moves scales. There are none: it finds them by what modules can do, see
+#: ``FusedModule.scale_outputs``.
 TENSORRT_SMOOTH_PATTERNS: list[Pattern] = []
 
 #: All of the above.

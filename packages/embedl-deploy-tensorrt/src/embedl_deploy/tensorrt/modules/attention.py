@@ -35,14 +35,18 @@ class MHAInProjection(ConvertedModule):
         if self.zero_key_bias and bias is not None:
             q, k, v = bias.chunk(3)
             bias = torch.cat((q, torch.zeros_like(k), v))
-        packed = F.linear(x, weight, bias)
+        return self._heads(F.linear(x, weight, bias))
+
+    def _heads(self, packed: torch.Tensor) -> QKV:
         heads = packed.reshape(*packed.shape[:-1], 3, self.num_heads, -1)
         q, k, v = heads.transpose(-4, -2).unbind(-3)
         return q, k, v
 
     def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
         """Self-attention: (..., S, E) to three of (..., H, S, D). Key and value are the query and are not looked at."""
-        return self.split(query, self.linear.weight)
+        if self.zero_key_bias:
+            return self.split(query, self.linear.weight)
+        return self._heads(self.linear(query))
 
     def extra_repr(self) -> str:
         """The number of heads."""

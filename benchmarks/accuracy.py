@@ -1,0 +1,75 @@
+"""What each method for keeping accuracy gains on EfficientNet-Lite0 with ImageNet weights; prints a table.
+
+    python benchmarks/accuracy.py
+
+Every convolution and the classifier in INT8, symmetric, weights per channel. 64 crops of photographs to calibrate with,
+96 others to compare with the float network: SQNR of the logits and share of equal top-1 classes. The exit code is 1 if
+no row meets the goals.
+"""
+
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from embedl_deploy import transform
+from embedl_deploy.quantize import CalibrationMethod, QuantConfig, TensorQuantConfig
+from network import load_network
+from quantization import CONFIGURATIONS, Accuracy, make_study
+
+#: Per policy: at least so many dB and so large a share, in one row.
+GOALS = {"all": Accuracy(22.0, 0.92), "mixed": Accuracy(25.0, 0.92)}
+METHODS: dict[str, dict[str, Any]] = {
+    "calibration only": {},
+    "bias correction": {"bias_correction": True},
+    "learned rounding": {"learned_rounding": True},
+}
+
+
+def configurations() -> dict[str, tuple[str, QuantConfig, dict[str, Any]]]:
+    """Name → policy, configuration and methods."""
+    rows: dict[str, tuple[str, QuantConfig, dict[str, Any]]] = {}
+    for policy in GOALS:
+        for method in CalibrationMethod:
+            if method is CalibrationMethod.MOVING_AVERAGE:
+                continue  # for training; over four batches it is the range of the first
+            for name, methods in METHODS.items():
+                config = QuantConfig(TensorQuantConfig(calibration_method=method), policy=policy)
+                rows[f"{policy}, {method.value}, {name}"] = policy, config, methods
+    rows["weights in float"] = "", QuantConfig(weight=None), {}
+    rows["activations in float"] = "", QuantConfig(activation=None), {}
+    rows["activations in float, bias correction"] = "", QuantConfig(activation=None), METHODS["bias correction"]
+    rows["FP8"] = "", *CONFIGURATIONS["FP8 E4M3"]
+    return rows
+
+
+def main() -> int:
+    """Measure every configuration and print the table."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    network = load_network()
+    study = make_study(network)
+    result = transform(network, study.held_out[:2], backend="tensorrt")
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "SQNR", "same top-1", "seconds"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    met = dict.fromkeys(GOALS, False)
+    for name, (policy, config, methods) in configurations().items():
+        start = time.perf_counter()
+        quantized = study.quantized(result, config, **methods)
+        seconds = time.perf_counter() - start
+        found = study.accuracy(quantized)
+        table.add_row(name, f"{found.sqnr:.1f} dB", f"{found.agreement:.1%}", f"{seconds:.0f}")
+        if policy:
+            goal = GOALS[policy]
+            met[policy] = met[policy] or (found.sqnr >= goal.sqnr and found.agreement >= goal.agreement)
+    console.print(table)
+    for policy, goal in GOALS.items():
+        verdict = "met" if met[policy] else "MISSED"
+        console.print(f"{policy}: {goal.sqnr:g} dB and {goal.agreement:.0%} in one row: {verdict}", highlight=False)
+    return 0 if all(met.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
