@@ -42,7 +42,7 @@ SENTENCE_REQUIREMENTS = (
 )
 #: What quantization is compared with, and two packages that it imports without asking for them.
 PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
-TEST_REQUIREMENTS = ("pytest", "hypothesis", "sybil", "hatchling", "editables", *DEMO_REQUIREMENTS)
+TEST_REQUIREMENTS = ("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", *DEMO_REQUIREMENTS)
 
 
 def _install(session: nox.Session, *requirements: str) -> None:
@@ -81,7 +81,12 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, against the built wheels."""
     _install_wheels(session, *TEST_REQUIREMENTS)
-    session.run("python", "-m", "pytest", *session.posargs)
+    # A process on each core, with one thread each: torch's threads would wait for one another.
+    session.run(
+        *("python", "-m", "pytest", "--numprocesses=auto", "--dist=loadfile"),
+        *session.posargs,
+        env={"OMP_NUM_THREADS": "1"},
+    )
 
 
 @nox.session
@@ -127,6 +132,13 @@ def digits(session: nox.Session) -> None:
     """What quantization costs on real labels, with and without fine-tuning; prints a table for each network."""
     _install_wheels(session, "scikit-learn")
     session.run("python", "benchmarks/digits.py", *session.posargs)
+
+
+@nox.session
+def accuracy(session: nox.Session) -> None:
+    """What each method for keeping accuracy gains on EfficientNet-Lite0; prints a table. Takes minutes."""
+    _install_wheels(session, *DEMO_REQUIREMENTS)
+    session.run("python", "benchmarks/accuracy.py", *session.posargs, env=SUPPORT)
 
 
 @nox.session

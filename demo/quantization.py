@@ -23,7 +23,7 @@ _FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision
 CONFIGURATIONS: dict[str, tuple[QuantConfig, dict[str, Any]]] = {
     "INT8, policy all": (QuantConfig(_CLIPPED, policy="all"), {"learned_rounding": True}),
     "INT8, policy mixed": (QuantConfig(_CLIPPED, policy="mixed"), {"learned_rounding": True}),
-    "FP8 E4M3": (_FP8, {}),
+    "FP8 E4M3": (_FP8, {"bias_correction": True}),
 }
 
 

@@ -1,5 +1,8 @@
 """Where quantizers stand on TensorRT: what the patterns offer, and what the policies leave of it."""
 
+import dataclasses
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -18,7 +21,7 @@ from embedl_deploy.quantize import (
     quantize,
 )
 from embedl_deploy.tensorrt.modules import FusedScaledDotProductAttention
-from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES, quantize_all
+from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES
 from support.nets import net, random_input
 
 IMAGES = random_input(2, 8, 6, 6)
@@ -138,13 +141,12 @@ class TestPlaces:
 
 
 class TestPolicies:
-    def test_all_is_the_default_and_objects_to_nothing(self):
+    def test_all_is_the_default_and_objects_to_nothing_in_int8(self):
         assert list(TENSORRT_POLICIES) == ["all", "mixed"]
         report = report_of(network())
         assert report.policy == "tensorrt's 'all'"
         assert not report.not_quantized and len(report.points) == 10
         assert report.points == report_of(network(), QuantConfig(policy="all")).points
-        assert quantize_all(None) is None
 
     def test_mixed_leaves_what_does_not_pay_in_float(self):
         report = report_of(network(), QuantConfig(policy="mixed"))
@@ -193,3 +195,30 @@ class TestPolicies:
         assert [p.label for p in quantization_report(model).quantized] == ["output"]
         kept = insert_qdq(result.model, result.matches, QuantConfig(policy=lambda point: "nothing"))
         assert torch.equal(kept(x), result.model(x))
+
+
+class TestFP8:
+    """TensorRT has FP8 kernels for dense convolutions over enough channels only."""
+
+    FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8))
+
+    @pytest.mark.parametrize("policy", ["all", "mixed"])
+    @pytest.mark.parametrize(
+        ("conv", "reason"),
+        [
+            (nn.Conv2d(8, 8, 3, groups=8), "depthwise|8 groups"),
+            (nn.Conv2d(16, 16, 3, groups=2), "no FP8 kernel for a convolution in 2 groups"),
+            (nn.Conv2d(3, 8, 3), "over 3 channels"),
+        ],
+        ids=["depthwise", "grouped", "stem"],
+    )
+    def test_what_has_no_kernel_stays_in_float(self, policy, conv, reason):
+        result = transform(nn.Sequential(conv).eval(), backend="tensorrt")
+        model = insert_qdq(result.model, config=dataclasses.replace(self.FP8, policy=policy))
+        report = quantization_report(model)
+        assert report.quantized == []
+        assert all(re.search(reason, point.rule) for point in report.not_quantized)
+
+    def test_the_rest_is_quantized(self):
+        result = transform(nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)).eval(), backend="tensorrt")
+        assert len(quantization_report(insert_qdq(result.model, config=self.FP8)).quantized) == 4

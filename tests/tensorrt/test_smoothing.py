@@ -145,7 +145,11 @@ def test_dead_channels_stay_dead():
         torch.testing.assert_close(model(X), result.model(X), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("selector", [nn.LayerNorm, nn.Linear, "norm", "a", lambda point: point.path == "b"], ids=str)
+@pytest.mark.parametrize(
+    "selector",
+    [nn.LayerNorm, nn.Linear, "norm", "a", lambda point: point.path == "b"],
+    ids=["norms", "products", "a norm", "a product", "predicate"],
+)
 def test_exceptions(selector):
     result = transformed(pre_norm)
     quantized = quantize(result, [X], QuantConfig(skip=ModulesToSkip(smooth={selector})), smooth_quant=True)

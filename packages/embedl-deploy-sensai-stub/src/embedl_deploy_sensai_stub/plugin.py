@@ -1,13 +1,14 @@
 """The backend's hooks: what embedl-deploy finds through the entry point ``sensai``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import fx
 
-from embedl_deploy.backend import BackendInfo, hookimpl
+from embedl_deploy.backend import BackendInfo, QuantPolicy, hookimpl
 from embedl_deploy.patterns import Pattern
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
+from embedl_deploy_sensai_stub.policy import fixed_point
 
 
 @hookimpl
@@ -32,3 +33,9 @@ def embedl_deploy_fusions() -> Sequence[Pattern]:
 def embedl_deploy_explain_unfused(node: fx.Node) -> str | None:
     """Why the engine cannot run what no fusion took."""
     return explain_unfused(node)
+
+
+@hookimpl
+def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
+    """What the engine gains nothing from."""
+    return {"fixed_point": fixed_point}

@@ -35,6 +35,7 @@ class QuantPoint:
         index: Argument position, for inputs.
         label: Name of the place within the module: ``"input 0"``, ``"weight"``, ``"softmax_quant"``.
         pattern: Name of the pattern that put the module there; empty if that is not known.
+        precision: When a policy is asked: the number format that is meant, such as ``"int8"`` or ``"float8_e4m3fn"``.
     """
 
     node: fx.Node
@@ -44,6 +45,7 @@ class QuantPoint:
     index: int = 0
     label: str = ""
     pattern: str = ""
+    precision: str = ""
 
     def __str__(self) -> str:
         return f"{self.path} {self.label}"

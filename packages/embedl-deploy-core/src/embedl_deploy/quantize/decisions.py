@@ -1,7 +1,7 @@
 """The one place that decides whether a point is quantized, how, and by whose rule."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -87,9 +87,11 @@ def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPoli
     if fitting:
         formats = config.overrides[fitting[-1]] or LayerQuantConfig(None, None)
         return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
-    objection = _ask(point, *policy)
-    if objection is not None:
-        return Decision(point, None, objection)
+    meant = config.weight if point.kind is PointKind.WEIGHT else config.activation
+    if meant is not None:
+        objection = _ask(replace(point, precision=meant.precision.value), *policy)
+        if objection is not None:
+            return Decision(point, None, objection)
     return _with_formats(point, LayerQuantConfig(config.activation, config.weight), "configuration")
 
 

@@ -12,8 +12,15 @@ from embedl_deploy.tensorrt.constraints import is_depthwise_conv
 _SMALL_STEM = 4
 
 
-def quantize_all(_point: QuantPoint) -> str | None:
-    """Object to nothing: quantizers wherever patterns and modules have a place for them."""
+def quantize_all(point: QuantPoint) -> str | None:
+    """Quantizers wherever patterns and modules have a place for them, and TensorRT has a kernel."""
+    if not point.precision.startswith("float8"):
+        return None
+    for part in point.module.modules():
+        if isinstance(part, nn.Conv2d) and part.groups > 1:
+            return f"TensorRT has no FP8 kernel for a convolution in {part.groups} groups"
+        if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
+            return f"TensorRT has no FP8 kernel for a convolution over {part.in_channels} channels"
     return None
 
 
@@ -26,7 +33,7 @@ def quantize_mixed(point: QuantPoint) -> str | None:
             return f"a depthwise convolution ({part.groups} groups) is bound by memory"
         if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
             return f"a stem over {part.in_channels} channels leaves INT8 kernels mostly empty"
-    return None
+    return quantize_all(point)
 
 
 #: The policies by name, the default first.

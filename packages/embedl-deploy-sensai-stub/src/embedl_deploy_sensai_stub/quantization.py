@@ -1,0 +1,8 @@
+"""How models are quantized for the engine: fixed point, so scales are powers of two and one per tensor."""
+
+from embedl_deploy.quantize import QuantConfig, TensorQuantConfig
+
+_FIXED_POINT = TensorQuantConfig(power_of_two=True)
+
+#: Pass it to ``quantize(result, data, SENSAI_QUANT_CONFIG)``.
+SENSAI_QUANT_CONFIG = QuantConfig(activation=_FIXED_POINT, weight=_FIXED_POINT)
