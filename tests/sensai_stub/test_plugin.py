@@ -11,7 +11,7 @@ import embedl_deploy_sensai_stub as stub
 from embedl_deploy.backend import discover_backends, get_backend, list_backends
 
 SOURCE = Path(stub.__file__).parent
-PUBLIC = {"embedl_deploy.backend", "embedl_deploy.patterns", "embedl_deploy.modules", "embedl_deploy.conversions"}
+PUBLIC = {f"embedl_deploy.{name}" for name in ("backend", "patterns", "modules", "conversions", "quantize")}
 
 
 def test_is_discovered_and_usable():
@@ -47,9 +47,10 @@ def test_has_one_version_with_core_and_ships_its_types():
 def test_readme_example_runs(capsys):
     readme = Path(__file__).parents[2] / "packages" / "embedl-deploy-sensai-stub" / "README.md"
     blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 1
-    exec(compile(blocks[0], str(readme), "exec"), {})
+    assert len(blocks) == 2
+    exec(compile("".join(blocks), str(readme), "exec"), {})
     printed = capsys.readouterr().out
     assert "Conv2d: kernel is 5×5" in printed
     assert "GELU: the engine has only ReLU" in printed
     assert "max |Δ| = " in printed
+    assert "policy: sensai's 'fixed_point'" in printed

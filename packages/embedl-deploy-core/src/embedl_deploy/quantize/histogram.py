@@ -7,10 +7,13 @@ it was counted before or after a doubling.
 
 import math
 
+import numpy as np
 import torch
 
 #: Bins on each side of zero; the resolution is between 1/1024 and 1/2048 of the largest magnitude.
 BINS = 2048
+#: Values that are counted at a time, so that what they are turned into stays in the cache.
+_CHUNK = 1 << 16
 
 
 class Histogram:
@@ -35,22 +38,16 @@ class Histogram:
         """Count the values of ``x``, whose smallest and largest are ``low`` and ``high``, both finite."""
         amax = max(abs(low), abs(high))
         if amax == 0.0:
-            self.zeros += x.numel()
+            if self.exponent is None:
+                self.zeros += x.numel()
+            else:
+                self.counts[0, 0] += x.numel()
             return
         # frexp: amax = m · 2^e with m < 1, so amax < BINS · 2^(e − log2 BINS)
         self._widen(max(math.frexp(amax)[1] - int(math.log2(BINS)), -126))
         values = x.detach().reshape(-1)
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
-        end = self.width * BINS
-        if end > torch.finfo(values.dtype).max:  # 2¹²⁸ is the end for the largest float32
-            values = values.double()
-        positive = torch.histc(values, BINS, 0.0, end).cpu().double()
-        self.counts[0] += positive
-        if low < 0:
-            # histc leaves out what lies outside its range; zeros were counted with the positive values
-            negative = torch.histc(-values, BINS, 0.0, end).cpu().double()
-            negative[0] -= (values == 0).sum().item() if high >= 0 else 0
-            self.counts[1] += negative
+        self.counts += _count(values, self.exponent or 0, signed=low < 0)
 
     def _widen(self, exponent: int) -> None:
         if self.exponent is None:
@@ -73,3 +70,48 @@ class Histogram:
         counts = self.counts.reshape(-1)
         kept = counts > 0
         return values[kept], counts[kept]
+
+
+def _count(values: torch.Tensor, exponent: int, *, signed: bool) -> torch.Tensor:
+    """How many values, all of magnitudes below BINS · 2**exponent, lie in each bin.
+
+    On the CPU, NumPy counts whole numbers faster than ``torch.histc`` finds bins for floating-point ones: in half the
+    time, or in a fifth where there are values of both signs.
+
+    Args:
+        values: One-dimensional, float32 or float64, no NaN.
+        exponent: Bins are 2**exponent wide. Multiplying by the inverse is exact but for numbers far below one bin.
+        signed: Whether there are values below zero.
+
+    Returns:
+        (2, BINS), as :attr:`Histogram.counts`.
+    """
+    if values.device.type != "cpu":
+        middles = torch.trunc(values * 2.0**-exponent) + (BINS + 0.5)
+        found = torch.histc(middles, 2 * BINS, 0.0, 2.0 * BINS).cpu().double()
+        return _by_sign(found, int((values < 0).sum()))
+    array, counts, negative = values.numpy(), np.zeros(2 * BINS, dtype=np.int64), 0
+    scaled, bins = np.empty(_CHUNK, array.dtype), np.empty(_CHUNK, np.intp)
+    inverse, first = array.dtype.type(2.0**-exponent), BINS if signed else 0
+    for start in range(0, len(array), _CHUNK):
+        part = array[start : start + _CHUNK]
+        part_scaled, part_bins = scaled[: len(part)], bins[: len(part)]
+        np.multiply(part, inverse, out=part_scaled)
+        np.copyto(part_bins, part_scaled, casting="unsafe")  # rounds towards zero
+        if signed:
+            part_bins += BINS
+            negative += int(np.count_nonzero(part < 0))
+        counts[BINS - first :] += np.bincount(part_bins, minlength=BINS + first)
+    return _by_sign(torch.from_numpy(counts).double(), negative)
+
+
+def _by_sign(counts: torch.Tensor, negative: int) -> torch.Tensor:
+    """Counts by whole numbers from −BINS on, (2·BINS,), of which so many are of negative values, as two rows.
+
+    The bins next to zero on either side are one in ``counts``.
+    """
+    below = counts[1 : BINS + 1].flip(0)
+    below[0] = negative - below[1:].sum()
+    above = counts[BINS:].clone()
+    above[0] -= below[0]
+    return torch.stack((above, below))

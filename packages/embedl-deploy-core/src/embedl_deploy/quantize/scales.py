@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
@@ -64,18 +66,24 @@ def grid_from_histogram(histogram: Histogram, low: float, high: float, config: T
     if config.calibration_method is CalibrationMethod.ENTROPY:
         amax = min(_entropy_amax(histogram, config.precision), max(abs(low), abs(high)))
         return grid_from_range(-amax, amax, config)
-    values, counts = histogram.centers()
-    values = values.clamp(low, high)
+    centers, counts = (side.numpy() for side in histogram.centers())
+    values = centers.clip(low, high)
 
-    def error(share: float) -> float:
-        grid = grid_from_range(low * share, high * share, config)
-        zero_point = None if grid.zero_point is None else torch.tensor(grid.zero_point)
+    grids = [grid_from_range(low * share, high * share, config) for share in _SHARES.tolist()]
+    errors = [float((counts * (_round_trip(values, grid, config.precision) - values) ** 2).sum()) for grid in grids]
+    return grids[errors.index(min(errors))]
+
+
+def _round_trip(values: npt.NDArray[Any], grid: Grid, precision: Precision) -> npt.NDArray[Any]:
+    """Values quantized and dequantized, in float64."""
+    if precision.is_float:
         scale = grid.scale.double()
-        q = quantize_values(values, scale, zero_point, 0, 0, config.precision)
-        return float((counts * (dequantize_values(q, scale, zero_point, 0, 0) - values) ** 2).sum())
-
-    best = min((float(share) for share in _SHARES), key=error)
-    return grid_from_range(low * best, high * best, config)
+        q = quantize_values(torch.from_numpy(values), scale, None, 0, 0, precision)
+        return dequantize_values(q, scale, None, 0, 0).numpy()
+    # torch rounds a few thousand values in several threads, and waking them takes longer than the rounding.
+    step, zero_point = float(grid.scale), grid.zero_point or 0
+    q = np.clip(np.rint(values / step) + zero_point, precision.low, precision.high)
+    return (q - zero_point) * step  # type: ignore[no-any-return]
 
 
 def _percentile(histogram: Histogram, low: float, high: float, config: TensorQuantConfig) -> Grid:
@@ -100,26 +108,40 @@ def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
     merges the bins into as many levels as the format has magnitudes and spreads each level evenly over its bins that
     were not empty (Migacz 2017, slides 31 to 38).
     """
-    counts = histogram.magnitudes().numpy()  # hundreds of small operations: torch would wake its threads for each
+    counts = histogram.magnitudes().numpy()
     used = int(counts.nonzero()[0].max()) + 1
     counts[0] = counts[1]  # zeros, of which a ReLU makes a great many, are exact on any grid
     levels = min(int(precision.high) + 1, BINS)
     if used <= levels:
         return used * histogram.width
-    best, best_divergence = used, math.inf
-    for end in range(levels, used + 1, max(1, (used - levels) // 256)):
-        inside, full = counts[:end], counts[:end] > 0
-        reference = inside.copy()
-        reference[-1] += counts[end:].sum()
-        level = (np.arange(end) * levels) // end
-        sums, places = np.bincount(level, inside, levels), np.bincount(level, full, levels)
-        candidate = np.where(full, (sums / places.clip(min=1))[level], 0.0)
-        p, q = reference / reference.sum(), candidate / candidate.sum()
-        both, lost = (p > 0) & (q > 0), (p > 0) & (q == 0)
-        divergence = float((p[both] * np.log(p[both] / q[both])).sum() + p[lost].sum() * math.log(1e12))
-        if divergence < best_divergence:
-            best, best_divergence = end, divergence
-    return best * histogram.width
+    # All ranges at once. With p the reference and q the candidate, Σ p·log(p / q) is taken apart into Σ p·log p, a
+    # running sum but for the last bin, and Σ p·log q, where q is the same throughout a level.
+    ends = np.append(np.arange(levels, used, max(1, (used - levels) // 256)), used)
+    ends = ends[_sums_up_to(counts, ends) > 0]
+    total, inside = counts.sum(), _sums_up_to(counts, ends)
+    beyond = total - inside
+    starts = -(-np.arange(levels + 1) * ends[:, None] // levels)  # of levels, in bins: (ends, levels + 1)
+    sums = np.diff(_sums_up_to(counts, starts))
+    spread = sums / np.diff(_sums_up_to(counts > 0, starts)).clip(min=1)
+    last = counts[ends - 1]
+    filled = last > 0  # otherwise the candidate has nothing where the reference has all that lies beyond
+    p_log_p = _sums_up_to(_x_log_y(counts, counts), ends) - _x_log_y(last, last)
+    p_log_p += np.where(filled, _x_log_y(last + beyond, last + beyond), 0.0)
+    p_log_q = _x_log_y(sums, spread).sum(1) + _x_log_y(np.where(filled, beyond, 0.0), spread[:, -1])
+    compared = np.where(filled, total, inside)
+    divergence = p_log_p - p_log_q - compared * np.log(total / inside)
+    divergence += np.where(filled, 0.0, beyond) * math.log(1e12)
+    return float(ends[divergence.argmin()]) * histogram.width
+
+
+def _sums_up_to(values: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """For each of ``ends`` the sum of so many values."""
+    return np.concatenate(([0.0], values.cumsum()))[ends]  # type: ignore[no-any-return]
+
+
+def _x_log_y(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """x·log y, 0 where x is 0."""
+    return x * np.log(np.where(x > 0, y, 1.0))
 
 
 def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
