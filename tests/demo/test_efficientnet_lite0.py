@@ -8,6 +8,7 @@ from rich.console import Console
 from torch import nn
 
 import main as demo
+import quantization
 from embedl_deploy import Trace, transform
 from embedl_deploy.modules import FusedModule, PaddedConv2d
 from network import class_names, load_network
@@ -80,7 +81,15 @@ def test_sees_what_is_in_the_photographs(network, batch):
     }
 
 
-def test_whole_demo(tmp_path):
+def test_whole_demo(tmp_path, monkeypatch):
+    # test_quantization.py measures accuracy with all crops
+    monkeypatch.setattr(quantization, "CALIBRATION_CROPS", 4)
+    monkeypatch.setattr(quantization, "HELD_OUT_CROPS", 4)
+    monkeypatch.setattr(
+        quantization,
+        "CONFIGURATIONS",
+        {name: (config, {}) for name, (config, _) in quantization.CONFIGURATIONS.items()},
+    )
     console = Console(width=120, record=True, quiet=False, file=open(tmp_path / "out.txt", "w"))  # noqa: SIM115
     assert demo.run(tmp_path, console)
     console.file.close()
@@ -92,8 +101,10 @@ def test_whole_demo(tmp_path):
         "vit_b_16",
         "trtexec",
         "plan.json",
+        "INT8, policy all",
     ):
         assert expected in text
     assert "NO" not in [word.strip() for word in text.split()]
-    for name in ("efficientnet_lite0.onnx", "plan.json", "predictions.png"):
+    for name in ("efficientnet_lite0.onnx", "int8_all.onnx", "fp8_e4m3.onnx", "plan.json", "predictions.png"):
         assert (tmp_path / name).stat().st_size > 1000
+    assert (tmp_path / "int8_all.onnx").stat().st_size < 0.3 * (tmp_path / "float.onnx").stat().st_size
