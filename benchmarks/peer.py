@@ -15,8 +15,8 @@ torch's own, so that both quantize the same layers.
 
 ModelOpt is used as its guide for PyTorch has it: ``modelopt.torch.quantization.quantize`` in its default INT8
 configuration (weights per channel, activations per tensor, calibrated by their extremes: the same as embedl-deploy's),
-then ``torch.onnx.export`` through TorchScript, for which it brings the translations. Three other ways were tried with
-ModelOpt 0.47.0 and torch 2.13:
+then ``torch.onnx.export`` through TorchScript, for which it brings the translations. Of the other ways that ModelOpt
+0.47.0 has, with torch 2.13, the first was tried and fails; the others were judged by their source and requirements:
 
 - ``torch.onnx.export(dynamo=True)``, torch's own default, fails: ModelOpt's quantizers branch on values (``Could not
   guard on data-dependent expression``).
