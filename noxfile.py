@@ -42,7 +42,10 @@ SENTENCE_REQUIREMENTS = (
 )
 #: What quantization is compared with, and two packages that it imports without asking for them.
 PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
-TEST_REQUIREMENTS = ("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", *DEMO_REQUIREMENTS)
+TEST_REQUIREMENTS = (
+    *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors"),
+    *DEMO_REQUIREMENTS,
+)
 
 
 def _install(session: nox.Session, *requirements: str) -> None:
