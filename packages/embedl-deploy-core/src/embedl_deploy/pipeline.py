@@ -10,6 +10,7 @@ from torch import fx
 from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.capture import Trace, capture, normalize_args
 from embedl_deploy.errors import InputError, PlanError
+from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
@@ -65,6 +66,7 @@ def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -
     return chosen.patterns, chosen
 
 
+@collector_paused()
 def get_transformation_plan(
     model: Any,
     args: Any = None,
@@ -144,6 +146,7 @@ def load_transformation_plan(
     return plan
 
 
+@collector_paused()
 def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False) -> TransformationResult:
     """Carry out a plan.
 
@@ -164,6 +167,7 @@ def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False)
     return TransformationResult(model, tabulate(matches), report)
 
 
+@collector_paused()
 def transform(
     model: Any,
     args: Any = None,
