@@ -1,10 +1,11 @@
-"""Runs the Python code blocks of README and the documentation as tests, and makes torchvision importable."""
+"""For all tests: code blocks of README and docs are tests, torchvision imports, and random numbers repeat."""
 
 import os
 import tempfile
 from collections.abc import MutableMapping
 from typing import Any
 
+import pytest
 import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
@@ -13,6 +14,17 @@ from torchvision_import import import_torchvision
 
 import_torchvision()
 torch.set_num_threads(2)
+
+
+def pytest_collectstart(collector: pytest.Collector) -> None:
+    """A file that builds modules when it is imported builds the same in every run, whatever was imported before."""
+    if isinstance(collector, pytest.Module):
+        torch.manual_seed(1)
+
+
+def pytest_runtest_setup() -> None:
+    """Before any fixture: the same weights and inputs in every run, whatever ran before."""
+    torch.manual_seed(0)
 
 
 def _enter_empty_folder(namespace: MutableMapping[str, Any]) -> None:

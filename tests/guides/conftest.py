@@ -11,11 +11,6 @@ import torch
 from torch import nn
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope="session")
 def model() -> nn.Module:
     from torchvision.models import resnet50

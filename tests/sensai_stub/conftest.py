@@ -13,12 +13,6 @@ from embedl_deploy import TransformationResult, transform
 TOLERANCE = 1e-6
 
 
-@pytest.fixture(autouse=True)
-def seed() -> None:
-    """The same weights and inputs in every run."""
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def fuse() -> Callable[..., TransformationResult]:
     """Transform for the backend; further arguments are example inputs."""

@@ -208,7 +208,6 @@ ARCHITECTURES = (
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.__name__)
 def test_counts_and_numbers(architecture: Callable[[], Counts]) -> None:
-    torch.manual_seed(0)
     model = getattr(torchvision.models, architecture.__name__)(weights=None).eval()
     x = torch.randn(1, 3, 224, 224)
     result = transform(model, x, backend="tensorrt")
