@@ -7,13 +7,12 @@ it was counted before or after a doubling.
 
 import math
 
-import numpy as np
 import torch
 
 #: Bins on each side of zero; the resolution is between 1/1024 and 1/2048 of the largest magnitude.
 BINS = 2048
-#: Values that are counted at a time, so that what they are turned into stays in the cache.
-_CHUNK = 1 << 16
+#: Values that are counted at a time: few enough that what they are turned into stays in the cache.
+_CHUNK = 1 << 18
 
 
 class Histogram:
@@ -75,8 +74,8 @@ class Histogram:
 def _count(values: torch.Tensor, exponent: int, *, signed: bool) -> torch.Tensor:
     """How many values, all of magnitudes below BINS · 2**exponent, lie in each bin.
 
-    On the CPU, NumPy counts whole numbers faster than ``torch.histc`` finds bins for floating-point ones: in half the
-    time, or in a fifth where there are values of both signs.
+    On the CPU, whole numbers of 16 bits are counted in less than half the time that ``torch.histc`` takes to find bins
+    for floating-point ones.
 
     Args:
         values: One-dimensional, float32 or float64, no NaN.
@@ -86,23 +85,24 @@ def _count(values: torch.Tensor, exponent: int, *, signed: bool) -> torch.Tensor
     Returns:
         (2, BINS), as :attr:`Histogram.counts`.
     """
+    inverse = 2.0**-exponent
     if values.device.type != "cpu":
-        middles = torch.trunc(values * 2.0**-exponent) + (BINS + 0.5)
+        middles = torch.trunc(values * inverse) + (BINS + 0.5)
         found = torch.histc(middles, 2 * BINS, 0.0, 2.0 * BINS).cpu().double()
         return _by_sign(found, int((values < 0).sum()))
-    array, counts, negative = values.numpy(), np.zeros(2 * BINS, dtype=np.int64), 0
-    scaled, bins = np.empty(_CHUNK, array.dtype), np.empty(_CHUNK, np.intp)
-    inverse, first = array.dtype.type(2.0**-exponent), BINS if signed else 0
-    for start in range(0, len(array), _CHUNK):
-        part = array[start : start + _CHUNK]
-        part_scaled, part_bins = scaled[: len(part)], bins[: len(part)]
-        np.multiply(part, inverse, out=part_scaled)
-        np.copyto(part_bins, part_scaled, casting="unsafe")  # rounds towards zero
-        if signed:
-            part_bins += BINS
-            negative += int(np.count_nonzero(part < 0))
-        counts[BINS - first :] += np.bincount(part_bins, minlength=BINS + first)
-    return _by_sign(torch.from_numpy(counts).double(), negative)
+
+    counts, negative = torch.zeros(2 * BINS, dtype=torch.int64), 0
+    size = min(_CHUNK, len(values))
+    scaled, bins = torch.empty(size, dtype=values.dtype), torch.empty(size, dtype=torch.int16)
+    below_zero = torch.empty(size, dtype=torch.bool)
+    for part in torch.split(values, _CHUNK):
+        part_scaled, part_bins, part_below = (buffer[: len(part)] for buffer in (scaled, bins, below_zero))
+        torch.mul(part, inverse, out=part_scaled)
+        part_bins.copy_(part_scaled)  # rounds towards zero
+        counts += torch.bincount(part_bins.add_(BINS), minlength=2 * BINS)
+        if signed:  # count_nonzero takes a twentieth of the time of sum
+            negative += int(torch.count_nonzero(torch.lt(part, 0, out=part_below)))
+    return _by_sign(counts.double(), negative)
 
 
 def _by_sign(counts: torch.Tensor, negative: int) -> torch.Tensor:
