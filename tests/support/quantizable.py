@@ -13,7 +13,7 @@ from torch import nn
 from embedl_deploy import TransformationResult, transform
 from embedl_deploy.modules import ActivationLike, FusedConv, FusedMatmul, FusedModule, QuantStub
 from embedl_deploy.patterns import Fork, Pattern, QDQPoint, Wildcard
-from embedl_deploy.quantize import QuantConfig, Quantizer, insert_qdq
+from embedl_deploy.quantize import QuantConfig, Quantizer, calibrate, insert_qdq
 from support.nets import net, random_input
 
 
@@ -173,6 +173,13 @@ def inserted(model: nn.Module, config: QuantConfig | None = None) -> Any:
     """Transformed, with quantizers that have no scales yet."""
     result = fused(model)
     return insert_qdq(result.model, result.matches, config)
+
+
+def calibrated(model: nn.Module, data: torch.Tensor, config: QuantConfig | None = None) -> Any:
+    """Transformed and calibrated with one batch."""
+    quantized = inserted(model, config)
+    calibrate(quantized, [data])
+    return quantized
 
 
 def state_of(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,6 @@ from embedl_deploy.quantize import (
     QuantConfig,
     Quantizer,
     TensorQuantConfig,
-    calibrate,
     freeze,
     freeze_batchnorm,
     quantization_report,
@@ -23,6 +22,7 @@ from support.nets import net
 from support.quantizable import (
     IMAGES,
     ROWS,
+    calibrated,
     inserted,
     one_thread,
     perceptron,
@@ -51,12 +51,6 @@ FORMATS = {
 def _one_thread():
     with one_thread():
         yield
-
-
-def calibrated(model, data, config=None):
-    quantized = inserted(model, config)
-    calibrate(quantized, [data])
-    return quantized
 
 
 @pytest.mark.parametrize("weights", [True, False], ids=["integer weights", "float weights"])

@@ -16,7 +16,7 @@ from embedl_deploy.quantize import (
     freeze_batchnorm,
 )
 from support.nets import net, random_input
-from support.quantizable import IMAGES, ROWS, inserted, one_thread, perceptron, residual_block, scales_of
+from support.quantizable import IMAGES, ROWS, calibrated, one_thread, perceptron, residual_block, scales_of
 
 LEARNED = QuantConfig(TensorQuantConfig(learnable=True), TensorQuantConfig(per_channel=True, learnable=True))
 FOUR_BITS = TensorQuantConfig(n_bits=4, per_channel=True)
@@ -26,12 +26,6 @@ FOUR_BITS = TensorQuantConfig(n_bits=4, per_channel=True)
 def _one_thread():
     with one_thread():
         yield
-
-
-def calibrated(model, data, config=None):
-    quantized = inserted(model, config)
-    calibrate(quantized, [data])
-    return quantized
 
 
 def step(model, x, rate=0.05):

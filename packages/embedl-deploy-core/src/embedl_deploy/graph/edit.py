@@ -75,6 +75,15 @@ def put_module(graph_module: fx.GraphModule, path: str, module: nn.Module) -> No
     setattr(submodule(graph_module, parent) if parent else graph_module, name, module)
 
 
+def add_call(graph_module: fx.GraphModule, name: str, module: nn.Module, source: fx.Node) -> fx.Node:
+    """Call a new module on the value of a node, at the graph's point of insertion; its result has the same shape."""
+    path = add_module(graph_module, name, module)
+    node = graph_module.graph.create_node("call_module", path, (source,), name=name)
+    if "tensor_meta" in source.meta:
+        node.meta["tensor_meta"] = source.meta["tensor_meta"]
+    return node
+
+
 def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool) -> None:
     """Set the training flags of a new module, and of new modules in it, to that of the modules that it replaces.
 

@@ -142,6 +142,16 @@ class TensorQuantConfig:
         """Whether the whole tensor has a single scale."""
         return not self.per_channel and self.block_size is None
 
+    @property
+    def scale_axis(self) -> int:
+        """The axis along which scales differ; −1 where there is one scale, and for blocks."""
+        return (self.axis or 0) if self.per_channel else -1
+
+    @property
+    def scale_block(self) -> int:
+        """Values that share a scale along the axis; 0 for no blocks."""
+        return self.block_size or 0
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without those that are the default's."""
         plain: dict[str, Any] = {}

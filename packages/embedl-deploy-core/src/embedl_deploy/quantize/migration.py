@@ -97,7 +97,7 @@ def expected_error(
 
 def _rounded(weight: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
     grid = grid_of_weight(weight, config)
-    axis, block = (config.axis or 0) if config.per_channel else -1, config.block_size or 0
+    axis, block = config.scale_axis, config.scale_block
     zero_point = None if grid.zero_point is None else torch.tensor(grid.zero_point, device=weight.device)
     q = quantize_values(weight, grid.scale, zero_point, axis, block, config.precision)
     return dequantize_values(q, grid.scale, zero_point, axis, block)

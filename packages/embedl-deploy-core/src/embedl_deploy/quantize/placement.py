@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
-from embedl_deploy.graph.edit import add_module, deep_copy
+from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
@@ -159,12 +159,9 @@ class _Placer:
         if key not in self.shared:
             name = f"{source.name}_quant"
             stub = QuantStub(Quantizer(config, f"the output of {source.name}"))
-            path = add_module(self.graph_module, name, stub)
             object.__setattr__(stub, "training", self.graph_module.training)
             with source.graph.inserting_after(_last_placeholder(source)):
-                node = source.graph.create_node("call_module", path, (source,), name=name)
-            if "tensor_meta" in source.meta:
-                node.meta["tensor_meta"] = source.meta["tensor_meta"]
+                node = add_call(self.graph_module, name, stub, source)
             self.shared[key] = node
             self.source_of[node] = source
         quantized = self.shared[key]

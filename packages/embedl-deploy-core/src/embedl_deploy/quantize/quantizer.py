@@ -43,11 +43,6 @@ class Quantizer(nn.Module):
             "zero_point", None if config.symmetric else torch.zeros((), dtype=STORAGE[config.precision])
         )
 
-    @property
-    def axis(self) -> int:
-        """Channel or block axis; −1 where there is one scale, and for blocks."""
-        return (self.config.axis or 0) if self.config.per_channel else -1
-
     def set_grid(self, grid: Grid) -> None:
         """Take over a calibrated grid, on the device where the scale is."""
         self._set_scale(grid.scale.to(self.scale.device))
@@ -83,7 +78,7 @@ class Quantizer(nn.Module):
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
         return fake_quantize(  # type: ignore[no-any-return]  # operators are untyped callables
-            x, scale, self.zero_point, self.axis, self.config.block_size or 0, self.config.precision.value
+            x, scale, self.zero_point, self.config.scale_axis, self.config.scale_block, self.config.precision.value
         )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -116,10 +111,10 @@ class IntegerWeight(nn.Module):
     def __init__(self, quantizer: Quantizer, weight: torch.Tensor) -> None:
         super().__init__()
         self.config, self.name = quantizer.config, quantizer.name
-        self.axis, self.block = quantizer.axis, quantizer.config.block_size or 0
+        axis, block = self.config.scale_axis, self.config.scale_block
         scale = quantizer.scale.detach().abs().to(weight.dtype)
         zero_point = quantizer.zero_point
-        values = quantize_values(weight.detach(), scale, zero_point, self.axis, self.block, self.config.precision)
+        values = quantize_values(weight.detach(), scale, zero_point, axis, block, self.config.precision)
         self.register_buffer("values", values.to(STORAGE[self.config.precision]))
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", None if zero_point is None else zero_point.clone())
@@ -140,7 +135,8 @@ class IntegerWeight(nn.Module):
     def forward(self, _weight: torch.Tensor | None = None) -> torch.Tensor:
         """The dequantized weight."""
         weight: torch.Tensor = dequantize(
-            self.values, self.scale, self.zero_point, self.axis, self.block, self.precision.value
+            *(self.values, self.scale, self.zero_point),
+            *(self.config.scale_axis, self.config.scale_block, self.precision.value),
         )
         return weight
 

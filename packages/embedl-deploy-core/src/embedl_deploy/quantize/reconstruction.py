@@ -118,7 +118,7 @@ def _learn_weight(node: fx.Node, operator: Any, quantizer: Quantizer, runs: Side
             moments.add(x.float(), x_rounded.float())
     wanted = fitted_weight(weight, moments)
     quantizer.set_grid(grid_of_weight(wanted.reshape(original.shape), quantizer.config))
-    spread = expand_scale(quantizer.scale, original, quantizer.axis, quantizer.config.block_size or 0)
+    spread = expand_scale(quantizer.scale, original, quantizer.config.scale_axis, quantizer.config.scale_block)
     scale = grouped(spread.expand_as(original), operator)
     square, _ = moments.covariances()
     new = rounded_weight(wanted, square, scale, quantizer.config)

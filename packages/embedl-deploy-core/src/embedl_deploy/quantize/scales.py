@@ -34,10 +34,13 @@ class Grid:
 
 def _scale(amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
     """A range divided by the largest number: 1 where it is 0, the next power of two if so asked; float32."""
-    scale = torch.where(amax == 0, 1.0, amax.double() / config.precision.high).clamp(min=_SMALLEST_SCALE)
-    if config.power_of_two:
-        scale = torch.exp2(torch.ceil(torch.log2(scale)))
-    return scale.float()
+    return _allowed(torch.where(amax == 0, 1.0, amax.double() / config.precision.high), config).float()
+
+
+def _allowed(scale: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
+    """The next larger scale that float32, and the format, have; float64."""
+    scale = scale.clamp(min=_SMALLEST_SCALE)
+    return torch.exp2(torch.ceil(torch.log2(scale))) if config.power_of_two else scale
 
 
 def grid_from_range(low: float, high: float, config: TensorQuantConfig) -> Grid:
@@ -50,9 +53,7 @@ def grid_from_range(low: float, high: float, config: TensorQuantConfig) -> Grid:
     if low == high:
         return Grid(torch.tensor(1.0), 0, True)
     span = torch.tensor((high - low) / (precision.high - precision.low), dtype=torch.float64)
-    scale = span.clamp(min=_SMALLEST_SCALE)
-    if config.power_of_two:
-        scale = torch.exp2(torch.ceil(torch.log2(scale)))
+    scale = _allowed(span, config)
     zero_point = round(precision.low - low / float(scale))
     return Grid(scale.float(), int(min(max(zero_point, precision.low), precision.high)))
 
@@ -66,24 +67,38 @@ def grid_from_histogram(histogram: Histogram, low: float, high: float, config: T
     if config.calibration_method is CalibrationMethod.ENTROPY:
         amax = min(_entropy_amax(histogram, config.precision), max(abs(low), abs(high)))
         return grid_from_range(-amax, amax, config)
+    return _least_squares(histogram, low, high, config)
+
+
+def _least_squares(histogram: Histogram, low: float, high: float, config: TensorQuantConfig) -> Grid:
+    """The share of the range whose grid has the least squared error over the middles of the bins."""
     centers, counts = (side.numpy() for side in histogram.centers())
-    values = centers.clip(low, high)
-
-    grids = [grid_from_range(low * share, high * share, config) for share in _SHARES.tolist()]
-    errors = [float((counts * (_round_trip(values, grid, config.precision) - values) ** 2).sum()) for grid in grids]
-    return grids[errors.index(min(errors))]
-
-
-def _round_trip(values: npt.NDArray[Any], grid: Grid, precision: Precision) -> npt.NDArray[Any]:
-    """Values quantized and dequantized, in float64."""
+    values, precision = centers.clip(low, high), config.precision
+    if config.symmetric:  # all scales at once: many small tensors would take longer than the search
+        grids = [Grid(scale) for scale in _scale(_SHARES * max(abs(low), abs(high)), config)]
+    else:
+        grids = [grid_from_range(low * share, high * share, config) for share in _SHARES.tolist()]
     if precision.is_float:
-        scale = grid.scale.double()
-        q = quantize_values(torch.from_numpy(values), scale, None, 0, 0, precision)
-        return dequantize_values(q, scale, None, 0, 0).numpy()
-    # torch rounds a few thousand values in several threads, and waking them takes longer than the rounding.
-    step, zero_point = float(grid.scale), grid.zero_point or 0
-    q = np.clip(np.rint(values / step) + zero_point, precision.low, precision.high)
-    return (q - zero_point) * step  # type: ignore[no-any-return]
+        tensor = torch.from_numpy(values)
+        errors = [float((counts * (_rounded_float(tensor, grid, precision) - values) ** 2).sum()) for grid in grids]
+        return grids[int(np.argmin(errors))]
+    # In NumPy: torch rounds a few thousand values in several threads, and waking them takes longer than the rounding.
+    buffer, errors = np.empty_like(values), []
+    for grid in grids:
+        step, zero_point = float(grid.scale), grid.zero_point or 0
+        np.rint(np.multiply(values, 1 / step, out=buffer), out=buffer)
+        np.clip(buffer, precision.low - zero_point, precision.high - zero_point, out=buffer)
+        buffer *= step
+        buffer -= values
+        errors.append(float(np.square(buffer, out=buffer) @ counts))
+    return grids[int(np.argmin(errors))]
+
+
+def _rounded_float(values: torch.Tensor, grid: Grid, precision: Precision) -> npt.NDArray[Any]:
+    """Values quantized to a floating-point format and dequantized, in float64."""
+    scale = grid.scale.double()
+    q = quantize_values(values, scale, None, 0, 0, precision)
+    return dequantize_values(q, scale, None, 0, 0).numpy()
 
 
 def _percentile(histogram: Histogram, low: float, high: float, config: TensorQuantConfig) -> Grid:

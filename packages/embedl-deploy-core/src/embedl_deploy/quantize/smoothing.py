@@ -20,7 +20,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
-from embedl_deploy.graph.edit import add_module
+from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
@@ -243,16 +243,12 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
 
 def insert_scale(model: fx.GraphModule, source: fx.Node, readers: list[fx.Node], factors: torch.Tensor) -> str:
     """Multiply the channels of the first argument of some nodes, which is ``source``; returns the multiplier's path."""
-    name = f"{source.name}_smooth"
-    path = add_module(model, name, ChannelScale(factors))
     first = min(readers, key=list(model.graph.nodes).index)
     with model.graph.inserting_before(first):
-        node = model.graph.create_node("call_module", path, (source,), name=name)
-    if "tensor_meta" in source.meta:
-        node.meta["tensor_meta"] = source.meta["tensor_meta"]
+        node = add_call(model, f"{source.name}_smooth", ChannelScale(factors), source)
     for reader in readers:
         reader.args = (node, *reader.args[1:])
-    return path
+    return str(node.target)
 
 
 def _called_once(model: fx.GraphModule, node: fx.Node) -> bool:
