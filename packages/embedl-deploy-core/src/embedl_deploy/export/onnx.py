@@ -16,7 +16,9 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.files import written_whole
+from embedl_deploy.export.lowering import captured
 from embedl_deploy.export.runtime import difference_in_onnxruntime
+from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.verify import Difference
@@ -201,6 +203,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
+@collector_paused()
 def _export(
     model: nn.Module,
     example: tuple[Any, ...],
@@ -214,7 +217,7 @@ def _export(
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
-                model,
+                model if operators is None or shapes is not None else captured(model, example, named),
                 example,
                 kwargs=named or None,
                 dynamo=True,

@@ -1,0 +1,78 @@
+"""Capture for export decomposes node by node what it knows, and leaves the rest to the exporter."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy.export.lowering import captured
+
+X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+TABLE = torch.export.default_decompositions()
+
+
+class Overwriting(nn.Module):
+    """Its sum is of the overwritten value."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.conv, self.between = nn.Conv2d(3, 3, 3, padding=1), between
+
+    def forward(self, x):
+        y = self.conv(x)
+        z = self.between(y)
+        return nn.functional.relu_(z) + y
+
+
+class View(nn.Module):
+    """The same values, seen through another tensor."""
+
+    def forward(self, x):
+        return x.view(x.shape)
+
+
+def layers(*more):
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), *more).eval()
+
+
+def table():
+    """What the exporter asks for: it translates these itself."""
+    kept = {torch.ops.aten.conv2d.default, torch.ops.aten.mean.dim, torch.ops.aten.flatten.using_ints}
+    return {target: how for target, how in TABLE.items() if target not in kept}
+
+
+def decomposed(model):
+    with torch.no_grad():
+        program = captured(model, (X,), {})
+        return program, program.run_decompositions(table())
+
+
+def targets(program):
+    return [str(node.target) for node in program.graph.nodes if node.op == "call_function"]
+
+
+def test_known_operators_are_replaced_in_place():
+    model = layers(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    program, result = decomposed(model)
+    assert result is program
+    names = ("conv2d.default", "relu.default", "mean.dim", "flatten.using_ints")
+    assert targets(result) == [f"aten.{name}" for name in names]
+    torch.testing.assert_close(result.module()(X), model(X))
+
+
+def test_what_is_overwritten_and_used_again_is_the_new_value():
+    model = Overwriting(nn.Identity())
+    program, result = decomposed(model)
+    assert result is program
+    torch.testing.assert_close(result.module()(X), model(X))
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")  # torch's own, in run_decompositions
+@pytest.mark.parametrize(
+    "model",
+    [layers(nn.AdaptiveAvgPool2d(2)), layers(nn.BatchNorm2d(4)), Overwriting(View())],
+    ids=["pooling to 2x2", "batch norm", "a view is overwritten"],
+)
+def test_what_takes_more_is_traced_again(model):
+    program, result = decomposed(model.eval())
+    assert result is not program
+    torch.testing.assert_close(result.module()(X), model(X))
