@@ -1,0 +1,50 @@
+"""Which PyTorch module an ONNX node was exported from."""
+
+import ast
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Where torch's exporter keeps the modules that a node was in, outermost first, and the node's own name at the end.
+_SCOPES = "pkg.torch.onnx.name_scopes"
+#: Parts of a quantized module that hold its quantizers. The module is what the user knows.
+_SLOTS = frozenset({"quantizer", "weight_fake_quant", "input_quant_stubs"})
+
+
+def module_of(node: "ir.Node") -> str | None:
+    """The dotted path of the innermost module that a node computes a part of.
+
+    torch's exporter notes it in the node's metadata. Exporters before it write it into the node's name, as in
+    ``/layer1/layer1.0/conv1/Conv``.
+
+    Returns:
+        The path, or ``None`` where the file says nothing. Quantizers count as the module that they stand in.
+    """
+    noted = node.metadata_props.get(_SCOPES)
+    if noted is None:
+        return _from_name(node.name or "")
+    scopes = ast.literal_eval(noted)
+    path = next((scope for scope in reversed(scopes[:-1]) if scope), "")
+    parts: list[str] = []
+    for part in path.split("."):
+        if part in _SLOTS:
+            break
+        parts.append(part)
+    return ".".join(parts) or None
+
+
+def _from_name(name: str) -> str | None:
+    """``/layer1/layer1.0/conv1/Conv`` as ``layer1.0.conv1``: a scope that repeats the one before extends it."""
+    if not name.startswith("/"):
+        return None
+    path = ""
+    for scope in name.split("/")[1:-1]:
+        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
+    return path or None
+
+
+def modules_by_node(model: "ir.Model") -> dict[str, str]:
+    """The modules of all nodes of a model that have a name and a module, subgraphs included."""
+    found = {node.name: module_of(node) for node in model.graph.all_nodes() if node.name}
+    return {name: module for name, module in found.items() if module}
