@@ -31,6 +31,11 @@ DEMO_REQUIREMENTS = (
     "matplotlib",
     "onnxruntime",
 )
+#: A compiler that needs no GPU, where there are wheels of it: the backend's extra ``rtx``.
+COMPILER_REQUIREMENTS = tuple(
+    f"{name}; platform_system == 'Linux' and platform_machine == 'x86_64'"
+    for name in ("onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings")
+)
 #: A sentence encoder with its weights, and its architecture.
 SENTENCE_REQUIREMENTS = (
     "torchvision",
@@ -45,6 +50,7 @@ PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
 TEST_REQUIREMENTS = (
     *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors"),
     *DEMO_REQUIREMENTS,
+    *COMPILER_REQUIREMENTS,
 )
 
 
@@ -75,8 +81,8 @@ def _install_wheels(session: nox.Session, *requirements: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """EfficientNet-Lite0 with ImageNet weights on real photographs, from model to ONNX file."""
-    _install_wheels(session, *DEMO_REQUIREMENTS)
+    """EfficientNet-Lite0 with ImageNet weights on real photographs, from model to ONNX files and engines."""
+    _install_wheels(session, *DEMO_REQUIREMENTS, *COMPILER_REQUIREMENTS)
     session.run("python", "demo/main.py", *session.posargs)
 
 
@@ -128,6 +134,13 @@ def bench(session: nox.Session) -> None:
             missed.append(f"{script}.py")
     if missed:
         session.error(f"over a limit, or failed: {', '.join(missed)}")
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """What a compiler makes of six networks in four formats for three targets; prints a table. Takes minutes."""
+    _install_wheels(session, *DEMO_REQUIREMENTS, *COMPILER_REQUIREMENTS)
+    session.run("python", "benchmarks/engines.py", *session.posargs, env=SUPPORT)
 
 
 @nox.session

@@ -1,4 +1,4 @@
-"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to checked ONNX files."""
+"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to TensorRT engines."""
 
 import argparse
 import sys
@@ -22,6 +22,7 @@ from embedl_deploy.export import run_onnx
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.tensorrt import TENSORRT_CONVERSION_PATTERNS
 from embedl_deploy.verify import Difference, compare_models, difference
+from engines import compile_engines
 from network import class_names, load_network
 from photos import as_batch, load_photos
 from picture import Ranking, save_picture
@@ -130,7 +131,8 @@ def run(output: Path, console: Console) -> bool:
         step("drawing")
         before, after = top3(reference, names), top3(onnx_logits, names)
         save_picture(picture, photos, before, after)
-        formats = compare_formats(network, result, output, step)
+        formats, quantized = compare_formats(network, result, output, step)
+        engines = compile_engines({"FP16": result.model, **quantized}, batch[:1], output, step)
         for task in progress.tasks:
             progress.update(task.id, completed=1)
 
@@ -147,13 +149,13 @@ def run(output: Path, console: Console) -> bool:
     console.print()
     show_formats(console, formats)
     six_lines(console)
+    console.print(f"\n{engines}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"\nONNX file   {file}  ({exported.size / 1e6:.1f} MB, opset {exported.opset}, batch size open)")
     console.print(f'plan        {plan_file}  (edit an "apply", load it with load_transformation_plan)')
     console.print(f"picture     {picture}")
     console.print(
         "\nNext: change one decision, plan.disable(node, pattern), and run again; ask report.why_not(name) about any\n"
-        f"node; or compile: trtexec --onnx={file.name} --minShapes=inputs:1x3x224x224 --optShapes=inputs:8x3x224x224 "
-        "--maxShapes=inputs:8x3x224x224",
+        f"node; check and compile a file of yours: check({file.name!r}), compile({file.name!r}, shapes=...).",
         highlight=False,
     )
     return agree

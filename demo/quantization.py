@@ -74,7 +74,7 @@ def make_study(network: nn.Module) -> CropStudy:
 
 def compare_formats(
     network: nn.Module, result: TransformationResult, output: Path, step: Callable[[str], None]
-) -> Table:
+) -> tuple[Table, dict[str, nn.Module]]:
     """Quantize in every format, export, and tabulate accuracy and file sizes.
 
     Args:
@@ -82,7 +82,11 @@ def compare_formats(
         result: What transform made of it.
         output: Folder for the files.
         step: Is told what begins.
+
+    Returns:
+        The table, and the quantized models by their names in it.
     """
+    models: dict[str, nn.Module] = {}
     study = make_study(network)
     table = Table(title="Quantized", title_justify="left", box=None, pad_edge=False)
     for column in ("", "SQNR of the logits", "same top-1 as float", "ONNX file", "MB"):
@@ -98,11 +102,11 @@ def compare_formats(
     add("fused", result.model, study.accuracy(result.model), "efficientnet_lite0.onnx")
     for name, (config, methods) in CONFIGURATIONS.items():
         step(f"quantizing: {name}")
-        quantized = study.quantized(result, config, **methods)
+        models[name] = quantized = study.quantized(result, config, **methods)
         accuracy = study.accuracy(quantized)
         file = f"{name.lower().replace(', policy', '').replace(' ', '_')}.onnx"
         add(name, quantized, accuracy, file, integer_weights=True)
-    return table
+    return table, models
 
 
 def show_formats(console: Console, table: Table) -> None:

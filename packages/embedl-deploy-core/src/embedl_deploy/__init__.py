@@ -10,6 +10,8 @@ from pkgutil import extend_path as _extend_path
 __path__ = _extend_path(__path__, __name__)
 
 from embedl_deploy.capture import Trace
+from embedl_deploy.checking import check
+from embedl_deploy.compiling import CompileResult, compile  # noqa: A004 - the user's word for it
 from embedl_deploy.errors import EmbedlDeployError
 from embedl_deploy.export import OnnxExport, export_onnx
 from embedl_deploy.patterns import PatternMatch
@@ -25,6 +27,7 @@ from embedl_deploy.plan import TransformationPlan, TransformationReport
 __version__ = _version("embedl-deploy-core")
 
 __all__ = [
+    "CompileResult",
     "EmbedlDeployError",
     "OnnxExport",
     "PatternMatch",
@@ -34,6 +37,8 @@ __all__ = [
     "TransformationResult",
     "__version__",
     "apply_transformation_plan",
+    "check",
+    "compile",
     "export_onnx",
     "get_transformation_plan",
     "load_transformation_plan",

@@ -65,6 +65,36 @@ class ExportError(EmbedlDeployError):
     """A model could not be exported, or the exported file does not compute what the model computes."""
 
 
+class CompileError(EmbedlDeployError):
+    """A file could not be compiled: no compiler is installed, it refuses the file, or it took too long.
+
+    Attributes:
+        node: Name of the ONNX node that the compiler refuses, or ``None`` if it names none.
+        module: Path of the PyTorch module that the node came from.
+        rules: Ids of the checker's rules that explain it.
+        messages: The compiler's own words.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        node: str | None = None,
+        module: str | None = None,
+        rules: tuple[str, ...] = (),
+        messages: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.node = node
+        self.module = module
+        self.rules = rules
+        self.messages = messages
+
+
+class CompilerNotFoundError(CompileError, LookupError):
+    """The backend brings no compiler, or none of its compilers is installed."""
+
+
 class QuantizationError(EmbedlDeployError):
     """A model cannot be quantized or calibrated as asked.
 

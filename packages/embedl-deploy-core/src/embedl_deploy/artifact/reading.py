@@ -17,7 +17,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
         InputError: There is no such file, or it is no ONNX model.
     """
     import onnx_ir as ir
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     file = Path(path)
     if not file.is_file():

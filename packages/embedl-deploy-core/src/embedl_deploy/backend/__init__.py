@@ -1,5 +1,6 @@
 """Backends: finding, loading and choosing the plugins that know a hardware target."""
 
+from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusal, Progress
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.loading import Backend
 from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
@@ -12,14 +13,24 @@ from embedl_deploy.backend.registry import (
     set_backend,
     use_backend,
 )
+from embedl_deploy.backend.rules import Rule, Severity, Undecided, Violation
 
 __all__ = [
     "Backend",
     "BackendInfo",
     "BackendStatus",
+    "Build",
+    "CompileOptions",
+    "Compiler",
+    "CompilerRefusal",
     "PointKind",
+    "Progress",
     "QuantPoint",
     "QuantPolicy",
+    "Rule",
+    "Severity",
+    "Undecided",
+    "Violation",
     "discover_backends",
     "get_backend",
     "hookimpl",

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import pluggy
 from torch import fx, nn
 
+from embedl_deploy.backend.compilers import Compiler
 from embedl_deploy.backend.policy import QuantPolicy
+from embedl_deploy.backend.rules import Rule
+from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
 
 PROJECT = "embedl_deploy"
@@ -103,6 +106,51 @@ def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolic
         Policies by name, the default first; ``None`` for none. A policy is called with a :class:`QuantPoint` and
         returns why no quantizer should stand there, or ``None``. An extension's policy takes the place of the
         backend's of the same name.
+    """
+
+
+@hookspec
+def embedl_deploy_check_rules(backend: str) -> Sequence[Rule] | None:
+    """Give the rules that the compiler's ONNX files have to keep, for :func:`embedl_deploy.check`.
+
+    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import ``onnx``
+    and ``onnx_ir`` only inside a rule's ``find``.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Rules, no two with the same id; ``None`` for none. An extension's rule takes the place of the backend's of the
+        same id.
+    """
+
+
+@hookspec
+def embedl_deploy_compilers(backend: str) -> Sequence[Compiler] | None:
+    """Give the compilers that can be called from Python, for :func:`embedl_deploy.compile`, the preferred first.
+
+    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import the
+    compiler's own packages only inside its methods.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Compilers, installed or not; ``None`` for none.
+    """
+
+
+@hookspec
+def embedl_deploy_devices(backend: str) -> Sequence[Device] | None:
+    """Give peak rates of devices, for :func:`embedl_deploy.engine.estimate`.
+
+    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        Devices; ``None`` for none.
     """
 
 

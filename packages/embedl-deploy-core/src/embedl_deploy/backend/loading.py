@@ -9,9 +9,12 @@ import pluggy
 from torch import fx, nn
 
 import embedl_deploy.backend.hookspecs as hookspecs
+from embedl_deploy.backend.compilers import Compiler
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
 from embedl_deploy.backend.policy import QuantPolicy
+from embedl_deploy.backend.rules import Rule, Severity
+from embedl_deploy.engine import Device
 from embedl_deploy.errors import PatternError, PluginError
 from embedl_deploy.patterns import Pattern, validate_pattern
 
@@ -29,6 +32,10 @@ class Backend:
         leaf_modules: Further module classes that capture keeps whole.
         policies: Policies that say where quantizers do not pay, by name, the default first.
         extensions: Origins of the extensions that take part.
+        check_rules: Rules that ONNX files have to keep: the backend's, then those of extensions.
+        rule_origins: By the id of a rule, the distribution and version that ship it.
+        compilers: Compilers that can be called, the preferred first; an extension's before the backend's.
+        devices: Peak rates of devices that it compiles for.
     """
 
     name: str
@@ -39,6 +46,10 @@ class Backend:
     leaf_modules: tuple[type[nn.Module], ...]
     policies: Mapping[str, QuantPolicy] = field(default_factory=dict)
     extensions: tuple[str, ...] = ()
+    check_rules: tuple[Rule, ...] = ()
+    rule_origins: Mapping[str, str] = field(default_factory=dict)
+    compilers: tuple[Compiler, ...] = ()
+    devices: tuple[Device, ...] = ()
     _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: pluggy.PluginManager(PROJECT))
 
     @property
@@ -132,7 +143,52 @@ def _check_hooks(source: PluginSource, plugin: Any) -> BackendInfo | None:
         if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
             raise _error(source, f"returns {module_class!r} from embedl_deploy_leaf_modules; expected module classes")
     _policies(source, manager)
+    _rules(source, manager)
+    _objects(source, manager, "embedl_deploy_compilers", Compiler)
+    _objects(source, manager, "embedl_deploy_devices", Device)
     return info
+
+
+def _objects(source: PluginSource, manager: pluggy.PluginManager, hook: str, kind: type) -> list[Any]:
+    """What a hook returns, all of one kind."""
+    objects = _flat(source, manager, hook)
+    for value in objects:
+        if not isinstance(value, kind) or not isinstance(getattr(value, "name", None), str):
+            raise _error(source, f"returns {value!r} from {hook}; expected objects of {kind.__name__}, with a name")
+    return objects
+
+
+def _rules(source: PluginSource, manager: pluggy.PluginManager) -> list[Rule]:
+    """The rules of one plugin, checked."""
+    hook = "embedl_deploy_check_rules"
+    rules: dict[str, Rule] = {}
+    for rule in _flat(source, manager, hook):
+        if not isinstance(rule, Rule):
+            raise _error(source, f"returns {rule!r} from {hook}; expected objects of subclasses of Rule")
+        words = {name: getattr(rule, name, None) for name in ("id", "title", "remedy")}
+        for name, value in words.items():
+            if not isinstance(value, str) or not value.strip():
+                raise _error(source, f"returns {type(rule).__name__} from {hook} with {name} {value!r}; expected a text")
+        if not isinstance(getattr(rule, "severity", None), Severity):
+            raise _error(source, f"returns {type(rule).__name__} from {hook} without a Severity as its severity")
+        if rule.id in rules:
+            both = f"{type(rules[rule.id]).__name__} and {type(rule).__name__}"
+            raise _error(source, f"returns two rules with id {rule.id!r} from {hook}: {both}; ids must be unique")
+        rules[rule.id] = rule
+    return list(rules.values())
+
+
+def _joined_rules(plugins: Sequence[LoadedPlugin]) -> tuple[tuple[Rule, ...], dict[str, str]]:
+    """The rules of a backend and its extensions, and where each comes from; of two with one id the extension's."""
+    rules: dict[str, Rule] = {}
+    origins: dict[str, str] = {}
+    for loaded in plugins:
+        manager = _manager()
+        manager.register(loaded.plugin)
+        for rule in _rules(loaded.source, manager):
+            rules[rule.id] = rule
+            origins[rule.id] = loaded.source.origin
+    return tuple(rules.values()), origins
 
 
 def _policies(source: PluginSource, manager: pluggy.PluginManager) -> dict[str, QuantPolicy]:
@@ -185,6 +241,7 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         manager.register(loaded.plugin, f"{loaded.source.name} ({loaded.source.origin})")
     source = main.source
     assert main.info is not None  # load_plugin refuses a backend without one
+    rules, rule_origins = _joined_rules((main, *extensions))
     return Backend(
         name=source.name,
         info=main.info,
@@ -194,5 +251,9 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         leaf_modules=tuple(_flat(source, manager, "embedl_deploy_leaf_modules")),
         policies=_policies(source, manager),
         extensions=tuple(f"{e.source.name} ({e.source.origin})" for e in extensions),
+        compilers=tuple(_objects(source, manager, "embedl_deploy_compilers", Compiler)),
+        devices=tuple(_objects(source, manager, "embedl_deploy_devices", Device)),
+        check_rules=rules,
+        rule_origins=rule_origins,
         _manager=manager,
     )

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from embedl_deploy.backend import BackendInfo, QuantPolicy, hookimpl
+from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, hookimpl
+from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
+from embedl_deploy.tensorrt.compilers import TENSORRT_COMPILERS
+from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES
 
@@ -30,3 +33,15 @@ def embedl_deploy_fusions() -> Sequence[Pattern]:
 def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
     """Where quantizers do not pay."""
     return TENSORRT_POLICIES
+
+
+@hookimpl
+def embedl_deploy_compilers() -> Sequence[Compiler]:
+    """The compilers, the preferred first."""
+    return TENSORRT_COMPILERS
+
+
+@hookimpl
+def embedl_deploy_devices() -> Sequence[Device]:
+    """Peak rates of GPUs."""
+    return TENSORRT_GPUS

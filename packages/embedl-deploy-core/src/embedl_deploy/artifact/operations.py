@@ -1,0 +1,38 @@
+"""How many operations a node does."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def _sizes(value: "ir.Value | None") -> tuple[int, ...] | None:
+    if value is None or value.shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else 1 for size in value.shape)
+
+
+def operations_of(node: "ir.Node") -> int:
+    """Multiplications and additions of a convolution or matrix product; open dimensions count as one.
+
+    Returns:
+        0 for any other operator, and where a shape is unknown.
+    """
+    outputs = _sizes(node.outputs[0]) if node.outputs else None
+    if outputs is None or len(node.inputs) < 2:
+        return 0
+    left, right = _sizes(node.inputs[0]), _sizes(node.inputs[1])
+    if left is None or right is None:
+        return 0
+    if node.op_type == "Conv":  # weight: (out, in / groups, *kernel)
+        return 2 * math.prod(outputs) * math.prod(right[1:])
+    if node.op_type == "ConvTranspose":  # weight: (in, out / groups, *kernel)
+        return 2 * math.prod(left) * math.prod(right[1:])
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transA")
+        inner = left[0] if transposed is not None and transposed.as_int() else left[-1]
+        return 2 * math.prod(outputs) * inner
+    if node.op_type == "MatMul" and left:
+        return 2 * math.prod(outputs) * left[-1]
+    return 0

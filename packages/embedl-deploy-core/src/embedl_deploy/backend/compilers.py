@@ -1,0 +1,101 @@
+"""What a backend says about a compiler that can be called from here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from embedl_deploy.engine import EngineLayer
+from embedl_deploy.errors import EmbedlDeployError
+
+#: Called with a step's name, how many parts of it are done, and how many there are.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """What a compilation can be asked for; a compiler that lacks something says so.
+
+    Attributes:
+        target: What to compile for, in the backend's words (such as ``"sm89"``); ``None`` for the compiler's choice.
+        shapes: For each input with open dimensions the smallest, the usual and the largest shape.
+        workspace: Bytes of scratch memory that kernels may use; ``None`` for the compiler's default.
+        timing_cache: File that keeps timings from one compilation to the next; made if it is not there.
+        refit: Whether weights can be changed in the engine later.
+        strip_weights: Whether the engine is written without the weights that can be put back by refitting.
+        optimization_level: How hard the compiler tries, in its own numbers; ``None`` for its default.
+        timeout: Seconds after which the compilation is given up; ``None`` for never.
+    """
+
+    target: str | None = None
+    shapes: Mapping[str, tuple[Sequence[int], Sequence[int], Sequence[int]]] = field(default_factory=dict)
+    workspace: int | None = None
+    timing_cache: Path | None = None
+    refit: bool = False
+    strip_weights: bool = False
+    optimization_level: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Build:
+    """What came out of a compiler.
+
+    Attributes:
+        engine: The artifact, as it is written to a file.
+        layers: What the compiler tells of it.
+        target: What it was compiled for.
+        seconds: How long it took.
+        messages: Warnings.
+    """
+
+    engine: bytes
+    layers: tuple[EngineLayer, ...]
+    target: str
+    seconds: float
+    messages: tuple[str, ...] = ()
+
+
+class CompilerRefusal(EmbedlDeployError):
+    """A compiler did not take a file: raised by :meth:`Compiler.build` with what the compiler said.
+
+    Attributes:
+        messages: The compiler's own words.
+        nodes: Names of the ONNX nodes that it names, the culprit first.
+    """
+
+    def __init__(self, messages: Sequence[str], nodes: Sequence[str] = ()) -> None:
+        super().__init__("; ".join(messages))
+        self.messages = tuple(messages)
+        self.nodes = tuple(nodes)
+
+
+class Compiler(ABC):
+    """A compiler for a backend's hardware.
+
+    Attributes:
+        name: Under which it is chosen.
+    """
+
+    name: str
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """What has to be installed before it can be called, and how; ``None`` if it can be called."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Name and version, such as ``"TensorRT for RTX 1.7.1"``; asked only where nothing is missing."""
+
+    @abstractmethod
+    def command(self, onnx: Path, engine: Path, options: CompileOptions) -> str | None:
+        """The command line that does the same with the vendor's own tool; ``None`` where there is no such tool."""
+
+    @abstractmethod
+    def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:
+        """Compile a file.
+
+        Raises:
+            CompilerRefusal: The compiler does not take it.
+            InputError: An option does not fit.
+        """

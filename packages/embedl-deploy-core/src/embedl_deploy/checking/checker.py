@@ -1,0 +1,125 @@
+"""Running a backend's rules over a file."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias, Union
+
+from embedl_deploy.artifact import module_of, read_onnx
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation, get_backend
+from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
+from embedl_deploy.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+#: What can be checked.
+Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto"]
+
+_ORDER = {severity: place for place, severity in enumerate(Severity)}
+
+
+def check(model: Checkable, backend: str | None = None) -> CheckReport:
+    """Ask a backend's rules whether its compiler takes an ONNX file as it is meant.
+
+    Nothing is compiled and nothing is changed. Shapes that the file leaves out are inferred where they can be; weights
+    in a second file stay there until a rule looks at them.
+
+    Args:
+        model: Path of an ONNX file, or a model in memory.
+        backend: Name of the backend; by default the one that is chosen.
+
+    Raises:
+        BackendNotFoundError: No such backend is installed, or none was chosen and the choice is not obvious.
+        InputError: There is no such file, or it is no ONNX model.
+    """
+    chosen = get_backend(backend)
+    graph, name = _opened(model)
+    if chosen.check_rules:
+        graph = _completed(graph)
+    places = {id(node): place for place, node in enumerate(graph.graph.all_nodes())}
+    found: list[tuple[int, int, Finding]] = []
+    undecided: list[NotJudged] = []
+    for rule in chosen.check_rules:
+        try:
+            results = [(result, _place(result, places)) for result in rule.find(graph)]
+        except Exception as error:  # noqa: BLE001 - a plugin's rule may raise anything; the other rules still count
+            origin = chosen.rule_origins.get(rule.id, chosen.origin)
+            reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
+            undecided.append(NotJudged(rule.id, None, None, None, reason))
+            continue
+        for result, place in results:
+            if isinstance(result, Violation):
+                finding = _finding(rule, result)
+                found.append((_ORDER[finding.severity], place, finding))
+            else:
+                undecided.append(_not_judged(rule, result))
+    found.sort(key=lambda entry: entry[:2])
+    findings = tuple(finding for _, _, finding in found)
+    return CheckReport(name, chosen.name, findings, tuple(undecided), tuple(rule.id for rule in chosen.check_rules))
+
+
+def _place(result: object, places: Mapping[int, int]) -> int:
+    if not isinstance(result, (Violation, Undecided)):
+        raise TypeError(f"find() gave {result!r}; expected Violation or Undecided")
+    if result.node is None and isinstance(result, Undecided):
+        return -1
+    if id(result.node) not in places:
+        raise TypeError(f"find() gave a {type(result).__name__} at {result.node!r}, which is no node of the file")
+    return places[id(result.node)]
+
+
+def _opened(model: Checkable) -> tuple["ir.Model", str]:
+    """The model, and what to call it."""
+    if isinstance(model, (str, os.PathLike)):
+        return read_onnx(model), os.fspath(model)
+    import onnx
+    import onnx_ir as ir
+
+    if isinstance(model, onnx.ModelProto):
+        model = ir.from_proto(model)
+    if not isinstance(model, ir.Model):
+        raise InputError(
+            f"model is a {type(model).__name__}; expected the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model."
+        )
+    return model, model.graph.name or "(unnamed graph)"
+
+
+def _completed(model: "ir.Model") -> "ir.Model":
+    """The model with local functions inlined and missing shapes inferred: a copy if anything is to be done."""
+    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+
+    outputs = [value for node in model.graph.all_nodes() for value in node.outputs if value.name]
+    complete = all(value.shape is not None and value.dtype is not None for value in outputs)
+    if complete and not model.functions:
+        return model
+    model = model.clone()  # shares the weights
+    if model.functions:
+        model = InlinePass()(model).model
+    # Not strict: an operator of another domain leaves its own outputs unknown, and only those.
+    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model).model
+
+
+def _finding(rule: Rule, violation: Violation) -> Finding:
+    node, operator = _label(violation.node)
+    return Finding(
+        rule.id,
+        violation.severity or rule.severity,
+        node,
+        operator,
+        module_of(violation.node),
+        violation.message,
+        rule.title,
+        rule.remedy,
+    )
+
+
+def _not_judged(rule: Rule, place: Undecided) -> NotJudged:
+    if place.node is None:
+        return NotJudged(rule.id, None, None, None, place.reason)
+    return NotJudged(rule.id, *_label(place.node), module_of(place.node), place.reason)
+
+
+def _label(node: "ir.Node") -> tuple[str, str]:
+    name = node.name or next((value.name for value in node.outputs if value.name), "") or "(unnamed)"
+    return name, f"{node.domain}::{node.op_type}" if node.domain else node.op_type

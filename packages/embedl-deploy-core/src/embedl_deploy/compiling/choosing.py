@@ -1,0 +1,34 @@
+"""Which of a backend's compilers to call."""
+
+from pathlib import Path
+
+from embedl_deploy.backend import Backend, CompileOptions, Compiler
+from embedl_deploy.errors import CompilerNotFoundError, InputError
+
+
+def choose_compiler(backend: Backend, name: str | None, onnx: Path, engine: Path, options: CompileOptions) -> Compiler:
+    """The compiler that was asked for, or the first that is installed.
+
+    Raises:
+        InputError: The backend has no compiler of that name.
+        CompilerNotFoundError: It, or every one, is not installed; says what to install, and the command for elsewhere.
+    """
+    if not backend.compilers:
+        raise CompilerNotFoundError(
+            f"Backend {backend.name!r} brings no compiler. Compile {onnx.name} with the vendor's tool."
+        )
+    compilers = backend.compilers
+    if name is not None:
+        compilers = tuple(compiler for compiler in compilers if compiler.name == name)
+        if not compilers:
+            known = ", ".join(compiler.name for compiler in backend.compilers)
+            raise InputError(f"compiler is {name!r}; backend {backend.name!r} has {known}.")
+    missing = {compiler.name: compiler.missing() for compiler in compilers}
+    for compiler in compilers:
+        if missing[compiler.name] is None:
+            return compiler
+    lines = [f"  {name}: {what}" for name, what in missing.items()]
+    commands = [command for compiler in compilers if (command := compiler.command(onnx, engine, options))]
+    if commands:
+        lines.append(f"  Or compile on another machine: {commands[0]}")
+    raise CompilerNotFoundError("\n".join([f"Nothing that is installed here can compile {onnx.name}:", *lines]))

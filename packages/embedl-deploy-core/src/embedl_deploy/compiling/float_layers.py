@@ -1,0 +1,72 @@
+"""What did not become low precision, and why."""
+
+from typing import TYPE_CHECKING
+
+from embedl_deploy.artifact import module_of
+from embedl_deploy.engine import BITS, EngineReport, FloatLayer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Operators that pass values on without computing with them: quantization reaches through.
+_TRANSPARENT = frozenset(
+    {
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Slice",
+        "Split",
+        "Gather",
+        "Identity",
+        "MaxPool",
+        "Pad",
+    }
+)
+
+
+def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[FloatLayer, ...]:
+    """Every weighted layer of an engine that computes in 16 bits or more; none for a file without quantizers."""
+    nodes = {node.name: node for node in model.graph.all_nodes() if node.name}
+    if not any(node.op_type == "DequantizeLinear" for node in nodes.values()):
+        return ()
+    found = []
+    for layer in report.layers:
+        if not layer.kind.is_weighted or BITS.get(layer.precision, 32) <= 8:
+            continue
+        weighted = [nodes[name] for name in layer.onnx_nodes if nodes[name].op_type in _WEIGHTED]
+        module = module_of(weighted[0]) if weighted else (layer.modules[-1] if layer.modules else None)
+        found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, _reason(weighted)))
+    return tuple(found)
+
+
+def _reason(weighted: "list[ir.Node]") -> str:
+    if not weighted:
+        return "the engine does not say what the layer came from"
+    node = weighted[0]
+    sides = [_is_dequantized(value) for value in node.inputs[:2]]
+    if all(sides):
+        group = node.attributes.get("group")
+        if group is not None and group.as_int() > 1:
+            return f"quantized in the file, but the compiler has no kernel for {group.as_int()} groups"
+        return "quantized in the file, but the compiler chose a kernel of higher precision"
+    if any(sides):
+        missing = "weight" if sides[0] else "input"
+        return f"the file quantizes only one side: the {missing} has no quantizer"
+    return "not quantized in the file"
+
+
+def _is_dequantized(value: "ir.Value | None") -> bool:
+    """Whether a value comes from DequantizeLinear, through operators that move values only."""
+    while value is not None:
+        producer = value.producer()
+        if producer is None:
+            return False
+        if producer.op_type == "DequantizeLinear":
+            return True
+        if producer.op_type not in _TRANSPARENT:
+            return False
+        value = producer.inputs[0]
+    return False

@@ -1,0 +1,127 @@
+"""Two engines side by side."""
+
+from dataclasses import dataclass
+
+from embedl_deploy.engine.report import EngineReport
+from embedl_deploy.engine.tables import megabytes
+from embedl_deploy.errors import InputError
+
+
+@dataclass(frozen=True)
+class ModuleDifference:
+    """What a PyTorch module costs in two engines.
+
+    Attributes:
+        module: Its path.
+        kernels: Layers that it went into, in each.
+        activation_bytes: What those read and write, in each.
+    """
+
+    module: str
+    kernels: tuple[int, int]
+    activation_bytes: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class EngineComparison:
+    """Two engines of one network, such as FP16 and INT8.
+
+    Attributes:
+        first: The reference.
+        second: What is compared with it.
+    """
+
+    first: EngineReport
+    second: EngineReport
+
+    @property
+    def is_worth_it(self) -> bool:
+        """Whether the second moves fewer bytes of activations."""
+        return self.second.activation_bytes < self.first.activation_bytes
+
+    @property
+    def same_judge(self) -> bool:
+        """Whether one compiler made both, for one target."""
+        return (self.first.compiler, self.first.target) == (self.second.compiler, self.second.target)
+
+    @property
+    def by_module(self) -> list[ModuleDifference]:
+        """What each module costs in both, the largest increase first.
+
+        A layer that several modules went into counts for the last of them, the one whose output it writes.
+        """
+        sides = [_costs(self.first), _costs(self.second)]
+        nothing = (0, 0)
+        paths = dict.fromkeys([*sides[0], *sides[1]])
+        rows = []
+        for path in paths:
+            a, b = (side.get(path, nothing) for side in sides)
+            rows.append(ModuleDifference(path, (a[0], b[0]), (a[1], b[1])))
+        return sorted(rows, key=lambda row: row.activation_bytes[0] - row.activation_bytes[1])
+
+    @property
+    def verdict(self) -> str:
+        """One sentence on which to take, by the traffic under this compiler."""
+        a, b = self.first, self.second
+        if not self.same_judge:
+            return f"Not comparable: {a.compiler} for {a.target} against {b.compiler} for {b.target}."
+        ratio = b.activation_bytes / a.activation_bytes if a.activation_bytes else 1.0
+        if self.is_worth_it:
+            return f"{b.model} moves {1 - ratio:.0%} fewer bytes of activations than {a.model} under {b.compiler}."
+        return (
+            f"{b.model} moves {ratio - 1:.0%} more bytes of activations than {a.model} under {b.compiler}: "
+            f"take {a.model} where this compiler runs it and memory bandwidth decides."
+        )
+
+    def __str__(self) -> str:
+        a, b = self.first, self.second
+        rows: list[tuple[str, str, str]] = [
+            ("", a.model, b.model),
+            ("compiler", a.compiler, b.compiler),
+            ("target", a.target, b.target),
+            ("kernels", str(a.kernels), str(b.kernels)),
+            ("activations", megabytes(a.activation_bytes), megabytes(b.activation_bytes)),
+            ("weights", megabytes(a.weight_bytes), megabytes(b.weight_bytes)),
+            ("engine", megabytes(a.engine_bytes), megabytes(b.engine_bytes)),
+            ("reformats", str(len(a.reformats)), str(len(b.reformats))),
+        ]
+        keys = dict.fromkeys([*a.weighted_by_precision, *b.weighted_by_precision])
+        for key in sorted(keys, key=lambda key: (key[0].value, key[1])):
+            counts = [report.weighted_by_precision.get(key, 0) for report in (a, b)]
+            rows.append((f"{key[0].value} in {key[1]}", str(counts[0]), str(counts[1])))
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        worse = [row for row in self.by_module if row.activation_bytes[1] > row.activation_bytes[0]][:8]
+        if worse:
+            lines.append(f"Modules that cost more in {b.model}:")
+            lines += [
+                f"  {row.module}: {row.activation_bytes[0] / 1e3:.0f} → {row.activation_bytes[1] / 1e3:.0f} kB, "
+                f"{row.kernels[0]} → {row.kernels[1]} kernels"
+                for row in worse
+            ]
+        return "\n".join([*lines, self.verdict])
+
+
+def _costs(report: EngineReport) -> dict[str, tuple[int, int]]:
+    found: dict[str, tuple[int, int]] = {}
+    for layer in report.layers:
+        if layer.modules:
+            kernels, moved = found.get(layer.modules[-1], (0, 0))
+            found[layer.modules[-1]] = (kernels + 1, moved + layer.bytes_read + layer.bytes_written)
+    return found
+
+
+def compare(first: EngineReport, second: EngineReport) -> EngineComparison:
+    """Compare two engines of one network.
+
+    Args:
+        first: The reference, such as the FP16 engine's report.
+        second: What is compared with it, such as the INT8 engine's.
+
+    Raises:
+        InputError: An argument is no report.
+    """
+    for name, value in (("first", first), ("second", second)):
+        if not isinstance(value, EngineReport):
+            raise InputError(f"{name} is a {type(value).__name__}; expected an EngineReport, such as compile returns.")
+    return EngineComparison(first, second)

@@ -1,0 +1,129 @@
+"""A layer of a compiled engine, in words that fit any compiler."""
+
+import enum
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+_TYPES_BY_BITS = {
+    64: ("float64", "int64"),
+    32: ("float32", "int32"),
+    16: ("float16", "bfloat16", "int16"),
+    8: ("float8_e4m3", "float8_e5m2", "int8", "uint8", "bool"),
+    4: ("int4", "float4_e2m1"),
+}
+#: Bits of an element.
+BITS = {dtype: bits for bits, dtypes in _TYPES_BY_BITS.items() for dtype in dtypes}
+
+
+class LayerKind(str, enum.Enum):
+    """What a layer does."""
+
+    CONVOLUTION = "convolution"
+    GEMM = "gemm"
+    ATTENTION = "attention"
+    POINTWISE = "pointwise"
+    NORMALIZATION = "normalization"
+    POOLING = "pooling"
+    REFORMAT = "reformat"
+    SYNCHRONIZATION = "synchronization"
+    OTHER = "other"
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether it multiplies matrices, which is what lower precision makes faster."""
+        return self in (LayerKind.CONVOLUTION, LayerKind.GEMM, LayerKind.ATTENTION)
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """A tensor that a layer reads or writes.
+
+    Attributes:
+        name: The compiler's name for it.
+        shape: Sizes; −1 for a dimension that is open.
+        dtype: Element type, as in :data:`BITS`; any other name counts as 32 bits.
+        layout: How it lies in memory, in the compiler's words.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    layout: str = ""
+
+    @property
+    def bytes(self) -> int:
+        """Size without padding; open dimensions count as one."""
+        return math.ceil(math.prod(abs(size) for size in self.shape) * BITS.get(self.dtype, 32) / 8)
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A kernel, or what the compiler runs as one.
+
+    Attributes:
+        name: The compiler's name for it.
+        kind: What it does.
+        type: The compiler's word for that.
+        inputs: Activations that it reads.
+        outputs: Activations that it writes.
+        constants: Weights and other constants that it reads.
+        onnx_nodes: Names of the ONNX nodes that went into it.
+        modules: Paths of the PyTorch modules that those came from.
+        operations: Multiplications and additions of its convolutions and matrix products; 0 where there are none.
+    """
+
+    name: str
+    kind: LayerKind
+    type: str
+    inputs: tuple[EngineTensor, ...] = ()
+    outputs: tuple[EngineTensor, ...] = ()
+    constants: tuple[EngineTensor, ...] = ()
+    onnx_nodes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    operations: int = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of activations that it reads."""
+        return sum(tensor.bytes for tensor in self.inputs)
+
+    @property
+    def bytes_written(self) -> int:
+        """Bytes of activations that it writes."""
+        return sum(tensor.bytes for tensor in self.outputs)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of its constants."""
+        return sum(tensor.bytes for tensor in self.constants)
+
+    @property
+    def precision(self) -> str:
+        """The type that it computes in: that of its first input, or of its first constant if it has none."""
+        tensors = self.inputs or self.constants or self.outputs
+        return tensors[0].dtype if tensors else ""
+
+    @property
+    def is_kernel(self) -> bool:
+        """Whether it computes or moves something; otherwise it waits for another stream or wakes one."""
+        return self.kind is not LayerKind.SYNCHRONIZATION
+
+    @property
+    def is_reformat(self) -> bool:
+        """Whether it changes nothing but type, layout or place."""
+        return self.kind is LayerKind.REFORMAT
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {**asdict(self), "kind": self.kind.value}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "EngineLayer":
+        """From what :meth:`to_dict` gave, before or after JSON."""
+        fields = dict(plain)
+        for name in ("inputs", "outputs", "constants"):
+            fields[name] = tuple(EngineTensor(**{**t, "shape": tuple(t["shape"])}) for t in fields[name])
+        for name in ("onnx_nodes", "modules"):
+            fields[name] = tuple(fields[name])
+        return cls(**{**fields, "kind": LayerKind(fields["kind"])})

@@ -1,0 +1,156 @@
+"""The account of an engine: its layers, what they move, and what did not become low precision."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from embedl_deploy.engine.layers import EngineLayer, LayerKind
+from embedl_deploy.errors import InputError
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class FloatLayer:
+    """A convolution or matrix product that the engine runs in a type of 16 bits or more.
+
+    Attributes:
+        layer: Name of the engine's layer.
+        kind: What it does.
+        precision: The type that it computes in.
+        module: Path of the PyTorch module, or ``None`` where the file says nothing.
+        reason: Why, as far as the ONNX file and the engine tell.
+    """
+
+    layer: str
+    kind: LayerKind
+    precision: str
+    module: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class EngineReport:
+    """What a compiler made of an ONNX file.
+
+    Attributes:
+        model: Name of the ONNX file.
+        compiler: Name and version of the compiler: figures of one say little about another.
+        target: What it was compiled for.
+        layers: In the order in which they run.
+        engine_bytes: Size of the engine.
+        build_seconds: How long the compiler took.
+        float_layers: What runs in 16 bits or more and why; empty for a file without quantizers.
+        messages: Warnings of the compiler.
+    """
+
+    model: str
+    compiler: str
+    target: str
+    layers: tuple[EngineLayer, ...]
+    engine_bytes: int
+    build_seconds: float
+    float_layers: tuple[FloatLayer, ...] = ()
+    messages: tuple[str, ...] = ()
+
+    @property
+    def kernels(self) -> int:
+        """Number of layers that compute or move something."""
+        return sum(layer.is_kernel for layer in self.layers)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes of activations that all layers read and write."""
+        return sum(layer.bytes_read + layer.bytes_written for layer in self.layers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of constants that all layers read."""
+        return sum(layer.weight_bytes for layer in self.layers)
+
+    @property
+    def activation_bytes_by_type(self) -> dict[str, int]:
+        """Activation bytes by element type, most first."""
+        found: Counter[str] = Counter()
+        for layer in self.layers:
+            for tensor in (*layer.inputs, *layer.outputs):
+                found[tensor.dtype] += tensor.bytes
+        return dict(found.most_common())
+
+    @property
+    def reformats(self) -> tuple[EngineLayer, ...]:
+        """Layers that change nothing but type or layout."""
+        return tuple(layer for layer in self.layers if layer.is_reformat)
+
+    @property
+    def weighted_by_precision(self) -> dict[tuple[LayerKind, str], int]:
+        """How many convolutions, matrix products and attentions run in which type."""
+        return dict(Counter((layer.kind, layer.precision) for layer in self.layers if layer.kind.is_weighted))
+
+    def layers_of(self, module: str) -> tuple[EngineLayer, ...]:
+        """The layers that a PyTorch module, or a module in it, went into."""
+        return tuple(
+            layer for layer in self.layers if any(m == module or m.startswith(f"{module}.") for m in layer.modules)
+        )
+
+    def __str__(self) -> str:
+        from embedl_deploy.engine.tables import report_table
+
+        return report_table(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; totals included."""
+        return {
+            "version": _VERSION,
+            **{name: getattr(self, name) for name in ("model", "compiler", "target", "engine_bytes", "build_seconds")},
+            "kernels": self.kernels,
+            "activation_bytes": self.activation_bytes,
+            "weight_bytes": self.weight_bytes,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "float_layers": [{**asdict(entry), "kind": entry.kind.value} for entry in self.float_layers],
+            "messages": list(self.messages),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "EngineReport":
+        """From what :meth:`to_dict` gave, before or after JSON.
+
+        Raises:
+            InputError: It is no report, or one of another version.
+        """
+        version = plain.get("version") if isinstance(plain, dict) else None
+        if version != _VERSION:
+            raise InputError(f"This is no engine report of version {_VERSION}: its version is {version!r}.")
+        try:
+            return cls(
+                **{name: plain[name] for name in ("model", "compiler", "target", "engine_bytes", "build_seconds")},
+                layers=tuple(EngineLayer.from_dict(layer) for layer in plain["layers"]),
+                float_layers=tuple(FloatLayer(**{**u, "kind": LayerKind(u["kind"])}) for u in plain["float_layers"]),
+                messages=tuple(plain["messages"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"The engine report is damaged: {type(error).__name__}: {error}.") from error
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "EngineReport":
+        """Read the JSON file that ``compile`` writes beside an engine.
+
+        Raises:
+            InputError: There is no such file, or it is no report.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InputError(f"The engine report {os.fspath(path)!r} cannot be read: {error.strerror}.") from error
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError(f"{os.fspath(path)!r} is no engine report: {error}.") from error
+
+
+def totals(reports: Sequence[EngineReport]) -> list[dict[str, Any]]:
+    """The totals of some reports, without their layers."""
+    left_out = ("layers", "float_layers", "messages")
+    return [{name: value for name, value in r.to_dict().items() if name not in left_out} for r in reports]

@@ -1,0 +1,67 @@
+"""An engine's report as tables for people."""
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from embedl_deploy.engine.layers import EngineLayer
+    from embedl_deploy.engine.report import EngineReport
+
+
+def report_table(report: "EngineReport", *, layers: bool = False) -> str:
+    """Totals, precisions, reformats, what stayed in float; every layer if asked."""
+    lines = [
+        f"{report.model}: {report.compiler}, {report.target}",
+        f"  {report.kernels} kernels, {megabytes(report.activation_bytes)} of activations read and written, "
+        f"{megabytes(report.weight_bytes)} of weights; engine {megabytes(report.engine_bytes)}, "
+        f"built in {report.build_seconds:.1f} s",
+        "  activations by type: "
+        + ", ".join(f"{t} {megabytes(b)}" for t, b in report.activation_bytes_by_type.items()),
+    ]
+    weighted = sorted(report.weighted_by_precision.items(), key=lambda item: (item[0][0].value, item[0][1]))
+    lines += [f"  {count:4} × {kind.value} in {precision}" for (kind, precision), count in weighted]
+    if report.reformats:
+        moved = sum(layer.bytes_read + layer.bytes_written for layer in report.reformats)
+        lines.append(f"  {len(report.reformats)} kernels only change type or layout ({megabytes(moved)}):")
+        lines += [f"    {_where(layer)}: {_change(layer)}" for layer in report.reformats[:8]]
+        if len(report.reformats) > 8:
+            lines.append(f"    … {len(report.reformats) - 8} more")
+    reasons = Counter(entry.reason for entry in report.float_layers)
+    if reasons:
+        lines.append("  Not in low precision:")
+        for reason, count in reasons.most_common():
+            places = [entry.module or entry.layer for entry in report.float_layers if entry.reason == reason]
+            more = f", … {count - 4} more" if count > 4 else ""
+            lines.append(f"    {count} × {reason}: {', '.join(places[:4])}{more}")
+    lines += [f"  compiler: {message}" for message in report.messages[:5]]
+    if layers:
+        lines += ["", *_layer_lines(report)]
+    return "\n".join(lines)
+
+
+def _layer_lines(report: "EngineReport") -> list[str]:
+    rows = [("kind", "type", "reads", "writes", "kB", "from")]
+    for layer in filter(lambda layer: layer.is_kernel, report.layers):
+        moved = f"{(layer.bytes_read + layer.bytes_written) / 1e3:.0f}"
+        reads, writes = (", ".join(dict.fromkeys(t.dtype for t in side)) for side in (layer.inputs, layer.outputs))
+        rows.append((layer.kind.value, layer.type, reads, writes, moved, _where(layer)))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) for row in rows]
+
+
+def _where(layer: "EngineLayer") -> str:
+    return ", ".join(layer.modules[:3]) or ", ".join(layer.onnx_nodes[:3]) or layer.name
+
+
+def _change(layer: "EngineLayer") -> str:
+    if not layer.inputs or not layer.outputs:
+        return layer.type
+    before, after = layer.inputs[0], layer.outputs[0]
+    if before.dtype != after.dtype:
+        return f"{before.dtype} to {after.dtype}"
+    return f"{before.layout or '?'} to {after.layout or '?'}"
+
+
+def megabytes(count: int) -> str:
+    """Bytes in MB of 10⁶."""
+    return f"{count / 1e6:.1f} MB"

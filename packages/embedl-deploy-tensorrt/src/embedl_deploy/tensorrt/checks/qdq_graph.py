@@ -1,0 +1,184 @@
+"""Questions about QuantizeLinear and DequantizeLinear in a graph, which all rules ask."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    import onnx_ir as ir
+
+QUANTIZE = "QuantizeLinear"
+DEQUANTIZE = "DequantizeLinear"
+#: Operators with a weight as their second input, and a bias as the third of some.
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+#: Operators that move numbers and change none: quantized before or after is the same.
+LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Slice", "Gather"})
+#: Operators that give another number each time, so that their result is no constant although they read none.
+_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"})
+
+
+def nodes_of(model: "ir.Model", *kinds: str) -> Iterator["ir.Node"]:
+    """All nodes of some ONNX operators, in order, subgraphs included."""
+    return (node for node in model.graph.all_nodes() if node.op_type in kinds and is_standard(node))
+
+
+def is_standard(node: "ir.Node") -> bool:
+    """Whether an operator is one of ONNX's own domain."""
+    return node.domain in ("", "ai.onnx")
+
+
+def opset_of(model: "ir.Model") -> int:
+    """Version of ONNX's own operator set that a file asks for."""
+    opsets = model.graph.opset_imports
+    return opsets.get("", opsets.get("ai.onnx", 1))
+
+
+def input_of(node: "ir.Node", index: int) -> "ir.Value | None":
+    """An input; ``None`` if it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def attribute(node: "ir.Node", name: str, default: Any) -> Any:
+    """The value of an attribute, or ONNX's default for it."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def producer(value: "ir.Value | None", *kinds: str) -> "ir.Node | None":
+    """The node that gives a value, if it is of one of the kinds; without kinds, of any."""
+    node = None if value is None else value.producer()
+    return node if node is not None and (not kinds or (node.op_type in kinds and is_standard(node))) else None
+
+
+def consumers(node: "ir.Node") -> list["ir.Node"]:
+    """The nodes that read a node's first output, each once, in order."""
+    return list(dict.fromkeys(use.node for use in node.outputs[0].uses()))
+
+
+def array(value: "ir.Value | None") -> "npt.NDArray[Any] | None":
+    """The numbers of a constant, in float32 where numpy has no type for them; ``None`` for anything else."""
+    from onnx_ir.convenience import get_const_tensor
+
+    tensor = None if value is None else get_const_tensor(value)
+    if tensor is None:
+        return None
+    numbers: npt.NDArray[Any] = tensor.numpy()
+    return numbers if numbers.dtype.kind in "biuf" else numbers.astype(np.float32)
+
+
+def is_constant(value: "ir.Value | None") -> bool:
+    """Whether a value is the same in every run: stored in the file, or computed from such values only."""
+    waiting, seen = [value], set()
+    while waiting:
+        value = waiting.pop()
+        if value is None or id(value) in seen or value.const_value is not None:
+            continue
+        seen.add(id(value))
+        node = value.producer()
+        if node is None or node.op_type in _RANDOM:
+            return False
+        if not node.inputs and node.op_type != "Constant":
+            return False
+        waiting.extend(node.inputs)
+    return True
+
+
+def type_of(node: "ir.Node") -> "ir.DataType | None":
+    """The type that a QuantizeLinear writes or a DequantizeLinear reads; ``None`` if the file does not say."""
+    import onnx_ir as ir
+
+    zero_point = input_of(node, 2)
+    if zero_point is not None and zero_point.dtype is not None:
+        return zero_point.dtype
+    if node.op_type == QUANTIZE:
+        return ir.DataType(attribute(node, "output_dtype", 0) or ir.DataType.UINT8)
+    stored = node.inputs[0]
+    return None if stored is None else stored.dtype
+
+
+def rank_of(value: "ir.Value | None") -> int | None:
+    """Number of dimensions, if it is known."""
+    return None if value is None or value.shape is None else len(value.shape)
+
+
+def sizes_of(value: "ir.Value | None") -> tuple[int | None, ...] | None:
+    """The shape, with ``None`` for sizes that are open; ``None`` if not even the rank is known."""
+    if value is None or value.shape is None:
+        return None
+    return tuple(size if isinstance(size, int) else None for size in value.shape)
+
+
+def scale_shape(node: "ir.Node") -> tuple[int, ...] | None:
+    """Shape of the scale of a QuantizeLinear or DequantizeLinear, if it is known."""
+    sizes = sizes_of(input_of(node, 1))
+    return None if sizes is None or None in sizes else tuple(size for size in sizes if size is not None)
+
+
+def is_per_axis(node: "ir.Node") -> bool:
+    """Whether there is a scale for each slice along an axis."""
+    shape = scale_shape(node)
+    return shape is not None and len(shape) == 1 and shape[0] > 1
+
+
+def axis_of(node: "ir.Node") -> int:
+    """The axis of the scales of a QuantizeLinear or DequantizeLinear, counted from the front."""
+    axis: int = attribute(node, "axis", 1)
+    rank = rank_of(input_of(node, 0))
+    return axis + rank if axis < 0 and rank is not None else axis
+
+
+def block_of(node: "ir.Node") -> int:
+    """How many numbers share a scale along the axis; 0 if they are not in blocks."""
+    return int(attribute(node, "block_size", 0))
+
+
+def dequantizer(value: "ir.Value | None", *through: str) -> "ir.Node | None":
+    """The DequantizeLinear that a value comes from, through operators that only move numbers, and those named."""
+    node = producer(value)
+    while node is not None and node.op_type != DEQUANTIZE and (node.op_type in LAYOUT or node.op_type in through):
+        node = producer(node.inputs[0])
+    return node if node is not None and node.op_type == DEQUANTIZE and is_standard(node) else None
+
+
+def quantized_value(dequantize: "ir.Node") -> "ir.Value | None":
+    """What was quantized: in front of the QuantizeLinear of a pair, or the stored numbers themselves."""
+    quantize = producer(dequantize.inputs[0], QUANTIZE)
+    return dequantize.inputs[0] if quantize is None else quantize.inputs[0]
+
+
+def is_weight(dequantize: "ir.Node") -> bool:
+    """Whether a DequantizeLinear gives a constant."""
+    return is_constant(dequantize.inputs[0])
+
+
+def weighted_source(value: "ir.Value | None") -> "ir.Node | None":
+    """The convolution or product that gives a value, directly or through a bias or batch norm."""
+    node = producer(value)
+    while node is not None and is_standard(node):
+        if node.op_type in WEIGHTED:
+            return node
+        if node.op_type == "BatchNormalization":
+            node = producer(node.inputs[0])
+        elif node.op_type == "Add" and any(is_constant(value) for value in node.inputs):
+            node = next((producer(value) for value in node.inputs if not is_constant(value)), None)
+        else:
+            return None
+    return None
+
+
+def same_scale(first: "ir.Node", second: "ir.Node") -> bool | None:
+    """Whether two quantize or dequantize with equal scales and types; ``None`` if a scale is not in the file."""
+    if first.inputs[1] is second.inputs[1] and type_of(first) == type_of(second):
+        return True
+    scales = array(first.inputs[1]), array(second.inputs[1])
+    if scales[0] is None or scales[1] is None:
+        return None
+    return type_of(first) == type_of(second) and np.array_equal(scales[0], scales[1])
+
+
+def type_name(node: "ir.Node") -> str:
+    """The type of the quantized numbers in words, such as ``INT8``."""
+    kind = type_of(node)
+    return "an unknown type" if kind is None else kind.name

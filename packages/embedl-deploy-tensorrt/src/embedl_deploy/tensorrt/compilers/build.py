@@ -1,0 +1,195 @@
+"""One way through the API that TensorRT and TensorRT for RTX share: parse, configure, build."""
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedl_deploy.backend import CompileOptions, CompilerRefusal, Progress
+from embedl_deploy.errors import CompileError, InputError
+
+#: A node's name in a message: in quotes, in brackets, or after a word that announces it.
+_NAMED = (re.compile(r"\[ONNX Layer: ([^\]]+)\]"), re.compile(r"(?:node|layer|name:)\s+['\"\[]?([\w./:-]+)", re.I))
+
+
+@dataclass
+class Log:
+    """What TensorRT said, by severity."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    details: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Clock:
+    """Whether a build may go on."""
+
+    timeout: float | None
+    start: float = field(default_factory=time.monotonic)
+    expired: bool = False
+    interrupted: bool = False
+
+    def may_go_on(self) -> bool:
+        self.expired = self.timeout is not None and time.monotonic() - self.start > self.timeout
+        return not (self.expired or self.interrupted)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialized engine and what was said while it was made."""
+
+    engine: bytes
+    log: Log
+    seconds: float
+
+
+def make_logger(trt: Any, log: Log) -> Any:
+    """A logger of TensorRT's that keeps everything."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the module has no types
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                log.errors.append(message)
+            elif severity == trt.ILogger.Severity.WARNING:
+                log.warnings.append(message)
+            else:
+                log.details.append(message)
+
+    return Logger()
+
+
+def make_monitor(trt: Any, clock: _Clock, progress: Progress) -> Any:
+    """A progress monitor of TensorRT's: it is asked after each step whether to go on."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            self.steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            try:
+                progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
+            except KeyboardInterrupt:  # must not pass through the compiler's own frames
+                clock.interrupted = True
+            return clock.may_go_on()
+
+        def phase_finish(self, phase_name: str) -> None:
+            progress(phase_name, self.steps.get(phase_name, 1), self.steps.get(phase_name, 1))
+
+    return Monitor()
+
+
+def build_engine(
+    trt: Any,
+    onnx: Path,
+    options: CompileOptions,
+    progress: Progress,
+    *,
+    network_flags: int,
+    configure: Callable[[Any], None] = lambda config: None,
+) -> Built:
+    """Parse and build.
+
+    Args:
+        trt: The Python module of the compiler.
+        onnx: The file.
+        options: What was asked for.
+        progress: Called as the build goes on.
+        network_flags: Flags for ``create_network``.
+        configure: Called with the builder's configuration, for what the two compilers do not share.
+
+    Raises:
+        CompilerRefusal: The parser or the builder does not take the file.
+        CompileError: It took too long.
+        InputError: An option does not fit.
+    """
+    log = Log()
+    logger = make_logger(trt, log)
+    builder = trt.Builder(logger)
+    network = builder.create_network(network_flags)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx)):
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        raise CompilerRefusal([_parser_error(e) for e in errors] or log.errors, [e.node_name() for e in errors])
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if options.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace)
+    if options.optimization_level is not None:
+        config.builder_optimization_level = options.optimization_level
+    if options.refit or options.strip_weights:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    if options.strip_weights:
+        config.set_flag(trt.BuilderFlag.STRIP_PLAN)
+    _add_profile(builder, config, network, options)
+    cache = _load_timing_cache(config, options)
+    configure(config)
+    clock = _Clock(options.timeout)
+    config.progress_monitor = make_monitor(trt, clock, progress)
+    start = time.perf_counter()
+    engine = builder.build_serialized_network(network, config)
+    seconds = time.perf_counter() - start
+    if clock.interrupted:
+        raise KeyboardInterrupt
+    if clock.expired:
+        raise CompileError(
+            f"Compiling {onnx.name} took longer than the timeout of {options.timeout:g} s; nothing was written."
+        )
+    if engine is None:
+        raise CompilerRefusal(log.errors or ["the builder returned no engine and no reason"], _nodes_in(log.errors))
+    if cache is not None and options.timing_cache is not None:
+        options.timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
+    return Built(bytes(memoryview(engine)), log, seconds)
+
+
+def _add_profile(builder: Any, config: Any, network: Any, options: CompileOptions) -> None:
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    open_inputs = [tensor.name for tensor in inputs if any(size < 0 for size in tensor.shape)]
+    missing = [name for name in open_inputs if name not in options.shapes]
+    if missing:
+        raise InputError(
+            f"The input(s) {', '.join(map(repr, missing))} have open dimensions. Pass their smallest, usual and "
+            f"largest shapes, for example shapes={{{missing[0]!r}: ((1, 16), (8, 16), (32, 16))}}."
+        )
+    if not open_inputs:
+        return
+    profile = builder.create_optimization_profile()
+    for name in open_inputs:
+        profile.set_shape(name, *(tuple(shape) for shape in options.shapes[name]))
+    if config.add_optimization_profile(profile) < 0:
+        raise InputError(f"shapes {dict(options.shapes)!r} do not fit the inputs {', '.join(open_inputs)}.")
+
+
+def _load_timing_cache(config: Any, options: CompileOptions) -> Any:
+    if options.timing_cache is None:
+        return None
+    known = options.timing_cache.read_bytes() if options.timing_cache.is_file() else b""
+    cache = config.create_timing_cache(known)
+    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise InputError(
+            f"timing_cache {str(options.timing_cache)!r} cannot be used by this compiler or for this device. "
+            "Remove it, or name another file."
+        )
+    return cache
+
+
+def _parser_error(error: Any) -> str:
+    return f"{error.desc()} ({error.node_operator()}, {error.code()})"
+
+
+def _nodes_in(messages: list[str]) -> list[str]:
+    found: list[str] = []
+    for message in messages:
+        for pattern in _NAMED:
+            found += pattern.findall(message)
+    return list(dict.fromkeys(found))
