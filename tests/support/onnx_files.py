@@ -65,12 +65,10 @@ class OnnxFile:
         self.nodes.append(node)
         return node.outputs[0] if outputs == 1 else list(node.outputs)
 
-    def scales(self, scale: Any, zero: ir.DataType | None, dtype: ir.DataType = FLOAT, zero_point: Any = 0) -> list[Any]:
-        """A scale and a zero point of its shape; ``None`` for no zero point."""
+    def scales(self, scale: Any, dtype: ir.DataType) -> list[ir.Value]:
+        """A scale and a zero point of its shape."""
         scale = np.asarray(scale, dtype=np.float32)
-        if zero is None:
-            return [self.constant(scale, dtype)]
-        return [self.constant(scale, dtype), self.constant(np.full(scale.shape, zero_point), zero)]
+        return [self.constant(scale), self.constant(np.zeros(scale.shape), dtype)]
 
     def quantize(self, x: ir.Value, scale: Any = 0.05, dtype: ir.DataType = INT8, **attributes: Any) -> ir.Value:
         """QuantizeLinear."""

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import fx
 
-from embedl_deploy.backend import BackendInfo, QuantPolicy, hookimpl
+from embedl_deploy.backend import BackendInfo, QuantPolicy, Rule, hookimpl
 from embedl_deploy.patterns import Pattern
+from embedl_deploy_sensai_stub.checks import SENSAI_RULES
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
 from embedl_deploy_sensai_stub.policy import fixed_point
@@ -39,3 +40,9 @@ def embedl_deploy_explain_unfused(node: fx.Node) -> str | None:
 def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
     """What the engine gains nothing from."""
     return {"fixed_point": fixed_point}
+
+
+@hookimpl
+def embedl_deploy_check_rules() -> Sequence[Rule]:
+    """What the engine asks of ONNX files."""
+    return SENSAI_RULES

@@ -113,8 +113,8 @@ def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolic
 def embedl_deploy_check_rules(backend: str) -> Sequence[Rule] | None:
     """Give the rules that the compiler's ONNX files have to keep, for :func:`embedl_deploy.check`.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import ``onnx``
-    and ``onnx_ir`` only inside a rule's ``find``.
+    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import
+    ``onnx`` and ``onnx_ir`` only inside a rule's ``find``.
 
     Args:
         backend: Name of the backend.

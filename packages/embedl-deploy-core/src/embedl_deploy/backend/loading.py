@@ -168,7 +168,7 @@ def _rules(source: PluginSource, manager: pluggy.PluginManager) -> list[Rule]:
         words = {name: getattr(rule, name, None) for name in ("id", "title", "remedy")}
         for name, value in words.items():
             if not isinstance(value, str) or not value.strip():
-                raise _error(source, f"returns {type(rule).__name__} from {hook} with {name} {value!r}; expected a text")
+                raise _error(source, f"returns {type(rule).__name__} from {hook} with {name} {value!r}; expected text")
         if not isinstance(getattr(rule, "severity", None), Severity):
             raise _error(source, f"returns {type(rule).__name__} from {hook} without a Severity as its severity")
         if rule.id in rules:

@@ -1,5 +1,6 @@
 """Running a backend's rules over a file."""
 
+import logging
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypeAlias, Union
@@ -80,7 +81,8 @@ def _opened(model: Checkable) -> tuple["ir.Model", str]:
         model = ir.from_proto(model)
     if not isinstance(model, ir.Model):
         raise InputError(
-            f"model is a {type(model).__name__}; expected the path of an ONNX file, an onnx.ModelProto or an onnx_ir.Model."
+            f"model is a {type(model).__name__}; expected the path of an ONNX file, an onnx.ModelProto or an "
+            "onnx_ir.Model."
         )
     return model, model.graph.name or "(unnamed graph)"
 
@@ -96,8 +98,14 @@ def _completed(model: "ir.Model") -> "ir.Model":
     model = model.clone()  # shares the weights
     if model.functions:
         model = InlinePass()(model).model
-    # Not strict: an operator of another domain leaves its own outputs unknown, and only those.
-    return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model).model
+    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # a file that cannot be inferred is checked as it is; rules say what they miss
+    try:
+        # Not strict: an operator of another domain leaves its own outputs unknown, and only those.
+        return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model).model
+    finally:
+        logger.setLevel(level)
 
 
 def _finding(rule: Rule, violation: Violation) -> Finding:

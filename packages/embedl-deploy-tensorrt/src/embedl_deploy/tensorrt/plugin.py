@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, hookimpl
+from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
+from embedl_deploy.tensorrt.checks import TENSORRT_RULES
 from embedl_deploy.tensorrt.compilers import TENSORRT_COMPILERS
 from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
@@ -45,3 +46,9 @@ def embedl_deploy_compilers() -> Sequence[Compiler]:
 def embedl_deploy_devices() -> Sequence[Device]:
     """Peak rates of GPUs."""
     return TENSORRT_GPUS
+
+
+@hookimpl
+def embedl_deploy_check_rules() -> Sequence[Rule]:
+    """What TensorRT asks of ONNX files."""
+    return TENSORRT_RULES

@@ -2,7 +2,8 @@
 
 ``TRT-Q…`` are about explicit quantization, ``TRT-O…`` about operators and types. Where a docstring names TensorRT for
 RTX 1.7, the rule's example was given to that compiler (parser and builder 1.7.1, SM89), and what it did is written
-there. Nothing was run on a GPU. What full TensorRT does is taken from NVIDIA's documentation and its maintainers' answers.
+there. Nothing was run on a GPU. What full TensorRT does is taken from NVIDIA's documentation and its maintainers'
+answers.
 """
 
 from embedl_deploy.backend import Rule

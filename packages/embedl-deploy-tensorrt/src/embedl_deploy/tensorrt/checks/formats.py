@@ -10,6 +10,7 @@ from embedl_deploy.tensorrt.checks.qdq_graph import (
     array,
     attribute,
     block_of,
+    distinct_quantizers,
     input_of,
     is_constant,
     is_per_axis,
@@ -39,8 +40,8 @@ class ZeroPoints(Rule):
     remedy = "Quantize symmetrically; write the zero point, so that its type is in the file."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at every QuantizeLinear and DequantizeLinear."""
-        for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
+        """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
+        for node in distinct_quantizers(model):
             yield from self._of(node)
 
     def _of(self, node: "ir.Node") -> Iterator[Violation | Undecided]:
@@ -56,7 +57,8 @@ class ZeroPoints(Rule):
             wrong = zeros.astype("float32").ravel()
             wrong = wrong[wrong != 0]
             if wrong.size:
-                yield Violation(node, f"{wrong.size} of {zeros.size} zero points are not zero; the first is {wrong[0]:g}")
+                message = f"{wrong.size} of {zeros.size} zero points are not zero; the first is {wrong[0]:g}"
+                yield Violation(node, message)
         elif not is_constant(value):
             yield Violation(node, f"the zero point {value.name!r} is computed at run time; expected a constant")
         else:
@@ -64,11 +66,9 @@ class ZeroPoints(Rule):
         stored = node.inputs[0] if node.op_type == DEQUANTIZE else None
         other = written or (None if stored is None else stored.dtype)
         if value.dtype is not None and other and int(other) != int(value.dtype):
-            yield Violation(
-                node,
-                f"the zero point is {value.dtype.name}, the numbers are {type(value.dtype)(other).name}; ONNX wants one type",
-                Severity.WARNING,
-            )
+            numbers = type(value.dtype)(other).name
+            message = f"the zero point is {value.dtype.name}, the numbers are {numbers}; ONNX wants one type"
+            yield Violation(node, message, Severity.WARNING)
 
 
 class OperatorSetVersion(Rule):

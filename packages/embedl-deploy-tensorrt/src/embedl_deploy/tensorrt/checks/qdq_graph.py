@@ -16,7 +16,7 @@ WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: Operators that move numbers and change none: quantized before or after is the same.
 LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Slice", "Gather"})
 #: Operators that give another number each time, so that their result is no constant although they read none.
-_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial"})
+_RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
 
 def nodes_of(model: "ir.Model", *kinds: str) -> Iterator["ir.Node"]:
@@ -24,9 +24,17 @@ def nodes_of(model: "ir.Model", *kinds: str) -> Iterator["ir.Node"]:
     return (node for node in model.graph.all_nodes() if node.op_type in kinds and is_standard(node))
 
 
+def distinct_quantizers(model: "ir.Model") -> Iterator["ir.Node"]:
+    """All QuantizeLinear and DequantizeLinear, but of a pair with one scale, zero point and axis only the first."""
+    for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
+        first = producer(node.inputs[0], QUANTIZE) if node.op_type == DEQUANTIZE else None
+        if first is None or first.inputs[1:] != node.inputs[1:] or axis_of(first) != axis_of(node):
+            yield node
+
+
 def is_standard(node: "ir.Node") -> bool:
-    """Whether an operator is one of ONNX's own domain."""
-    return node.domain in ("", "ai.onnx")
+    """Whether an operator is one of ONNX's own domain, or ONNX Runtime's copy of QuantizeLinear or DequantizeLinear."""
+    return node.domain in ("", "ai.onnx") or node.op_type in (QUANTIZE, DEQUANTIZE)
 
 
 def opset_of(model: "ir.Model") -> int:

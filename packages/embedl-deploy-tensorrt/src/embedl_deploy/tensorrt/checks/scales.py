@@ -13,6 +13,7 @@ from embedl_deploy.tensorrt.checks.qdq_graph import (
     array,
     axis_of,
     block_of,
+    distinct_quantizers,
     input_of,
     is_constant,
     nodes_of,
@@ -72,12 +73,12 @@ class ScaleShapes(Rule):
 
     id = "TRT-Q03"
     severity = Severity.ERROR
-    title = "A scale is one number, one per slice along the axis, or one per block of the last or second-last dimension."
+    title = "A scale is one number, one per slice along the axis, or one per block of one of the last two dimensions."
     remedy = "Give the scale the shape that its tensor and axis ask for; write a single scale without dimensions."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at every QuantizeLinear and DequantizeLinear."""
-        for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
+        """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
+        for node in distinct_quantizers(model):
             shape, sizes = scale_shape(node), sizes_of(input_of(node, 0))
             if shape == ():
                 continue
@@ -92,9 +93,7 @@ class ScaleShapes(Rule):
             else:
                 yield from self._per_axis(node, shape[0], sizes)
 
-    def _per_axis(
-        self, node: "ir.Node", count: int, sizes: tuple[int | None, ...]
-    ) -> Iterator[Violation | Undecided]:
+    def _per_axis(self, node: "ir.Node", count: int, sizes: tuple[int | None, ...]) -> Iterator[Violation | Undecided]:
         axis = axis_of(node)
         if not 0 <= axis < len(sizes):
             if count > 1:

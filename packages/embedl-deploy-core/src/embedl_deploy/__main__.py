@@ -1,0 +1,7 @@
+"""``python -m embedl_deploy``: the command line."""
+
+import sys
+
+from embedl_deploy.cli import main
+
+sys.exit(main())

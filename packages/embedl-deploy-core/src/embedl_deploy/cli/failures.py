@@ -1,0 +1,98 @@
+"""How a command ends: exit codes, and what is said about an error."""
+
+import errno
+import json
+import sys
+import traceback
+from enum import IntEnum
+from typing import Any
+
+import click
+
+from embedl_deploy.cli.output import uses_colour
+from embedl_deploy.errors import EmbedlDeployError
+
+
+class ExitCode(IntEnum):
+    """What the exit code of a command means."""
+
+    DONE = 0
+    NO = 1
+    USAGE = 2
+    REFUSED = 3
+    SYSTEM = 4
+    UNEXPECTED = 70
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+EXIT_CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.NO: "the answer is no: check found errors, or the numbers disagree",
+    ExitCode.USAGE: "an argument does not fit, or names a file that is not there or is of another kind",
+    ExitCode.REFUSED: "the model or the file cannot be processed: captured, quantized, exported, compiled",
+    ExitCode.SYSTEM: "the operating system refuses: disk full, no permission",
+    ExitCode.UNEXPECTED: "an error that should not happen; please report it",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.BROKEN_PIPE: "the reader of the output went away",
+    ExitCode.TERMINATED: "terminated",
+}
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def exit_code_of(error: BaseException) -> ExitCode:
+    """The exit code for an error."""
+    if isinstance(error, (KeyboardInterrupt, click.Abort)):
+        return ExitCode.INTERRUPTED
+    if isinstance(error, EmbedlDeployError):
+        # Errors about an argument also derive from the built-in type for that.
+        return ExitCode.USAGE if isinstance(error, (ValueError, LookupError)) else ExitCode.REFUSED
+    if isinstance(error, click.ClickException):
+        return ExitCode.USAGE
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.BROKEN_PIPE
+    return ExitCode.SYSTEM if isinstance(error, OSError) else ExitCode.UNEXPECTED
+
+
+def report_failure(error: BaseException, *, as_json: bool) -> ExitCode:
+    """Say what went wrong, on stderr, and with ``as_json`` as an object on stdout as well."""
+    code = exit_code_of(error)
+    if code is ExitCode.BROKEN_PIPE:
+        return code
+    message = _message(error, code)
+    if code is ExitCode.UNEXPECTED:
+        traceback.print_exception(error)
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+    colour = uses_colour(sys.stderr)
+    click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=colour)
+    if as_json and not (isinstance(error, OSError) and error.filename is None):  # that may be stdout itself
+        plain = {"type": type(error).__name__, "message": message, "exit_code": int(code), **_details(error)}
+        click.echo(json.dumps({"error": plain}, indent=2))
+    return code
+
+
+def _message(error: BaseException, code: ExitCode) -> str:
+    if code is ExitCode.INTERRUPTED:
+        return "Interrupted. No file was left half written."
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError):
+        where = f" ({error.filename!r})" if error.filename is not None else ""
+        advice = " Make room, or write to another place." if error.errno in _NO_SPACE else ""
+        return f"{error.strerror or error}{where}. No file was left half written.{advice}"
+    if code is ExitCode.UNEXPECTED:
+        return (
+            f"{type(error).__name__}: {error}. This should not happen. If the lines above lead into your model, its "
+            "code raised it; otherwise please report them, with the command."
+        )
+    return str(error)
+
+
+def _details(error: BaseException) -> dict[str, Any]:
+    """What an error carries beside its message, such as the node that a compiler refuses."""
+    if not isinstance(error, EmbedlDeployError):
+        return {}
+    return {name: value for name, value in vars(error).items() if not name.startswith("_")}

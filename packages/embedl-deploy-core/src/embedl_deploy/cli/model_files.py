@@ -1,0 +1,122 @@
+"""Files with models and weights, read without running code that they bring.
+
+``torch.export.load`` unpickles parts of a file if it says so; here they are refused unless the caller allows it.
+"""
+
+import logging
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from embedl_deploy.errors import CaptureError, InputError
+
+#: Parts of a .pt2 file that hold pickled Python objects or compiled code.
+_CODE_IN_PT2 = ("/opaque_obj_", "/custom_obj_", "/data/aotinductor/")
+#: torch.load then reads weights only, even where torch.export asks for more.
+_WEIGHTS_ONLY = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
+    """Read what ``torch.export.save`` wrote.
+
+    Raises:
+        CaptureError: torch cannot read it.
+        InputError: There is no such file, it is another kind of file, or it holds code and that is not allowed.
+    """
+    _check_file(path, "a program that torch.export.save wrote")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{os.fspath(path)!r} is not a program that torch.export.save wrote, or it is damaged.")
+    with zipfile.ZipFile(path) as archive:
+        code = [name for name in archive.namelist() if any(part in f"/{name}" for part in _CODE_IN_PT2)]
+    if code and not allow_pickle:
+        raise InputError(
+            f"{os.fspath(path)!r} holds code, in {code[0]!r}. If you trust where it comes from, pass --allow-pickle."
+        )
+    try:
+        with _weights_only(not allow_pickle), _quiet("torch.export"):
+            return torch.export.load(path)
+    except Exception as error:  # torch raises whatever a damaged file leads to
+        raise CaptureError(
+            f"{os.fspath(path)!r} cannot be loaded by torch {torch.__version__}: {type(error).__name__}: "
+            f"{_first_line(error)}. Was it written by torch.export.save?"
+        ) from error
+
+
+def load_state_dict(path: Path, *, allow_pickle: bool) -> Mapping[str, Any]:
+    """Read weights: a ``.safetensors`` file, or what ``torch.save(model.state_dict(), path)`` wrote.
+
+    Raises:
+        InputError: There is no such file, or it holds no weights, or more than weights and that is not allowed.
+    """
+    _check_file(path, "a file of weights")
+    if path.suffix == ".safetensors":
+        return _safetensors(path)
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{os.fspath(path)!r} is damaged, or holds more than weights: {_first_line(error)} "
+            "If you trust where it comes from, pass --allow-pickle; better, save model.state_dict()."
+        ) from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{os.fspath(path)!r} cannot be read as weights: {_first_line(error)}") from error
+    if isinstance(loaded, torch.nn.Module):
+        loaded = loaded.state_dict()
+    if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):  # a training checkpoint
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, Mapping):
+        raise InputError(f"{os.fspath(path)!r} holds a {type(loaded).__name__}; expected a state_dict.")
+    return loaded
+
+
+def _safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f"{os.fspath(path)!r} needs the package safetensors: pip install safetensors.") from error
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise InputError(f"{os.fspath(path)!r} is no safetensors file, or it is damaged: {error}") from error
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        kind = "a folder" if path.is_dir() else "not there"
+        raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
+
+
+@contextmanager
+def _weights_only(wanted: bool) -> Iterator[None]:
+    before = os.environ.get(_WEIGHTS_ONLY)
+    if wanted:
+        os.environ[_WEIGHTS_ONLY] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[_WEIGHTS_ONLY]
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Without a logger's own account of an error that is raised as well."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")

@@ -1,0 +1,94 @@
+"""Where a command's words go: results to stdout, as text or JSON; everything else to stderr."""
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_COLOURS = {"error": "red", "warning": "yellow"}
+
+
+def uses_colour(stream: TextIO) -> bool:
+    """Whether to colour: on a terminal, unless ``NO_COLOR`` is set (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+class Output:
+    """What a command says.
+
+    With ``as_json``, whatever else prints in the meantime, such as the user's model, is sent to stderr: stdout holds
+    one JSON value and nothing else.
+
+    Attributes:
+        as_json: Whether the result is printed as JSON.
+    """
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self._results = sys.stdout
+
+    def result(self, text: object, data: Any) -> None:
+        """Print the result: ``text`` for people, ``data`` for programs."""
+        if self.as_json:
+            print(json.dumps(_finite(data), indent=2), file=self._results)  # noqa: T201 - this is the CLI
+        else:
+            colour = uses_colour(self._results)
+            click.echo(_painted(str(text)) if colour else str(text), file=self._results, color=colour)
+
+    def say(self, message: str) -> None:
+        """Print a message that is not the result."""
+        click.echo(message, err=True, color=uses_colour(sys.stderr))
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """Show on a terminal that something takes its time; nothing elsewhere."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console  # here, because it takes time to import
+
+        with Console(stderr=True).status(what):
+            yield
+
+
+def json_option(function: F) -> F:
+    """Give a command the option ``--json`` and the parameter ``output``."""
+
+    def make_output(context: click.Context, parameter: click.Parameter, as_json: bool) -> Output:
+        output = Output(as_json)
+        if as_json:
+            context.with_resource(redirect_stdout(sys.stderr))
+        return output
+
+    return click.option(
+        "--json", "output", is_flag=True, callback=make_output, help="Print the result as JSON, and nothing else."
+    )(function)
+
+
+def _painted(text: str) -> str:
+    """A report with its first line bold and the severities at the start of lines in colour."""
+    first, *rest = text.split("\n")
+    lines = [click.style(first, bold=True)]
+    for line in rest:
+        word = re.match(r"(error|warning)\b", line)
+        lines.append(click.style(word[0], fg=_COLOURS[word[0]]) + line[word.end() :] if word else line)
+    return "\n".join(lines)
+
+
+def _finite(data: Any) -> Any:
+    """The same without infinity and NaN, which JSON does not have: ``null`` stands for them."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_finite(value) for value in data]
+    return data

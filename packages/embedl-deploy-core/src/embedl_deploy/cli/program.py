@@ -1,0 +1,88 @@
+"""The group of all commands, and the way in."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+import embedl_deploy
+from embedl_deploy.cli.commands_engine import compare_command, compile_command, report_command
+from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
+from embedl_deploy.cli.commands_onnx import check_command, export_command
+from embedl_deploy.cli.commands_quantize import quantize_command
+from embedl_deploy.cli.failures import EXIT_CODES, ExitCode, report_failure
+
+_NAME = "embedl-deploy"
+
+
+class _Commands(click.Group):
+    """Lists commands in the order of use, and exit codes below them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+@click.group(
+    cls=_Commands,
+    commands=[
+        backends_command,
+        plan_command,
+        transform_command,
+        quantize_command,
+        export_command,
+        check_command,
+        compile_command,
+        report_command,
+        compare_command,
+    ],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 118},
+)
+@click.version_option(embedl_deploy.__version__, prog_name=_NAME)
+def program() -> None:
+    """Make PyTorch models fit the hardware that they are deployed on.
+
+    A MODEL is "package.module:factory", where the factory may stand in the current folder, or a .pt2 file.
+    """
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(int(ExitCode.TERMINATED))  # unlike the default, lets half-written files be removed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Those after the program's name; by default the process's own.
+
+    Returns:
+        The exit code, one of :class:`ExitCode`.
+    """
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # rather a "?" than no report where "×" cannot be shown
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = program.main(arguments, prog_name=_NAME, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else ExitCode.DONE
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error has its words and its exit code
+        code = report_failure(error, as_json="--json" in arguments)
+        _abandon_output()
+        return code
+
+
+def _abandon_output() -> None:
+    """Flush stdout; where that fails, let nothing be said about it when the process ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

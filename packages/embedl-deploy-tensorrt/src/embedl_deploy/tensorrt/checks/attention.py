@@ -1,0 +1,97 @@
+"""Rules about attention and layer normalization, which TensorRT computes in kernels of their own."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.tensorrt.checks.qdq_graph import (
+    QUANTIZE,
+    array,
+    consumers,
+    dequantizer,
+    is_constant,
+    nodes_of,
+    producer,
+    type_name,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: The largest number of each type: a softmax is at most 1, so its scale is one over this.
+_LARGEST = {"INT8": 127.0, "FLOAT8E4M3FN": 448.0}
+_TOLERANCE = 0.01
+
+
+class AttentionScales(Rule):
+    """TRT-Q20. TensorRT for RTX 1.7 takes any scale, and a multiplication behind the first product, which it puts into
+    the kernel of the softmax. NVIDIA asks for both where attention is to be one kernel.
+    """
+
+    id = "TRT-Q20"
+    severity = Severity.WARNING
+    title = "Attention scales query or key before the first product, and quantizes the softmax at 1/127 (FP8: 1/448)."
+    remedy = "Multiply the query by the factor before it is quantized; fix the softmax's scale by its range, 0 to 1."
+
+    def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
+        """Look at what is in front of and behind every Softmax."""
+        for node in nodes_of(model, "Softmax"):
+            factor = self._factor(node.inputs[0])
+            if factor is not None:
+                yield Violation(factor, f"scales the product of quantized query and key in front of {node.name!r}")
+            for reader in consumers(node):
+                largest = _LARGEST.get(type_name(reader)) if reader.op_type == QUANTIZE else None
+                if largest is None:
+                    continue
+                scale = array(reader.inputs[1])
+                if scale is None:
+                    yield Undecided(reader, "the scale of the softmax is not stored in the file")
+                elif not np.allclose(scale.astype(np.float32), 1 / largest, rtol=_TOLERANCE, atol=0):
+                    found = float(scale.astype(np.float32).ravel()[0])
+                    message = f"the softmax {node.name!r} is quantized at {found:.5f}; expected 1/{largest:.0f}"
+                    yield Violation(reader, f"{message} = {1 / largest:.5f}")
+
+    def _factor(self, value: "ir.Value | None") -> "ir.Node | None":
+        """A multiplication by a constant between a product of two quantized tensors and a softmax."""
+        node, factor = producer(value), None
+        while node is not None and node.op_type in ("Mul", "Div", "Add", "Where"):
+            if node.op_type in ("Mul", "Div") and any(is_constant(value) for value in node.inputs):
+                factor = node
+            node = next((producer(value) for value in node.inputs if not is_constant(value)), None)
+        if node is None or node.op_type != "MatMul" or any(dequantizer(value) is None for value in node.inputs):
+            return None
+        return factor
+
+
+class LayerNormInFloat(Rule):
+    """TRT-Q21. TensorRT for RTX 1.7 takes all of it, and puts Q/DQ in front of the normalization into its kernel, so
+    that they cost accuracy only.
+    """
+
+    id = "TRT-Q21"
+    severity = Severity.WARNING
+    title = "Layer normalization is one node, in float."
+    remedy = "Export for operator set 17 or newer, and do not quantize what LayerNormalization reads."
+
+    def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
+        """Look for quantized inputs, and for normalizations written out as ReduceMean, Sub, Sqrt and Div."""
+        for node in nodes_of(model, "LayerNormalization"):
+            quantized = [str(index) for index, value in enumerate(node.inputs) if dequantizer(value) is not None]
+            if quantized:
+                yield Violation(node, f"input {' and '.join(quantized)} is quantized")
+        for node in nodes_of(model, "Div"):
+            if self._is_normalization(node):
+                yield Violation(node, "a layer normalization in several nodes, which float16 may overflow")
+
+    def _is_normalization(self, node: "ir.Node") -> bool:
+        """Whether a node divides ``x - mean`` by the root of the mean of its squares."""
+        centred = producer(node.inputs[0], "Sub")
+        root = producer(node.inputs[1], "Sqrt")
+        if centred is None or root is None or producer(centred.inputs[1], "ReduceMean") is None:
+            return False
+        total = producer(root.inputs[0], "Add")
+        variances = [producer(value, "ReduceMean") for value in total.inputs] if total is not None else []
+        squares = [producer(mean.inputs[0], "Pow", "Mul") for mean in variances if mean is not None]
+        return any(square is not None and centred.outputs[0] in square.inputs for square in squares)

@@ -1,0 +1,84 @@
+"""Rules about tensors with several readers or writers: their scales have to be the same."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.tensorrt.checks.qdq_graph import (
+    DEQUANTIZE,
+    QUANTIZE,
+    dequantizer,
+    is_weight,
+    nodes_of,
+    producer,
+    same_scale,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+class SiblingScales(Rule):
+    """TRT-Q17. TensorRT for RTX 1.7 takes them and writes one quantized copy of the tensor for each scale."""
+
+    id = "TRT-Q17"
+    severity = Severity.WARNING
+    title = "All QuantizeLinear of one tensor have the same scale and type."
+    remedy = "Quantize the tensor once and let all readers share it."
+
+    def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
+        """Compare every QuantizeLinear with the first one of its tensor."""
+        first_of: dict[int, ir.Node] = {}
+        for node in nodes_of(model, QUANTIZE):
+            first = first_of.setdefault(id(node.inputs[0]), node)
+            if first is node:
+                continue
+            same = same_scale(first, node)
+            name = node.inputs[0].name if node.inputs[0] is not None else ""
+            if same is None:
+                yield Undecided(node, f"its scale, or that of {first.name!r} on the same tensor, is not in the file")
+            elif not same:
+                yield Violation(node, f"quantizes {name!r} in another way than {first.name!r} does")
+
+
+class ConcatScales(Rule):
+    """TRT-Q18. TensorRT for RTX 1.7 takes them and rounds inputs with another scale twice."""
+
+    id = "TRT-Q18"
+    severity = Severity.WARNING
+    title = "The inputs of a Concat are all quantized, with one scale, or none is."
+    remedy = "Give all inputs one scale, the largest of them, or quantize behind the Concat only."
+
+    def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
+        """Look at every Concat with a quantized activation among its inputs."""
+        for node in nodes_of(model, "Concat"):
+            found = [dequantizer(value) for value in node.inputs]
+            quantized = [place for place in found if place is not None and not is_weight(place)]
+            if not quantized:
+                continue
+            if len(quantized) < len(found):
+                yield Violation(node, f"{len(quantized)} of {len(found)} inputs are quantized")
+                continue
+            same = [same_scale(quantized[0], place) for place in quantized[1:]]
+            if False in same:
+                yield Violation(node, f"its {len(found)} inputs are quantized with different scales")
+            elif None in same:
+                yield Undecided(node, "the scales of its inputs are not all stored in the file")
+
+
+class CastAfterDequantize(Rule):
+    """TRT-Q19. TensorRT for RTX 1.7 looks through the Cast and computes in INT8; older releases did not."""
+
+    id = "TRT-Q19"
+    severity = Severity.WARNING
+    title = "No Cast between a DequantizeLinear and what reads it."
+    remedy = "Write scales in the type that the reader wants: then DequantizeLinear gives it."
+
+    def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
+        """Look at every Cast right behind a DequantizeLinear."""
+        for node in nodes_of(model, "Cast"):
+            dequantize = producer(node.inputs[0], DEQUANTIZE)
+            if dequantize is not None and node.outputs[0].uses():
+                to = node.outputs[0].dtype
+                kind = "another type" if to is None else to.name
+                yield Violation(node, f"what {dequantize.name!r} gives is converted to {kind}")
