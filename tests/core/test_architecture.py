@@ -29,6 +29,8 @@ FLOORS = [
     "checking",
     "compiling",
     "__init__",
+    "cli",
+    "__main__",
 ]
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "tensorrt")
 

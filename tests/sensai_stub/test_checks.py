@@ -33,7 +33,10 @@ def test_a_fixed_point_convolution_keeps_all_rules():
 
 def test_scales_are_powers_of_two():
     file = OnnxFile()
-    assert found(file, file.qdq(file.input(2, 4), 0.05)) == [("SENSAI-01", "a scale is 0.05, which is no power of two")] * 2
+    assert (
+        found(file, file.qdq(file.input(2, 4), 0.05))
+        == [("SENSAI-01", "a scale is 0.05, which is no power of two")] * 2
+    )
 
 
 def test_one_scale_for_a_tensor():
@@ -53,7 +56,10 @@ def test_signed_numbers_without_offset():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda f: f.conv(f.input(1, 8, 6, 6), f.weight(8, 8, 5, 5)), "Conv: kernel is 5×5; the engine has 1×1 and 3×3"),
+        (
+            lambda f: f.conv(f.input(1, 8, 6, 6), f.weight(8, 8, 5, 5)),
+            "Conv: kernel is 5×5; the engine has 1×1 and 3×3",
+        ),
         (
             lambda f: f.conv(f.input(1, 8, 6, 6), f.weight(8, 4, 3, 3), group=2),
             "Conv: 8 to 8 channels in 2 groups; the engine has one group, or depthwise with one filter per channel",

@@ -1,6 +1,5 @@
 """Small ONNX models, built node by node, for tests of what reads them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,10 @@ class OnnxFile:
 
     def qdq(self, x: ir.Value, scale: Any = 0.05, dtype: ir.DataType = INT8, **attributes: Any) -> ir.Value:
         """QuantizeLinear and DequantizeLinear with the same scale."""
-        settings = self.scales(scale, dtype)
+        return self.pair(x, *self.scales(scale, dtype), **attributes)
+
+    def pair(self, x: ir.Value, *settings: ir.Value, **attributes: Any) -> ir.Value:
+        """QuantizeLinear and DequantizeLinear with a scale and perhaps a zero point that are given."""
         quantized = self.node("QuantizeLinear", x, *settings, **attributes)
         return self.node("DequantizeLinear", quantized, *settings, **attributes)
 
@@ -92,16 +94,11 @@ class OnnxFile:
         """Conv, padded by 1."""
         return self.node("Conv", x, *more, **{"pads": [1, 1, 1, 1], **attributes})
 
-    def model(self, *outputs: ir.Value) -> ir.Model:
-        """The model with these outputs."""
+    def model(self, *outputs: ir.Value, dtype: ir.DataType = FLOAT) -> ir.Model:
+        """The model with these outputs, of a type that they have if nothing else says it."""
         for value in outputs:
-            value.type = value.type or ir.TensorType(FLOAT)
+            value.type = value.type or ir.TensorType(dtype)
         graph = ir.Graph(
             self.inputs, outputs, nodes=self.nodes, initializers=self.constants, opset_imports=self.opsets, name="small"
         )
         return ir.Model(graph, ir_version=10)
-
-
-def operators(findings: Sequence[Any]) -> list[str]:
-    """Operators of findings, in order."""
-    return [finding.operator for finding in findings]

@@ -62,12 +62,14 @@ class CompilerRefusal(EmbedlDeployError):
     Attributes:
         messages: The compiler's own words.
         nodes: Names of the ONNX nodes that it names, the culprit first.
+        advice: What it means and what to do, where the backend knows the message.
     """
 
-    def __init__(self, messages: Sequence[str], nodes: Sequence[str] = ()) -> None:
+    def __init__(self, messages: Sequence[str], nodes: Sequence[str] = (), advice: str | None = None) -> None:
         super().__init__("; ".join(messages))
         self.messages = tuple(messages)
         self.nodes = tuple(nodes)
+        self.advice = advice
 
 
 class Compiler(ABC):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: What can be checked.
 Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto"]
 
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
@@ -115,7 +116,7 @@ def _finding(rule: Rule, violation: Violation) -> Finding:
         violation.severity or rule.severity,
         node,
         operator,
-        module_of(violation.node),
+        _module(violation.node),
         violation.message,
         rule.title,
         rule.remedy,
@@ -125,7 +126,18 @@ def _finding(rule: Rule, violation: Violation) -> Finding:
 def _not_judged(rule: Rule, place: Undecided) -> NotJudged:
     if place.node is None:
         return NotJudged(rule.id, None, None, None, place.reason)
-    return NotJudged(rule.id, *_label(place.node), module_of(place.node), place.reason)
+    return NotJudged(rule.id, *_label(place.node), _module(place.node), place.reason)
+
+
+def _module(node: "ir.Node") -> str | None:
+    """The module that a node came from: for QuantizeLinear and DequantizeLinear the first one that reads what they give.
+
+    The quantizers of activations are modules of their own, which the user's model does not have.
+    """
+    reader = node
+    while reader.op_type in _QUANTIZERS and (uses := reader.outputs[0].uses()):
+        reader = uses[0].node
+    return module_of(reader) or module_of(node)
 
 
 def _label(node: "ir.Node") -> tuple[str, str]:

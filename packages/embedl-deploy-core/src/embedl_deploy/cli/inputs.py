@@ -36,7 +36,9 @@ def inputs_from_shapes(model: nn.Module | ExportedProgram, texts: Sequence[str])
     for text in texts:
         match = _SHAPE.fullmatch(text)
         if match is None:
-            raise InputError(f"--input {text!r}: expected [name=]shape[:dtype], for example 1,3,224,224 or ids=1,128:int64.")
+            raise InputError(
+                f"--input {text!r}: expected [name=]shape[:dtype], for example 1,3,224,224 or ids=1,128:int64."
+            )
         dtype = _dtype(match["dtype"], text) if match["dtype"] else float_type(model)
         shape = tuple(int(size) for size in re.split("[,x]", match["shape"]))
         if dtype.is_floating_point:
@@ -106,7 +108,9 @@ def float_type(model: nn.Module | ExportedProgram) -> torch.dtype:
     return next(types, torch.float32)
 
 
-def bind(model: nn.Module | ExportedProgram, unnamed: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]) -> Inputs:
+def bind(
+    model: nn.Module | ExportedProgram, unnamed: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]
+) -> Inputs:
     """Positional and keyword inputs, as the model's ``forward`` takes them; by position where that is possible.
 
     Raises:
@@ -119,7 +123,9 @@ def bind(model: nn.Module | ExportedProgram, unnamed: Sequence[torch.Tensor], na
         bound = signature.bind(*unnamed, **named)
     except TypeError as error:
         given = ", ".join([*(f"input {place}" for place in range(len(unnamed))), *named]) or "none"
-        raise InputError(f"The inputs ({given}) do not fit {type(module).__name__}.forward{signature}: {error}.") from error
+        raise InputError(
+            f"The inputs ({given}) do not fit {type(module).__name__}.forward{signature}: {error}."
+        ) from error
     return tuple(bound.args), dict(bound.kwargs)
 
 

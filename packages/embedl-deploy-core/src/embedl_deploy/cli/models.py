@@ -131,4 +131,6 @@ def _give_weights(model: nn.Module, path: Path, *, allow_pickle: bool) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise InputError(f"The weights in {os.fspath(path)!r} do not fit {type(model).__name__}: {' '.join(lines[1:])}") from error
+        raise InputError(
+            f"The weights in {os.fspath(path)!r} do not fit {type(model).__name__}: {' '.join(lines[1:])}"
+        ) from error

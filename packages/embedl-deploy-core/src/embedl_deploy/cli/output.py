@@ -38,7 +38,7 @@ class Output:
     def result(self, text: object, data: Any) -> None:
         """Print the result: ``text`` for people, ``data`` for programs."""
         if self.as_json:
-            print(json.dumps(_finite(data), indent=2), file=self._results)  # noqa: T201 - this is the CLI
+            print(json.dumps(_finite(data), indent=2), file=self._results)
         else:
             colour = uses_colour(self._results)
             click.echo(_painted(str(text)) if colour else str(text), file=self._results, color=colour)
@@ -62,7 +62,7 @@ class Output:
 def json_option(function: F) -> F:
     """Give a command the option ``--json`` and the parameter ``output``."""
 
-    def make_output(context: click.Context, parameter: click.Parameter, as_json: bool) -> Output:
+    def make_output(context: click.Context, _parameter: click.Parameter, as_json: bool) -> Output:
         output = Output(as_json)
         if as_json:
             context.with_resource(redirect_stdout(sys.stderr))

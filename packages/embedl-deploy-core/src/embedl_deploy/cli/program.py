@@ -52,7 +52,7 @@ def program() -> None:
     """
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
+def _terminate(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(int(ExitCode.TERMINATED))  # unlike the default, lets half-written files be removed
 
 

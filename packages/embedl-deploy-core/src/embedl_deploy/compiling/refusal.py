@@ -33,7 +33,9 @@ def explained(
     lines += [f"  It says: {message}" for message in refusal.messages[:3]]
     for finding in fitting[:3]:
         lines += [f"  {_name(finding)}", f"    What to do: {finding.remedy}"]
-    if not fitting:
+    if refusal.advice is not None:
+        lines.append(f"  {refusal.advice}")
+    elif not fitting:
         lines.append("  No rule of the checker explains it. Report it with the file, or try without the module.")
     return CompileError(
         "\n".join(lines),

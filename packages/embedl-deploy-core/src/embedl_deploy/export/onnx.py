@@ -232,11 +232,14 @@ def _export(
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
-        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # torch wraps what went wrong in advice on how to debug torch
+            cause = cause.__cause__
+        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
-            f"{type(error).__name__}: {' '.join(lines[:3])}{hint}"
+            f"{type(cause).__name__}: {' '.join(lines[:3])}{hint}"
         ) from error
     assert program is not None  # None is returned for the old exporter only
     if operators is not None:

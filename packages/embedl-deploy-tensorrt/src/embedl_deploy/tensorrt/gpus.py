@@ -23,11 +23,17 @@ TENSORRT_GPUS = (
     _gpu("L40S", "sm89", 864, "NVIDIA L40S datasheet", float32=183, float16=362, int8=733, float8_e4m3=733),
     _gpu(
         *("RTX 4090", "sm89", 1008, "NVIDIA Ada whitepaper"),
-        float32=82.6, float16=330.3, int8=660.6, float8_e4m3=660.6,
+        float32=82.6,
+        float16=330.3,
+        int8=660.6,
+        float8_e4m3=660.6,
     ),
     _gpu("H100 SXM", "sm90", 3350, "NVIDIA H100 datasheet", float32=494, float16=989, int8=1979, float8_e4m3=1979),
     _gpu(
         *("RTX 5090", "sm120", 1792, "NVIDIA RTX Blackwell whitepaper"),
-        float32=104.8, float16=419, int8=838, float8_e4m3=838,
+        float32=104.8,
+        float16=419,
+        int8=838,
+        float8_e4m3=838,
     ),
 )

@@ -3,9 +3,12 @@
 A quantizer beside an operator that is bound by memory, not by arithmetic, costs reformatting and gains nothing.
 """
 
+import math
+
 from torch import nn
 
 from embedl_deploy.backend import QuantPoint
+from embedl_deploy.graph import shape_of
 from embedl_deploy.tensorrt.constraints import is_depthwise_conv
 
 #: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.
@@ -25,7 +28,9 @@ def quantize_all(point: QuantPoint) -> str | None:
 
 
 def quantize_mixed(point: QuantPoint) -> str | None:
-    """Leave depthwise convolutions, global pooling and stems over a few channels in float."""
+    """Leave depthwise convolutions, global pooling, stems over a few channels and products with a vector in float."""
+    if _is_vector_product(point):
+        return "a product with one vector an image: quantizing it takes a kernel of its own"
     for part in point.module.modules():
         if isinstance(part, nn.AdaptiveAvgPool2d):
             return "global pooling is bound by memory"
@@ -34,6 +39,16 @@ def quantize_mixed(point: QuantPoint) -> str | None:
         if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
             return f"a stem over {part.in_channels} channels leaves INT8 kernels mostly empty"
     return quantize_all(point)
+
+
+def _is_vector_product(point: QuantPoint) -> bool:
+    """Whether a weight meets one position of each image, as in a classifier or a squeeze-and-excitation; if known."""
+    shape = shape_of(point.node)
+    weighted = any(isinstance(part, (nn.Linear, nn.Conv2d)) for part in point.module.modules())
+    if shape is None or not weighted or len(shape) < 2:
+        return False
+    positions = shape[1:-1] if any(isinstance(part, nn.Linear) for part in point.module.modules()) else shape[2:]
+    return math.prod(positions) == 1
 
 
 #: The policies by name, the default first.

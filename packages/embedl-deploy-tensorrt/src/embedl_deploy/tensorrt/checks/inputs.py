@@ -81,14 +81,15 @@ class ActivationsPerTensor(Rule):
         for node in nodes_of(model, DEQUANTIZE):
             if is_weight(node) or (scale_shape(node) or (1,)) == (1,) or type_name(node) in _WEIGHT_ONLY:
                 continue
-            if not all(_is_filter(use) for use in node.outputs[0].uses()):
+            if not all(_is_filter(use.node, use.idx) for use in node.outputs[0].uses()):
                 shape = "×".join(map(str, scale_shape(node) or ()))
                 yield Violation(node, f"a computed tensor has {shape} scales; what reads it is computed in float")
         for node in nodes_of(model, "Conv", "Gemm", "MatMul"):
             for index, value in enumerate(node.inputs[:2]):
                 weight = dequantizer(value)
-                is_filter = weight is not None and (is_weight(weight) or (node.op_type, index) == ("Conv", 1))
-                if weight is not None and is_filter and is_per_axis(weight):
+                if weight is None or not is_per_axis(weight):
+                    continue
+                if is_weight(weight) or _is_filter(node, index):
                     yield from self._weight(node, index, value, weight)
 
     def _weight(
@@ -110,9 +111,9 @@ class ActivationsPerTensor(Rule):
             yield Violation(node, f"{message}: computed in float")
 
 
-def _is_filter(use: "ir.Usage") -> bool:
-    """Whether a value is read as the weight of a convolution, which may be computed at run time."""
-    return use.node.op_type == "Conv" and use.idx == 1
+def _is_filter(node: "ir.Node", index: int) -> bool:
+    """Whether an input is the weight of a convolution, which may be computed at run time."""
+    return node.op_type == "Conv" and index == 1
 
 
 def _output_axis(node: "ir.Node", index: int, rank: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedl_deploy.backend import CompileOptions, CompilerRefusal, Progress
 from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.tensorrt.compilers.advice import advice_on
 
 #: A node's name in a message: in quotes, in brackets, or after a word that announces it.
 _NAMED = (re.compile(r"\[ONNX Layer: ([^\]]+)\]"), re.compile(r"(?:node|layer|name:)\s+['\"\[]?([\w./:-]+)", re.I))
@@ -120,7 +121,8 @@ def build_engine(
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        raise CompilerRefusal([_parser_error(e) for e in errors] or log.errors, [e.node_name() for e in errors])
+        messages = [_parser_error(error) for error in errors] or log.errors
+        raise CompilerRefusal(messages, [error.node_name() for error in errors], advice_on(messages))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.workspace is not None:
@@ -142,11 +144,10 @@ def build_engine(
     if clock.interrupted:
         raise KeyboardInterrupt
     if clock.expired:
-        raise CompileError(
-            f"Compiling {onnx.name} took longer than the timeout of {options.timeout:g} s; nothing was written."
-        )
+        raise CompileError(f"Compiling {onnx.name} took longer than its timeout of {options.timeout:g} s.")
     if engine is None:
-        raise CompilerRefusal(log.errors or ["the builder returned no engine and no reason"], _nodes_in(log.errors))
+        messages = log.errors or ["the builder returned no engine and no reason"]
+        raise CompilerRefusal(messages, _nodes_in(messages), advice_on(messages))
     if cache is not None and options.timing_cache is not None:
         options.timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
     return Built(bytes(memoryview(engine)), log, seconds)

@@ -11,6 +11,7 @@ Declined: a map that is not, or not known to be, 1×1 (there a feature is a chan
 operator shares, or that hooks or a parametrization compute.
 """
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.edit import erase
@@ -90,6 +91,11 @@ class FlattenLinearToConv1x1Pattern(Pattern):
                     node.meta["tensor_meta"] = source.meta["tensor_meta"]
         last = between[-1] if between else source
         conv = insert_call(pattern_match, conv2d_with(weight, linear.bias), (last,), home=linear_node)
+        known = linear_node.meta.get("tensor_meta")  # (N, features)
+        if known is not None:
+            conv.meta["tensor_meta"] = known._replace(
+                shape=torch.Size([*known.shape, 1, 1]), stride=(*known.stride, 1, 1)
+            )
         with graph.inserting_after(conv):
             moved = graph.node_copy(flatten, lambda node: conv if node is source else node)
         moved.meta = dict(linear_node.meta)

@@ -1,0 +1,171 @@
+"""Commands about rewriting: which backends there are, what they would do to a model, and doing it."""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from embedl_deploy import TransformationResult
+from embedl_deploy.backend import get_backend, list_backends
+from embedl_deploy.cli.failures import ExitCode
+from embedl_deploy.cli.options import (
+    Rewrites,
+    Subject,
+    backend_option,
+    output_option,
+    rewrite_options,
+    subject_options,
+)
+from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.errors import BackendError, BackendNotFoundError, ExportError
+from embedl_deploy.export.files import written_whole
+from embedl_deploy.verify import Difference
+
+
+@click.command("backends")
+@click.option("-v", "--verbose", is_flag=True, help="Also what each backend brings, which takes loading all of it.")
+@backend_option
+@json_option
+def backends_command(output: Output, backend: str | None, verbose: bool) -> None:
+    """List installed backends, and what is wrong with broken ones.
+
+    Extensions of a backend are listed as BACKEND.EXTENSION.
+    """
+    statuses = list_backends()
+    if backend is not None and backend not in statuses:
+        get_backend(backend)  # says which there are
+        raise BackendNotFoundError(f"No backend {backend!r} is installed.")
+    data: dict[str, dict[str, Any]] = {}
+    lines = []
+    for name, status in statuses.items():
+        if backend is not None and name.partition(".")[0] != backend:
+            continue
+        data[name] = {"origin": status.origin, "extension": "." in name, "error": status.error}
+        if verbose and status.usable and "." not in name:
+            data[name].update(_contents(name))
+        lines += _lines(name, data[name])
+    output.result("\n".join(lines) or "No backend is installed: pip install embedl-deploy-<target>.", data)
+
+
+def _contents(name: str) -> dict[str, Any]:
+    try:
+        loaded = get_backend(name)
+    except BackendError as error:  # each part loads, but they do not fit together
+        return {"error": str(error)}
+    return {
+        "title": loaded.info.title,
+        "description": loaded.info.description,
+        "extensions": list(loaded.extensions),
+        "conversions": len(loaded.conversions),
+        "fusions": len(loaded.fusions),
+        "policies": list(loaded.policies),
+        "check_rules": len(loaded.check_rules),
+        "compilers": {compiler.name: compiler.missing() for compiler in loaded.compilers},
+        "devices": [device.name for device in loaded.devices],
+    }
+
+
+def _lines(name: str, entry: dict[str, Any]) -> list[str]:
+    kind = "extension, " if entry["extension"] else ""
+    lines = [f"{name} ({kind}{entry['origin']}){': broken' if entry['error'] else ''}"]
+    if entry["error"]:
+        return [*lines, f"  {entry['error']}"]
+    if "title" in entry:
+        lines.append(f"  {entry['title']}: {entry['description']}")
+        lines.append(
+            f"  {entry['conversions']} conversions, {entry['fusions']} fusions, {entry['check_rules']} rules for files"
+        )
+        for word, names in (("extended by", entry["extensions"]), ("policies", entry["policies"])):
+            lines.append(f"  {word}: {', '.join(names) or 'none'}")
+        if entry["devices"]:
+            lines.append(f"  devices for estimates: {', '.join(entry['devices'])}")
+        for compiler, missing in entry["compilers"].items():
+            lines.append(f"  compiler {compiler}: {'ready' if missing is None else missing}")
+    return lines
+
+
+@click.command("plan")
+@subject_options
+@rewrite_options
+@output_option("Write the plan as JSON, to review, change and pass to --plan.")
+@json_option
+def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewrites, output_path: Path | None) -> None:
+    """Show what would be rewritten in a model, without doing it."""
+    with output.working("planning"):
+        plan = rewrites.planned(subject())
+    text = plan.to_json()
+    if output_path is not None:
+        with written_whole(output_path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        output.say(f"Wrote {output_path}")
+    output.result(plan, json.loads(text))
+
+
+@click.command("transform")
+@subject_options
+@rewrite_options
+@click.option(
+    "--tolerance",
+    type=float,
+    default=1e-4,
+    show_default=True,
+    help="Largest difference of the outputs, relative to the largest output.",
+)
+@output_option("Write the transformed model, a .pt2 file for torch.export.load.")
+@json_option
+@click.pass_context
+def transform_command(
+    context: click.Context,
+    output: Output,
+    subject: Callable[[], Subject],
+    rewrites: Rewrites,
+    tolerance: float,
+    output_path: Path | None,
+) -> None:
+    """Rewrite a model and compare the numbers.
+
+    Prints what was rewritten and what was not, and why; exit code 1 if the outputs differ.
+    """
+    with output.working("transforming"):
+        loaded = subject()
+        if output_path is not None:
+            loaded.needed_inputs("Writing the model")
+        result = rewrites.carried_out(loaded)
+        difference = None if loaded.args is None else result.verify(*loaded.args, **loaded.kwargs)
+    agrees = difference is None or difference.max_rel <= tolerance
+    if output_path is not None and agrees:
+        with output.working("writing"):
+            _write_program(result, loaded, output_path)
+        output.say(f"Wrote {output_path}")
+    output.result(
+        f"{result.report}\n{_verdict(difference, tolerance)}",
+        {**result.report, "difference": None if difference is None else difference._asdict(), "agrees": agrees},
+    )
+    if not agrees:
+        context.exit(ExitCode.NO)
+
+
+def _verdict(difference: Difference | None, tolerance: float) -> str:
+    if difference is None:
+        return "Numbers: not compared; pass --input or --inputs."
+    if difference.max_rel <= tolerance:
+        return f"Numbers: {difference}"
+    return f"Numbers: {difference}, which is more than the {tolerance:g} that is accepted. Nothing was written."
+
+
+def _write_program(result: TransformationResult, subject: Subject, path: Path) -> None:
+    try:
+        program = torch.export.export(result.model, subject.needed_inputs("Writing the model"), subject.kwargs)
+    except Exception as error:  # torch.export runs the model's own code and may raise anything
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ExportError(
+            f"The transformed model cannot be exported by torch.export: {type(error).__name__}: {first}"
+        ) from error
+    stream = io.BytesIO()  # where a disk is full, torch's own writer ends the process
+    torch.export.save(program, stream)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(stream.getbuffer())

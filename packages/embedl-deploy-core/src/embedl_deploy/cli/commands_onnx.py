@@ -1,0 +1,46 @@
+"""Commands about ONNX files: writing one in float, and asking whether a compiler will take one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from embedl_deploy import check
+from embedl_deploy.cli.failures import ExitCode
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
+from embedl_deploy.cli.options import INPUT_FILE, Rewrites, Subject, backend_option, rewrite_options, subject_options
+from embedl_deploy.cli.output import Output, json_option
+
+
+@click.command("export")
+@subject_options
+@rewrite_options
+@onnx_options
+@json_option
+def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rewrites, file: OnnxFile) -> None:
+    """Rewrite a model and write it as an ONNX file in float."""
+    with output.working("transforming"):
+        loaded = subject()
+        loaded.needed_inputs("Exporting")
+        result = rewrites.carried_out(loaded)
+    with output.working("exporting"):
+        exported = file.written(result.model, loaded)
+    text = f"{result.report['applied_count']} rewrites applied\n{export_text(exported)}"
+    output.result(text, {"transformation": dict(result.report), "export": export_data(exported)})
+
+
+@click.command("check")
+@click.argument("onnx", type=INPUT_FILE, metavar="FILE.onnx")
+@backend_option
+@json_option
+@click.pass_context
+def check_command(context: click.Context, output: Output, onnx: Path, backend: str | None) -> None:
+    """Ask whether a compiler will take an ONNX file.
+
+    Prints the places that break its rules and how to mend them; exit code 1 if there are errors.
+    """
+    with output.working("checking"):
+        report = check(onnx, backend=backend)
+    output.result(report, report.to_dict())
+    if not report.ok:
+        context.exit(ExitCode.NO)

@@ -1,0 +1,168 @@
+"""The command that quantizes: from a model and data to an ONNX file with quantizers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from embedl_deploy.cli.data import Batches, array_batches
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
+from embedl_deploy.cli.options import (
+    INPUT_FILE,
+    OUTPUT_FILE,
+    Rewrites,
+    Subject,
+    rewrite_options,
+    subject_options,
+    with_options,
+)
+from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.parameters import numbers, size
+from embedl_deploy.errors import InputError
+from embedl_deploy.export.files import written_whole
+
+if TYPE_CHECKING:
+    from embedl_deploy.quantize import QuantConfig
+
+#: As in ``Precision`` and ``CalibrationMethod``, which take time to import.
+PRECISIONS = ("int8", "int16", "fp8", "int4")
+METHODS = ("minmax", "moving_average", "percentile", "entropy", "mse")
+
+
+def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The calibration data, as ``data``: a function that opens it for a model and its example inputs."""
+
+    @functools.wraps(function)
+    def run(
+        *,
+        data: Path,
+        batch_size: int | None,
+        samples: int | None,
+        resize: int | None,
+        crop: tuple[int, int] | None,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        **rest: Any,
+    ) -> Any:
+        def opened(subject: Subject) -> Batches:
+            tensors = (*subject.needed_inputs("Quantizing"), *subject.kwargs.values())
+            samples_each = batch_size or (tensors[0].shape[0] if tensors[0].dim() else 1)
+            if not data.is_dir():
+                return array_batches(data, subject.model, samples_each, samples)
+            from embedl_deploy.cli.images import IMAGENET_MEAN, IMAGENET_STD, Preparation, image_batches
+
+            if len(tensors) != 1:
+                raise InputError(f"{str(data)!r} is a folder of images, but the model has {len(tensors)} inputs.")
+            preparation = Preparation(resize, crop, mean or IMAGENET_MEAN, std or IMAGENET_STD)
+            return image_batches(data, tensors[0], preparation, samples_each, samples)
+
+        return function(data=opened, **rest)
+
+    return with_options(
+        run,
+        click.option(
+            "--data",
+            type=INPUT_FILE,
+            required=True,
+            metavar="PATH",
+            help="Calibration data: an .npz or .npy file whose first dimension counts samples, or a folder of images.",
+        ),
+        click.option(
+            "--batch-size", type=click.IntRange(1), metavar="N", help="By default that of the example inputs."
+        ),
+        click.option("--samples", type=click.IntRange(1), metavar="N", help="At most so many; by default all."),
+        click.option(
+            "--resize", type=click.IntRange(1), metavar="N", help="Images: the shorter side; 256/224 of the crop."
+        ),
+        click.option("--crop", callback=size, metavar="H[,W]", help="Images: from the middle; that of the input."),
+        click.option("--mean", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's mean."),
+        click.option("--std", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's."),
+    )
+
+
+@click.command("quantize")
+@subject_options
+@data_options
+@rewrite_options
+@onnx_options
+@click.option("--policy", metavar="NAME", help="Where the hardware wants no quantizers; see `backends -v`.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True, help="Number format.")
+@click.option("--weights-only", is_flag=True, help="Leave activations in float, as int4 needs it.")
+@click.option("--block-size", type=int, metavar="N", help="A scale for each N inputs of a weight, not each channel.")
+@click.option(
+    "--method", type=click.Choice(METHODS), default="minmax", show_default=True, help="How activations get ranges."
+)
+@click.option("--skip", multiple=True, metavar="GLOB", help="Modules to leave in float, by path. Repeatable.")
+@click.option("--equalization", is_flag=True, help="Even out the weights of neighbouring convolutions.")
+@click.option("--smooth-quant", is_flag=True, help="Move part of the range of activations into weights.")
+@click.option("--bias-correction", is_flag=True, help="Correct the mean of every layer's output.")
+@click.option("--learned-rounding", is_flag=True, help="Choose each weight by what it does to the layer's output.")
+@click.option("--integer-weights", is_flag=True, help="Store weights as integers: a quarter of the size.")
+@click.option("--recipe", type=OUTPUT_FILE, metavar="FILE", help="Also write how it was quantized, as JSON.")
+@json_option
+def quantize_command(
+    output: Output,
+    subject: Callable[[], Subject],
+    data: Callable[[Subject], Batches],
+    rewrites: Rewrites,
+    file: OnnxFile,
+    recipe: Path | None,
+    integer_weights: bool,
+    policy: str | None,
+    precision: str,
+    weights_only: bool,
+    block_size: int | None,
+    method: str,
+    skip: Sequence[str],
+    **corrections: Any,
+) -> None:
+    """Rewrite, quantize and calibrate a model, and write ONNX.
+
+    The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
+    """
+    from embedl_deploy.quantize import quantization_recipe, quantization_report, quantize
+
+    config = _config(precision, method, weights_only, block_size, policy, skip)
+    with output.working("transforming"):
+        loaded = subject()
+        batches = data(loaded)
+        result = rewrites.carried_out(loaded)
+        batches.check(result.model)
+    quantized = quantize(result, batches, config, **corrections)
+    report = quantization_report(quantized)
+    text = quantization_recipe(quantized).to_json()
+    with output.working("exporting"):
+        exported = file.written(quantized, loaded, integer_weights=integer_weights)
+    if recipe is not None:
+        with written_whole(recipe) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+        output.say(f"Wrote {recipe}")
+    points = [{**vars(point), "kind": point.kind.value, "format": _format(point.format)} for point in report.points]
+    plain = {
+        "policy": report.policy,
+        "points": points,
+        "uncovered": [dict(zip(("node", "operator", "reason"), entry, strict=True)) for entry in report.uncovered],
+        "corrections": [asdict(correction) for correction in report.corrections],
+    }
+    output.result(
+        f"{report}\n{export_text(exported)}",
+        {"quantization": plain, "export": export_data(exported), "calibrated_with": batches.samples},
+    )
+
+
+def _format(config: Any) -> Any:
+    return None if config is None else config.to_dict()
+
+
+def _config(
+    precision: str, method: str, weights_only: bool, block_size: int | None, policy: str | None, skip: Sequence[str]
+) -> "QuantConfig":
+    from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig
+
+    grid = Precision[precision.upper()]
+    activation = TensorQuantConfig(grid, calibration_method=CalibrationMethod(method))
+    weight = TensorQuantConfig(grid, per_channel=block_size is None, block_size=block_size)
+    return QuantConfig(None if weights_only else activation, weight, skip=tuple(skip), policy=policy)

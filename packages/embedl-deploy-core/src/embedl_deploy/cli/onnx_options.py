@@ -1,0 +1,80 @@
+"""Options of the commands that write an ONNX file, and writing it."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from torch import nn
+
+from embedl_deploy import OnnxExport, export_onnx
+from embedl_deploy.cli.options import Subject, output_option, with_options
+
+_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class OnnxFile:
+    """A file to write, and how.
+
+    Attributes:
+        path: Where it goes.
+        settings: Arguments of :func:`export_onnx`.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+
+    def written(self, model: nn.Module, subject: Subject, **more: Any) -> OnnxExport:
+        """Export a model."""
+        args = subject.needed_inputs("Exporting")
+        return export_onnx(model, args, self.path, kwargs=subject.kwargs or None, **self.settings, **more)
+
+
+def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``-o`` and what ``export_onnx`` can be asked for, as ``file``."""
+
+    @functools.wraps(function)
+    def run(*, output_path: Path, dtype: str | None, opset: int | None, dynamic_batch: bool, **rest: Any) -> Any:
+        tolerance: Any = None if rest.pop("no_run") else "auto"
+        given = rest.pop("tolerance")
+        settings = {
+            "dtype": None if dtype is None else _TYPES[dtype],
+            "opset": opset,
+            "dynamic_batch": dynamic_batch,
+            "tolerance": tolerance if given is None else given,
+        }
+        return function(file=OnnxFile(output_path, settings), **rest)
+
+    return with_options(
+        run,
+        output_option("The ONNX file to write.", required=True),
+        click.option(
+            "--dtype", type=click.Choice(list(_TYPES)), help="Floating-point type of the file; by default the model's."
+        ),
+        click.option("--opset", type=int, metavar="N", help="ONNX operator set; by default the oldest that will do."),
+        click.option("--dynamic-batch", is_flag=True, help="Leave the first dimension of every input open."),
+        click.option(
+            "--tolerance",
+            type=float,
+            metavar="X",
+            help="Largest difference between ONNX Runtime and PyTorch, relative to the largest output; by default "
+            "1e-3, or 5e-2 for quantized and half-precision files.",
+        ),
+        click.option("--no-run", is_flag=True, help="Do not run the file in ONNX Runtime."),
+    )
+
+
+def export_text(exported: OnnxExport) -> str:
+    """An export in a line."""
+    ran = "not run" if exported.difference is None else f"ONNX Runtime against PyTorch: {exported.difference}"
+    return f"Wrote {exported.path}: {exported.size / 1e6:.2f} MB, operator set {exported.opset}; {ran}"
+
+
+def export_data(exported: OnnxExport) -> dict[str, Any]:
+    """An export as plain values."""
+    difference = None if exported.difference is None else exported.difference._asdict()
+    return {**asdict(exported), "path": str(exported.path), "difference": difference}

@@ -1,0 +1,198 @@
+"""Options that several commands share: the model and its inputs, the backend, the rewrites, the file to write."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from embedl_deploy import (
+    Trace,
+    TransformationPlan,
+    TransformationResult,
+    apply_transformation_plan,
+    get_transformation_plan,
+    load_transformation_plan,
+)
+from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
+from embedl_deploy.cli.models import ModelName, read_arguments
+from embedl_deploy.cli.parameters import complete_backend
+from embedl_deploy.errors import InputError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: A file to read; that it is there is for the public API to say.
+INPUT_FILE = click.Path(path_type=Path)
+#: A file to write; checked before the work is done, not after.
+OUTPUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a command works on.
+
+    Attributes:
+        model: The model, in evaluation mode.
+        args: Example inputs; ``None`` if none were given.
+        kwargs: Example keyword inputs.
+    """
+
+    model: nn.Module | ExportedProgram
+    args: tuple[torch.Tensor, ...] | None
+    kwargs: dict[str, torch.Tensor]
+
+    def needed_inputs(self, why: str) -> tuple[torch.Tensor, ...]:
+        """The positional example inputs.
+
+        Raises:
+            InputError: No inputs were given.
+        """
+        if self.args is None:
+            raise InputError(f"{why} needs example inputs: pass --input 1,3,224,224, or --inputs FILE.npz.")
+        return self.args
+
+
+@dataclass(frozen=True)
+class Rewrites:
+    """How a model is rewritten.
+
+    Attributes:
+        backend: Name of the backend.
+        plan: File with the decisions of an earlier ``plan`` command.
+        trace: How to capture the model.
+        strict: Whether a pattern that fails is an error.
+    """
+
+    backend: str | None
+    plan: Path | None
+    trace: Trace
+    strict: bool
+
+    def planned(self, subject: Subject) -> TransformationPlan:
+        """The plan for a model."""
+        choices: dict[str, Any] = {"kwargs": subject.kwargs or None, "backend": self.backend, "trace": self.trace}
+        if self.plan is None:
+            return get_transformation_plan(subject.model, subject.args, strict=self.strict, **choices)
+        return load_transformation_plan(read_text(self.plan, "a plan"), subject.model, subject.args, **choices)
+
+    def carried_out(self, subject: Subject) -> TransformationResult:
+        """A model with the plan applied."""
+        return apply_transformation_plan(self.planned(subject), strict=self.strict)
+
+
+def read_text(path: Path, what: str) -> str:
+    """The text of a file.
+
+    Raises:
+        InputError: There is no such file, or it is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"{str(path)!r}: {error.strerror}; expected {what}.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is no text; expected {what}.") from error
+
+
+def backend_option(function: F) -> F:
+    """``--backend``, as ``backend``."""
+    return click.option(
+        "-b",
+        "--backend",
+        shell_complete=complete_backend,
+        metavar="NAME",
+        help="The hardware: one of `embedl-deploy backends`. May be left out where only one is installed.",
+    )(function)
+
+
+def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--backend``, ``--plan``, ``--trace`` and ``--strict``, as ``rewrites``."""
+
+    @functools.wraps(function)
+    def run(*, backend: str | None, plan: Path | None, trace: str, strict: bool, **rest: Any) -> Any:
+        return function(rewrites=Rewrites(backend, plan, Trace(trace), strict), **rest)
+
+    return with_options(
+        run,
+        backend_option,
+        click.option("--plan", type=INPUT_FILE, metavar="FILE", help="Decisions: what `plan -o FILE` wrote, edited."),
+        click.option(
+            "--trace",
+            type=click.Choice([kind.value for kind in Trace]),
+            default=Trace.AUTO.value,
+            show_default=True,
+            help="How to capture the model.",
+        ),
+        click.option("--strict", is_flag=True, help="Stop when a pattern fails, instead of reporting it."),
+    )
+
+
+def subject_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL and the options for it and its inputs, as ``subject``: a function that loads it."""
+
+    @functools.wraps(function)
+    def run(
+        *,
+        model: str,
+        model_arg: Sequence[str],
+        state_dict: Path | None,
+        allow_pickle: bool,
+        input: Sequence[str],
+        inputs: Path | None,
+        **rest: Any,
+    ) -> Any:
+        def load() -> Subject:
+            if input and inputs is not None:
+                raise InputError("--input and --inputs both give the example inputs; pass one of them.")
+            loaded = ModelName(model, read_arguments(model_arg), state_dict, allow_pickle).load()
+            if inputs is not None:
+                return Subject(loaded, *inputs_from_file(loaded, inputs))
+            if input:
+                return Subject(loaded, *inputs_from_shapes(loaded, input))
+            return Subject(loaded, None, {})
+
+        return function(subject=load, **rest)
+
+    return with_options(
+        run,
+        click.argument("model", metavar="MODEL"),
+        click.option(
+            "--model-arg",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="An argument of the factory, a Python literal or a string. Repeatable.",
+        ),
+        click.option(
+            "--state-dict", type=INPUT_FILE, metavar="FILE", help="Weights for the model: .safetensors, .pt or .pth."
+        ),
+        click.option(
+            "--allow-pickle", is_flag=True, help="Load pickled objects from model files, which can run any code."
+        ),
+        click.option(
+            "-i",
+            "--input",
+            multiple=True,
+            metavar="[NAME=]SHAPE[:TYPE]",
+            help="An example input such as 1,3,224,224 or ids=1,128:int64. Repeatable, in order.",
+        ),
+        click.option("--inputs", type=INPUT_FILE, metavar="FILE", help="Example inputs: an .npz or .npy file."),
+    )
+
+
+def output_option(help_text: str, *, required: bool = False) -> Callable[[F], F]:
+    """``-o``, as ``output_path``."""
+    return click.option(
+        "-o", "--output", "output_path", type=OUTPUT_FILE, metavar="FILE", required=required, help=help_text
+    )
+
+
+def with_options(function: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A function with decorators that are listed from top to bottom."""
+    for option in reversed(options):
+        function = option(function)
+    return function

@@ -1,0 +1,59 @@
+"""Values of options that have a form of their own, read from text: callbacks of click's options."""
+
+import re
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from embedl_deploy.backend import discover_backends
+
+_FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+_SIZES = r"\d+(?:[x,]\d+)*"
+
+
+def complete_backend(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The installed backends, none of them imported."""
+    return [CompletionItem(name) for name in discover_backends() if name.startswith(incomplete)]
+
+
+def numbers(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Numbers with commas between them."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.5,0.5,0.5.") from None
+
+
+def size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
+    """Height and width, or one number for both."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", text)
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a size such as 224, or height and width such as 224,320.")
+    return int(match[1]), int(match[2] or match[1])
+
+
+def count_of_bytes(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """A number of bytes, with K, M or G for powers of 1024."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
+    if match is None:
+        raise click.BadParameter(f"{text!r} is not a number of bytes such as 512M.")
+    return int(match[1]) * _FACTORS[match[2]]
+
+
+def shape_ranges(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """By name of an input, its smallest, usual and largest shape."""
+    shapes = {}
+    for text in texts:
+        match = re.fullmatch(rf"(.+)=({_SIZES}(?:/{_SIZES}){{2}})", text)
+        if match is None:
+            example = "x=1,3,8,8/4,3,8,8/8,3,8,8"
+            raise click.BadParameter(f"{text!r} is not NAME=SMALLEST/USUAL/LARGEST, such as {example}.")
+        shapes[match[1]] = tuple(tuple(int(n) for n in re.split("[x,]", shape)) for shape in match[2].split("/"))
+    return shapes

@@ -1,0 +1,186 @@
+"""compile(): choosing a compiler, writing whole, and explaining refusals; with a compiler that is none."""
+
+import dataclasses
+import json
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from torch import nn
+
+from embedl_deploy import compile, export_onnx  # noqa: A004
+from embedl_deploy.backend import Build, Compiler, CompilerRefusal, get_backend
+from embedl_deploy.compiling import compilation
+from embedl_deploy.engine import EngineReport, LayerKind
+from embedl_deploy.errors import BackendNotFoundError, CompileError, CompilerNotFoundError, InputError
+from support.engines import layer
+from support.nets import random_input, scrambled
+
+
+class Acme(Compiler):
+    """Makes one layer of every node."""
+
+    def __init__(self, name="acme", missing=None, refusal=None):
+        self.name, self._missing, self.refusal, self.options = name, missing, refusal, None
+
+    def missing(self):
+        return self._missing
+
+    def describe(self):
+        return f"{self.name} 1.0"
+
+    def command(self, onnx, engine, options):
+        return f"acmec {onnx.name}"
+
+    def build(self, onnx, options, progress):
+        self.options = options
+        progress("building", 1, 1)
+        if self.refusal is not None:
+            raise self.refusal
+        names = [node.name for node in __import__("onnx").load(str(onnx)).graph.node]
+        layers = tuple(layer(f"kernel {name}", LayerKind.OTHER, onnx_nodes=(name,)) for name in names)
+        return Build(b"engine", layers, options.target or "edge", 0.1, ("mind the gap",))
+
+
+@pytest.fixture
+def use(monkeypatch):
+    def run(*compilers):
+        backend = dataclasses.replace(get_backend("sensai"), compilers=compilers)
+        monkeypatch.setattr(compilation, "get_backend", lambda name: backend)
+        return compilers[0] if compilers else None
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    model = scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))).eval()
+    export_onnx(model, random_input(1, 3, 8, 8), path)
+    return path
+
+
+def test_engine_and_report_are_written_beside_each_other(use, file, tmp_path):
+    use(Acme())
+    result = compile(file, tmp_path / "deep" / "net.engine", target="big")
+    assert result.path.read_bytes() == b"engine"
+    assert EngineReport.load(result.report_path) == result.report
+    assert result.report_path.name == "net.engine.json"
+    report = result.report
+    assert (report.model, report.compiler, report.target) == ("net.onnx", "acme 1.0", "big")
+    assert report.messages == ("mind the gap",)
+    assert str(result) == str(report)
+
+
+def test_layers_know_their_modules_kinds_and_operations(use, file, tmp_path):
+    use(Acme())
+    layers = {found.kind: found for found in compile(file, tmp_path / "e").report.layers}
+    conv, gemm = layers[LayerKind.CONVOLUTION], layers[LayerKind.GEMM]
+    assert (conv.modules, gemm.modules) == (("0",), ("3",))
+    assert conv.operations == 2 * (4 * 6 * 6) * (3 * 3 * 3)
+    assert gemm.operations == 2 * 5 * 144
+
+
+def test_the_default_name(use, file):
+    use(Acme())
+    assert compile(file).path == file.with_suffix(".engine")
+
+
+def test_the_first_installed_compiler_is_taken(use, file, tmp_path):
+    use(Acme("first", missing="no first: install it"), Acme("second"), Acme("third"))
+    assert compile(file, tmp_path / "e").report.compiler == "second 1.0"
+    assert compile(file, tmp_path / "e", compiler="third").report.compiler == "third 1.0"
+
+
+def test_nothing_installed(use, file, tmp_path):
+    use(Acme("first", missing="pip install first"), Acme("second", missing="pip install second"))
+    with pytest.raises(CompilerNotFoundError) as caught:
+        compile(file, tmp_path / "e")
+    text = str(caught.value)
+    assert "first: pip install first" in text
+    assert "second: pip install second" in text
+    assert "on another machine: acmec net.onnx" in text
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_backend_without_compilers(use, file):
+    use()
+    with pytest.raises(CompilerNotFoundError, match="'sensai' brings no compiler"):
+        compile(file)
+
+
+class TestRefusals:
+    def test_node_module_and_rule_are_named(self, use, tmp_path):
+        path = tmp_path / "gelu.onnx"
+        export_onnx(scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU())).eval(), random_input(1, 3, 8, 8), path)
+        nodes = [node for node in onnx.load(path).graph.node if node.op_type not in ("Conv", "Constant")]
+        name, kind = nodes[0].name, nodes[0].op_type  # GELU is one operator or several, by the version of the exporter
+        use(Acme(refusal=CompilerRefusal(["no such operator"], ["unknown", name])))
+        with pytest.raises(CompileError) as caught:
+            compile(path, tmp_path / "e")
+        error = caught.value
+        assert (error.node, error.module, error.messages) == (name, "1", ("no such operator",))
+        assert "acme 1.0 refuses gelu.onnx" in str(error)
+        assert f"ONNX node {name!r} ({kind}), from module '1'" in str(error)
+        assert error.rules
+        assert "What to do:" in str(error)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["gelu.onnx"]
+
+    def test_advice_of_the_backend(self, use, file, tmp_path):
+        use(Acme(refusal=CompilerRefusal(["no driver"], advice="Buy one.")))
+        with pytest.raises(CompileError, match="It says: no driver\n  Buy one"):
+            compile(file, tmp_path / "e")
+
+    def test_a_file_without_names(self, use, tmp_path):
+        path = tmp_path / "plain.onnx"
+        x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in "xy")
+        graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
+        use(Acme(refusal=CompilerRefusal(["cannot"])))
+        with pytest.raises(CompileError, match="It says: cannot") as caught:
+            compile(path, tmp_path / "e")
+        assert (caught.value.node, caught.value.module) == (None, None)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"compiler": "gcc"}, "compiler is 'gcc'; backend 'sensai' has acme"),
+            ({"workspace": 0}, "workspace is 0"),
+            ({"timeout": -1.0}, "timeout is -1.0"),
+            ({"shapes": {"z": ((1,), (1,), (1,))}}, "shapes names the input 'z'"),
+            ({"shapes": {"input": ((1,), (2,))}}, "expected three shapes"),
+            ({"shapes": {"input": ((2,), (1,), (3,))}}, "grow from smallest to largest"),
+        ],
+        ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    )
+    def test_options(self, use, file, tmp_path, options, message):
+        use(Acme())
+        with pytest.raises(InputError, match=message):
+            compile(file, tmp_path / "e", **options)
+
+    def test_paths(self, use, file, tmp_path):
+        use(Acme())
+        with pytest.raises(InputError, match="is a folder"):
+            compile(file, tmp_path)
+        with pytest.raises(InputError, match="is the ONNX file itself"):
+            compile(file, file)
+        with pytest.raises(InputError, match="is not there"):
+            compile(tmp_path / "nothing.onnx")
+
+    def test_an_unknown_backend(self, file):
+        with pytest.raises(BackendNotFoundError, match="nonesuch"):
+            compile(file, backend="nonesuch")
+
+
+def test_a_full_disk_leaves_nothing(use, file, tmp_path, monkeypatch):
+    use(Acme())
+
+    def full(*args, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(json, "dumps", full)
+    with pytest.raises(OSError, match="No space"):
+        compile(file, tmp_path / "e")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,87 @@
+"""What an engine's report adds up, keeps and prints."""
+
+import json
+
+import pytest
+
+from embedl_deploy.engine import EngineReport, EngineTensor, FloatLayer, LayerKind
+from embedl_deploy.engine.tables import report_table
+from embedl_deploy.errors import InputError
+from support.engines import layer, report, tensor
+
+LAYERS = (
+    layer("a", dtype="int8", constants=(tensor(50, dtype="int8"),), modules=("block.conv",), onnx_nodes=("n1", "n2")),
+    layer("b", LayerKind.POINTWISE, outputs=(tensor(100, dtype="int8"),), modules=("block.act",)),
+    layer("c", LayerKind.REFORMAT, modules=("head",)),
+    layer("w", LayerKind.SYNCHRONIZATION, inputs=(), outputs=()),
+    layer("d", LayerKind.GEMM, modules=("header",)),
+)
+FLOAT = FloatLayer("d", LayerKind.GEMM, "float16", "header", "not quantized in the file")
+REPORT = report(*LAYERS, float_layers=(FLOAT,), messages=("be careful",))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"),
+    [("float32", 24), ("float16", 12), ("int8", 6), ("float8_e4m3", 6), ("int4", 3), ("int64", 48), ("unheard of", 24)],
+)
+def test_bytes_of_a_tensor(dtype, size):
+    assert tensor(2, 3, dtype=dtype).bytes == size
+
+
+def test_odd_counts_of_four_bits_fill_a_byte_and_open_dimensions_count_as_one():
+    assert tensor(3, dtype="int4").bytes == 2
+    assert tensor(-1, 4).bytes == 8
+    assert EngineTensor("scalar", (), "float32").bytes == 4
+
+
+def test_totals():
+    assert REPORT.kernels == 4  # waiting is no kernel
+    assert REPORT.activation_bytes == (100 + 100) + (200 + 100) + (200 + 200) + (200 + 200)
+    assert REPORT.weight_bytes == 50
+    assert REPORT.activation_bytes_by_type == {"float16": 1000, "int8": 300}
+    assert [found.name for found in REPORT.reformats] == ["c"]
+    assert REPORT.weighted_by_precision == {(LayerKind.CONVOLUTION, "int8"): 1, (LayerKind.GEMM, "float16"): 1}
+
+
+def test_layers_of_a_module_include_those_in_it_but_not_those_of_a_longer_name():
+    assert [found.name for found in REPORT.layers_of("block")] == ["a", "b"]
+    assert [found.name for found in REPORT.layers_of("head")] == ["c"]
+
+
+def test_json_keeps_everything(tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(REPORT.to_dict()))
+    assert EngineReport.load(path) == REPORT
+    assert json.loads(path.read_text())["kernels"] == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no engine report"),
+        ("[]", "no engine report of version 1: its version is None"),
+        ('{"version": 2}', "its version is 2"),
+        ('{"version": 1}', "damaged"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "report.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        EngineReport.load(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"nothing\.json' cannot be read: No such file"):
+        EngineReport.load(tmp_path / "nothing.json")
+
+
+def test_printed():
+    text = str(REPORT)
+    assert "net.onnx: Acme compiler 1, edge" in text
+    assert "4 kernels, 0.0 MB" in text
+    assert "1 × convolution in int8" in text
+    assert "1 × not quantized in the file: header" in text
+    assert "compiler: be careful" in text
+    assert "block.act" not in text
+    assert "block.act" in report_table(REPORT, layers=True)

@@ -1,0 +1,155 @@
+"""Small ONNX models that break one rule of TensorRT each, and near misses that break none."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from support.onnx_files import FLOAT, FLOAT16, FP8, INT4, INT8, OnnxFile
+
+#: Makes a model in a file that is empty but for its operator set, and gives the output.
+Build = Callable[[OnnxFile], ir.Value]
+E5M2 = ir.DataType.FLOAT8E5M2
+INT64 = ir.DataType.INT64
+#: A scale for each of 8 channels.
+PER_CHANNEL = np.full(8, 0.05)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model and what a rule says about it.
+
+    Attributes:
+        rule: Id of the rule.
+        what: What is wrong with the model, or nearly.
+        build: Makes it.
+        severity: Of the finding; empty for a near miss.
+        operator: Of the node that the finding is at.
+        message: Part of the finding's message.
+        refused: Whether TensorRT for RTX 1.7 refuses it; ``None`` if it must not be asked, because its process ends.
+        opset: Version of the operator set.
+        dtype: Type of the output.
+    """
+
+    rule: str
+    what: str
+    build: Build
+    severity: str = ""
+    operator: str = ""
+    message: str = ""
+    refused: bool | None = False
+    opset: int = 21
+    dtype: ir.DataType = FLOAT
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.what}"
+
+    def model(self) -> ir.Model:
+        """The model, made anew."""
+        file = OnnxFile(self.opset)
+        return file.model(self.build(file), dtype=self.dtype)
+
+
+def image(f: OnnxFile, channels: int = 8, dtype: ir.DataType = FLOAT) -> ir.Value:
+    return f.input(1, channels, 6, 6, dtype=dtype)
+
+
+def conv(f: OnnxFile, x: ir.Value | None = None, weight: ir.Value | None = None, **attributes: Any) -> ir.Value:
+    """An INT8 convolution of 8 channels, but for what is given."""
+    return f.conv(x or f.qdq(image(f)), weight or f.qdq_weight(8, 8, 3, 3), **attributes)
+
+
+def product(f: OnnxFile, weight: ir.Value, x: ir.Value | None = None) -> ir.Value:
+    return f.node("MatMul", x or f.input(2, 64), weight)
+
+
+def transposed(f: OnnxFile, axis: int, group: int = 1) -> ir.Value:
+    shape = (8, 16 // group, 3, 3)
+    return f.node("ConvTranspose", f.qdq(image(f)), f.qdq_weight(*shape, axis=axis), group=group)
+
+
+def settings(
+    f: OnnxFile, scale: Any, zero: Any, scales: ir.DataType = FLOAT, zeros: ir.DataType = INT8
+) -> list[ir.Value]:
+    return [f.constant(scale, scales), f.constant(zero, zeros)]
+
+
+def runtime_scale(f: OnnxFile) -> ir.Value:
+    x = image(f)
+    return conv(f, f.pair(x, f.node("ReduceMax", f.node("Abs", x), keepdims=0), f.constant(0, INT8)))
+
+
+def blocks(f: OnnxFile, shape: tuple[int, ...], scales: tuple[int, ...], axis: int, size: int) -> ir.Value:
+    weight = f.dequantize(f.weight(*shape, dtype=INT4), np.full(scales, 0.05), INT4, axis=axis, block_size=size)
+    return f.node("MatMul", f.input(*shape[:-2], 2, shape[-2]), weight)
+
+
+def bias(f: OnnxFile, value: ir.Value) -> ir.Value:
+    return f.conv(f.qdq(image(f)), f.qdq_weight(8, 8, 3, 3), value)
+
+
+def behind(f: OnnxFile, kind: str, *more: ir.Value) -> ir.Value:
+    return f.node(kind, f.qdq(conv(f)), *more)
+
+
+def batch_norm(f: OnnxFile, x: ir.Value) -> ir.Value:
+    return f.node("BatchNormalization", x, *(f.constant(np.ones(8)) for _ in range(4)))
+
+
+def residual(f: OnnxFile, quantize: bool) -> ir.Value:
+    x = f.qdq(image(f))
+    y = conv(f, x)
+    return f.qdq(f.node("Relu", f.node("Add", f.qdq(y) if quantize else y, x)))
+
+
+def attention(f: OnnxFile, *, late: bool = False, scale: float = 1 / 127, dtype: ir.DataType = INT8) -> ir.Value:
+    query, key, value = (f.input(1, 2, 16, 32) for _ in range(3))
+    factor = f.constant(0.17)
+    query = query if late else f.node("Mul", query, factor)
+    key = f.node("Transpose", f.qdq(key, dtype=dtype), perm=[0, 1, 3, 2])
+    scores = f.node("MatMul", f.qdq(query, dtype=dtype), key)
+    softmax = f.node("Softmax", f.node("Mul", scores, factor) if late else scores, axis=-1)
+    return f.node("MatMul", f.qdq(softmax, scale, dtype), f.qdq(value, dtype=dtype))
+
+
+def normalization(f: OnnxFile) -> ir.Value:
+    x, axes = f.input(2, 64), f.constant([-1], INT64)
+    centred = f.node("Sub", x, f.node("ReduceMean", x, axes))
+    variance = f.node("ReduceMean", f.node("Mul", centred, centred), axes)
+    return f.node("Div", centred, f.node("Sqrt", f.node("Add", variance, f.constant(1e-5))))
+
+
+def concat(f: OnnxFile, *scales: float | None) -> ir.Value:
+    parts = [image(f) if scale is None else f.qdq(image(f), scale) for scale in scales]
+    return f.qdq(f.node("Concat", *parts, axis=1))
+
+
+def grouped(f: OnnxFile, channels: int, groups: int, dtype: ir.DataType = INT8) -> ir.Value:
+    weight = f.qdq_weight(channels, channels // groups, 3, 3, dtype=dtype)
+    return conv(f, f.qdq(image(f, channels), dtype=dtype), weight, group=groups)
+
+
+def siblings(f: OnnxFile, *scales: float) -> ir.Value:
+    x = image(f)
+    return f.node("Add", *(conv(f, f.qdq(x, scale)) for scale in scales))
+
+
+def max_pool(f: OnnxFile, scale: float) -> ir.Value:
+    return conv(f, f.qdq(f.node("MaxPool", f.qdq(image(f)), kernel_shape=[2, 2]), scale))
+
+
+def integer_product(f: OnnxFile) -> ir.Value:
+    return f.node("Cast", f.node("MatMulInteger", f.quantize(f.input(2, 64)), f.weight(64, 8, dtype=INT8)), to=1)
+
+
+def fp8_conv(f: OnnxFile, entering: int = 16) -> ir.Value:
+    weight = f.qdq_weight(16, entering, 3, 3, dtype=FP8)
+    return conv(f, f.qdq(image(f, entering), dtype=FP8), weight)
+
+
+def fp16_conv(f: OnnxFile, scales: ir.DataType = FLOAT16) -> ir.Value:
+    x = f.pair(image(f, dtype=FLOAT16), *settings(f, 0.05, 0, scales))
+    weight = f.pair(f.weight(8, 8, 3, 3, dtype=FLOAT16), *settings(f, PER_CHANNEL, PER_CHANNEL * 0, scales), axis=0)
+    return conv(f, x, weight)

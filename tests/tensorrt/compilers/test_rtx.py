@@ -1,0 +1,118 @@
+"""Engines that TensorRT for RTX builds; needs the extra ``rtx``, no GPU."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import compile, export_onnx, transform  # noqa: A004
+from embedl_deploy.backend import get_backend
+from embedl_deploy.engine import EngineReport, LayerKind, estimate
+from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
+from embedl_deploy.tensorrt.compilers import TensorRTForRTX
+from support.nets import random_input, scrambled
+
+MISSING = TensorRTForRTX().missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+
+IMAGE = random_input(1, 16, 32, 32)
+FP8 = TensorQuantConfig(Precision.FP8)
+
+
+def network():
+    block = [nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.Conv2d(32, 32, 3), nn.ReLU()]
+    return scrambled(nn.Sequential(*block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))).eval()
+
+
+def exported(path, model, x, config=None, **options):
+    result = transform(model, x, backend="tensorrt")
+    quantized = quantize(result, [x], config, progress=False) if config is not None else result
+    export_onnx(quantized, x, path, **options)
+    return path
+
+
+def built(path, **options):
+    return compile(path, path.with_suffix(".engine"), backend="tensorrt", compiler="tensorrt-rtx", **options)
+
+
+@pytest.mark.parametrize(
+    ("config", "dtype"),
+    [
+        (None, "float16"),
+        (QuantConfig(policy="all"), "int8"),
+        (QuantConfig(FP8, TensorQuantConfig(Precision.FP8, per_channel=True)), "float8_e4m3"),
+    ],
+    ids=["FP16", "INT8", "FP8"],
+)
+@pytest.mark.parametrize("target", ["sm86", "sm89", "sm120"])
+def test_precisions_and_modules(tmp_path, config, dtype, target):
+    path = exported(tmp_path / "net.onnx", network(), IMAGE, config, dtype=torch.float16)
+    if (dtype, target) == ("float8_e4m3", "sm86"):
+        with pytest.raises(CompileError, match=r"refuses net\.onnx(.|\n)*no FP8: that needs compute capability 8\.9"):
+            built(path, target=target)
+        return
+    result = built(path, target=target)
+    report = result.report
+    assert report.target == target
+    assert EngineReport.load(result.report_path) == report
+    assert result.path.stat().st_size == report.engine_bytes > 0
+    assert all(kind is not LayerKind.CONVOLUTION or found == dtype for kind, found in report.weighted_by_precision)
+    assert sum(count for (kind, _), count in report.weighted_by_precision.items() if kind.is_weighted) == 3
+    modules = {module for layer in report.layers if layer.kind.is_weighted for module in layer.modules}
+    assert any(module.startswith("0") for module in modules)
+    operations = sum(layer.operations for layer in report.layers)
+    assert operations == 2 * (32 * 32 * 32 * 16 * 9 + 32 * 30 * 30 * 32 * 9 + 32 * 10)
+    devices = {device.target: device for device in get_backend("tensorrt").devices}
+    assert 0 < estimate(report, devices[target]).seconds < 1e-3
+
+
+def test_what_stays_in_float_is_named(tmp_path):
+    path = exported(tmp_path / "net.onnx", network(), IMAGE, QuantConfig(skip=["0*"]), dtype=torch.float16)
+    (found,) = built(path).report.float_layers
+    assert (found.kind, found.precision, found.reason) == (
+        LayerKind.CONVOLUTION,
+        "float16",
+        "not quantized in the file",
+    )
+    assert found.module.startswith("0")
+
+
+class TestOptions:
+    def test_open_dimensions_need_shapes(self, tmp_path):
+        path = exported(tmp_path / "net.onnx", network(), IMAGE, dynamic_batch=True)
+        with pytest.raises(InputError, match=r"'.*' have open dimensions.*shapes="):
+            built(path)
+        name = "input" if "input" in _inputs(path) else _inputs(path)[0]
+        sizes = tuple((n, 16, 32, 32) for n in (1, 4, 8))
+        assert built(path, shapes={name: sizes}).report.kernels > 0
+
+    def test_an_unknown_target(self, tmp_path):
+        path = exported(tmp_path / "net.onnx", network(), IMAGE)
+        with pytest.raises(InputError, match=r"target is 'sm12'; TensorRT for RTX .* has .*sm89"):
+            built(path, target="sm12")
+
+    def test_an_option_that_this_compiler_lacks(self, tmp_path):
+        path = exported(tmp_path / "net.onnx", network(), IMAGE)
+        with pytest.raises(InputError, match="timing_cache"):
+            built(path, timing_cache=tmp_path / "times")
+
+    def test_refitting_and_stripped_weights_need_a_driver(self, tmp_path):
+        path = exported(tmp_path / "net.onnx", network(), IMAGE)
+        whole = built(path).report.engine_bytes
+        if torch.cuda.is_available():
+            assert built(path, strip_weights=True).report.engine_bytes < whole
+            return
+        with pytest.raises(CompileError, match="this machine has none"):
+            built(path, strip_weights=True)
+
+    def test_a_timeout(self, tmp_path):
+        path = exported(tmp_path / "net.onnx", network(), IMAGE)
+        with pytest.raises(CompileError, match="took longer than its timeout of 1e-06 s"):
+            built(path, timeout=1e-6)
+        assert not path.with_suffix(".engine").exists()
+
+
+def _inputs(path):
+    import onnx
+
+    return [value.name for value in onnx.load(path).graph.input]
