@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from embedl_deploy import compile, export_onnx  # noqa: A004
-from embedl_deploy.backend import Build, Compiler, CompilerRefusal, get_backend
+from embedl_deploy.backend import Build, Compiler, CompilerRefusedError, get_backend
 from embedl_deploy.compiling import compilation
 from embedl_deploy.engine import EngineReport, LayerKind
 from embedl_deploy.errors import BackendNotFoundError, CompileError, CompilerNotFoundError, InputError
@@ -115,7 +115,7 @@ class TestRefusals:
         export_onnx(scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU())).eval(), random_input(1, 3, 8, 8), path)
         nodes = [node for node in onnx.load(path).graph.node if node.op_type not in ("Conv", "Constant")]
         name, kind = nodes[0].name, nodes[0].op_type  # GELU is one operator or several, by the version of the exporter
-        use(Acme(refusal=CompilerRefusal(["no such operator"], ["unknown", name])))
+        use(Acme(refusal=CompilerRefusedError(["no such operator"], ["unknown", name])))
         with pytest.raises(CompileError) as caught:
             compile(path, tmp_path / "e")
         error = caught.value
@@ -127,7 +127,7 @@ class TestRefusals:
         assert [entry.name for entry in tmp_path.iterdir()] == ["gelu.onnx"]
 
     def test_advice_of_the_backend(self, use, file, tmp_path):
-        use(Acme(refusal=CompilerRefusal(["no driver"], advice="Buy one.")))
+        use(Acme(refusal=CompilerRefusedError(["no driver"], advice="Buy one.")))
         with pytest.raises(CompileError, match="It says: no driver\n  Buy one"):
             compile(file, tmp_path / "e")
 
@@ -136,7 +136,7 @@ class TestRefusals:
         x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in "xy")
         graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
         onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), path)
-        use(Acme(refusal=CompilerRefusal(["cannot"])))
+        use(Acme(refusal=CompilerRefusedError(["cannot"])))
         with pytest.raises(CompileError, match="It says: cannot") as caught:
             compile(path, tmp_path / "e")
         assert (caught.value.node, caught.value.module) == (None, None)

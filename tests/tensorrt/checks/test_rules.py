@@ -1,11 +1,13 @@
 """A planted violation or more for each rule, and near misses; and what TensorRT for RTX says to them."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from embedl_deploy import check
-from embedl_deploy.backend import CompileOptions, CompilerRefusal, get_backend
+from embedl_deploy.backend import CompileOptions, CompilerRefusedError, get_backend
 from embedl_deploy.tensorrt.checks import TENSORRT_RULES
 from support.onnx_files import FLOAT16, FP8, INT4, INT8, INT16, INT32, UINT8
 from support.tensorrt_files import (
@@ -335,6 +337,21 @@ ASKED = [
     *(case for case in PLANTED if case.refused),
     *{case.rule: case for case in reversed(PLANTED) if case.refused is False}.values(),
 ]
+#: What the rules say is computed in float, and what is nearly the same and is not.
+IN_FLOAT = [
+    *(case for case in PLANTED if case.rule in ("TRT-Q11", "TRT-Q12") and case.severity != "error"),
+    *(case for case in PLANTED if (case.rule, case.what) in {("TRT-Q03", "list of one"), ("TRT-Q10", "axis 0")}),
+]
+IN_EIGHT_BITS = [
+    *(case for case in NEAR_MISSES if (case.rule, case.what) == ("TRT-Q11", "through max pooling")),
+    *(case for case in NEAR_MISSES if case.rule == "TRT-Q12" and case.what != "Transpose"),
+]
+
+
+def test_the_document_has_every_rule():
+    text = (Path(__file__).parents[3] / "docs" / "checking.md").read_text(encoding="utf-8")
+    rows = [tuple(line.strip("| ").split(" | ")) for line in text.splitlines() if line.startswith("| TRT-")]
+    assert rows == [(rule.id, rule.severity.value, rule.title) for rule in TENSORRT_RULES]
 
 
 def test_every_rule_has_both():
@@ -360,16 +377,43 @@ def test_near_miss_is_not_found(case):
     assert [place.reason for place in report.undecided if place.rule == case.rule] == []
 
 
-@pytest.mark.parametrize("case", ASKED, ids=str)
-def test_the_compiler_agrees(case, tmp_path):
+@pytest.fixture
+def build(tmp_path):
+    """Ask TensorRT for RTX: the layers of the engine, or ``None`` where it refuses the file."""
     compiler = next(compiler for compiler in get_backend("tensorrt").compilers if "rtx" in compiler.name)
     if missing := compiler.missing():
         pytest.skip(missing)
-    path = tmp_path / "case.onnx"
-    ir.save(case.model(), path)
-    refused = False
-    try:
-        compiler.build(path, CompileOptions(target="sm89"), lambda *step: None)
-    except CompilerRefusal:
-        refused = True
-    assert refused is case.refused
+
+    def run(case):
+        path = tmp_path / "case.onnx"
+        ir.save(case.model(), path)
+        try:
+            return compiler.build(path, CompileOptions(target="sm89"), lambda *step: None).layers
+        except CompilerRefusal:
+            return None
+
+    return run
+
+
+@pytest.mark.parametrize("case", ASKED, ids=str)
+def test_the_compiler_agrees(case, build):
+    assert (build(case) is None) is case.refused
+
+
+def multiplies_eight_bits(layers):
+    """Whether a convolution or product multiplies two tensors of eight bits."""
+    products = [layer for layer in layers if layer.type in ("correlation", "deconv", "gemm")]
+    types = [{tensor.dtype for tensor in (*layer.inputs, *layer.constants)} for layer in products]
+    return any(read & {"int8", "float8_e4m3"} for read in types)
+
+
+@pytest.mark.parametrize("case", IN_FLOAT, ids=str)
+def test_what_is_said_to_be_computed_in_float_is(case, build):
+    (finding,) = [finding for finding in check(case.model(), "tensorrt").findings if finding.rule == case.rule][:1]
+    assert "computed in float" in finding.message or "computes it in float" in finding.message
+    assert not multiplies_eight_bits(build(case))
+
+
+@pytest.mark.parametrize("case", IN_EIGHT_BITS, ids=str)
+def test_what_keeps_the_rule_is_computed_in_eight_bits(case, build):
+    assert multiplies_eight_bits(build(case))

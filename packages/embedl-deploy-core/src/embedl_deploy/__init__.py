@@ -23,6 +23,7 @@ from embedl_deploy.pipeline import (
     transform,
 )
 from embedl_deploy.plan import TransformationPlan, TransformationReport
+from embedl_deploy.stages import verify_stages
 
 __version__ = _version("embedl-deploy-core")
 
@@ -43,4 +44,5 @@ __all__ = [
     "get_transformation_plan",
     "load_transformation_plan",
     "transform",
+    "verify_stages",
 ]

@@ -1,6 +1,6 @@
 """Backends: finding, loading and choosing the plugins that know a hardware target."""
 
-from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusal, Progress
+from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.loading import Backend
 from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
@@ -22,7 +22,7 @@ __all__ = [
     "Build",
     "CompileOptions",
     "Compiler",
-    "CompilerRefusal",
+    "CompilerRefusedError",
     "PointKind",
     "Progress",
     "QuantPoint",

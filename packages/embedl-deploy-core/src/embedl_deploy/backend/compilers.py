@@ -5,8 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from embedl_deploy.engine import EngineLayer
-from embedl_deploy.errors import EmbedlDeployError
+from embedl_deploy.errors import CompileError, EmbedlDeployError
 
 #: Called with a step's name, how many parts of it are done, and how many there are.
 Progress = Callable[[str, int, int], None]
@@ -56,7 +58,7 @@ class Build:
     messages: tuple[str, ...] = ()
 
 
-class CompilerRefusal(EmbedlDeployError):
+class CompilerRefusedError(EmbedlDeployError):
     """A compiler did not take a file: raised by :meth:`Compiler.build` with what the compiler said.
 
     Attributes:
@@ -98,6 +100,18 @@ class Compiler(ABC):
         """Compile a file.
 
         Raises:
-            CompilerRefusal: The compiler does not take it.
+            CompilerRefusedError: The compiler does not take it.
             InputError: An option does not fit.
         """
+
+    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run an engine on the hardware.
+
+        Args:
+            engine: The file.
+            inputs: One tensor per input of the engine, in its order.
+
+        Raises:
+            CompileError: It cannot be run here.
+        """
+        raise CompileError(f"The compiler {self.name!r} cannot run engines, so {engine.name} was not run.")

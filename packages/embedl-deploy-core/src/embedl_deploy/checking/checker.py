@@ -130,13 +130,13 @@ def _not_judged(rule: Rule, place: Undecided) -> NotJudged:
 
 
 def _module(node: "ir.Node") -> str | None:
-    """The module that a node came from: for QuantizeLinear and DequantizeLinear the first one that reads what they give.
+    """The module that a node came from; for QuantizeLinear and DequantizeLinear the first that reads what they give.
 
     The quantizers of activations are modules of their own, which the user's model does not have.
     """
     reader = node
     while reader.op_type in _QUANTIZERS and (uses := reader.outputs[0].uses()):
-        reader = uses[0].node
+        reader = next(iter(uses)).node
     return module_of(reader) or module_of(node)
 
 

@@ -8,7 +8,7 @@ import click
 
 from embedl_deploy import compile as compile_onnx
 from embedl_deploy.backend import get_backend
-from embedl_deploy.cli.options import INPUT_FILE, backend_option, output_option
+from embedl_deploy.cli.options import INPUT_FILE, backend_option, chosen, output_option
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import count_of_bytes, shape_ranges
 from embedl_deploy.engine import Device, EngineReport, compare, estimate
@@ -39,9 +39,11 @@ from embedl_deploy.errors import InputError
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long.")
 @click.option("--layers", is_flag=True, help="List every layer.")
 @json_option
-def compile_command(output: Output, onnx: Path, output_path: Path | None, layers: bool, **options: Any) -> None:
+def compile_command(
+    output: Output, onnx: Path, output_path: Path | None, layers: bool, backend: str | None, **options: Any
+) -> None:
     """Compile an ONNX file, and say what became of every layer."""
-    done = compile_onnx(onnx, output_path, **options)
+    done = compile_onnx(onnx, output_path, backend=chosen(backend), **options)
     output.say(f"Wrote {done.path} and {done.report_path}")
     output.result(
         report_table(done.report, layers=layers),
@@ -84,7 +86,7 @@ def report_command(
 
 
 def _device(name: str, backend: str | None) -> Device:
-    devices = get_backend(backend).devices
+    devices = get_backend(chosen(backend)).devices
     fitting = [d for d in devices if d.name.lower() == name.lower()] or [
         d for d in devices if name.lower() in d.name.lower()
     ]

@@ -21,7 +21,7 @@ from embedl_deploy.cli.options import (
     subject_options,
 )
 from embedl_deploy.cli.output import Output, json_option
-from embedl_deploy.errors import BackendError, BackendNotFoundError, ExportError
+from embedl_deploy.errors import BackendError, ExportError, InputError
 from embedl_deploy.export.files import written_whole
 from embedl_deploy.verify import Difference
 
@@ -37,8 +37,7 @@ def backends_command(output: Output, backend: str | None, verbose: bool) -> None
     """
     statuses = list_backends()
     if backend is not None and backend not in statuses:
-        get_backend(backend)  # says which there are
-        raise BackendNotFoundError(f"No backend {backend!r} is installed.")
+        raise InputError(f"No backend {backend!r} is installed; there are {', '.join(statuses) or 'none'}.")
     data: dict[str, dict[str, Any]] = {}
     lines = []
     for name, status in statuses.items():

@@ -8,7 +8,15 @@ import click
 from embedl_deploy import check
 from embedl_deploy.cli.failures import ExitCode
 from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
-from embedl_deploy.cli.options import INPUT_FILE, Rewrites, Subject, backend_option, rewrite_options, subject_options
+from embedl_deploy.cli.options import (
+    INPUT_FILE,
+    Rewrites,
+    Subject,
+    backend_option,
+    chosen,
+    rewrite_options,
+    subject_options,
+)
 from embedl_deploy.cli.output import Output, json_option
 
 
@@ -40,7 +48,7 @@ def check_command(context: click.Context, output: Output, onnx: Path, backend: s
     Prints the places that break its rules and how to mend them; exit code 1 if there are errors.
     """
     with output.working("checking"):
-        report = check(onnx, backend=backend)
+        report = check(onnx, backend=chosen(backend))
     output.result(report, report.to_dict())
     if not report.ok:
         context.exit(ExitCode.NO)

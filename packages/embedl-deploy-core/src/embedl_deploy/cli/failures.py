@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.errors import EmbedlDeployError
@@ -56,11 +57,14 @@ def exit_code_of(error: BaseException) -> ExitCode:
     return ExitCode.SYSTEM if isinstance(error, OSError) else ExitCode.UNEXPECTED
 
 
-def report_failure(error: BaseException, *, as_json: bool) -> ExitCode:
+def report_failure(error: BaseException, *, as_json: bool) -> None:
     """Say what went wrong, on stderr, and with ``as_json`` as an object on stdout as well."""
     code = exit_code_of(error)
     if code is ExitCode.BROKEN_PIPE:
-        return code
+        return
+    if isinstance(error, NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return
     message = _message(error, code)
     if code is ExitCode.UNEXPECTED:
         traceback.print_exception(error)
@@ -71,7 +75,6 @@ def report_failure(error: BaseException, *, as_json: bool) -> ExitCode:
     if as_json and not (isinstance(error, OSError) and error.filename is None):  # that may be stdout itself
         plain = {"type": type(error).__name__, "message": message, "exit_code": int(code), **_details(error)}
         click.echo(json.dumps({"error": plain}, indent=2))
-    return code
 
 
 def _message(error: BaseException, code: ExitCode) -> str:

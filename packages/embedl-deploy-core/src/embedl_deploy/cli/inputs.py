@@ -87,7 +87,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{os.fspath(path)!r}: {error.strerror}; expected an .npz or .npy file.") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{os.fspath(path)!r} is no .npz or .npy file of plain arrays: {error}") from error
+        raise InputError(f"{os.fspath(path)!r} is no .npz or .npy file of plain arrays, or it is damaged.") from error
     if not arrays:
         raise InputError(f"{os.fspath(path)!r} holds no arrays.")
     return arrays

@@ -19,6 +19,7 @@ from embedl_deploy import (
     get_transformation_plan,
     load_transformation_plan,
 )
+from embedl_deploy.backend import discover_backends
 from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
 from embedl_deploy.cli.models import ModelName, read_arguments
 from embedl_deploy.cli.parameters import complete_backend
@@ -75,10 +76,12 @@ class Rewrites:
 
     def planned(self, subject: Subject) -> TransformationPlan:
         """The plan for a model."""
-        choices: dict[str, Any] = {"kwargs": subject.kwargs or None, "backend": self.backend, "trace": self.trace}
+        choices: dict[str, Any] = {"kwargs": subject.kwargs or None, "trace": self.trace}
         if self.plan is None:
-            return get_transformation_plan(subject.model, subject.args, strict=self.strict, **choices)
-        return load_transformation_plan(read_text(self.plan, "a plan"), subject.model, subject.args, **choices)
+            backend = chosen(self.backend)
+            return get_transformation_plan(subject.model, subject.args, backend=backend, strict=self.strict, **choices)
+        text = read_text(self.plan, "a plan")
+        return load_transformation_plan(text, subject.model, subject.args, backend=self.backend, **choices)
 
     def carried_out(self, subject: Subject) -> TransformationResult:
         """A model with the plan applied."""
@@ -97,6 +100,20 @@ def read_text(path: Path, what: str) -> str:
         raise InputError(f"{str(path)!r}: {error.strerror}; expected {what}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{str(path)!r} is no text; expected {what}.") from error
+
+
+def chosen(backend: str | None) -> str | None:
+    """The backend that was asked for; ``None`` where only one is installed.
+
+    Raises:
+        InputError: None was asked for, and there are several.
+    """
+    names = list(discover_backends())
+    if backend is None and len(names) > 1:
+        raise InputError(
+            f"Several backends are installed ({', '.join(names)}); pass --backend {names[0]}, for example."
+        )
+    return backend
 
 
 def backend_option(function: F) -> F:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 
 import click
@@ -13,7 +14,7 @@ from embedl_deploy.cli.commands_engine import compare_command, compile_command, 
 from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
-from embedl_deploy.cli.failures import EXIT_CODES, ExitCode, report_failure
+from embedl_deploy.cli.failures import EXIT_CODES, ExitCode, exit_code_of, report_failure
 
 _NAME = "embedl-deploy"
 
@@ -75,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else ExitCode.DONE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error has its words and its exit code
-        code = report_failure(error, as_json="--json" in arguments)
+        code = exit_code_of(error)
+        with suppress(OSError):  # nowhere left to say it: the exit code still does
+            report_failure(error, as_json="--json" in arguments)
         _abandon_output()
         return code
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from embedl_deploy.artifact import read_onnx
-from embedl_deploy.backend import CompileOptions, CompilerRefusal, Progress, get_backend
+from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.compiling.float_layers import explain_float_layers
 from embedl_deploy.compiling.refusal import explained
@@ -103,7 +103,7 @@ def compile(  # noqa: A001 - the user's word for it
     with _bar(progress) as advance:
         try:
             build = builder.build(source, options, advance)
-        except CompilerRefusal as refusal:
+        except CompilerRefusedError as refusal:
             raise explained(refusal, builder, chosen.name, source, model) from refusal
     report = EngineReport(
         model=source.name,

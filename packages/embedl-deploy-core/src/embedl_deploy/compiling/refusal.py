@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact import module_of
-from embedl_deploy.backend import Compiler, CompilerRefusal, Severity
+from embedl_deploy.backend import Compiler, CompilerRefusedError, Severity
 from embedl_deploy.checking import check
 from embedl_deploy.errors import CompileError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def explained(
-    refusal: CompilerRefusal, compiler: Compiler, backend: str, path: Path, model: "ir.Model"
+    refusal: CompilerRefusedError, compiler: Compiler, backend: str, path: Path, model: "ir.Model"
 ) -> CompileError:
     """The error to raise for a refusal."""
     nodes = {node.name: node for node in model.graph.all_nodes() if node.name}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedl_deploy.backend import CompileOptions, CompilerRefusal, Progress
+from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.advice import advice_on
 
@@ -110,7 +110,7 @@ def build_engine(
         configure: Called with the builder's configuration, for what the two compilers do not share.
 
     Raises:
-        CompilerRefusal: The parser or the builder does not take the file.
+        CompilerRefusedError: The parser or the builder does not take the file.
         CompileError: It took too long.
         InputError: An option does not fit.
     """
@@ -122,7 +122,7 @@ def build_engine(
     if not parser.parse_from_file(str(onnx)):
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
         messages = [_parser_error(error) for error in errors] or log.errors
-        raise CompilerRefusal(messages, [error.node_name() for error in errors], advice_on(messages))
+        raise CompilerRefusedError(messages, [error.node_name() for error in errors], advice_on(messages))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if options.workspace is not None:
@@ -147,7 +147,7 @@ def build_engine(
         raise CompileError(f"Compiling {onnx.name} took longer than its timeout of {options.timeout:g} s.")
     if engine is None:
         messages = log.errors or ["the builder returned no engine and no reason"]
-        raise CompilerRefusal(messages, _nodes_in(messages), advice_on(messages))
+        raise CompilerRefusedError(messages, _nodes_in(messages), advice_on(messages))
     if cache is not None and options.timing_cache is not None:
         options.timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
     return Built(bytes(memoryview(engine)), log, seconds)

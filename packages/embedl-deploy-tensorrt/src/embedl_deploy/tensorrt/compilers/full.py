@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import Log, build_engine, make_logger
 from embedl_deploy.tensorrt.compilers.inspector import layers_in_inspection
+from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
 
@@ -61,3 +63,7 @@ class TensorRT(Compiler):
             raise CompileError(f"{self.describe()} cannot load the engine that it built; nothing was written.")
         text: str = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         return text
+
+    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run an engine on the GPU in this machine."""
+        return run_engine(importlib.import_module("tensorrt"), engine, inputs)

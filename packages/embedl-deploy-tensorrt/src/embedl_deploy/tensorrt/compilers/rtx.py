@@ -2,13 +2,17 @@
 
 import importlib
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import build_engine
 from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
+from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
 #: What is built for where nothing is asked for and there is no GPU: Ada, the oldest with FP8.
@@ -63,6 +67,10 @@ class TensorRTForRTX(Compiler):
                 f"{self.describe()} built an engine but listed no layers in its log; nothing was written."
             )
         return Build(built.engine, layers, target.lower(), built.seconds, tuple(dict.fromkeys(built.log.warnings)))
+
+    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run an engine on the GPU in this machine."""
+        return run_engine(_module(), engine, inputs)
 
 
 def _module() -> Any:

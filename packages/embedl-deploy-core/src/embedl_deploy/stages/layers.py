@@ -1,0 +1,78 @@
+"""Two graphs with the same calls, compared call by call."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+from embedl_deploy.graph.shapes import bind_inputs
+from embedl_deploy.verify import Difference, difference, output_tensors
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """How far the value of a node is from that of the node of the same name in the reference.
+
+    Attributes:
+        node: Its name.
+        module: Path of the module that it calls; empty for a function.
+        sqnr: Signal to quantization noise, 10·log₁₀(Σ y² / Σ (y' − y)²), in dB; infinite where nothing differs.
+        difference: The largest difference.
+    """
+
+    node: str
+    module: str
+    sqnr: float
+    difference: Difference
+
+
+class _Recorder(fx.Interpreter):
+    """Keeps the value of every node, as it was when it was computed."""
+
+    def __init__(self, model: fx.GraphModule) -> None:
+        super().__init__(model)
+        self.values: dict[str, Any] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        # A copy: a later operation may overwrite the value.
+        self.values[n.name] = value.clone() if isinstance(value, torch.Tensor) else None
+        return value
+
+
+def signal_to_noise(reference: Any, other: Any) -> float:
+    """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal."""
+    signal = noise = 0.0
+    for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
+        x, y = x.detach().double(), y.detach().to(x.device).double()
+        signal += float(x.square().sum())
+        noise += float((y - x).square().sum())
+    if math.isnan(noise) or math.isnan(signal):
+        return -math.inf
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
+
+
+@torch.no_grad()
+def compare_layers(
+    reference: fx.GraphModule, other: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[LayerDifference, ...]:
+    """Run both and compare the nodes that have the same name, kind and shape, in the order of ``other``."""
+    recorders = []
+    for model in (reference, other):
+        recorder = _Recorder(model)
+        recorder.run(*bind_inputs(model, args, kwargs), enable_io_processing=False)
+        recorders.append(recorder)
+    before, after = (recorder.values for recorder in recorders)
+    found = []
+    for node in other.graph.nodes:
+        x, y = before.get(node.name), after.get(node.name)
+        if not node.op.startswith("call_") or x is None or y is None or x.shape != y.shape:
+            continue
+        if x.is_floating_point() and y.is_floating_point():
+            module = str(node.target) if node.op == "call_module" else ""
+            found.append(LayerDifference(node.name, module, signal_to_noise(x, y), difference(x, y)))
+    return tuple(found)

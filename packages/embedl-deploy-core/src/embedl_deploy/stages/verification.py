@@ -1,0 +1,170 @@
+"""Every stage of a model against the original."""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.backend import get_backend
+from embedl_deploy.capture import normalize_args
+from embedl_deploy.errors import InputError
+from embedl_deploy.export import run_onnx
+from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.stages.layers import LayerDifference, compare_layers, signal_to_noise
+from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged
+
+#: What a stage can be given as.
+Stage = nn.Module | TransformationResult | str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class StageDifference:
+    """How far the outputs of a stage are from the original's.
+
+    Attributes:
+        name: Of the stage.
+        sqnr: Signal to quantization noise of the outputs, in dB.
+        difference: The largest difference.
+    """
+
+    name: str
+    sqnr: float
+    difference: Difference
+
+
+@dataclass(frozen=True)
+class Verification:
+    """How far every stage is from the original.
+
+    Attributes:
+        stages: In the order in which they were given.
+        layers: By stage, its layers against those of the graph before it; empty unless asked for.
+    """
+
+    stages: tuple[StageDifference, ...]
+    layers: Mapping[str, tuple[LayerDifference, ...]]
+
+    def first_below(self, sqnr: float) -> tuple[str, LayerDifference] | None:
+        """The first layer, and its stage, whose SQNR is below a value in dB; ``None`` if there is none."""
+        for stage, layers in self.layers.items():
+            for layer in layers:
+                if layer.sqnr < sqnr:
+                    return stage, layer
+        return None
+
+    def largest_drop(self) -> tuple[str, LayerDifference, float] | None:
+        """The layer that loses most against the worst one before it: (stage, layer, dB lost)."""
+        worst: tuple[str, LayerDifference, float] | None = None
+        for stage, layers in self.layers.items():
+            lowest = math.inf
+            for layer in layers:
+                lost = lowest - layer.sqnr if lowest < math.inf and layer.sqnr > -math.inf else 0.0
+                if layer.sqnr == -math.inf and lowest > -math.inf:
+                    lost = math.inf
+                if lost > 0 and (worst is None or lost > worst[2]):
+                    worst = (stage, layer, lost)
+                lowest = min(lowest, layer.sqnr)
+        return worst
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; infinite ones as ``None``."""
+        return {
+            "stages": [_plain(asdict(stage)) for stage in self.stages],
+            "layers": {name: [_plain(asdict(layer)) for layer in layers] for name, layers in self.layers.items()},
+        }
+
+    def __str__(self) -> str:
+        width = max(len(stage.name) for stage in self.stages)
+        lines = [f"{s.name.ljust(width)}  {s.sqnr:6.1f} dB  {s.difference}" for s in self.stages]
+        drop = self.largest_drop()
+        if drop is not None:
+            stage, layer, lost = drop
+            lines.append(
+                f"{stage}: most is lost at {layer.module or layer.node}: {lost:.1f} dB, to {layer.sqnr:.1f} dB"
+            )
+        return "\n".join(lines)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    sqnr, (max_abs, max_rel) = values["sqnr"], values["difference"]
+    return {
+        **values,
+        "sqnr": sqnr if math.isfinite(sqnr) else None,
+        "difference": {"max_abs": max_abs, "max_rel": max_rel},
+    }
+
+
+def verify_stages(
+    reference: nn.Module,
+    args: Any,
+    stages: Mapping[str, Stage],
+    *,
+    kwargs: dict[str, Any] | None = None,
+    layers: bool = False,
+    backend: str | None = None,
+) -> Verification:
+    """Run every stage on the same inputs and compare its outputs with the original's.
+
+    Args:
+        reference: The model as it came.
+        args: Inputs: a tuple, or one tensor.
+        stages: By name, in order: a module or the result of ``transform``; the path of an ONNX file (ending in
+            ``.onnx``), run in ONNX Runtime; or the path of an engine, run by the backend's compiler where the machine
+            has the hardware for it.
+        kwargs: Keyword inputs; for stages that are modules.
+        layers: Also compare every graph with the graph before it, node by node. Nodes are found by their names, so
+            this tells most between a transformed model and the same model quantized.
+        backend: Name of the backend whose compiler runs engines.
+
+    Raises:
+        InputError: An argument does not fit.
+        ExportError: An ONNX file cannot be run.
+        CompileError: An engine cannot be run here.
+    """
+    inputs, named = normalize_args(args, kwargs)
+    if inputs is None:
+        raise InputError("args is None; verify_stages needs inputs, for example args=(torch.randn(1, 3, 8, 8),).")
+    if not stages:
+        raise InputError("stages is empty; expected for example {'fused': result, 'ONNX Runtime': 'model.onnx'}.")
+    if named and any(isinstance(stage, (str, os.PathLike)) for stage in stages.values()):
+        raise InputError("kwargs are for modules; files take positional inputs only, so pass all inputs in args.")
+    wanted = output_tensors(run_unchanged(reference, inputs, named))
+    found: list[StageDifference] = []
+    by_layer: dict[str, tuple[LayerDifference, ...]] = {}
+    graph_before = reference if isinstance(reference, fx.GraphModule) else None
+    for name, stage in stages.items():
+        model = stage.model if isinstance(stage, TransformationResult) else stage
+        outputs = _outputs(name, model, inputs, named, backend)
+        largest = difference(wanted, outputs)  # first, because it compares the shapes
+        found.append(StageDifference(name, signal_to_noise(wanted, outputs), largest))
+        if isinstance(model, fx.GraphModule):
+            if layers and graph_before is not None:
+                by_layer[name] = compare_layers(graph_before, model, inputs, named)
+            graph_before = model
+    return Verification(tuple(found), by_layer)
+
+
+def _outputs(
+    name: str, stage: Any, inputs: tuple[Any, ...], named: dict[str, Any], backend: str | None
+) -> list[torch.Tensor]:
+    if isinstance(stage, nn.Module):
+        return output_tensors(run_unchanged(stage, inputs, named))
+    if not isinstance(stage, (str, os.PathLike)):
+        raise InputError(f"Stage {name!r} is a {type(stage).__name__}; expected a module, a result or a file's path.")
+    path = Path(stage)
+    if not path.is_file():
+        raise InputError(f"Stage {name!r}: there is no file {os.fspath(path)!r}.")
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    if path.suffix == ".onnx":
+        return run_onnx(path, *tensors)
+    compilers = get_backend(backend).compilers
+    if not compilers:
+        raise InputError(f"Stage {name!r}: the backend has no compiler that could run {os.fspath(path)!r}.")
+    usable = next((compiler for compiler in compilers if compiler.missing() is None), compilers[0])
+    return usable.run(path, tensors)

@@ -1,0 +1,97 @@
+"""Every stage against the original, and the layer at which most is lost."""
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx, transform, verify_stages
+from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.modules import WeightFakeQuantize
+from embedl_deploy.quantize import Quantizer, quantize
+from support.nets import random_input, scrambled
+
+X = random_input(4, 3, 8, 8)
+
+
+def network():
+    layers = (nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 1))
+    return scrambled(nn.Sequential(*layers)).eval()
+
+
+@pytest.fixture
+def stages(tmp_path):
+    model = network()
+    result = transform(model, X, backend="tensorrt")
+    quantized = quantize(result, [X], progress=False)
+    path = tmp_path / "net.onnx"
+    export_onnx(quantized, X, path)
+    return model, {"fused": result, "quantized": quantized, "ONNX Runtime": path}
+
+
+def test_all_stages(stages):
+    model, given = stages
+    found = verify_stages(model, X, given, layers=True)
+    fused, quantized, onnx = found.stages
+    assert [stage.name for stage in found.stages] == ["fused", "quantized", "ONNX Runtime"]
+    assert fused.sqnr > 100
+    assert fused.difference.max_rel < 1e-5
+    assert 20 < quantized.sqnr < 60
+    assert abs(onnx.sqnr - quantized.sqnr) < 1
+    assert list(found.layers) == ["quantized"]
+    assert [layer.module for layer in found.layers["quantized"]] == ["0", "3", "5"]
+    assert "quantized: most is lost at" in str(found)
+    plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert plain["stages"][1]["sqnr"] == quantized.sqnr
+
+
+def test_the_layer_that_goes_wrong_is_named(stages):
+    model, given = stages
+    spoilt = given["quantized"].get_submodule("3")
+    stub = next(part for part in spoilt.modules() if isinstance(part, WeightFakeQuantize))
+    quantizer = stub.quantizer
+    assert isinstance(quantizer, Quantizer)
+    with torch.no_grad():
+        quantizer.scale.mul_(30)
+    found = verify_stages(model, X, {"fused": given["fused"], "quantized": given["quantized"]}, layers=True)
+    assert found.first_below(30)[1].module == "3"
+    assert found.largest_drop()[1].module == "3"
+    assert found.first_below(-1000) is None
+
+
+def test_equal_models():
+    model = network()
+    found = verify_stages(model, X, {"again": model})
+    assert found.stages[0].sqnr == math.inf
+    assert found.largest_drop() is None
+    assert found.to_dict()["stages"][0]["sqnr"] is None
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("given", "message"),
+        [({}, "stages is empty"), ({"a": 3}, "Stage 'a' is a int"), ({"a": "no.onnx"}, "there is no file 'no.onnx'")],
+        ids=["none", "a number", "no file"],
+    )
+    def test_stages(self, given, message):
+        with pytest.raises(InputError, match=message):
+            verify_stages(network(), X, given)
+
+    def test_no_inputs(self):
+        with pytest.raises(InputError, match="args is None"):
+            verify_stages(network(), None, {"a": network()})
+
+    def test_outputs_of_another_shape(self):
+        with pytest.raises(InputError, match="cannot be compared"):
+            verify_stages(network(), X, {"a": nn.Flatten()})
+
+
+def test_an_engine_that_cannot_run_here(tmp_path):
+    (tmp_path / "net.engine").write_bytes(b"engine")
+    with pytest.raises((CompileError, InputError), match=r"net\.engine"):
+        verify_stages(network(), X, {"engine": tmp_path / "net.engine"}, backend="sensai")
+    if not torch.cuda.is_available():
+        with pytest.raises((CompileError, ImportError), match=r"net\.engine was not run|not installed|tensorrt"):
+            verify_stages(network(), X, {"engine": tmp_path / "net.engine"}, backend="tensorrt")
