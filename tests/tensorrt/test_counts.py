@@ -96,9 +96,9 @@ def efficientnet_b0() -> Counts:
     expansions_and_layers = [(1, 1), (6, 2), (6, 2), (6, 3), (6, 3), (6, 4), (6, 1)]
     blocks = sum(layers for _, layers in expansions_and_layers)
     expanded = sum(layers for expansion, layers in expansions_and_layers if expansion != 1)
-    stem_and_last = 2
+    stem_last_and_first_of_classifier = 3
     return {
-        "FusedConvBNReLU": stem_and_last + expanded + blocks + blocks,  # expansion, depthwise, squeeze
+        "FusedConvBNReLU": stem_last_and_first_of_classifier + expanded + blocks + blocks,  # expansion, depthwise, squeeze
         "FusedConvBN": blocks + blocks + 1,  # excitation, projection, classifier
         "FusedAdaptiveAvgPool2d": blocks + 1,
     }
@@ -107,7 +107,7 @@ def efficientnet_b0() -> Counts:
 def mobilenet_v3_large() -> Counts:
     """Howard et al. 2019, table 1: as above, with excitation by a hard sigmoid, which is an epilogue.
 
-    Of the two linear layers of the classifier only the first stands behind the pool and becomes a convolution.
+    Both linear layers of the classifier become convolutions: the flatten moves behind one, and then behind the other.
     """
     input_expanded_squeezed = [
         (16, 16, False),
@@ -129,11 +129,10 @@ def mobilenet_v3_large() -> Counts:
     blocks = len(input_expanded_squeezed)
     expanded = sum(channels != wide for channels, wide, _ in input_expanded_squeezed)
     squeezed = sum(squeeze for _, _, squeeze in input_expanded_squeezed)
-    stem_and_last = 2
+    stem_last_and_first_of_classifier = 3
     return {
-        "FusedConvBNReLU": stem_and_last + expanded + blocks + 2 * squeezed,
+        "FusedConvBNReLU": stem_last_and_first_of_classifier + expanded + blocks + 2 * squeezed,
         "FusedConvBN": blocks + 1,
-        "FusedLinear": 1,
         "FusedAdaptiveAvgPool2d": squeezed + 1,
     }
 

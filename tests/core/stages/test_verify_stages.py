@@ -47,6 +47,13 @@ def test_all_stages(stages):
     assert plain["stages"][1]["sqnr"] == quantized.sqnr
 
 
+def test_a_file_in_float16_gets_its_inputs_in_float16(stages, tmp_path):
+    model, given = stages
+    export_onnx(given["fused"], X, tmp_path / "half.onnx", dtype=torch.float16)
+    (found,) = verify_stages(model, X, {"half": tmp_path / "half.onnx"}).stages
+    assert 40 < found.sqnr < 90
+
+
 def test_the_layer_that_goes_wrong_is_named(stages):
     model, given = stages
     spoilt = given["quantized"].get_submodule("3")

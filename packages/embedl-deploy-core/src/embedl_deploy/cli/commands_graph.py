@@ -11,7 +11,7 @@ import torch
 
 from embedl_deploy import TransformationResult
 from embedl_deploy.backend import get_backend, list_backends
-from embedl_deploy.cli.failures import ExitCode
+from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.options import (
     Rewrites,
     Subject,

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from embedl_deploy import check
-from embedl_deploy.cli.failures import ExitCode
+from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
 from embedl_deploy.cli.options import (
     INPUT_FILE,

@@ -1,44 +1,17 @@
-"""How a command ends: exit codes, and what is said about an error."""
+"""How a command fails: what is said about an error, and its exit code."""
 
 import errno
 import json
 import sys
 import traceback
-from enum import IntEnum
 from typing import Any
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
+from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.errors import EmbedlDeployError
-
-
-class ExitCode(IntEnum):
-    """What the exit code of a command means."""
-
-    DONE = 0
-    NO = 1
-    USAGE = 2
-    REFUSED = 3
-    SYSTEM = 4
-    UNEXPECTED = 70
-    INTERRUPTED = 130
-    BROKEN_PIPE = 141
-    TERMINATED = 143
-
-
-EXIT_CODES = {
-    ExitCode.DONE: "done",
-    ExitCode.NO: "the answer is no: check found errors, or the numbers disagree",
-    ExitCode.USAGE: "an argument does not fit, or names a file that is not there or is of another kind",
-    ExitCode.REFUSED: "the model or the file cannot be processed: captured, quantized, exported, compiled",
-    ExitCode.SYSTEM: "the operating system refuses: disk full, no permission",
-    ExitCode.UNEXPECTED: "an error that should not happen; please report it",
-    ExitCode.INTERRUPTED: "interrupted",
-    ExitCode.BROKEN_PIPE: "the reader of the output went away",
-    ExitCode.TERMINATED: "terminated",
-}
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

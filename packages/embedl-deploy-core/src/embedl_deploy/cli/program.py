@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from types import FrameType
 
 import click
@@ -14,7 +16,8 @@ from embedl_deploy.cli.commands_engine import compare_command, compile_command, 
 from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
-from embedl_deploy.cli.failures import EXIT_CODES, ExitCode, exit_code_of, report_failure
+from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode
+from embedl_deploy.cli.failures import exit_code_of, report_failure
 
 _NAME = "embedl-deploy"
 
@@ -27,7 +30,7 @@ class _Commands(click.Group):
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
-            formatter.write_dl([(str(int(code)), meaning) for code, meaning in EXIT_CODES.items()])
+            formatter.write_dl([(str(int(code)), meaning) for code, meaning in MEANINGS.items()])
 
 
 @click.group(
@@ -53,8 +56,21 @@ def program() -> None:
     """
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(int(ExitCode.TERMINATED))  # unlike the default, lets half-written files be removed
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Let a termination from outside unwind the stack, which removes half-written files."""
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(int(ExitCode.TERMINATED))
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,19 +84,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")  # rather a "?" than no report where "×" cannot be shown
-    signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = program.main(arguments, prog_name=_NAME, standalone_mode=False)
+        with _ended_in_order():
+            code = program.main(arguments, prog_name=_NAME, standalone_mode=False)
         sys.stdout.flush()
-        return code if isinstance(code, int) else ExitCode.DONE
+        return int(code) if isinstance(code, int) else ExitCode.DONE
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error has its words and its exit code
-        code = exit_code_of(error)
-        with suppress(OSError):  # nowhere left to say it: the exit code still does
+        with suppress(OSError):  # where there is nowhere left to say it, the exit code still does
             report_failure(error, as_json="--json" in arguments)
         _abandon_output()
-        return code
+        return exit_code_of(error)
 
 
 def _abandon_output() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError
@@ -162,9 +163,22 @@ def _outputs(
         raise InputError(f"Stage {name!r}: there is no file {os.fspath(path)!r}.")
     tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     if path.suffix == ".onnx":
-        return run_onnx(path, *tensors)
+        return run_onnx(path, *_as_the_file_has_them(path, tensors))
     compilers = get_backend(backend).compilers
     if not compilers:
         raise InputError(f"Stage {name!r}: the backend has no compiler that could run {os.fspath(path)!r}.")
     usable = next((compiler for compiler in compilers if compiler.missing() is None), compilers[0])
     return usable.run(path, tensors)
+
+
+def _as_the_file_has_them(path: Path, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """The inputs in the floating-point types of an ONNX file, which may be exported in another one than the model's."""
+    wanted = [value.dtype for value in read_onnx(path).graph.inputs]
+    if len(wanted) != len(tensors):
+        return tensors  # running the file says what is wrong
+    floats = {"FLOAT16": torch.float16, "FLOAT": torch.float32, "DOUBLE": torch.float64}
+    names = [dtype.name if dtype is not None else "" for dtype in wanted]
+    return [
+        tensor.to(floats[name]) if tensor.is_floating_point() and name in floats else tensor
+        for tensor, name in zip(tensors, names, strict=True)
+    ]

@@ -1,0 +1,63 @@
+"""What the operating system may do to a command: a full disk, no permission, a closed pipe, a termination."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from support.cli_folder import left_behind, small_onnx
+
+TRANSFORM = ("transform", "nets:Deep", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.pt2")
+EXPORT = ("export", "nets:Deep", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.onnx")
+
+
+def full_after(size):
+    """Files of the process cannot grow beyond ``size`` bytes: an error in the middle of writing, as on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("command", [TRANSFORM, EXPORT], ids=["transform", "export"])
+def test_full_disk(process, folder, command):
+    done = process(*command, preexec_fn=full_after(100_000))
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: File too large. No file was left half written. Make room")
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert left_behind(folder) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no device that is always full")
+def test_full_disk_under_the_output(process):
+    with open("/dev/full", "w") as full:
+        done = process("backends", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 4
+    assert done.stderr.startswith("error: No space left on device.") and "Traceback" not in done.stderr
+
+
+def test_reader_that_goes_away(process):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = process("plan", "nets:Net", "-b", "tensorrt", capture_output=False, stdout=closed, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_termination_while_compiling(process, folder, environment):
+    (folder / "net.onnx").write_bytes(small_onnx())
+    arguments = ("compile", "net.onnx", "-b", "acme", "--target", "slow", "-o", "net.engine")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "embedl_deploy", *arguments], env=environment, cwd=folder, stderr=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 30
+    while not (folder / "started").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGTERM)
+    _, words = running.communicate(timeout=30)
+    assert running.returncode == 143
+    assert b"Traceback" not in words
+    assert left_behind(folder) == ["net.onnx", "started"]
+
