@@ -96,9 +96,9 @@ def efficientnet_b0() -> Counts:
     expansions_and_layers = [(1, 1), (6, 2), (6, 2), (6, 3), (6, 3), (6, 4), (6, 1)]
     blocks = sum(layers for _, layers in expansions_and_layers)
     expanded = sum(layers for expansion, layers in expansions_and_layers if expansion != 1)
-    stem_last_and_first_of_classifier = 3
+    stem_and_last = 2
     return {
-        "FusedConvBNReLU": stem_last_and_first_of_classifier + expanded + blocks + blocks,  # expansion, depthwise, squeeze
+        "FusedConvBNReLU": stem_and_last + expanded + blocks + blocks,  # expansion, depthwise, squeeze
         "FusedConvBN": blocks + blocks + 1,  # excitation, projection, classifier
         "FusedAdaptiveAvgPool2d": blocks + 1,
     }

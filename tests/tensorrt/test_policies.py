@@ -132,7 +132,7 @@ class TestPlaces:
         report = report_of(model)
         assert len(report.points) == (2 if fits else 0)
         assert [(node, kind) for node, kind, _ in report.uncovered] == ([] if fits else [("conv_1", "FusedConvBN")])
-        assert all("has no place for quantizers" in reason for _, _, reason in report.uncovered)
+        assert all("both must be multiples of 4" in reason for _, _, reason in report.uncovered)
         result = transform(model, backend="tensorrt")
         quantized = insert_qdq(result.model, result.matches)
         if not fits:

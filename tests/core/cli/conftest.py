@@ -1,5 +1,6 @@
 """A folder with models, data and a plugin whose compiler needs no hardware; commands in it, here or in a process."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embedl_deploy.backend import reset_backends
 from embedl_deploy.cli import main
 
 MODELS = """
@@ -39,6 +41,10 @@ MODELS = """
             super().__init__()
             print("words of the user's own")
 
+    class Mlp(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
     class Deep(nn.Sequential):
         def __init__(self, width=64):
             super().__init__(nn.Conv2d(3, width, 3), *[nn.Conv2d(width, width, 3, padding=1) for _ in range(8)])
@@ -57,7 +63,7 @@ PLUGIN = """
     import time
     from pathlib import Path
 
-    from embedl_deploy.backend import BackendInfo, Build, Compiler, CompilerRefusal, hookimpl
+    from embedl_deploy.backend import BackendInfo, Build, Compiler, CompilerRefusedError, hookimpl
     from embedl_deploy.engine import Device, EngineLayer, EngineTensor, LayerKind
 
     class Quick(Compiler):
@@ -74,7 +80,7 @@ PLUGIN = """
 
         def build(self, onnx, options, progress):
             if options.target == "picky":
-                raise CompilerRefusal(["it is too wide"], ["node_conv2d"])
+                raise CompilerRefusedError(["it is too wide"], ["node_conv2d"])
             if options.target == "slow":
                 Path("started").touch()
                 time.sleep(60)
@@ -175,3 +181,15 @@ def process(folder: Path, environment: dict[str, str]) -> Callable[..., Any]:
 
     return run
 
+
+@pytest.fixture
+def acme(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The plugins of the workshop, in this process."""
+    monkeypatch.syspath_prepend(str(workshop / "site"))
+    importlib.invalidate_caches()
+    reset_backends()
+    yield
+    monkeypatch.undo()
+    sys.modules.pop("acme_plugin", None)
+    importlib.invalidate_caches()
+    reset_backends()

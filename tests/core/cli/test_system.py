@@ -42,7 +42,9 @@ def test_reader_that_goes_away(process):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
-        done = process("plan", "nets:Net", "-b", "tensorrt", capture_output=False, stdout=closed, stderr=subprocess.PIPE)
+        done = process(
+            "plan", "nets:Net", "-b", "tensorrt", capture_output=False, stdout=closed, stderr=subprocess.PIPE
+        )
     assert (done.returncode, done.stderr) == (141, "")
 
 
@@ -60,4 +62,3 @@ def test_termination_while_compiling(process, folder, environment):
     assert running.returncode == 143
     assert b"Traceback" not in words
     assert left_behind(folder) == ["net.onnx", "started"]
-

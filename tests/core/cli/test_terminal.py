@@ -51,10 +51,6 @@ def test_no_color(folder, environment):
     assert "error: 'nope.onnx' is not there" in shown
     assert "\x1b[1m" not in shown and "\x1b[31m" not in shown
 
-    code, shown = on_terminal(folder, environment, "check", "nope.onnx", "-b", "tensorrt")
-    assert code == 2
-    assert "\x1b[31m\x1b[1merror:\x1b[0m 'nope.onnx' is not there" in shown
-
 
 def test_ctrl_c_while_calibrating(folder, environment):
     np.save(folder / "much.npy", np.zeros((4000, 3, 32, 32), dtype=np.float32))

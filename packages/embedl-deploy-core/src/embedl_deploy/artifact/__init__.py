@@ -1,7 +1,8 @@
 """ONNX files as they are found: reading them, and which PyTorch module a node came from."""
 
+from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
 from embedl_deploy.artifact.origin import module_of, modules_by_node
 from embedl_deploy.artifact.reading import read_onnx
 
-__all__ = ["module_of", "modules_by_node", "operations_of", "read_onnx"]
+__all__ = ["module_of", "modules_by_node", "note_in_float", "operations_of", "read_onnx", "why_in_float"]

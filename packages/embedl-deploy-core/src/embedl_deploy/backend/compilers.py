@@ -19,7 +19,7 @@ class CompileOptions:
     """What a compilation can be asked for; a compiler that lacks something says so.
 
     Attributes:
-        target: What to compile for, in the backend's words (such as ``"sm89"``); ``None`` for the compiler's choice.
+        target: What to compile for, in the backend's words; ``None`` for the compiler's choice.
         shapes: For each input with open dimensions the smallest, the usual and the largest shape.
         workspace: Bytes of scratch memory that kernels may use; ``None`` for the compiler's default.
         timing_cache: File that keeps timings from one compilation to the next; made if it is not there.
@@ -89,7 +89,7 @@ class Compiler(ABC):
 
     @abstractmethod
     def describe(self) -> str:
-        """Name and version, such as ``"TensorRT for RTX 1.7.1"``; asked only where nothing is missing."""
+        """Name and version, such as ``"Acme compiler 1.7"``; asked only where nothing is missing."""
 
     @abstractmethod
     def command(self, onnx: Path, engine: Path, options: CompileOptions) -> str | None:

@@ -133,10 +133,10 @@ def quantize_command(
         batches.check(result.model)
     quantized = quantize(result, batches, config, **corrections)
     report = quantization_report(quantized)
-    text = quantization_recipe(quantized).to_json()
     with output.working("exporting"):
         exported = file.written(quantized, loaded, integer_weights=integer_weights)
     if recipe is not None:
+        text = quantization_recipe(quantized).to_json()
         with written_whole(recipe) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {recipe}")

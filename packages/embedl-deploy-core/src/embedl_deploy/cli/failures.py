@@ -11,7 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
-from embedl_deploy.errors import EmbedlDeployError
+from embedl_deploy.errors import BackendNotFoundError, EmbedlDeployError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -21,8 +21,8 @@ def exit_code_of(error: BaseException) -> ExitCode:
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return ExitCode.INTERRUPTED
     if isinstance(error, EmbedlDeployError):
-        # Errors about an argument also derive from the built-in type for that.
-        return ExitCode.USAGE if isinstance(error, (ValueError, LookupError)) else ExitCode.REFUSED
+        # Errors about an argument are ValueErrors as well.
+        return ExitCode.USAGE if isinstance(error, (ValueError, BackendNotFoundError)) else ExitCode.REFUSED
     if isinstance(error, click.ClickException):
         return ExitCode.USAGE
     if isinstance(error, BrokenPipeError):

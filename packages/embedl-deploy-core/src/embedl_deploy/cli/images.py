@@ -80,12 +80,15 @@ class ImageBatches(Batches):
         return torch.from_numpy(values).permute(2, 0, 1).to(self.dtype)
 
     def _cropped(self, image: "Image") -> "Image":
+        from PIL.Image import Resampling
+
         assert self.preparation.resize is not None  # image_batches sets both
         assert self.preparation.crop is not None
-        factor = self.preparation.resize / min(image.size)
-        image = image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), 2)  # bilinear
+        shorter = min(image.size)  # lengths are cut, and offsets rounded, as torchvision does it
+        lengths = [self.preparation.resize * length // shorter for length in image.size]
+        image = image.resize((lengths[0], lengths[1]), Resampling.BILINEAR)
         height, width = self.preparation.crop
-        left, top = (image.width - width) // 2, (image.height - height) // 2
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         return image.crop((left, top, left + width, top + height))
 
 

@@ -79,11 +79,12 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         InputError: There is no such file, or it holds something else.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return {"arr_0": loaded}
-        with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return {"arr_0": loaded}
+            with loaded:
+                arrays = {name: loaded[name] for name in loaded.files}
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(f"{os.fspath(path)!r}: {error.strerror}; expected an .npz or .npy file.") from error
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -96,8 +97,8 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
 def tensor_of(array: npt.NDArray[Any], model: nn.Module | ExportedProgram) -> torch.Tensor:
     """An array as a tensor; numbers with a fraction in the model's own type."""
     try:
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-    except TypeError as error:
+        tensor = torch.from_numpy(np.asarray(array, order="C"))
+    except (TypeError, ValueError) as error:  # no such type in torch, or bytes in the other order
         raise InputError(f"Arrays of {array.dtype} cannot be inputs: {error}") from error
     return tensor.to(float_type(model)) if tensor.is_floating_point() else tensor
 

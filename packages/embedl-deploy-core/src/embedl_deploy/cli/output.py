@@ -1,20 +1,19 @@
 """Where a command's words go: results to stdout, as text or JSON; everything else to stderr."""
 
+import functools
 import json
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from typing import Any, TextIO, TypeVar
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from typing import Any, TextIO
 
 import click
 from click.exceptions import Exit
 
 from embedl_deploy.cli.exit_codes import ExitCode
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 
@@ -65,18 +64,16 @@ class Output:
             yield
 
 
-def json_option(function: F) -> F:
+def json_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the option ``--json`` and the parameter ``output``."""
 
-    def make_output(context: click.Context, _parameter: click.Parameter, as_json: bool) -> Output:
+    @functools.wraps(function)
+    def run(*, as_json: bool, **rest: Any) -> Any:
         output = Output(as_json)
-        if as_json:
-            context.with_resource(redirect_stdout(sys.stderr))
-        return output
+        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+            return function(output=output, **rest)
 
-    return click.option(
-        "--json", "output", is_flag=True, callback=make_output, help="Print the result as JSON, and nothing else."
-    )(function)
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, and nothing else.")(run)
 
 
 def _painted(text: str) -> str:

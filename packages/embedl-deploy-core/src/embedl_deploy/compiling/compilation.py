@@ -63,7 +63,7 @@ def compile(  # noqa: A001 - the user's word for it
         engine_path: Where the engine goes; by default the ONNX file's name with the ending ``.engine``.
         backend: Name of the backend; by default the chosen or only one.
         compiler: Name of the compiler, where a backend has several; by default the first that is installed.
-        target: What to compile for, such as ``"sm89"``; by default the device in this machine, or the compiler's
+        target: What to compile for, in the backend's words; by default the device in this machine, or the compiler's
             choice, which the report names.
         shapes: For each input with open dimensions its smallest, usual and largest shape.
         workspace: Bytes of scratch memory that kernels may use.

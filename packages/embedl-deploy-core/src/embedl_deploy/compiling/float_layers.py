@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import module_of
+from embedl_deploy.artifact import module_of, why_in_float
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[Float
             continue
         weighted = [nodes[name] for name in layer.onnx_nodes if nodes[name].op_type in _WEIGHTED]
         module = module_of(weighted[0]) if weighted else (layer.modules[-1] if layer.modules else None)
-        found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, _reason(weighted)))
+        found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, _reason(weighted, model, module)))
     return tuple(found)
 
 
-def _reason(weighted: "list[ir.Node]") -> str:
+def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None) -> str:
     if not weighted:
         return "the engine does not say what the layer came from"
     node = weighted[0]
@@ -55,7 +55,8 @@ def _reason(weighted: "list[ir.Node]") -> str:
     if any(sides):
         missing = "weight" if sides[0] else "input"
         return f"the file quantizes only one side: the {missing} has no quantizer"
-    return "not quantized in the file"
+    why = why_in_float(model, module) if module is not None else None
+    return "not quantized in the file" if why is None else f"not quantized: {why}"
 
 
 def _is_dequantized(value: "ir.Value | None") -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.files import written_whole
@@ -109,9 +110,16 @@ def export_onnx(
     if target.is_dir() or not target.name:
         raise InputError(f"path {os.fspath(path)!r} is a folder; expected the name of a file, such as 'model.onnx'.")
     # Here, because who does not export need not wait for quantization to be imported.
-    from embedl_deploy.export.prepare import choose_opset, convert_inputs, is_quantized, prepare_model
+    from embedl_deploy.export.prepare import (
+        choose_opset,
+        convert_inputs,
+        is_quantized,
+        prepare_model,
+        reasons_in_float,
+    )
     from embedl_deploy.export.qdq import translations
 
+    reasons = reasons_in_float(model)
     model = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
     example, named = convert_inputs((example, named), dtype)
@@ -123,6 +131,7 @@ def export_onnx(
         shapes = _dynamic_first_dimension(example, named)
     operators = translations(opset) if is_quantized(model) else None
     program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
+    note_in_float(program.model, reasons)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with written_whole(target) as temporary:
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)

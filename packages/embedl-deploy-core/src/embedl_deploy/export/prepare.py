@@ -6,10 +6,12 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_FLOAT16, OPSET_OF_PRECISION
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.quantize import IntegerWeight, Quantizer, freeze
+from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
+from embedl_deploy.quantize.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
 SMALLEST_OPSET = 18
@@ -40,6 +42,23 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
     if dtype is None or not any(t.is_floating_point() and t.dtype != dtype for t in _tensors(model)):
         return model
     return deep_copy(model).to(dtype)
+
+
+def reasons_in_float(model: nn.Module) -> dict[str, str]:
+    """By path, why modules of a quantized model have no quantizer at their weight or input; empty for other models."""
+    report = getattr(model, "meta", {}).get(REPORT)
+    if not isinstance(report, QuantizationReport) or not isinstance(model, fx.GraphModule):
+        return {}
+    quantized = {point.path for point in report.quantized if point.kind is PointKind.WEIGHT}
+    reasons: dict[str, str] = {}
+    for point in report.not_quantized:
+        if point.path not in quantized:
+            reasons.setdefault(point.path, point.rule)
+    paths = {node.name: str(node.target) for node in model.graph.find_nodes(op="call_module")}
+    for name, _operator, reason in report.uncovered:
+        if name in paths:
+            reasons.setdefault(paths[name], reason)
+    return reasons
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:

@@ -21,10 +21,12 @@ class FusedModule(nn.Module):
         inputs_to_quantize: Positions of the call's arguments that want a quantizer. A class attribute: it is a
             property of the type, read without an instance.
         makes_new_tensor: The output never shares memory with an input.
+        why_not_quantized: Set it in an instance that opts out of quantization: the reason, for reports.
     """
 
     inputs_to_quantize: ClassVar[Collection[int]] = frozenset()
     makes_new_tensor: ClassVar[bool] = True
+    why_not_quantized: str | None = None
     _stubs: dict[int, QuantStub] | None = None
 
     @property

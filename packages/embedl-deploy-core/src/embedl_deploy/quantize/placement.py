@@ -193,12 +193,10 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
             continue
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(part, _WEIGHTED) for part in module.modules()):
-            fused = isinstance(module, FusedModule)
-            reason = (
-                "the module, or the pattern that made it, has no place for quantizers"
-                if fused
-                else "no fusion has taken it"
-            )
+            reason = "no fusion has taken it"
+            if isinstance(module, FusedModule):
+                nothing = "the module, or the pattern that made it, has no place for quantizers"
+                reason = module.why_not_quantized or nothing
             found.append((node.name, type(module).__name__, reason))
         elif node.op != "call_module" and operation(node) in _PRODUCTS:
             form = module_class_of_call(node)

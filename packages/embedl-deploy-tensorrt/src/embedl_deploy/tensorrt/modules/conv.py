@@ -18,6 +18,10 @@ class _TensorRTConv(FusedConv):
         if not is_int8_compatible_conv(conv):
             self.input_quant_stubs = {}
             del self.weight_fake_quant
+            self.why_not_quantized = (
+                f"TensorRT has no INT8 kernel for {conv.groups} groups of {conv.in_channels // conv.groups} input and "
+                f"{conv.out_channels // conv.groups} output channels; both must be multiples of 4"
+            )
 
     def _scale_through(self, factors: torch.Tensor, *after: nn.Module) -> str | None:
         """Scale the convolution if what comes after it lets factors through."""

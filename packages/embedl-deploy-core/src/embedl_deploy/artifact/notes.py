@@ -1,0 +1,30 @@
+"""What an exported file says of itself: which modules were left in float, and by whose decision."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_IN_FLOAT = "embedl_deploy.in_float"
+
+
+def note_in_float(model: "ir.Model", reasons: Mapping[str, str]) -> None:
+    """Write down why modules are not quantized: by path."""
+    if reasons:
+        model.metadata_props[_IN_FLOAT] = json.dumps(dict(reasons), sort_keys=True)
+
+
+def why_in_float(model: "ir.Model", module: str) -> str | None:
+    """Why a module, or the one that it is part of, is not quantized; ``None`` if the file does not say."""
+    try:
+        reasons = json.loads(model.metadata_props.get(_IN_FLOAT, "{}"))
+    except json.JSONDecodeError:  # written by something else
+        return None
+    path = module
+    while path:
+        if path in reasons:
+            return str(reasons[path])
+        path = path.rpartition(".")[0]
+    return None
