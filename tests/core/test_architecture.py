@@ -93,6 +93,7 @@ def test_every_room_is_in_the_design_document():
         "embedl_deploy.backend",
         "embedl_deploy.artifact",
         "embedl_deploy.capture",
+        "embedl_deploy.cli",
         "embedl_deploy.checking",
         "embedl_deploy.compiling",
         "embedl_deploy.engine",

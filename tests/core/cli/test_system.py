@@ -12,8 +12,8 @@ import pytest
 
 from support.cli_folder import left_behind, small_onnx
 
-TRANSFORM = ("transform", "nets:Deep", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.pt2")
-EXPORT = ("export", "nets:Deep", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.onnx")
+TRANSFORM = ("transform", "nets:Net", "--model-arg", "width=128", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.pt2")
+EXPORT = ("export", "nets:Net", "--model-arg", "width=128", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.onnx")
 
 
 def full_after(size):

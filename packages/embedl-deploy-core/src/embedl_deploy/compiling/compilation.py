@@ -11,7 +11,7 @@ from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.compiling.float_layers import explain_float_layers
-from embedl_deploy.compiling.refusal import explained
+from embedl_deploy.compiling.refusal import explained, refuse_what_crashes
 from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
@@ -102,6 +102,7 @@ def compile(  # noqa: A001 - the user's word for it
     builder = choose_compiler(chosen, compiler, source, path, options)
     with _bar(progress) as advance:
         try:
+            refuse_what_crashes(chosen, source, model)
             build = builder.build(source, options, advance)
         except CompilerRefusedError as refusal:
             raise explained(refusal, builder, chosen.name, source, model) from refusal

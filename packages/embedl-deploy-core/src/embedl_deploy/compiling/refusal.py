@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact import module_of
-from embedl_deploy.backend import Compiler, CompilerRefusedError, Severity
+from embedl_deploy.backend import Backend, Compiler, CompilerRefusedError, Severity
 from embedl_deploy.checking import check
 from embedl_deploy.errors import CompileError
 
@@ -44,6 +44,24 @@ def explained(
         rules=tuple(finding.rule for finding in fitting[:3]),
         messages=refusal.messages,
     )
+
+
+def refuse_what_crashes(backend: Backend, path: Path, model: "ir.Model") -> None:
+    """Look for what the compiler does not refuse but crashes on.
+
+    Raises:
+        CompilerRefusedError: There is such a thing, so the compiler must not be called.
+    """
+    crashing = {rule.id for rule in backend.check_rules if rule.compiler_crashes}
+    if not crashing:
+        return
+    found = [f for f in check(model, backend=backend.name).findings if f.rule in crashing]
+    errors = [finding for finding in found if finding.severity is Severity.ERROR]
+    if errors:
+        raise CompilerRefusedError(
+            [f"the compiler was not called for {path.name}, because it may crash on it: {errors[0].message}"],
+            [finding.node for finding in errors],
+        )
 
 
 def _name(finding: "Finding") -> str:
