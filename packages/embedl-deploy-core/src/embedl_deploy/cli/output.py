@@ -11,9 +11,6 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any, TextIO
 
 import click
-from click.exceptions import Exit
-
-from embedl_deploy.cli.exit_codes import ExitCode
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 
@@ -40,13 +37,10 @@ class Output:
     def result(self, text: object, data: Any) -> None:
         """Print the result: ``text`` for people, ``data`` for programs."""
         colour = uses_colour(self._results)
-        try:
-            if self.as_json:
-                click.echo(json.dumps(_finite(data), indent=2), file=self._results)
-            else:
-                click.echo(_painted(str(text)) if colour else str(text), file=self._results, color=colour)
-        except BrokenPipeError:  # of which click makes an exit code with another meaning
-            raise Exit(ExitCode.BROKEN_PIPE) from None
+        if self.as_json:
+            click.echo(json.dumps(_finite(data), indent=2), file=self._results)
+        else:
+            click.echo(_painted(str(text)) if colour else str(text), file=self._results, color=colour)
 
     def say(self, message: str) -> None:
         """Print a message that is not the result."""

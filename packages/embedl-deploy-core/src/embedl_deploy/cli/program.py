@@ -8,8 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from types import FrameType
+from typing import Any
 
 import click
+from click.exceptions import Exit
 
 import embedl_deploy
 from embedl_deploy.cli.commands_engine import compare_command, compile_command, report_command
@@ -27,6 +29,12 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:  # of which click would make an exit code with another meaning
+            raise Exit(ExitCode.BROKEN_PIPE) from None
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Exit codes"):
