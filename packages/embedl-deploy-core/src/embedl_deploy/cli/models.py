@@ -17,7 +17,12 @@ from torch.export import ExportedProgram
 from embedl_deploy.cli.model_files import load_program, load_state_dict
 from embedl_deploy.errors import CaptureError, InputError
 
-_NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), "<frozen")
+#: Starts of the paths of torch, of embedl_deploy and of what Python imports with.
+_NOT_USER_CODE = (
+    os.path.dirname(torch.__file__) + os.sep,
+    os.path.dirname(os.path.dirname(__file__)) + os.sep,
+    "<frozen",
+)
 
 
 @dataclass(frozen=True)
