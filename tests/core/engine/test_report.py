@@ -5,7 +5,6 @@ import json
 import pytest
 
 from embedl_deploy.engine import EngineReport, EngineTensor, FloatLayer, LayerKind
-from embedl_deploy.engine.tables import report_table
 from embedl_deploy.errors import InputError
 from support.engines import layer, report, tensor
 
@@ -84,4 +83,4 @@ def test_printed():
     assert "1 × not quantized in the file: header" in text
     assert "compiler: be careful" in text
     assert "block.act" not in text
-    assert "block.act" in report_table(REPORT, layers=True)
+    assert "block.act" in REPORT.table(layers=True)

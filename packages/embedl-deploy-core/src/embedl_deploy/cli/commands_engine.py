@@ -1,6 +1,5 @@
 """Commands about engines: compiling one, reading its report, comparing two."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from embedl_deploy.cli.options import INPUT_FILE, backend_option, chosen, output
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import count_of_bytes, shape_ranges
 from embedl_deploy.engine import Device, EngineReport, compare, estimate
-from embedl_deploy.engine.report import totals
-from embedl_deploy.engine.tables import report_table
 from embedl_deploy.errors import InputError
 
 
@@ -22,7 +19,7 @@ from embedl_deploy.errors import InputError
 @output_option("The engine; by default beside the file, as FILE.engine. Its report goes beside it, as JSON.")
 @backend_option
 @click.option("--compiler", metavar="NAME", help="By default the first that is installed; see `backends -v`.")
-@click.option("--target", metavar="NAME", help="What to compile for, in the backend's words, such as sm89.")
+@click.option("--target", metavar="NAME", help="What to compile for, in the backend's words, such as an architecture.")
 @click.option(
     "--shape",
     "shapes",
@@ -46,7 +43,7 @@ def compile_command(
     done = compile_onnx(onnx, output_path, backend=chosen(backend), **options)
     output.say(f"Wrote {done.path} and {done.report_path}")
     output.result(
-        report_table(done.report, layers=layers),
+        done.report.table(layers=layers),
         {"engine": str(done.path), "report_path": str(done.report_path), "report": done.report.to_dict()},
     )
 
@@ -64,7 +61,7 @@ def report_command(
     """Print the report that `compile` wrote beside an engine."""
     report = EngineReport.load(file)
     data: dict[str, Any] = {"report": report.to_dict()}
-    texts = [report_table(report, layers=layers)]
+    texts = [report.table(layers=layers)]
     if module is not None:
         found = report.layers_of(module)
         if not found:
@@ -106,15 +103,4 @@ def compare_command(output: Output, first: Path, second: Path) -> None:
     FIRST is the reference, such as the FP16 engine of which SECOND is the INT8 version.
     """
     compared = compare(EngineReport.load(first), EngineReport.load(second))
-    one, two = totals([compared.first, compared.second])
-    output.result(
-        compared,
-        {
-            "first": one,
-            "second": two,
-            "same_judge": compared.same_judge,
-            "is_worth_it": compared.is_worth_it,
-            "verdict": compared.verdict,
-            "by_module": [asdict(row) for row in compared.by_module],
-        },
-    )
+    output.result(compared, compared.to_dict())

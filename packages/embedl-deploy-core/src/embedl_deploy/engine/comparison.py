@@ -1,6 +1,7 @@
 """Two engines side by side."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.engine.tables import megabytes
@@ -72,6 +73,17 @@ class EngineComparison:
             f"{b.model} moves {ratio - 1:.0%} more bytes of activations than {a.model} under {b.compiler}: "
             f"take {a.model} where this compiler runs it and memory bandwidth decides."
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "first": self.first.totals,
+            "second": self.second.totals,
+            "same_judge": self.same_judge,
+            "is_worth_it": self.is_worth_it,
+            "verdict": self.verdict,
+            "by_module": [asdict(row) for row in self.by_module],
+        }
 
     def __str__(self) -> str:
         a, b = self.first, self.second

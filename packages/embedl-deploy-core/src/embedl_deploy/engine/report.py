@@ -3,7 +3,6 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -97,19 +96,27 @@ class EngineReport:
             layer for layer in self.layers if any(m == module or m.startswith(f"{module}.") for m in layer.modules)
         )
 
-    def __str__(self) -> str:
+    def table(self, *, layers: bool = False) -> str:
+        """Totals, precisions, reformats and what stayed in float, for people; every layer, if asked."""
         from embedl_deploy.engine.tables import report_table
 
-        return report_table(self)
+        return report_table(self, layers=layers)
+
+    def __str__(self) -> str:
+        return self.table()
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """What it is of, and the sums over all layers."""
+        own = ("model", "compiler", "target", "engine_bytes", "build_seconds")
+        sums = ("kernels", "activation_bytes", "weight_bytes", "activation_bytes_by_type")
+        return {name: getattr(self, name) for name in (*own, *sums)}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; totals included."""
         return {
             "version": _VERSION,
-            **{name: getattr(self, name) for name in ("model", "compiler", "target", "engine_bytes", "build_seconds")},
-            "kernels": self.kernels,
-            "activation_bytes": self.activation_bytes,
-            "weight_bytes": self.weight_bytes,
+            **self.totals,
             "layers": [layer.to_dict() for layer in self.layers],
             "float_layers": [{**asdict(entry), "kind": entry.kind.value} for entry in self.float_layers],
             "messages": list(self.messages),
@@ -148,9 +155,3 @@ class EngineReport:
             raise InputError(f"The engine report {os.fspath(path)!r} cannot be read: {error.strerror}.") from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"{os.fspath(path)!r} is no engine report: {error}.") from error
-
-
-def totals(reports: Sequence[EngineReport]) -> list[dict[str, Any]]:
-    """The totals of some reports, without their layers."""
-    left_out = ("layers", "float_layers", "messages")
-    return [{name: value for name, value in r.to_dict().items() if name not in left_out} for r in reports]

@@ -9,6 +9,7 @@ from typing import Any
 
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress
 from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.export.files import written_whole
 from embedl_deploy.tensorrt.compilers.advice import advice_on
 
 #: A node's name in a message: in quotes, in brackets, or after a word that announces it.
@@ -149,7 +150,8 @@ def build_engine(
         messages = log.errors or ["the builder returned no engine and no reason"]
         raise CompilerRefusedError(messages, _nodes_in(messages), advice_on(messages))
     if cache is not None and options.timing_cache is not None:
-        options.timing_cache.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
+        with written_whole(options.timing_cache) as temporary:
+            temporary.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
     return Built(bytes(memoryview(engine)), log, seconds)
 
 
