@@ -54,6 +54,12 @@ def test_json_keeps_everything(tmp_path):
     assert json.loads(path.read_text())["kernels"] == 4
 
 
+def test_reasons_that_differ_in_numbers_only_are_one_line():
+    floats = [FloatLayer(f"l{n}", LayerKind.GEMM, "float16", f"m{n}", f"no INT8 kernel for {n} groups") for n in (2, 3)]
+    assert "2 × no INT8 kernel for … groups: m2, m3" in str(report(*LAYERS, float_layers=tuple(floats)))
+    assert "1 × no INT8 kernel for 2 groups: m2" in str(report(*LAYERS, float_layers=tuple(floats[:1])))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

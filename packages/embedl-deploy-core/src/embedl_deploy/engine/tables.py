@@ -1,11 +1,14 @@
 """An engine's report as tables for people."""
 
-from collections import Counter
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from embedl_deploy.engine.layers import EngineLayer
-    from embedl_deploy.engine.report import EngineReport
+    from embedl_deploy.engine.report import EngineReport, FloatLayer
+
+#: A number that is no part of a word: not that of INT8.
+_NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 
 
 def report_table(report: "EngineReport", *, layers: bool = False) -> str:
@@ -26,13 +29,16 @@ def report_table(report: "EngineReport", *, layers: bool = False) -> str:
         lines += [f"    {_where(layer)}: {_change(layer)}" for layer in report.reformats[:8]]
         if len(report.reformats) > 8:
             lines.append(f"    … {len(report.reformats) - 8} more")
-    reasons = Counter(entry.reason for entry in report.float_layers)
-    if reasons:
+    alike: dict[str, list[FloatLayer]] = {}
+    for entry in report.float_layers:  # reasons that differ in their numbers only are one
+        alike.setdefault(_NUMBER.sub("…", entry.reason), []).append(entry)
+    if alike:
         lines.append("  Not in low precision:")
-        for reason, count in reasons.most_common():
-            places = [entry.module or entry.layer for entry in report.float_layers if entry.reason == reason]
-            more = f", … {count - 4} more" if count > 4 else ""
-            lines.append(f"    {count} × {reason}: {', '.join(places[:4])}{more}")
+    for masked, entries in sorted(alike.items(), key=lambda item: -len(item[1])):
+        reason = entries[0].reason if len({entry.reason for entry in entries}) == 1 else masked
+        places = [entry.module or entry.layer for entry in entries]
+        more = f", … {len(places) - 4} more" if len(places) > 4 else ""
+        lines.append(f"    {len(places)} × {reason}: {', '.join(places[:4])}{more}")
     lines += [f"  compiler: {message}" for message in report.messages[:5]]
     if layers:
         lines += ["", *_layer_lines(report)]
