@@ -1,5 +1,7 @@
 """Engines that TensorRT for RTX builds; needs the extra ``rtx``, no GPU."""
 
+import signal
+
 import onnx
 import pytest
 import torch
@@ -7,7 +9,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
-from embedl_deploy.backend import get_backend
+from embedl_deploy.backend import CompileOptions, get_backend
 from embedl_deploy.engine import EngineReport, LayerKind, estimate
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
@@ -138,3 +140,16 @@ def _inputs(path):
     import onnx
 
     return [value.name for value in onnx.load(path).graph.input]
+
+
+def test_an_interrupt_ends_the_build_and_nothing_is_written(tmp_path):
+    path = exported(tmp_path / "net.onnx", network(), IMAGE)
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(step, done, total):
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        TensorRTForRTX().build(path, CompileOptions(), interrupt)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not path.with_suffix(".engine").exists()

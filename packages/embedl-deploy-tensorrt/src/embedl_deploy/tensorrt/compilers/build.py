@@ -1,8 +1,11 @@
 """One way through the API that TensorRT and TensorRT for RTX share: parse, configure, build."""
 
 import re
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +40,23 @@ class _Clock:
     def may_go_on(self) -> bool:
         self.expired = self.timeout is not None and time.monotonic() - self.start > self.timeout
         return not (self.expired or self.interrupted)
+
+
+@contextmanager
+def _interrupts_noted(clock: _Clock) -> Iterator[None]:
+    """Ctrl-C ends the build after its next step: an exception must not pass through the compiler's own frames."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
+        yield
+        return
+
+    def note(_signal: int, _frame: object) -> None:
+        clock.interrupted = True
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -79,10 +99,7 @@ def make_monitor(trt: Any, clock: _Clock, progress: Progress) -> Any:
             progress(phase_name, 0, num_steps)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            try:
-                progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
-            except KeyboardInterrupt:  # must not pass through the compiler's own frames
-                clock.interrupted = True
+            progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
             return clock.may_go_on()
 
         def phase_finish(self, phase_name: str) -> None:
@@ -140,7 +157,8 @@ def build_engine(
     clock = _Clock(options.timeout)
     config.progress_monitor = make_monitor(trt, clock, progress)
     start = time.perf_counter()
-    engine = builder.build_serialized_network(network, config)
+    with _interrupts_noted(clock):
+        engine = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - start
     if clock.interrupted:
         raise KeyboardInterrupt
