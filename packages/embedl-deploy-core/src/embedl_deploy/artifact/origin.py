@@ -38,10 +38,12 @@ def _from_name(name: str) -> str | None:
     """``/layer1/layer1.0/conv1/Conv`` as ``layer1.0.conv1``: a scope that repeats the one before extends it."""
     if not name.startswith("/"):
         return None
-    path = ""
+    parts: list[str] = []
     for scope in name.split("/")[1:-1]:
-        path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
-    return path or None
+        if parts and scope.startswith(f"{parts[-1]}."):
+            parts.pop()
+        parts.append(scope)
+    return ".".join(parts) or None
 
 
 def modules_by_node(model: "ir.Model") -> dict[str, str]:
