@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
+from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.files import written_whole
 from embedl_deploy.export.lowering import captured
 from embedl_deploy.export.runtime import difference_in_onnxruntime
@@ -127,8 +127,8 @@ def export_onnx(
         tolerance = _TOLERANCE_ROUNDED if is_quantized(model) or dtype in _HALF else _TOLERANCE
     shapes = None
     if dynamic_batch:
-        example, named = _without_batch_of_one((example, named))
-        shapes = _dynamic_first_dimension(example, named)
+        example, named = without_batch_of_one((example, named))
+        shapes = dynamic_first_dimension(example, named)
     operators = translations(opset) if is_quantized(model) else None
     program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
     note_in_float(program.model, reasons)
@@ -137,7 +137,7 @@ def export_onnx(
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
         graph = _checked(temporary)
         if dynamic_batch:
-            _check_open_batch(graph, shapes)
+            check_open_batch(graph, shapes)
         measured = None
         if tolerance is not None:
             measured = difference_in_onnxruntime(model, temporary, example, named)
@@ -157,45 +157,6 @@ def export_onnx(
         size=written,
         difference=measured,
     )
-
-
-def _without_batch_of_one(inputs: Any) -> Any:
-    """Batches of one repeated: torch.export takes a size of one for a constant, even where told not to."""
-
-    def double(value: Any) -> Any:
-        if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == 1:
-            return value.expand(2, *value.shape[1:]).clone()
-        return value
-
-    return pytree.tree_map(double, inputs)
-
-
-def _dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    batch = torch.export.Dim("batch", min=1)
-
-    def shape(value: Any) -> dict[int, Any] | None:
-        return {0: batch} if isinstance(value, torch.Tensor) and value.dim() > 0 else None
-
-    if named:
-        raise InputError("dynamic_batch takes positional inputs only; pass all inputs in args.")
-    return tuple(pytree.tree_map(shape, value) for value in example)
-
-
-def _check_open_batch(graph: Any, shapes: Any) -> None:
-    """The exporter closes a dimension that the model fixes, without a word.
-
-    Raises:
-        ExportError: An input whose batch was to be open has a fixed one.
-    """
-    wanted = [shape for shape in pytree.tree_leaves(shapes, is_leaf=lambda s: isinstance(s, dict)) if shape]
-    dimensions = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
-    fixed = [name for name, dims in dimensions.items() if dims and dims[0].dim_value]
-    if wanted and fixed:
-        raise ExportError(
-            f"The model fixes the batch size of its input(s) {', '.join(map(repr, fixed))}, as a view of a literal "
-            "size does, so it cannot be exported with dynamic_batch=True. Nothing was written. Compute the size from "
-            "the input (x.shape[0], -1), or pass dynamic_batch=False."
-        )
 
 
 @contextmanager

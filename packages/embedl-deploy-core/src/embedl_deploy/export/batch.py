@@ -1,0 +1,52 @@
+"""A batch dimension that is left open."""
+
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import ExportError, InputError
+
+
+def without_batch_of_one(inputs: Any) -> Any:
+    """Batches of one repeated: torch.export takes a size of one for a constant, even where told not to."""
+
+    def double(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] == 1:
+            return value.expand(2, *value.shape[1:]).clone()
+        return value
+
+    return pytree.tree_map(double, inputs)
+
+
+def dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """For ``torch.export``: which dimensions of the inputs are open.
+
+    Raises:
+        InputError: There are keyword inputs.
+    """
+    batch = torch.export.Dim("batch", min=1)
+
+    def shape(value: Any) -> dict[int, Any] | None:
+        return {0: batch} if isinstance(value, torch.Tensor) and value.dim() > 0 else None
+
+    if named:
+        raise InputError("dynamic_batch takes positional inputs only; pass all inputs in args.")
+    return tuple(pytree.tree_map(shape, value) for value in example)
+
+
+def check_open_batch(graph: Any, shapes: Any) -> None:
+    """The exporter closes a dimension that the model fixes, without a word.
+
+    Raises:
+        ExportError: An input whose batch was to be open has a fixed one.
+    """
+    wanted = [shape for shape in pytree.tree_leaves(shapes, is_leaf=lambda s: isinstance(s, dict)) if shape]
+    dimensions = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
+    fixed = [name for name, dims in dimensions.items() if dims and dims[0].dim_value]
+    if wanted and fixed:
+        raise ExportError(
+            f"The model fixes the batch size of its input(s) {', '.join(map(repr, fixed))}, as a view of a literal "
+            "size does, so it cannot be exported with dynamic_batch=True. Nothing was written. Compute the size from "
+            "the input (x.shape[0], -1), or pass dynamic_batch=False."
+        )
