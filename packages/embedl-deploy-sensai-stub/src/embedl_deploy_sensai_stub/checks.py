@@ -4,16 +4,16 @@ The limits of operators are those of ``limits.py``, asked about modules that are
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
 
+from embedl_deploy.artifact import array, attribute, fixed_sizes_of, input_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy_sensai_stub.limits import conv_limit, linear_limit, max_pool_limit
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnx_ir as ir
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
@@ -32,30 +32,6 @@ def _quantizers(model: "ir.Model") -> Iterator["ir.Node"]:
     return (node for node in model.graph.all_nodes() if node.op_type in _QUANTIZERS)
 
 
-def _numbers(value: "ir.Value | None") -> "npt.NDArray[Any] | None":
-    from onnx_ir.convenience import get_const_tensor
-
-    tensor = None if value is None else get_const_tensor(value)
-    return None if tensor is None else tensor.numpy().astype(np.float32)
-
-
-def _input(node: "ir.Node", index: int) -> "ir.Value | None":
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _sizes(value: "ir.Value | None") -> tuple[int, ...] | None:
-    """A shape without open dimensions, or ``None``."""
-    if value is None or value.shape is None:
-        return None
-    sizes = tuple(size for size in value.shape if isinstance(size, int))
-    return sizes if len(sizes) == len(value.shape) else None
-
-
-def _attribute(node: "ir.Node", name: str, default: Any) -> Any:
-    found = node.attributes.get(name)
-    return default if found is None else found.value
-
-
 class PowersOfTwo(Rule):
     """SENSAI-01. Fixed point shifts, it does not multiply."""
 
@@ -67,7 +43,7 @@ class PowersOfTwo(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every scale."""
         for node in _quantizers(model):
-            scales = _numbers(_input(node, 1))
+            scales = array(input_of(node, 1))
             if scales is None:
                 yield Undecided(node, "the scale is not stored in the file")
             elif (wrong := scales[np.frexp(scales)[0] != 0.5]).size:
@@ -85,7 +61,7 @@ class OneScale(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every scale's shape."""
         for node in _quantizers(model):
-            scale = _input(node, 1)
+            scale = input_of(node, 1)
             if scale is None or scale.shape is None:
                 yield Undecided(node, "the shape of the scale is not known")
             elif any(size != 1 for size in scale.shape):
@@ -103,13 +79,13 @@ class SymmetricInt8(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every zero point and its type."""
         for node in _quantizers(model):
-            zero_point = _input(node, 2)
+            zero_point = input_of(node, 2)
             if zero_point is None or zero_point.dtype is None:
                 yield Undecided(node, "there is no zero point, or it has no type: how numbers are stored is not known")
                 continue
             if zero_point.dtype.name != "INT8":
                 yield Violation(node, f"quantized to {zero_point.dtype.name}")
-            zeros = _numbers(zero_point)
+            zeros = array(zero_point)
             if zeros is None:
                 yield Undecided(node, "the zero point is not stored in the file")
             elif zeros.any():
@@ -134,7 +110,7 @@ class EngineOperators(Rule):
     def _of(self, node: "ir.Node") -> Iterator[Violation | Undecided]:
         reason: str | None = _ENGINE
         if node.op_type in ("Conv", "Gemm", "MatMul"):
-            if _sizes(_input(node, 1)) is None:
+            if fixed_sizes_of(input_of(node, 1)) is None:
                 yield Undecided(node, "the shape of its weight is not known")
                 return
             reason = _conv(node) if node.op_type == "Conv" else _linear(node)
@@ -161,26 +137,26 @@ def _gives_integers(node: "ir.Node") -> bool:
 
 
 def _conv(node: "ir.Node") -> str | None:
-    shape = _sizes(_input(node, 1)) or ()
+    shape = fixed_sizes_of(input_of(node, 1)) or ()
     if len(shape) != 4:
         return "the engine has only two-dimensional convolutions"
-    groups = _attribute(node, "group", 1)
-    stride, dilation = (tuple(_attribute(node, name, (1, 1))) for name in ("strides", "dilations"))
+    groups = attribute(node, "group", 1)
+    stride, dilation = (tuple(attribute(node, name, (1, 1))) for name in ("strides", "dilations"))
     module = nn.Conv2d(shape[1] * groups, shape[0], shape[2:], stride, 0, dilation, groups, device="meta")
     return conv_limit(module)
 
 
 def _linear(node: "ir.Node") -> str | None:
-    return linear_limit(_sizes(_input(node, 0)))
+    return linear_limit(fixed_sizes_of(input_of(node, 0)))
 
 
 def _max_pool(node: "ir.Node") -> str | None:
-    kernel = tuple(_attribute(node, "kernel_shape", ()))
-    pads = tuple(_attribute(node, "pads", (0, 0, 0, 0)))
+    kernel = tuple(attribute(node, "kernel_shape", ()))
+    pads = tuple(attribute(node, "pads", (0, 0, 0, 0)))
     if len(kernel) != 2 or pads[:2] != pads[2:]:
         return "the engine pools only 2×2 maxima with stride 2"
-    stride, dilation = (tuple(_attribute(node, name, (1, 1))) for name in ("strides", "dilations"))
-    ceil = bool(_attribute(node, "ceil_mode", 0))
+    stride, dilation = (tuple(attribute(node, name, (1, 1))) for name in ("strides", "dilations"))
+    ceil = bool(attribute(node, "ceil_mode", 0))
     return max_pool_limit(nn.MaxPool2d(kernel, stride, pads[:2], dilation, len(node.outputs) > 1, ceil))
 
 

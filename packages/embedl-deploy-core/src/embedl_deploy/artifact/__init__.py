@@ -3,6 +3,19 @@
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
 from embedl_deploy.artifact.origin import module_of, modules_by_node
+from embedl_deploy.artifact.questions import array, attribute, fixed_sizes_of, input_of, sizes_of
 from embedl_deploy.artifact.reading import read_onnx
 
-__all__ = ["module_of", "modules_by_node", "note_in_float", "operations_of", "read_onnx", "why_in_float"]
+__all__ = [
+    "array",
+    "attribute",
+    "fixed_sizes_of",
+    "input_of",
+    "module_of",
+    "modules_by_node",
+    "note_in_float",
+    "operations_of",
+    "read_onnx",
+    "sizes_of",
+    "why_in_float",
+]

@@ -3,14 +3,15 @@
 import math
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact.questions import attribute, sizes_of
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
 def _sizes(value: "ir.Value | None") -> tuple[int, ...] | None:
-    if value is None or value.shape is None:
-        return None
-    return tuple(size if isinstance(size, int) else 1 for size in value.shape)
+    sizes = sizes_of(value)
+    return None if sizes is None else tuple(1 if size is None else size for size in sizes)
 
 
 def operations_of(node: "ir.Node") -> int:
@@ -30,8 +31,7 @@ def operations_of(node: "ir.Node") -> int:
     if node.op_type == "ConvTranspose":  # weight: (in, out / groups, *kernel)
         return 2 * math.prod(left) * math.prod(right[1:])
     if node.op_type == "Gemm":
-        transposed = node.attributes.get("transA")
-        inner = left[0] if transposed is not None and transposed.as_int() else left[-1]
+        inner = left[0] if attribute(node, "transA", 0) else left[-1]
         return 2 * math.prod(outputs) * inner
     if node.op_type == "MatMul" and left:
         return 2 * math.prod(outputs) * left[-1]

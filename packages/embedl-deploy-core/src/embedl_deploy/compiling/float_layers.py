@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import module_of, why_in_float
+from embedl_deploy.artifact import attribute, module_of, why_in_float
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None) ->
     node = weighted[0]
     sides = [_is_dequantized(value) for value in node.inputs[:2]]
     if all(sides):
-        group = node.attributes.get("group")
-        if group is not None and group.as_int() > 1:
-            return f"quantized in the file, but the compiler has no kernel for {group.as_int()} groups"
+        groups = attribute(node, "group", 1)
+        if groups > 1:
+            return f"quantized in the file, but the compiler has no kernel for {groups} groups"
         return "quantized in the file, but the compiler chose a kernel of higher precision"
     if any(sides):
         missing = "weight" if sides[0] else "input"

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedl_deploy.artifact import array
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     QUANTIZE,
-    array,
     consumers,
     dequantizer,
     is_constant,

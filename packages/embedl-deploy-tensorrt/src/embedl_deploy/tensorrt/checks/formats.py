@@ -3,15 +3,13 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import array, attribute, input_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
-    array,
-    attribute,
     block_of,
     distinct_quantizers,
-    input_of,
     is_constant,
     is_per_axis,
     is_weight,

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import attribute
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     WEIGHTED,
-    attribute,
     axis_of,
     block_of,
     dequantizer,

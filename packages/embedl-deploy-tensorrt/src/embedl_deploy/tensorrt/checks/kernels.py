@@ -3,16 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import attribute, sizes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
-    attribute,
-    axis_of,
-    dequantizer,
-    is_per_axis,
-    nodes_of,
-    sizes_of,
-    type_name,
-)
+from embedl_deploy.tensorrt.checks.qdq_graph import axis_of, dequantizer, is_per_axis, nodes_of, type_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir

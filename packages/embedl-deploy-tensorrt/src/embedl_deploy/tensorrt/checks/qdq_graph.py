@@ -1,12 +1,13 @@
 """Questions about QuantizeLinear and DequantizeLinear in a graph, which all rules ask."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedl_deploy.artifact import array, attribute, fixed_sizes_of, input_of
+
 if TYPE_CHECKING:
-    import numpy.typing as npt
     import onnx_ir as ir
 
 QUANTIZE = "QuantizeLinear"
@@ -43,17 +44,6 @@ def opset_of(model: "ir.Model") -> int:
     return opsets.get("", opsets.get("ai.onnx", 1))
 
 
-def input_of(node: "ir.Node", index: int) -> "ir.Value | None":
-    """An input; ``None`` if it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def attribute(node: "ir.Node", name: str, default: Any) -> Any:
-    """The value of an attribute, or ONNX's default for it."""
-    found = node.attributes.get(name)
-    return default if found is None else found.value
-
-
 def producer(value: "ir.Value | None", *kinds: str) -> "ir.Node | None":
     """The node that gives a value, if it is of one of the kinds; without kinds, of any."""
     node = None if value is None else value.producer()
@@ -63,17 +53,6 @@ def producer(value: "ir.Value | None", *kinds: str) -> "ir.Node | None":
 def consumers(node: "ir.Node") -> list["ir.Node"]:
     """The nodes that read a node's first output, each once, in order."""
     return list(dict.fromkeys(use.node for use in node.outputs[0].uses()))
-
-
-def array(value: "ir.Value | None") -> "npt.NDArray[Any] | None":
-    """The numbers of a constant, in float32 where numpy has no type for them; ``None`` for anything else."""
-    from onnx_ir.convenience import get_const_tensor
-
-    tensor = None if value is None else get_const_tensor(value)
-    if tensor is None:
-        return None
-    numbers: npt.NDArray[Any] = tensor.numpy()
-    return numbers if numbers.dtype.kind in "biuf" else numbers.astype(np.float32)
 
 
 def is_constant(value: "ir.Value | None") -> bool:
@@ -111,17 +90,9 @@ def rank_of(value: "ir.Value | None") -> int | None:
     return None if value is None or value.shape is None else len(value.shape)
 
 
-def sizes_of(value: "ir.Value | None") -> tuple[int | None, ...] | None:
-    """The shape, with ``None`` for sizes that are open; ``None`` if not even the rank is known."""
-    if value is None or value.shape is None:
-        return None
-    return tuple(size if isinstance(size, int) else None for size in value.shape)
-
-
 def scale_shape(node: "ir.Node") -> tuple[int, ...] | None:
     """Shape of the scale of a QuantizeLinear or DequantizeLinear, if it is known."""
-    sizes = sizes_of(input_of(node, 1))
-    return None if sizes is None or None in sizes else tuple(size for size in sizes if size is not None)
+    return fixed_sizes_of(input_of(node, 1))
 
 
 def is_per_axis(node: "ir.Node") -> bool:

@@ -5,22 +5,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedl_deploy.artifact import array, input_of, sizes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
     WEIGHTED,
-    array,
     axis_of,
     block_of,
     distinct_quantizers,
-    input_of,
     is_constant,
     nodes_of,
     opset_of,
     producer,
     scale_shape,
-    sizes_of,
 )
 
 if TYPE_CHECKING:

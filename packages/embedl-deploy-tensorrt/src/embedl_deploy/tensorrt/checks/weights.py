@@ -3,17 +3,10 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import input_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.operators import is_integer_operator
-from embedl_deploy.tensorrt.checks.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    dequantizer,
-    input_of,
-    is_standard,
-    nodes_of,
-    type_name,
-)
+from embedl_deploy.tensorrt.checks.qdq_graph import DEQUANTIZE, QUANTIZE, dequantizer, is_standard, nodes_of, type_name
 
 if TYPE_CHECKING:
     import onnx_ir as ir
