@@ -2,11 +2,11 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from embedl_deploy.artifact import module_of, read_onnx
-from embedl_deploy.backend import Rule, Severity, Undecided, Violation, get_backend
+from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
 from embedl_deploy.errors import InputError
 
@@ -36,17 +36,22 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
         InputError: There is no such file, or it is no ONNX model.
     """
     chosen = get_backend(backend)
+    return run_rules(chosen, chosen.check_rules, model)
+
+
+def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> CheckReport:
+    """Ask some of a backend's rules; the arguments and errors of :func:`check`."""
     graph, name = _opened(model)
-    if chosen.check_rules:
+    if rules:
         graph = _completed(graph)
     places = {id(node): place for place, node in enumerate(graph.graph.all_nodes())}
     found: list[tuple[int, int, Finding]] = []
     undecided: list[NotJudged] = []
-    for rule in chosen.check_rules:
+    for rule in rules:
         try:
             results = [(result, _place(result, places)) for result in rule.find(graph)]
         except Exception as error:  # noqa: BLE001 - a plugin's rule may raise anything; the other rules still count
-            origin = chosen.rule_origins.get(rule.id, chosen.origin)
+            origin = backend.rule_origins.get(rule.id, backend.origin)
             reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
             undecided.append(NotJudged(rule.id, None, None, None, reason))
             continue
@@ -58,7 +63,7 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
                 undecided.append(_not_judged(rule, result))
     found.sort(key=lambda entry: entry[:2])
     findings = tuple(finding for _, _, finding in found)
-    return CheckReport(name, chosen.name, findings, tuple(undecided), tuple(rule.id for rule in chosen.check_rules))
+    return CheckReport(name, backend.name, findings, tuple(undecided), tuple(rule.id for rule in rules))
 
 
 def _place(result: object, places: Mapping[int, int]) -> int:

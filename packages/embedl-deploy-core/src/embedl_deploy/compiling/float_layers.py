@@ -3,12 +3,12 @@
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact import attribute, module_of, why_in_float
+from embedl_deploy.compiling.sources import WEIGHTED
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 #: Operators that pass values on without computing with them: quantization reaches through.
 _TRANSPARENT = frozenset(
     {
@@ -36,7 +36,7 @@ def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[Float
     for layer in report.layers:
         if not layer.kind.is_weighted or BITS.get(layer.precision, 32) <= 8:
             continue
-        weighted = [nodes[name] for name in layer.onnx_nodes if nodes[name].op_type in _WEIGHTED]
+        weighted = [nodes[name] for name in layer.onnx_nodes if nodes[name].op_type in WEIGHTED]
         module = module_of(weighted[0]) if weighted else (layer.modules[-1] if layer.modules else None)
         found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, _reason(weighted, model, module)))
     return tuple(found)

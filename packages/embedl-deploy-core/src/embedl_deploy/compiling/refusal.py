@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from embedl_deploy.artifact import module_of
 from embedl_deploy.backend import Backend, Compiler, CompilerRefusedError, Severity
 from embedl_deploy.checking import check
+from embedl_deploy.checking.checker import run_rules
 from embedl_deploy.errors import CompileError
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def refuse_what_crashes(backend: Backend, path: Path, model: "ir.Model") -> None
     Raises:
         CompilerRefusedError: There is such a thing, so the compiler must not be called.
     """
-    crashing = {rule.id for rule in backend.check_rules if rule.compiler_crashes}
+    crashing = [rule for rule in backend.check_rules if rule.compiler_crashes]
     if not crashing:
         return
-    found = [f for f in check(model, backend=backend.name).findings if f.rule in crashing]
+    found = run_rules(backend, crashing, model).findings
     errors = [finding for finding in found if finding.severity is Severity.ERROR]
     if errors:
         raise CompilerRefusedError(

@@ -10,7 +10,8 @@ from embedl_deploy.engine import EngineLayer, LayerKind
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_KINDS = {
+#: Operators that multiply matrices, and what a layer that runs them is.
+WEIGHTED = {
     "Conv": LayerKind.CONVOLUTION,
     "ConvTranspose": LayerKind.CONVOLUTION,
     "Gemm": LayerKind.GEMM,
@@ -26,20 +27,20 @@ def with_sources(layers: Sequence[EngineLayer], model: "ir.Model") -> tuple[Engi
     node that it multiplies for.
     """
     modules = modules_by_node(model)
-    order = {node.name: index for index, node in enumerate(model.graph.all_nodes()) if node.name}
-    operations = {node.name: operations_of(node) for node in model.graph.all_nodes() if node.name}
-    kinds = {n.name: _KINDS[n.op_type] for n in model.graph.all_nodes() if n.name and n.op_type in _KINDS}
+    known = {node.name: node for node in model.graph.all_nodes() if node.name}
+    order = {name: index for index, name in enumerate(known)}
     counted: set[str] = set()
     found = []
     for layer in layers:
         nodes = sorted((name for name in layer.onnx_nodes if name in order), key=order.__getitem__)
+        new = [name for name in nodes if known[name].op_type in WEIGHTED and name not in counted]
         total, kind = 0, layer.kind
-        if kind is LayerKind.OTHER:
-            kind = next((kinds[name] for name in nodes if name in kinds and name not in counted), kind)
+        if kind is LayerKind.OTHER and new:
+            kind = WEIGHTED[known[new[0]].op_type]
         if kind.is_weighted:
-            new = [name for name in nodes if name not in counted]
-            total = sum(operations[name] for name in new)
-            counted.update(name for name in new if operations[name])
+            operations = {name: operations_of(known[name]) for name in new}
+            total = sum(operations.values())
+            counted.update(name for name, count in operations.items() if count)
         paths = tuple(dict.fromkeys(modules[name] for name in nodes if name in modules))
         found.append(replace(layer, kind=kind, onnx_nodes=tuple(nodes), modules=paths, operations=total))
     return tuple(found)

@@ -48,14 +48,13 @@ def _decomposed(
     program: torch.export.ExportedProgram, table: Mapping[Any, Callable[..., Any]]
 ) -> torch.export.ExportedProgram:
     """The program in terms of what the exporter translates; takes the place of ``run_decompositions``."""
-    calls = [node for node in program.graph.nodes if node.op == "call_function"]
-    if not all(_replacement(node, table) for node in calls):
+    calls: list[Any] = [node for node in program.graph.nodes if node.op == "call_function"]
+    replacements = [found for node in calls if (found := _replacement(node, table)) is not None]
+    if len(replacements) < len(calls):
         whole: torch.export.ExportedProgram = torch.export.ExportedProgram.run_decompositions(program, dict(table))
         return whole
-    for node in calls:
-        replacement = _replacement(node, table)
-        assert replacement is not None
-        node.target, node.args = replacement
+    for node, (target, args) in zip(calls, replacements, strict=True):
+        node.target, node.args = target, args
     return program
 
 

@@ -17,7 +17,6 @@ from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.files import written_whole
-from embedl_deploy.export.lowering import captured
 from embedl_deploy.export.runtime import difference_in_onnxruntime
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.shapes import describe_inputs
@@ -186,8 +185,13 @@ def _export(
 ) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
     try:
         with _quiet(), torch.no_grad():
+            given: Any = model
+            if operators is not None and shapes is None:
+                from embedl_deploy.export.lowering import captured  # here, as above
+
+                given = captured(model, example, named)
             program = torch.onnx.export(
-                model if operators is None or shapes is not None else captured(model, example, named),
+                given,
                 example,
                 kwargs=named or None,
                 dynamo=True,

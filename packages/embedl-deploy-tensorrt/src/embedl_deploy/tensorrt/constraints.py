@@ -3,7 +3,9 @@
 from torch import nn
 
 #: INT8 kernels of grouped convolutions work on four channels at a time.
-_INT8_GROUP_MULTIPLE = 4
+INT8_GROUP_MULTIPLE = 4
+#: A convolution over fewer input channels has no FP8 kernel.
+FEWEST_FP8_CHANNELS = 4
 
 
 def is_depthwise_conv(conv: nn.Conv2d) -> bool:
@@ -20,4 +22,4 @@ def is_int8_compatible_conv(conv: nn.Conv2d) -> bool:
     if conv.groups == 1 or is_depthwise_conv(conv):
         return True
     per_group = (conv.in_channels // conv.groups, conv.out_channels // conv.groups)
-    return all(channels % _INT8_GROUP_MULTIPLE == 0 for channels in per_group)
+    return all(channels % INT8_GROUP_MULTIPLE == 0 for channels in per_group)

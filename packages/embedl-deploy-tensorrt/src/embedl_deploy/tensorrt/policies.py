@@ -9,7 +9,7 @@ from torch import nn
 
 from embedl_deploy.backend import QuantPoint
 from embedl_deploy.graph import shape_of
-from embedl_deploy.tensorrt.constraints import is_depthwise_conv
+from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, is_depthwise_conv
 
 #: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.
 _SMALL_STEM = 4
@@ -22,7 +22,7 @@ def quantize_all(point: QuantPoint) -> str | None:
     for part in point.module.modules():
         if isinstance(part, nn.Conv2d) and part.groups > 1:
             return f"TensorRT has no FP8 kernel for a convolution in {part.groups} groups"
-        if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
+        if isinstance(part, nn.Conv2d) and part.in_channels < FEWEST_FP8_CHANNELS:
             return f"TensorRT has no FP8 kernel for a convolution over {part.in_channels} channels"
     return None
 

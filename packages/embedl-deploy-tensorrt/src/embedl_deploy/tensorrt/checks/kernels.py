@@ -6,14 +6,10 @@ from typing import TYPE_CHECKING
 from embedl_deploy.artifact import attribute, sizes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import axis_of, dequantizer, is_per_axis, nodes_of, type_name
+from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, INT8_GROUP_MULTIPLE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-#: INT8 kernels of grouped convolutions work on four channels at a time.
-_MULTIPLE = 4
-#: Fewer input channels than this have no FP8 kernel.
-_FP8_CHANNELS = 4
 
 
 def _quantized(model: "ir.Model", kind: str) -> Iterator[tuple["ir.Node", int, int, int]]:
@@ -66,9 +62,9 @@ class GroupedInt8(Rule):
                 continue
             if not entering:
                 yield Undecided(node, "the shape of the weight is not known")
-            elif entering % _MULTIPLE or leaving % _MULTIPLE:
+            elif entering % INT8_GROUP_MULTIPLE or leaving % INT8_GROUP_MULTIPLE:
                 message = f"{groups} groups from {entering} to {leaving} channels each"
-                yield Violation(node, f"{message}; INT8 kernels work on multiples of {_MULTIPLE}")
+                yield Violation(node, f"{message}; INT8 kernels work on multiples of {INT8_GROUP_MULTIPLE}")
 
 
 class DepthwiseInt8(Rule):
@@ -103,5 +99,5 @@ class Fp8Convolutions(Rule):
                 yield Violation(node, f"an FP8 convolution in {groups} groups")
             elif not entering:
                 yield Undecided(node, "the shape of the weight is not known")
-            elif entering < _FP8_CHANNELS:
+            elif entering < FEWEST_FP8_CHANNELS:
                 yield Violation(node, f"an FP8 convolution over {entering} input channels")

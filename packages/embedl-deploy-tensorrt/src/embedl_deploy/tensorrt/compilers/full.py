@@ -11,6 +11,7 @@ import torch
 from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import Log, build_engine, make_logger
+from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.inspector import layers_in_inspection
 from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
@@ -38,8 +39,6 @@ class TensorRT(Compiler):
 
     def command(self, onnx: Path, engine: Path, options: CompileOptions) -> str | None:
         """The call of ``trtexec``."""
-        from embedl_deploy.tensorrt.compilers.command import command_line
-
         return command_line("trtexec", onnx, engine, options)
 
     def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:

@@ -11,6 +11,7 @@ import torch
 from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import build_engine
+from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
 from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
@@ -39,8 +40,6 @@ class TensorRTForRTX(Compiler):
 
     def command(self, onnx: Path, engine: Path, options: CompileOptions) -> str | None:
         """The call of NVIDIA's ``tensorrt_rtx`` tool."""
-        from embedl_deploy.tensorrt.compilers.command import command_line
-
         return command_line("tensorrt_rtx", onnx, engine, options)
 
     def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike, FusedConv, is_homogeneous
-from embedl_deploy.tensorrt.constraints import is_int8_compatible_conv
+from embedl_deploy.tensorrt.constraints import INT8_GROUP_MULTIPLE, is_int8_compatible_conv
 
 
 class _TensorRTConv(FusedConv):
@@ -20,7 +20,7 @@ class _TensorRTConv(FusedConv):
             del self.weight_fake_quant
             self.why_not_quantized = (
                 f"TensorRT has no INT8 kernel for {conv.groups} groups of {conv.in_channels // conv.groups} input and "
-                f"{conv.out_channels // conv.groups} output channels; both must be multiples of 4"
+                f"{conv.out_channels // conv.groups} output channels; both must be multiples of {INT8_GROUP_MULTIPLE}"
             )
 
     def _scale_through(self, factors: torch.Tensor, *after: nn.Module) -> str | None:
