@@ -11,7 +11,7 @@ import embedl_deploy_sensai_stub as stub
 from embedl_deploy.backend import discover_backends, get_backend, list_backends
 
 SOURCE = Path(stub.__file__).parent
-PUBLIC = {f"embedl_deploy.{name}" for name in ("backend", "patterns", "modules", "conversions", "quantize")}
+PUBLIC = {f"embedl_deploy.{name}" for name in ("artifact", "backend", "patterns", "modules", "conversions", "quantize")}
 
 
 def test_is_discovered_and_usable():
