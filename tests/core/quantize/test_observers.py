@@ -5,7 +5,7 @@ import torch
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.observers import make_observer
+from embedl_deploy.quantize.observers import in_memory_order, make_observer
 from embedl_deploy.quantize.operators import fake_quantize
 from support.nets import random_input
 
@@ -43,6 +43,20 @@ class TestOrderAndSplitting:
         assert same(whole, grid(config, *X.flip(0).split(2)))
         assert same(whole, grid(config, X.flip(1).T))
         assert same(whole, grid(config, X[:1] * 0, X)) or config.calibration_method is not CalibrationMethod.MINMAX
+
+    @pytest.mark.parametrize("config", list(configs()), ids=str)
+    def test_nor_does_the_layout_in_memory(self, config):
+        images = random_input(2, 3, 5, 7)
+        last = images.contiguous(memory_format=torch.channels_last)
+        parts = images[:, :, 1:, ::2]  # does not lie side by side
+        assert same(grid(config, images), grid(config, last))
+        assert same(grid(config, parts), grid(config, parts.contiguous()))
+        assert same(grid(config, images[:1].expand(4, -1, -1, -1)), grid(config, images[:1].repeat(4, 1, 1, 1)))
+
+    def test_values_that_lie_side_by_side_are_not_copied(self):
+        last = random_input(2, 3, 5, 7).contiguous(memory_format=torch.channels_last)
+        found = in_memory_order(last)
+        assert found.is_contiguous() and found.data_ptr() == last.data_ptr() and found.shape == (210,)
 
     def test_matter_to_a_moving_average_as_its_documentation_says(self):
         config = TensorQuantConfig(calibration_method=CalibrationMethod.MOVING_AVERAGE)
