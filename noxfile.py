@@ -31,11 +31,8 @@ DEMO_REQUIREMENTS = (
     "matplotlib",
     "onnxruntime",
 )
-#: A compiler that needs no GPU, where there are wheels of it: the backend's extra ``rtx``.
-COMPILER_REQUIREMENTS = tuple(
-    f"{name}; platform_system == 'Linux' and platform_machine == 'x86_64'"
-    for name in ("onnxruntime-ep-nv-tensorrt-rtx-cu13", "tensorrt-rtx-cu13-bindings")
-)
+#: A compiler that needs no GPU, where there are wheels of it.
+COMPILER_EXTRA = "embedl-deploy-tensorrt[rtx]"
 #: A sentence encoder with its weights, and its architecture.
 SENTENCE_REQUIREMENTS = (
     "torchvision",
@@ -50,7 +47,6 @@ PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
 TEST_REQUIREMENTS = (
     *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors"),
     *DEMO_REQUIREMENTS,
-    *COMPILER_REQUIREMENTS,
 )
 
 
@@ -74,7 +70,7 @@ def _build_wheels(session: nox.Session) -> list[str]:
 
 def _install_wheels(session: nox.Session, *requirements: str) -> None:
     wheels = _build_wheels(session)
-    _install(session, *requirements, *wheels)
+    _install(session, *requirements, *wheels, "--find-links", str(Path(wheels[0]).parent))
     # Same version, newer code: pip would keep what an earlier run installed.
     session.install("--force-reinstall", "--no-deps", *wheels)
 
@@ -82,14 +78,14 @@ def _install_wheels(session: nox.Session, *requirements: str) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """EfficientNet-Lite0 with ImageNet weights on real photographs, from model to ONNX files and engines."""
-    _install_wheels(session, *DEMO_REQUIREMENTS, *COMPILER_REQUIREMENTS)
+    _install_wheels(session, *DEMO_REQUIREMENTS, COMPILER_EXTRA)
     session.run("python", "demo/main.py", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, against the built wheels."""
-    _install_wheels(session, *TEST_REQUIREMENTS)
+    _install_wheels(session, *TEST_REQUIREMENTS, COMPILER_EXTRA)
     # A process on each core, with one thread each: torch's threads would wait for one another.
     session.run(
         *("python", "-m", "pytest", "--numprocesses=auto", "--dist=loadfile"),
@@ -139,7 +135,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def engines(session: nox.Session) -> None:
     """What a compiler makes of six networks in four formats for three targets; prints a table. Takes minutes."""
-    _install_wheels(session, *DEMO_REQUIREMENTS, *COMPILER_REQUIREMENTS)
+    _install_wheels(session, *DEMO_REQUIREMENTS, COMPILER_EXTRA)
     session.run("python", "benchmarks/engines.py", *session.posargs, env=SUPPORT)
 
 

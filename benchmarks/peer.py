@@ -168,6 +168,8 @@ def judge(side: str, folder: Path) -> dict[str, dict[str, float]]:
     """For each model, how close its quantized logits are to the float ones."""
     import torch
 
+    from embedl_deploy.verify import signal_to_noise
+
     quantize = quantize_here if side == "embedl-deploy" else quantize_there
     images, held_out = torch.load(folder / "calibration.pt"), torch.load(folder / "held_out.pt")
     found = {}
@@ -178,9 +180,8 @@ def judge(side: str, folder: Path) -> dict[str, dict[str, float]]:
             exact = torch.cat([model(batch) for batch in held_out.split(BATCH)])
             quantized = quantize(model, images)
             rounded = torch.cat([quantized(batch) for batch in held_out.split(BATCH)])
-        noise = (rounded - exact).double().square().sum()
         found[name] = {
-            "sqnr": float(10 * torch.log10(exact.double().square().sum() / noise)),
+            "sqnr": signal_to_noise(exact, rounded),
             "agreement": float(100 * (rounded.argmax(1) == exact.argmax(1)).double().mean()),
             "weights": quantized_weights(quantized),
             "layers": layers,

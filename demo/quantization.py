@@ -13,6 +13,7 @@ from torch import nn
 from crops import random_crops
 from embedl_deploy import TransformationResult, export_onnx
 from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig, quantize
+from embedl_deploy.verify import signal_to_noise
 
 CALIBRATION_CROPS, HELD_OUT_CROPS = 64, 96
 _BATCH = 16
@@ -51,9 +52,8 @@ class CropStudy:
     def accuracy(self, model: nn.Module) -> Accuracy:
         """Compare a model with the float model on the held-out crops."""
         logits = run_batches(model, self.held_out)
-        noise = (logits - self.reference).square().sum()
         same = logits.argmax(1) == self.reference.argmax(1)
-        return Accuracy(float(10 * torch.log10(self.reference.square().sum() / noise)), float(same.float().mean()))
+        return Accuracy(signal_to_noise(self.reference, logits), float(same.float().mean()))
 
     def quantized(self, result: TransformationResult, config: QuantConfig, **methods: Any) -> Any:
         """Quantize with the calibration crops."""

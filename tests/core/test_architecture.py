@@ -13,6 +13,8 @@ PACKAGE = Path(embedl_deploy.__file__).parent
 #: Lowest floor first: a room imports only from itself and from rooms before it.
 FLOORS = [
     "errors",
+    "files",
+    "logs",
     "artifact",
     "engine",
     "graph",

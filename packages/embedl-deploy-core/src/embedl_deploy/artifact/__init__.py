@@ -2,7 +2,7 @@
 
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
-from embedl_deploy.artifact.origin import module_of, modules_by_node
+from embedl_deploy.artifact.origin import module_of, modules_by_node, users_module_of
 from embedl_deploy.artifact.questions import array, attribute, fixed_sizes_of, input_of, sizes_of
 from embedl_deploy.artifact.reading import read_onnx
 
@@ -17,5 +17,6 @@ __all__ = [
     "operations_of",
     "read_onnx",
     "sizes_of",
+    "users_module_of",
     "why_in_float",
 ]

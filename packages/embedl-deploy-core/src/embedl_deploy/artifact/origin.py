@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 _SCOPES = "pkg.torch.onnx.name_scopes"
 #: Parts of a quantized module that hold its quantizers. The module is what the user knows.
 _SLOTS = frozenset({"quantizer", "weight_fake_quant", "input_quant_stubs"})
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def module_of(node: "ir.Node") -> str | None:
@@ -44,6 +45,17 @@ def _from_name(name: str) -> str | None:
             parts.pop()
         parts.append(scope)
     return ".".join(parts) or None
+
+
+def users_module_of(node: "ir.Node") -> str | None:
+    """The module to name to the user: for QuantizeLinear and DequantizeLinear that of the first node that computes.
+
+    The quantizers of activations are modules of their own, which the user's model does not have.
+    """
+    reader = node
+    while reader.op_type in _QUANTIZERS and (uses := reader.outputs[0].uses()):
+        reader = next(iter(uses)).node
+    return module_of(reader) or module_of(node)
 
 
 def modules_by_node(model: "ir.Model") -> dict[str, str]:

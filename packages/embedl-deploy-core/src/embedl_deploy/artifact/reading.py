@@ -1,10 +1,10 @@
 """Reading an ONNX file."""
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.files import existing_file
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,10 +19,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
     import onnx_ir as ir
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    file = Path(path)
-    if not file.is_file():
-        kind = "a folder" if file.is_dir() else "not there"
-        raise InputError(f"{os.fspath(path)!r} is {kind}; expected an ONNX file, such as export_onnx writes.")
+    file = existing_file(path, "an ONNX file, such as export_onnx writes")
     try:
         model = ir.load(file)
     except (DecodeError, ValueError, TypeError) as error:

@@ -5,10 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from embedl_deploy.artifact import module_of, read_onnx
+from embedl_deploy.artifact import read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
 from embedl_deploy.errors import InputError
+from embedl_deploy.logs import quiet
 
 if TYPE_CHECKING:
     import onnx
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 #: What can be checked.
 Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto"]
 
-_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
@@ -104,14 +104,10 @@ def _completed(model: "ir.Model") -> "ir.Model":
     model = model.clone()  # shares the weights
     if model.functions:
         model = InlinePass()(model).model
-    logger = logging.getLogger("onnx_ir.passes.common.shape_inference")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # a file that cannot be inferred is checked as it is; rules say what they miss
-    try:
+    # A file that cannot be inferred is checked as it is; rules say what they miss.
+    with quiet("onnx_ir.passes.common.shape_inference", below=logging.ERROR):
         # Not strict: an operator of another domain leaves its own outputs unknown, and only those.
         return ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model).model
-    finally:
-        logger.setLevel(level)
 
 
 def _finding(rule: Rule, violation: Violation) -> Finding:
@@ -121,7 +117,7 @@ def _finding(rule: Rule, violation: Violation) -> Finding:
         violation.severity or rule.severity,
         node,
         operator,
-        _module(violation.node),
+        users_module_of(violation.node),
         violation.message,
         rule.title,
         rule.remedy,
@@ -131,18 +127,7 @@ def _finding(rule: Rule, violation: Violation) -> Finding:
 def _not_judged(rule: Rule, place: Undecided) -> NotJudged:
     if place.node is None:
         return NotJudged(rule.id, None, None, None, place.reason)
-    return NotJudged(rule.id, *_label(place.node), _module(place.node), place.reason)
-
-
-def _module(node: "ir.Node") -> str | None:
-    """The module that a node came from; for QuantizeLinear and DequantizeLinear the first that reads what they give.
-
-    The quantizers of activations are modules of their own, which the user's model does not have.
-    """
-    reader = node
-    while reader.op_type in _QUANTIZERS and (uses := reader.outputs[0].uses()):
-        reader = next(iter(uses)).node
-    return module_of(reader) or module_of(node)
+    return NotJudged(rule.id, *_label(place.node), users_module_of(place.node), place.reason)
 
 
 def _label(node: "ir.Node") -> tuple[str, str]:

@@ -22,7 +22,7 @@ from embedl_deploy.cli.options import (
 )
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.errors import BackendError, ExportError, InputError
-from embedl_deploy.export.files import written_whole
+from embedl_deploy.files import written_whole
 from embedl_deploy.verify import Difference
 
 

@@ -16,6 +16,8 @@ import torch
 from torch.export import ExportedProgram
 
 from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.files import existing_file
+from embedl_deploy.logs import quiet
 
 #: Parts of a .pt2 file that hold pickled Python objects or compiled code.
 _CODE_IN_PT2 = ("/opaque_obj_", "/custom_obj_", "/data/aotinductor/")
@@ -30,7 +32,7 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
         CaptureError: torch cannot read it.
         InputError: There is no such file, it is another kind of file, or it holds code and that is not allowed.
     """
-    _check_file(path, "a program that torch.export.save wrote")
+    existing_file(path, "a program that torch.export.save wrote")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{os.fspath(path)!r} is not a program that torch.export.save wrote, or it is damaged.")
     with zipfile.ZipFile(path) as archive:
@@ -40,7 +42,8 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
             f"{os.fspath(path)!r} holds code, in {code[0]!r}. If you trust where it comes from, pass --allow-pickle."
         )
     try:
-        with _weights_only(not allow_pickle), _quiet("torch.export"):
+        # What is logged is raised as well.
+        with _weights_only(not allow_pickle), quiet("torch.export", below=logging.CRITICAL):
             return torch.export.load(path)
     except Exception as error:  # torch raises whatever a damaged file leads to
         raise CaptureError(
@@ -55,7 +58,7 @@ def load_state_dict(path: Path, *, allow_pickle: bool) -> Mapping[str, Any]:
     Raises:
         InputError: There is no such file, or it holds no weights, or more than weights and that is not allowed.
     """
-    _check_file(path, "a file of weights")
+    existing_file(path, "a file of weights")
     if path.suffix == ".safetensors":
         return _safetensors(path)
     try:
@@ -88,12 +91,6 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{os.fspath(path)!r} is no safetensors file, or it is damaged: {error}") from error
 
 
-def _check_file(path: Path, expected: str) -> None:
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "not there"
-        raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
-
-
 @contextmanager
 def _weights_only(wanted: bool) -> Iterator[None]:
     before = os.environ.get(_WEIGHTS_ONLY)
@@ -104,18 +101,6 @@ def _weights_only(wanted: bool) -> Iterator[None]:
     finally:
         if wanted and before is None:
             del os.environ[_WEIGHTS_ONLY]
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Without a logger's own account of an error that is raised as well."""
-    logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _first_line(error: Exception) -> str:

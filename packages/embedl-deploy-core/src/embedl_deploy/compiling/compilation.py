@@ -15,7 +15,7 @@ from embedl_deploy.compiling.refusal import explained, refuse_what_crashes
 from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.export.files import written_whole
+from embedl_deploy.files import written_whole
 
 Shape = Sequence[int]
 

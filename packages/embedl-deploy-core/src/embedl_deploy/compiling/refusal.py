@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import module_of
+from embedl_deploy.artifact import users_module_of
 from embedl_deploy.backend import Backend, Compiler, CompilerRefusedError, Severity
 from embedl_deploy.checking import check
 from embedl_deploy.checking.checker import run_rules
@@ -28,7 +28,7 @@ def explained(
     ]
     lines = [f"{compiler.describe()} refuses {path.name}."]
     if named is not None:
-        module = module_of(named)
+        module = users_module_of(named)
         place = f", from module {module!r}" if module else ""
         lines.append(f"  At: ONNX node {named.name!r} ({named.op_type}){place}")
     lines += [f"  It says: {message}" for message in refusal.messages[:3]]
@@ -41,7 +41,7 @@ def explained(
     return CompileError(
         "\n".join(lines),
         node=named.name if named is not None else None,
-        module=module_of(named) if named is not None else None,
+        module=users_module_of(named) if named is not None else None,
         rules=tuple(finding.rule for finding in fitting[:3]),
         messages=refusal.messages,
     )

@@ -16,10 +16,11 @@ from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
-from embedl_deploy.export.files import written_whole
 from embedl_deploy.export.runtime import difference_in_onnxruntime
+from embedl_deploy.files import written_whole
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.shapes import describe_inputs
+from embedl_deploy.logs import quiet
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.verify import Difference
 
@@ -159,17 +160,11 @@ def export_onnx(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _exporter_quiet() -> Iterator[None]:
     """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet("torch.onnx", below=logging.ERROR), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @collector_paused()
@@ -184,7 +179,7 @@ def _export(
     output_names: Sequence[str] | None,
 ) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
     try:
-        with _quiet(), torch.no_grad():
+        with _exporter_quiet(), torch.no_grad():
             given: Any = model
             if operators is not None and shapes is None:
                 from embedl_deploy.export.lowering import captured  # here, as above

@@ -3,6 +3,8 @@
 from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.shapes import dtype_of, shape_of
+from embedl_deploy.patterns.collection import patterns_in
+from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import (
     Declined,
@@ -19,6 +21,7 @@ from embedl_deploy.patterns.tree import Fork, Wildcard
 
 __all__ = [
     "Declined",
+    "Example",
     "Fork",
     "ForkMatch",
     "MatchStatus",
@@ -37,6 +40,7 @@ __all__ = [
     "is_in_place",
     "match_tree",
     "operation",
+    "patterns_in",
     "replace_match",
     "replace_tree",
     "resolve_module",

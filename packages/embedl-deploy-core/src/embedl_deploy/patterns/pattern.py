@@ -1,6 +1,6 @@
 """What a pattern is: a tree to find, a module to put in its place, and where quantizers go."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from enum import Enum
 from functools import lru_cache
 from typing import Any, ClassVar
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
+from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.graft import check_graft_arguments, graft_of
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import PatternMatch
@@ -48,6 +49,14 @@ class Pattern:
     def name(self) -> str:
         """The name under which plans and reports list the pattern: the class name, unless overridden."""
         return type(self).__name__
+
+    def examples(self) -> Sequence[Example]:
+        """Small models in each of which the pattern matches exactly once, made anew at each call."""
+        return ()
+
+    def near_misses(self) -> Sequence[Example]:
+        """Small models that look as if it matched and in which it must not, made anew at each call."""
+        return ()
 
     def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
         """Find every place where the pattern fits. Must not change the graph."""

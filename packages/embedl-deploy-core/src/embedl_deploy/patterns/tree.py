@@ -1,5 +1,6 @@
 """The tree language: sequences of elements in the order in which data flows, with wildcards and forks."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,6 +89,18 @@ class CompiledTree:
                 return [*ends, element.join if isinstance(element, CompiledFork) else element]
             ends.append(element.element)
         return ends
+
+    def most_nodes(self) -> float:
+        """How many nodes a match takes at most; infinite with a wildcard without limit."""
+        total = 0.0
+        for element in self.elements:
+            if isinstance(element, CompiledWildcard):
+                total += math.inf if element.max_count is None else element.max_count
+            elif isinstance(element, CompiledFork):
+                total += 1 + sum(branch.most_nodes() for branch in element.branches)
+            else:
+                total += 1
+        return total
 
     def graft_arguments(self) -> int | None:
         """How many arguments a graft is given; ``None`` when that depends on what is matched."""

@@ -1,6 +1,5 @@
 """Two graphs with the same calls, compared call by call."""
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.shapes import bind_inputs
-from embedl_deploy.verify import Difference, difference, output_tensors
+from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 
 @dataclass(frozen=True)
@@ -40,20 +39,6 @@ class _Recorder(fx.Interpreter):
         # A copy: a later operation may overwrite the value.
         self.values[n.name] = value.clone() if isinstance(value, torch.Tensor) else None
         return value
-
-
-def signal_to_noise(reference: Any, other: Any) -> float:
-    """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal."""
-    signal = noise = 0.0
-    for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
-        x, y = x.detach().double(), y.detach().to(x.device).double()
-        signal += float(x.square().sum())
-        noise += float((y - x).square().sum())
-    if math.isnan(noise) or math.isnan(signal):
-        return -math.inf
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 @torch.no_grad()

@@ -17,8 +17,8 @@ from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.pipeline import TransformationResult
-from embedl_deploy.stages.layers import LayerDifference, compare_layers, signal_to_noise
-from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged
+from embedl_deploy.stages.layers import LayerDifference, compare_layers
+from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged, signal_to_noise
 
 #: What a stage can be given as.
 Stage = nn.Module | TransformationResult | str | os.PathLike[str]

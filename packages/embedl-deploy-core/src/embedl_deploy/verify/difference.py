@@ -1,5 +1,6 @@
 """How far two models' outputs are apart, measured without changing either."""
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,20 @@ def difference(reference: Any, other: Any) -> Difference:
         max_abs = max(max_abs, float(delta.max()) if delta.numel() else 0.0)
         largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
     return Difference(max_abs, max_abs / largest if largest else max_abs)
+
+
+def signal_to_noise(reference: Any, other: Any) -> float:
+    """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal."""
+    signal = noise = 0.0
+    for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
+        x, y = x.detach().double(), y.detach().to(x.device).double()
+        signal += float(x.square().sum())
+        noise += float((y - x).square().sum())
+    if math.isnan(noise) or math.isnan(signal):
+        return -math.inf
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
 def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress
 from embedl_deploy.errors import CompileError, InputError
-from embedl_deploy.export.files import written_whole
+from embedl_deploy.files import written_whole
 from embedl_deploy.tensorrt.compilers.advice import advice_on
 
 #: A node's name in a message: in quotes, in brackets, or after a word that announces it.

@@ -1,10 +1,25 @@
-"""Files that are written whole or not at all."""
+"""Files: there to be read, or written whole or not at all."""
 
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from embedl_deploy.errors import InputError
+
+
+def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
+    """The path of a file to read.
+
+    Raises:
+        InputError: There is nothing, or a folder; the message says that ``expected`` was.
+    """
+    file = Path(path)
+    if not file.is_file():
+        kind = "a folder" if file.is_dir() else "not there"
+        raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
+    return file
 
 
 @contextmanager

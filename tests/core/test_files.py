@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from embedl_deploy.export.files import written_whole
+from embedl_deploy.files import written_whole
 
 
 def entries(folder):

@@ -1,0 +1,37 @@
+"""Every pattern of a package, so that a file in its folder is all that a new one needs."""
+
+import importlib
+import math
+import pkgutil
+from types import ModuleType
+
+from embedl_deploy.patterns.pattern import Pattern
+
+
+def patterns_in(package: ModuleType) -> list[Pattern]:
+    """Make one of each pattern class that the files of a package define, in the order in which they are to be tried.
+
+    Those that can take more nodes come first, because the first that takes a node has it; equals come in the order of
+    their files' names, and of the lines of a file. Classes whose names start with an underscore are left out, as bases
+    of others; so are classes that a file only imports.
+
+    Args:
+        package: A package, such as ``mybackend.patterns.fusions``. Its modules are imported; folders below it are not
+            looked at.
+
+    Raises:
+        PatternError: A pattern's tree is not well formed.
+    """
+    classes: dict[type[Pattern], None] = {}  # an alias makes no second pattern
+    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(info.name)
+        for name, value in vars(module).items():
+            is_pattern = isinstance(value, type) and issubclass(value, Pattern)
+            if is_pattern and value.__module__ == info.name and not name.startswith("_"):
+                classes[value] = None
+    return sorted((made() for made in classes), key=_most_nodes, reverse=True)  # equals stay as they are
+
+
+def _most_nodes(pattern: Pattern) -> float:
+    """Of a pattern that finds its places itself nothing is known: it may take any number."""
+    return math.inf if pattern.tree is None else pattern.compiled_tree().most_nodes()

@@ -1,0 +1,21 @@
+"""Small models that show what a pattern is for: read by people, drawn in documentation, tried by the test kit."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model in which a pattern matches, or one that looks like it and in which it must not.
+
+    Attributes:
+        model: A module that capture takes. Its weights should not be all equal: agreement of zeros shows nothing.
+        args: Inputs to call it with; a batch of at least two, so that a mistake between samples is seen.
+        note: What it shows; for a near miss, why the pattern leaves it alone.
+    """
+
+    model: nn.Module
+    args: tuple[Any, ...]
+    note: str = ""
