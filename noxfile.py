@@ -31,8 +31,6 @@ DEMO_REQUIREMENTS = (
     "matplotlib",
     "onnxruntime",
 )
-#: A compiler that needs no GPU, where there are wheels of it.
-COMPILER_EXTRA = "embedl-deploy-tensorrt[rtx]"
 #: A sentence encoder with its weights, and its architecture.
 SENTENCE_REQUIREMENTS = (
     "torchvision",
@@ -68,9 +66,11 @@ def _build_wheels(session: nox.Session) -> list[str]:
     return [str(wheel) for wheel in sorted(folder.glob("*.whl"))]
 
 
-def _install_wheels(session: nox.Session, *requirements: str) -> None:
+def _install_wheels(session: nox.Session, *requirements: str, compilers: bool = False) -> None:
+    """Install the wheels of all distributions; with ``compilers`` also what builds engines without a GPU."""
     wheels = _build_wheels(session)
-    _install(session, *requirements, *wheels, "--find-links", str(Path(wheels[0]).parent))
+    wanted = [f"{wheel}[rtx]" if compilers and "tensorrt" in Path(wheel).name else wheel for wheel in wheels]
+    _install(session, *requirements, *wanted)
     # Same version, newer code: pip would keep what an earlier run installed.
     session.install("--force-reinstall", "--no-deps", *wheels)
 
@@ -78,14 +78,14 @@ def _install_wheels(session: nox.Session, *requirements: str) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """EfficientNet-Lite0 with ImageNet weights on real photographs, from model to ONNX files and engines."""
-    _install_wheels(session, *DEMO_REQUIREMENTS, COMPILER_EXTRA)
+    _install_wheels(session, *DEMO_REQUIREMENTS, compilers=True)
     session.run("python", "demo/main.py", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """All tests, against the built wheels."""
-    _install_wheels(session, *TEST_REQUIREMENTS, COMPILER_EXTRA)
+    _install_wheels(session, *TEST_REQUIREMENTS, compilers=True)
     # A process on each core, with one thread each: torch's threads would wait for one another.
     session.run(
         *("python", "-m", "pytest", "--numprocesses=auto", "--dist=loadfile"),
@@ -135,7 +135,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def engines(session: nox.Session) -> None:
     """What a compiler makes of six networks in four formats for three targets; prints a table. Takes minutes."""
-    _install_wheels(session, *DEMO_REQUIREMENTS, COMPILER_EXTRA)
+    _install_wheels(session, *DEMO_REQUIREMENTS, compilers=True)
     session.run("python", "benchmarks/engines.py", *session.posargs, env=SUPPORT)
 
 
