@@ -44,6 +44,17 @@ def captured(model: nn.Module, example: tuple[Any, ...], named: dict[str, Any]) 
     return program
 
 
+def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it up imports the exporter
+    """Fold constants and rewrite what the exporter's translations leave, once.
+
+    The exporter itself goes through the whole graph a second time. That finds something only where sizes are computed
+    from an open batch.
+    """
+    from onnxscript.optimizer import optimize
+
+    optimize(program.model, num_iterations=1)
+
+
 def _decomposed(
     program: torch.export.ExportedProgram, table: Mapping[Any, Callable[..., Any]]
 ) -> torch.export.ExportedProgram:

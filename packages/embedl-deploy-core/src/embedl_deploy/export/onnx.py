@@ -181,8 +181,9 @@ def _export(
     try:
         with _exporter_quiet(), torch.no_grad():
             given: Any = model
-            if operators is not None and shapes is None:
-                from embedl_deploy.export.lowering import captured  # here, as above
+            lowered = operators is not None and shapes is None
+            if lowered:
+                from embedl_deploy.export.lowering import captured, simplify  # here, as above
 
                 given = captured(model, example, named)
             program = torch.onnx.export(
@@ -195,9 +196,12 @@ def _export(
                 input_names=input_names,
                 output_names=output_names,
                 verbose=False,
-                optimize=True,
+                optimize=not lowered,
                 custom_translation_table=operators,
             )
+            assert program is not None  # None is returned for the old exporter only
+            if lowered:
+                simplify(program)
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
@@ -210,7 +214,6 @@ def _export(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
             f"{type(cause).__name__}: {' '.join(lines[:3])}{hint}"
         ) from error
-    assert program is not None  # None is returned for the old exporter only
     if operators is not None:
         from embedl_deploy.export.qdq import store_int4  # here, as above
 
