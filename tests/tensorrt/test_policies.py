@@ -57,6 +57,33 @@ def network():
     )
 
 
+class TestPooling:
+    """Average pooling in INT8 needs INT8 on both sides."""
+
+    @staticmethod
+    def found(forward):
+        parts = {"pool": nn.AdaptiveAvgPool2d(1), "norm": nn.LayerNorm(8), "head": nn.Linear(8, 4)}
+        return points(report_of(net(forward, **parts)), "FusedAdaptiveAvgPool2d")
+
+    def test_stays_in_float_where_all_that_reads_it_is_a_normalization(self):
+        def forward(self, x):
+            return self.head(self.norm(self.pool(x).permute(0, 2, 3, 1).flatten(1)))
+
+        reason = "what it pools is normalized next, in float: pooling in INT8 needs INT8 on both sides"
+        rule = f"policy tensorrt's 'all': {reason}"
+        assert self.found(forward) == {"input 0": rule, "output": rule}
+
+    def test_is_quantized_where_something_else_reads_it_too(self):
+        def forward(self, x):
+            pooled = self.pool(x).flatten(1)
+            return self.head(self.norm(pooled)) + self.head(pooled)
+
+        assert self.found(forward) == {"input 0": "INT8", "output": "INT8"}
+
+    def test_is_quantized_where_it_is_the_end(self):
+        assert self.found(lambda self, x: self.pool(x)) == {"input 0": "INT8", "output": "INT8"}
+
+
 class TestPlaces:
     @pytest.mark.parametrize(
         ("function", "modules", "fused", "labels"),

@@ -5,18 +5,24 @@ A quantizer beside an operator that is bound by memory, not by arithmetic, costs
 
 import math
 
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.backend import QuantPoint
-from embedl_deploy.graph import shape_of
+from embedl_deploy.patterns import get_module, operation, shape_of
 from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, is_depthwise_conv
+from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm
+from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
 
 #: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.
 _SMALL_STEM = 4
+#: Operations that give the values of their input in another shape or order.
+_MOVES = frozenset({"contiguous", "flatten", "permute", "reshape", "squeeze", "transpose", "unsqueeze", "view"})
 
 
 def quantize_all(point: QuantPoint) -> str | None:
     """Quantizers wherever patterns and modules have a place for them, and TensorRT has a kernel."""
+    if isinstance(point.module, FusedAdaptiveAvgPool2d) and _is_normalized(point.node):
+        return "what it pools is normalized next, in float: pooling in INT8 needs INT8 on both sides"
     if not point.precision.startswith("float8"):
         return None
     for part in point.module.modules():
@@ -39,6 +45,15 @@ def quantize_mixed(point: QuantPoint) -> str | None:
         if isinstance(part, nn.Conv2d) and part.in_channels < _SMALL_STEM:
             return f"a stem over {part.in_channels} channels leaves INT8 kernels mostly empty"
     return quantize_all(point)
+
+
+def _is_normalized(node: fx.Node) -> bool:
+    """Whether everything that reads a value is a layer normalization, whatever moves it on the way."""
+    return bool(node.users) and all(
+        isinstance(get_module(user), (FusedLayerNorm, nn.LayerNorm))
+        or (operation(user) in _MOVES and _is_normalized(user))
+        for user in node.users
+    )
 
 
 def _is_vector_product(point: QuantPoint) -> bool:
