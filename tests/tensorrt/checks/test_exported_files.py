@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedl_deploy import check, export_onnx, transform
+from embedl_deploy.backend import CompileOptions, CompilerRefusedError, get_backend
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
 from support.nets import random_input, scrambled
 from support.quantizable import perceptron, residual_block
@@ -139,6 +140,19 @@ def test_onnxruntimes_bias_is_found(by_onnxruntime):
 
 def test_the_remedy_mends_it(by_onnxruntime):
     assert by_onnxruntime(QuantizeBias=False).ok
+
+
+def test_the_compiler_agrees_on_onnxruntimes_bias(by_onnxruntime, tmp_path):
+    compiler = next(compiler for compiler in get_backend("tensorrt").compilers if "rtx" in compiler.name)
+    if missing := compiler.missing():
+        pytest.skip(missing)
+    options, path = CompileOptions(target="sm89"), tmp_path / "quantized.onnx"
+    by_onnxruntime()
+    with pytest.raises(CompilerRefusedError) as refused:
+        compiler.build(path, options, lambda *step: None)
+    assert any("INT32" in message or "Int32" in message for message in refused.value.messages)
+    by_onnxruntime(QuantizeBias=False)
+    assert compiler.build(path, options, lambda *step: None).layers
 
 
 def test_a_quantizer_is_named_by_the_module_that_reads_it(tmp_path):
