@@ -3,8 +3,10 @@
 import json
 import math
 
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 from torch import nn
 
 from embedl_deploy import export_onnx, transform, verify_stages
@@ -40,7 +42,7 @@ def test_all_stages(stages):
     assert fused.difference.max_rel < 1e-5
     assert 20 < quantized.sqnr < 60
     assert abs(onnx.sqnr - quantized.sqnr) < 1
-    assert list(found.layers) == ["quantized"]
+    assert list(found.layers) == ["quantized", "ONNX Runtime"]
     assert [layer.module for layer in found.layers["quantized"]] == ["0", "3", "5"]
     assert "quantized: most is lost at" in str(found)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
@@ -52,6 +54,36 @@ def test_a_file_in_float16_gets_its_inputs_in_float16(stages, tmp_path):
     export_onnx(given["fused"], X, tmp_path / "half.onnx", dtype=torch.float16)
     (found,) = verify_stages(model, X, {"half": tmp_path / "half.onnx"}).stages
     assert 40 < found.sqnr < 90
+
+
+def test_the_modules_of_a_file_are_compared_in_onnxruntime(stages):
+    model, given = stages
+    of_file = verify_stages(model, X, given, layers=True).layers["ONNX Runtime"]
+    assert [layer.module for layer in of_file if not layer.module.endswith("_quant")] == ["0", "3", "5"]
+    assert all(layer.sqnr > 100 for layer in of_file)
+
+
+def test_the_module_at_which_a_file_goes_wrong_is_named(stages):
+    model, given = stages
+    path = given["ONNX Runtime"]
+    file = onnx.load(path)
+    node = [node for node in file.graph.node if node.op_type == "Conv"][1]
+    bias = next(tensor for tensor in file.graph.initializer if tensor.name == node.input[2])
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+    onnx.save(file, path)
+    stage, layer = verify_stages(model, X, given, layers=True).first_below(15)
+    assert (stage, layer.module) == ("ONNX Runtime", "3")
+
+
+def test_a_file_without_modules_has_no_layers(stages):
+    model, given = stages
+    path = given["ONNX Runtime"]
+    file = onnx.load(path)
+    for node in file.graph.node:
+        del node.metadata_props[:]
+        node.name = ""
+    onnx.save(file, path)
+    assert verify_stages(model, X, given, layers=True).layers["ONNX Runtime"] == ()
 
 
 def test_the_layer_that_goes_wrong_is_named(stages):

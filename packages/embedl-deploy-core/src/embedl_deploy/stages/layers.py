@@ -42,16 +42,18 @@ class _Recorder(fx.Interpreter):
 
 
 @torch.no_grad()
+def recorded_values(model: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Run a graph and keep the tensor that each node gives, by its name; ``None`` for other values."""
+    recorder = _Recorder(model)
+    recorder.run(*bind_inputs(model, args, kwargs), enable_io_processing=False)
+    return recorder.values
+
+
 def compare_layers(
     reference: fx.GraphModule, other: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[LayerDifference, ...]:
     """Run both and compare the nodes that have the same name, kind and shape, in the order of ``other``."""
-    recorders = []
-    for model in (reference, other):
-        recorder = _Recorder(model)
-        recorder.run(*bind_inputs(model, args, kwargs), enable_io_processing=False)
-        recorders.append(recorder)
-    before, after = (recorder.values for recorder in recorders)
+    before, after = (recorded_values(model, args, kwargs) for model in (reference, other))
     found = []
     for node in other.graph.nodes:
         x, y = before.get(node.name), after.get(node.name)

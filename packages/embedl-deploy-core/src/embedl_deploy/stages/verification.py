@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx, nn
@@ -18,6 +18,7 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
+from embedl_deploy.stages.onnx_layers import compare_onnx_layers
 from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged, signal_to_noise
 
 #: What a stage can be given as.
@@ -60,16 +61,15 @@ class Verification:
         return None
 
     def largest_drop(self) -> tuple[str, LayerDifference, float] | None:
-        """The layer that loses most against the worst one before it: (stage, layer, dB lost)."""
+        """The layer that adds most noise to the worst one before it in its stage: (stage, layer, dB lost)."""
         worst: tuple[str, LayerDifference, float] | None = None
+        most = 0.0
         for stage, layers in self.layers.items():
             lowest = math.inf
             for layer in layers:
-                lost = lowest - layer.sqnr if lowest < math.inf and layer.sqnr > -math.inf else 0.0
-                if layer.sqnr == -math.inf and lowest > -math.inf:
-                    lost = math.inf
-                if lost > 0 and (worst is None or lost > worst[2]):
-                    worst = (stage, layer, lost)
+                added = _noise(layer.sqnr) - _noise(lowest) if lowest > -math.inf else 0.0
+                if lowest < math.inf and added > most:
+                    worst, most = (stage, layer, lowest - layer.sqnr), added
                 lowest = min(lowest, layer.sqnr)
         return worst
 
@@ -90,6 +90,11 @@ class Verification:
                 f"{stage}: most is lost at {layer.module or layer.node}: {lost:.1f} dB, to {layer.sqnr:.1f} dB"
             )
         return "\n".join(lines)
+
+
+def _noise(sqnr: float) -> float:
+    """Σ (y' − y)² / Σ y²."""
+    return math.inf if sqnr == -math.inf else float(10 ** (-sqnr / 10))
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:
@@ -119,8 +124,9 @@ def verify_stages(
             ``.onnx``), run in ONNX Runtime; or the path of an engine, run by the backend's compiler where the machine
             has the hardware for it.
         kwargs: Keyword inputs; for stages that are modules.
-        layers: Also compare every graph with the graph before it, node by node. Nodes are found by their names, so
-            this tells most between a transformed model and the same model quantized.
+        layers: Also compare every graph with the graph before it, node by node, and every ONNX file with the graph
+            before it, module by module. Nodes are found by their names, so this tells most between a transformed model
+            and the same model quantized, and between a model and the file that it was exported to.
         backend: Name of the backend whose compiler runs engines.
 
     Raises:
@@ -148,6 +154,10 @@ def verify_stages(
             if layers and graph_before is not None:
                 by_layer[name] = compare_layers(graph_before, model, inputs, named)
             graph_before = model
+        elif layers and graph_before is not None and _is_onnx(model):
+            path = Path(model)
+            given = _as_the_file_has_them(path, _tensors(inputs))
+            by_layer[name] = compare_onnx_layers(graph_before, path, inputs, named, given)
     return Verification(tuple(found), by_layer)
 
 
@@ -161,14 +171,22 @@ def _outputs(
     path = Path(stage)
     if not path.is_file():
         raise InputError(f"Stage {name!r}: there is no file {os.fspath(path)!r}.")
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    if path.suffix == ".onnx":
+    tensors = _tensors(inputs)
+    if _is_onnx(path):
         return run_onnx(path, *_as_the_file_has_them(path, tensors))
     compilers = get_backend(backend).compilers
     if not compilers:
         raise InputError(f"Stage {name!r}: the backend has no compiler that could run {os.fspath(path)!r}.")
     usable = next((compiler for compiler in compilers if compiler.missing() is None), compilers[0])
     return usable.run(path, tensors)
+
+
+def _is_onnx(stage: Stage) -> TypeGuard[str | os.PathLike[str]]:
+    return not isinstance(stage, (nn.Module, TransformationResult)) and Path(stage).suffix == ".onnx"
+
+
+def _tensors(inputs: tuple[Any, ...]) -> list[torch.Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
 
 
 def _as_the_file_has_them(path: Path, tensors: list[torch.Tensor]) -> list[torch.Tensor]:
