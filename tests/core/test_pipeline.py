@@ -264,6 +264,18 @@ class TestCapture:
         assert result.report["applied_count"] == 4
         assert result.verify(x).max_abs == 0
 
+    def test_torchs_own_account_of_a_failure_is_not_printed_as_well(self, capfd):
+        class Branching(nn.Module):
+            def forward(self, x):
+                return x if x.sum() > 0 else -x
+
+        with pytest.raises(CaptureError, match=r"(?s)at .*if x\.sum\(\) > 0.*torch.export was tried as well"):
+            transform(Branching(), torch.randn(3), patterns=PATTERNS)
+        assert capfd.readouterr() == ("", "")
+
+    def test_trace_is_also_taken_by_its_value(self, net):
+        assert transform(net, torch.randn(2, 4, 8, 8), patterns=PATTERNS, trace="export").report["capture"] == "export"
+
     def test_trace_export_needs_inputs(self, net):
         with pytest.raises(InputError, match="needs example inputs"):
             transform(net, patterns=PATTERNS, trace=Trace.EXPORT)
@@ -342,7 +354,7 @@ class TestInputs:
         with pytest.raises(InputError, match="expected a list of patterns"):
             transform(net, patterns="tensorrt")
         with pytest.raises(InputError, match=r"expected Trace\.AUTO"):
-            transform(net, patterns=PATTERNS, trace="symbolic")
+            transform(net, patterns=PATTERNS, trace="sideways")
         with pytest.raises(PatternError, match="pass an instance"):
             transform(net, patterns=[ConvPattern])
         with pytest.raises(PatternError, match="is no embedl_deploy"):

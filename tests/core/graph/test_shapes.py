@@ -89,6 +89,37 @@ class TestDataDependent:
         assert "shapes are unknown from 'nonzero' on: DynamicOutputShapeException" in result.report["notes"]
 
 
+class OnlyReal(nn.Module):
+    """Takes real tensors only, as some of torch's own fast paths do."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        if isinstance(x, torch._subclasses.FakeTensor):
+            raise RuntimeError("no sizes")
+        return self.norm(x) + torch.rand(1)
+
+
+class TestOperatorsWithoutFakeTensors:
+    def test_leave_the_rest_unknown(self, caplog):
+        graph = symbolic_trace(net(lambda self, x: self.own(x.abs()), own=OnlyReal()), leaf_modules=[OnlyReal])
+        before = {name: value.clone() for name, value in graph.state_dict().items()}
+        random = torch.random.get_rng_state()
+        note = propagate_shapes(graph, (random_input(4, 3),), {})
+        assert note == caplog.records[0].getMessage() == "shapes are unknown from 'own' on: RuntimeError"
+        assert shapes(graph)["abs_1"] == (4, 3)
+        assert shapes(graph)["own"] is None
+        assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())
+        assert torch.equal(random, torch.random.get_rng_state())
+
+    def test_do_not_hide_that_inputs_do_not_fit(self):
+        graph = symbolic_trace(net(lambda self, x: self.own(x.abs()), own=OnlyReal()), leaf_modules=[OnlyReal])
+        with pytest.raises(InputError, match="does not accept args at node 'own'"):
+            propagate_shapes(graph, (random_input(4, 2),), {})
+
+
 class TestNoTraces:
     @pytest.mark.parametrize("training", [False, True])
     def test_of_random_numbers_running_statistics_or_inputs(self, training):

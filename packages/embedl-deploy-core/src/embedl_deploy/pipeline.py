@@ -74,7 +74,7 @@ def get_transformation_plan(
     kwargs: dict[str, Any] | None = None,
     patterns: Sequence[Pattern] | None = None,
     backend: str | Backend | None = None,
-    trace: Trace = Trace.AUTO,
+    trace: Trace | str = Trace.AUTO,
     strict: bool = False,
 ) -> TransformationPlan:
     """Find out what would be rewritten, without doing it.
@@ -120,7 +120,7 @@ def load_transformation_plan(
     kwargs: dict[str, Any] | None = None,
     patterns: Sequence[Pattern] | None = None,
     backend: str | Backend | None = None,
-    trace: Trace = Trace.AUTO,
+    trace: Trace | str = Trace.AUTO,
 ) -> TransformationPlan:
     """Make the plan of a model again and take over the decisions of a plan's JSON.
 
@@ -175,7 +175,7 @@ def transform(
     kwargs: dict[str, Any] | None = None,
     patterns: Sequence[Pattern] | None = None,
     backend: str | Backend | None = None,
-    trace: Trace = Trace.AUTO,
+    trace: Trace | str = Trace.AUTO,
     strict: bool = False,
 ) -> TransformationResult:
     """Capture a model, convert and fuse it. See :func:`get_transformation_plan` for arguments and errors.

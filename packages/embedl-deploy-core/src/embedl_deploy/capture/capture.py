@@ -5,7 +5,11 @@ A graph that ``torch.export`` made holds ATen calls on parameters; patterns read
 equals as that module. Putting larger ATen subgraphs back together into modules belongs into this room too.
 """
 
+import io
+import logging
+import sys
 from collections.abc import Iterable
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -17,6 +21,7 @@ from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import describe_inputs, propagate_shapes
+from embedl_deploy.logs import quiet
 
 
 class Trace(Enum):
@@ -73,7 +78,7 @@ def capture(
     args: tuple[Any, ...] | None = None,
     kwargs: dict[str, Any] | None = None,
     *,
-    trace: Trace = Trace.AUTO,
+    trace: Trace | str = Trace.AUTO,
     leaf_modules: Iterable[type[nn.Module]] = (),
 ) -> Captured:
     """Capture ``model`` as a graph module of its own, and propagate shapes if inputs are given.
@@ -89,8 +94,12 @@ def capture(
         CaptureError: The model cannot be captured.
         InputError: It is no model, or the inputs do not fit it.
     """
-    if not isinstance(trace, Trace):
-        raise InputError(f"trace is {trace!r}; expected Trace.AUTO, Trace.SYMBOLIC or Trace.EXPORT.")
+    try:
+        trace = Trace(trace)
+    except ValueError as error:
+        raise InputError(
+            f"trace is {trace!r}; expected Trace.AUTO, Trace.SYMBOLIC or Trace.EXPORT, or its value."
+        ) from error
     captured = _capture(_unwrap(model), args, kwargs or {}, trace, tuple(leaf_modules))
     if args is None:
         return captured
@@ -184,8 +193,13 @@ def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
 def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
     if args is None:
         raise InputError("Trace.EXPORT needs example inputs: pass args=(x,) to the call.")
+    said = io.StringIO()
     try:
-        graph_module = _module_of(torch.export.export(model, args, kwargs))
+        # On its way to an error, which is told below, torch prints graphs and logs guesses.
+        with redirect_stderr(said), quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR):
+            program = torch.export.export(model, args, kwargs)
+        sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
+        graph_module = _module_of(program)
         return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()

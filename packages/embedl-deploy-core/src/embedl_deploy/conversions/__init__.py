@@ -2,6 +2,16 @@
 
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
+from embedl_deploy.conversions.transformer_encoder import (
+    DecomposeTransformerEncoderLayerPattern,
+    UnrollTransformerEncoderPattern,
+)
 from embedl_deploy.conversions.zero_pad import FoldZeroPadIntoConvPattern
 
-__all__ = ["FoldZeroPadIntoConvPattern", "HoistRankQueryPattern", "RemoveIdentityPattern"]
+__all__ = [
+    "DecomposeTransformerEncoderLayerPattern",
+    "FoldZeroPadIntoConvPattern",
+    "HoistRankQueryPattern",
+    "RemoveIdentityPattern",
+    "UnrollTransformerEncoderPattern",
+]

@@ -20,6 +20,7 @@ from torch.fx._pytree import tree_flatten_spec
 from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.edit import deep_copy
 
 _logger = logging.getLogger(__name__)
 
@@ -105,7 +106,8 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         kwargs: Example keyword inputs.
 
     Returns:
-        ``None``, or why shapes are unknown from some node on (a shape that depends on values).
+        ``None``, or why shapes are unknown from some node on: a shape that depends on values, an operator that fake
+        tensors do not have.
 
     Raises:
         InputError: The inputs do not fit the model.
@@ -118,11 +120,10 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         with mode, torch.no_grad():
             interpreter.run(*fake, enable_io_processing=False)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
-        node = interpreter.current
-        note = f"shapes are unknown from {node.name if node else 'the start'!r} on: {type(error).__name__}"
-        _logger.warning("%s", note)
-        return note
+        return _unknown_from(interpreter.current, error)
     except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
+        if _takes(graph_module, inputs):
+            return _unknown_from(interpreter.current, error)
         node = interpreter.current
         where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
         reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
@@ -131,6 +132,22 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
             "Pass inputs of the shapes, dtypes and device that the model is called with."
         ) from error
     return None
+
+
+def _unknown_from(node: fx.Node | None, error: Exception) -> str:
+    note = f"shapes are unknown from {node.name if node else 'the start'!r} on: {type(error).__name__}"
+    _logger.warning("%s", note)
+    return note
+
+
+def _takes(graph_module: fx.GraphModule, inputs: list[Any]) -> bool:
+    """Whether a copy of the graph runs on these inputs, real ones."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            fx.Interpreter(deep_copy(graph_module)).run(*inputs, enable_io_processing=False)
+    except Exception:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
+        return False
+    return True
 
 
 def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:

@@ -1,6 +1,12 @@
 """The pattern lists of the TensorRT backend, in order of priority: what the files of ``patterns/`` define."""
 
-from embedl_deploy.conversions import FoldZeroPadIntoConvPattern, HoistRankQueryPattern, RemoveIdentityPattern
+from embedl_deploy.conversions import (
+    DecomposeTransformerEncoderLayerPattern,
+    FoldZeroPadIntoConvPattern,
+    HoistRankQueryPattern,
+    RemoveIdentityPattern,
+    UnrollTransformerEncoderPattern,
+)
 from embedl_deploy.patterns import Pattern, patterns_in
 from embedl_deploy.tensorrt.patterns import conversions, fusions
 
@@ -9,6 +15,8 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     RemoveIdentityPattern(),
     HoistRankQueryPattern(),
     FoldZeroPadIntoConvPattern(),
+    UnrollTransformerEncoderPattern(),
+    DecomposeTransformerEncoderLayerPattern(),
     *patterns_in(conversions),
 ]
 

@@ -1,6 +1,12 @@
 """Every pattern of the TensorRT backend."""
 
-from embedl_deploy.conversions import FoldZeroPadIntoConvPattern, HoistRankQueryPattern, RemoveIdentityPattern
+from embedl_deploy.conversions import (
+    DecomposeTransformerEncoderLayerPattern,
+    FoldZeroPadIntoConvPattern,
+    HoistRankQueryPattern,
+    RemoveIdentityPattern,
+    UnrollTransformerEncoderPattern,
+)
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
@@ -38,6 +44,7 @@ __all__ = [
     "ConvBNReLUPattern",
     "DecomposeMultiheadAttentionPattern",
     "DecomposeSwinAttentionPattern",
+    "DecomposeTransformerEncoderLayerPattern",
     "FlattenLinearToConv1x1Pattern",
     "FoldZeroPadIntoConvPattern",
     "HoistRankQueryPattern",
@@ -52,4 +59,5 @@ __all__ = [
     "StemConvBNActMaxPoolPattern",
     "StemConvBNReLUMaxPoolPattern",
     "SwinAttentionPattern",
+    "UnrollTransformerEncoderPattern",
 ]

@@ -1,0 +1,173 @@
+"""nn.TransformerEncoder  becomes  its layers, one after another, and nn.TransformerEncoderLayer its parts.
+
+Tracing keeps both whole, because their forwards branch on values, so nothing inside them could be fused or quantized.
+The parts are the original modules, called as the layer calls them: attention, normalizations, products, dropout.
+
+Declined: causal hints (``is_causal=True``); a padding mask where torch may pack the sequences (``enable_nested_tensor``),
+which gives zeros at padded positions or not as the mode and the gradients have it; layers of another class; activations
+that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from embedl_deploy.graph.lookup import has_hooks, resolve_module
+from embedl_deploy.patterns.examples import Example
+from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match
+
+_ENCODER = ("src", "mask", "src_key_padding_mask", "is_causal")
+_LAYER = ("src", "src_mask", "src_key_padding_mask", "is_causal")
+_ACTIVATIONS: dict[Callable[..., Any], type[nn.Module]] = {F.relu: nn.ReLU, F.gelu: nn.GELU}
+
+
+def _arguments(node: fx.Node, names: tuple[str, ...]) -> list[Any]:
+    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
+    return [given.get(name) for name in names]
+
+
+def _tokens() -> tuple[torch.Tensor]:
+    return (torch.randn(2, 5, 8),)
+
+
+def _layer(**settings: Any) -> nn.TransformerEncoderLayer:
+    return nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True, **settings)
+
+
+class UnrollTransformerEncoderPattern(Pattern):
+    """Call the layers of an encoder one after another."""
+
+    tree = (nn.TransformerEncoder,)
+    is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        plain = nn.TransformerEncoder(_layer(), 2)
+        normed = nn.TransformerEncoder(_layer(norm_first=True), 1, nn.LayerNorm(8), enable_nested_tensor=False)
+        return [Example(plain, _tokens()), Example(normed, _tokens(), "with a normalization at the end")]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        watched = nn.TransformerEncoder(_layer(), 1)
+        watched.register_forward_hook(lambda module, args, output: None)
+        return [Example(nn.Sequential(watched), _tokens(), "a hook watches it")]
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take what is computed in one way only."""
+        node = match.tree_match.last
+        encoder = resolve_module(node, nn.TransformerEncoder)
+        _, _, padding, is_causal = _arguments(node, _ENCODER)
+        if is_causal:
+            return "is_causal is set"
+        if padding is not None and encoder.enable_nested_tensor:
+            return "with a padding mask its result depends on the mode: set its enable_nested_tensor to False"
+        if any(type(layer) is not nn.TransformerEncoderLayer for layer in encoder.layers):
+            return "its layers are no nn.TransformerEncoderLayer"
+        return "hooks on the module would be lost" if has_hooks(encoder) else None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the layers there."""
+        node = pattern_match.tree_match.last
+        encoder = resolve_module(node, nn.TransformerEncoder)
+        x, mask, padding, _ = _arguments(node, _ENCODER)
+        home = claim_container(pattern_match, node)
+        masks = () if mask is None and padding is None else (mask, padding)
+        new = []
+        for index, layer in enumerate(encoder.layers):
+            x = insert_call(pattern_match, layer, (x, *masks), path=f"{home}.layers.{index}")
+            new.append(x)
+        if encoder.norm is not None:
+            x = insert_call(pattern_match, encoder.norm, (x,), path=f"{home}.norm")
+            new.append(x)
+        replace_match(pattern_match, x)
+        return new
+
+
+class DecomposeTransformerEncoderLayerPattern(Pattern):
+    """Open up a layer so that its products can be fused and quantized, and its attention taken apart."""
+
+    tree = (nn.TransformerEncoderLayer,)
+    is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(_layer()), _tokens()),
+            Example(nn.Sequential(_layer(norm_first=True, activation="gelu")), _tokens(), "normalized first"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        watched = _layer()
+        watched.register_forward_hook(lambda module, args, output: None)
+        return [
+            Example(nn.Sequential(watched), _tokens(), "a hook watches it"),
+            Example(nn.Sequential(_layer(activation=F.silu)), _tokens(), "its activation is another function"),
+        ]
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take what is computed in one way only."""
+        node = match.tree_match.last
+        layer = resolve_module(node, nn.TransformerEncoderLayer)
+        if _arguments(node, _LAYER)[3]:
+            return "is_causal is set"
+        if not isinstance(layer.activation, nn.Module) and layer.activation not in _ACTIVATIONS:
+            name = getattr(layer.activation, "__name__", repr(layer.activation))
+            return f"its activation, {name}, is no module and neither ReLU nor GELU"
+        return "hooks on the module would be lost" if has_hooks(layer) else None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the parts there."""
+        node = pattern_match.tree_match.last
+        layer = resolve_module(node, nn.TransformerEncoderLayer)
+        x, mask, padding, _ = _arguments(node, _LAYER)
+        parts = _Parts(pattern_match, claim_container(pattern_match, node))
+
+        def attend(value: fx.Node) -> fx.Node:
+            attended = parts.call("self_attn", layer.self_attn, value, value, value, padding, False, mask)
+            return parts.call("dropout1", layer.dropout1, parts.compute(operator.getitem, attended, 0))
+
+        def feed_forward(value: fx.Node) -> fx.Node:
+            activation = layer.activation
+            if not isinstance(activation, nn.Module):
+                activation = _ACTIVATIONS[activation]()
+            hidden = parts.call("activation", activation, parts.call("linear1", layer.linear1, value))
+            product = parts.call("linear2", layer.linear2, parts.call("dropout", layer.dropout, hidden))
+            return parts.call("dropout2", layer.dropout2, product)
+
+        for name, norm, branch in (("norm1", layer.norm1, attend), ("norm2", layer.norm2, feed_forward)):
+            if layer.norm_first:
+                x = parts.compute(operator.add, x, branch(parts.call(name, norm, x)))
+            else:
+                x = parts.call(name, norm, parts.compute(operator.add, x, branch(x)))
+        replace_match(pattern_match, x)
+        return parts.new
+
+
+class _Parts:
+    """Inserts the nodes of a layer before the call that they replace."""
+
+    def __init__(self, match: PatternMatch, home: str) -> None:
+        self.match = match
+        self.home = home
+        self.new: list[fx.Node] = []
+
+    def call(self, name: str, module: nn.Module, *args: Any) -> fx.Node:
+        """Call a module of the layer."""
+        return self._kept(insert_call(self.match, module, args, path=f"{self.home}.{name}"))
+
+    def compute(self, function: Callable[..., Any], *args: Any) -> fx.Node:
+        """Call a function."""
+        last = self.match.tree_match.last
+        with last.graph.inserting_before(last):
+            return self._kept(last.graph.call_function(function, args))
+
+    def _kept(self, node: fx.Node) -> fx.Node:
+        self.new.append(node)
+        return node
