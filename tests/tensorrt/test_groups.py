@@ -4,9 +4,11 @@ from itertools import combinations
 
 from embedl_deploy import tensorrt
 from embedl_deploy.conversions import (
+    DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
     HoistRankQueryPattern,
     RemoveIdentityPattern,
+    UnrollTransformerEncoderPattern,
 )
 from embedl_deploy.patterns import validate_pattern
 from embedl_deploy.tensorrt import (
@@ -41,6 +43,8 @@ def test_the_conversions() -> None:
         DecomposeSwinAttentionPattern,
         HoistRankQueryPattern,
         RemoveIdentityPattern,
+        UnrollTransformerEncoderPattern,
+        DecomposeTransformerEncoderLayerPattern,
     }
     assert all(pattern.is_conversion for pattern in TENSORRT_CONVERSION_PATTERNS)
     assert not any(pattern.is_conversion for pattern in TENSORRT_FUSION_PATTERNS)

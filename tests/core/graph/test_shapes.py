@@ -108,7 +108,8 @@ class TestOperatorsWithoutFakeTensors:
         before = {name: value.clone() for name, value in graph.state_dict().items()}
         random = torch.random.get_rng_state()
         note = propagate_shapes(graph, (random_input(4, 3),), {})
-        assert note == caplog.records[0].getMessage() == "shapes are unknown from 'own' on: RuntimeError"
+        assert note == "shapes are unknown from 'own' on: RuntimeError"
+        assert note in caplog.messages
         assert shapes(graph)["abs_1"] == (4, 3)
         assert shapes(graph)["own"] is None
         assert all(torch.equal(value, before[name]) for name, value in graph.state_dict().items())

@@ -3,9 +3,9 @@
 Tracing keeps both whole, because their forwards branch on values, so nothing inside them could be fused or quantized.
 The parts are the original modules, called as the layer calls them: attention, normalizations, products, dropout.
 
-Declined: causal hints (``is_causal=True``); a padding mask where torch may pack the sequences (``enable_nested_tensor``),
-which gives zeros at padded positions or not as the mode and the gradients have it; layers of another class; activations
-that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
+Declined: causal hints (``is_causal=True``); a padding mask where torch may pack the sequences
+(``enable_nested_tensor``), which gives zeros at padded positions or not as the mode and the gradients have it; layers of
+another class; activations that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
 """
 
 import operator
