@@ -4,8 +4,8 @@ Tracing keeps both whole, because their forwards branch on values, so nothing in
 The parts are the original modules, called as the layer calls them: attention, normalizations, products, dropout.
 
 Declined: causal hints (``is_causal=True``); a padding mask where torch may pack the sequences
-(``enable_nested_tensor``), which gives zeros at padded positions or not as the mode and the gradients have it; layers of
-another class; activations that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
+(``enable_nested_tensor``), which gives zeros at padded positions or not as the mode and the gradients have it; layers
+of another class; activations that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
 """
 
 import operator
