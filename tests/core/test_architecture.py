@@ -1,66 +1,29 @@
 """The rooms of the core and the directions of their imports, read from the source."""
 
-import ast
 import importlib
 import inspect
+import sys
 from pathlib import Path
 
 import pytest
 
 import embedl_deploy
 
+sys.path.append(str(Path(__file__).parents[2] / "docs" / "_extensions"))  # what draws the picture reads the same
+
+from handbook.rooms import documented_rooms, files_of, imported_modules, imported_room, room_of
+
 PACKAGE = Path(embedl_deploy.__file__).parent
 #: Lowest floor first: a room imports only from itself and from rooms before it.
-FLOORS = [
-    "errors",
-    "files",
-    "logs",
-    "artifact",
-    "engine",
-    "graph",
-    "modules",
-    "patterns",
-    "conversions",
-    "backend",
-    "capture",
-    "verify",
-    "plan",
-    "pipeline",
-    "quantize",
-    "export",
-    "checking",
-    "compiling",
-    "stages",
-    "__init__",
-    "cli",
-    "__main__",
-]
-FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "tensorrt")
-
-
-def room_of(path):
-    return path.relative_to(PACKAGE).with_suffix("").parts[0]
-
-
-def imported_modules(path):
-    """Modules of the core that a file imports, those for type checking only left out."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("embedl_deploy"):
-            yield node.module
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("embedl_deploy"))
+FLOORS = list(documented_rooms())
+FILES = files_of(PACKAGE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path):
-    here = FLOORS.index(room_of(path))
+    here = FLOORS.index(room_of(path, PACKAGE))
     for module in imported_modules(path):
-        parts = module.split(".")
-        room = parts[1] if len(parts) > 1 else "__init__"
+        room = imported_room(module)
         assert FLOORS.index(room) <= here, f"{path.name} imports {module}, which is on a higher floor"
 
 
@@ -84,8 +47,7 @@ def test_no_cycles_between_files():
 
 
 def test_every_room_is_in_the_design_document():
-    rooms = {room_of(path) for path in FILES} - {"__init__"}
-    assert rooms == set(FLOORS) - {"__init__"}
+    assert {room_of(path, PACKAGE) for path in FILES} == set(FLOORS)
 
 
 @pytest.mark.parametrize(

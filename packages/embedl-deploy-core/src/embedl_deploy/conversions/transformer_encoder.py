@@ -50,7 +50,10 @@ class UnrollTransformerEncoderPattern(Pattern):
         """Where it matches."""
         plain = nn.TransformerEncoder(_layer(), 2)
         normed = nn.TransformerEncoder(_layer(norm_first=True), 1, nn.LayerNorm(8), enable_nested_tensor=False)
-        return [Example(plain, _tokens()), Example(normed, _tokens(), "with a normalization at the end")]
+        return [
+            Example(nn.Sequential(plain), _tokens()),
+            Example(nn.Sequential(normed), _tokens(), "with a normalization at the end"),
+        ]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""

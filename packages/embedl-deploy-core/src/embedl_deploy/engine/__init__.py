@@ -1,6 +1,6 @@
 """What a compiler made of a model: the layers of an engine, what they move, and how two engines differ."""
 
-from embedl_deploy.engine.comparison import EngineComparison, compare
+from embedl_deploy.engine.comparison import EngineComparison, ModuleDifference, compare
 from embedl_deploy.engine.layers import BITS, EngineLayer, EngineTensor, LayerKind
 from embedl_deploy.engine.report import EngineReport, FloatLayer
 from embedl_deploy.engine.roofline import Device, Estimate, LayerEstimate, estimate
@@ -16,6 +16,7 @@ __all__ = [
     "FloatLayer",
     "LayerEstimate",
     "LayerKind",
+    "ModuleDifference",
     "compare",
     "estimate",
 ]

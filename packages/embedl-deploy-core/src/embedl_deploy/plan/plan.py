@@ -159,7 +159,7 @@ class TransformationPlan:
         return why_not(self, node, pattern)
 
     def to_json(self) -> str:
-        """The plan as JSON text, for review, version control and :meth:`from_json`."""
+        """The plan as JSON text, for review, version control and :func:`load_transformation_plan`."""
         return plan_to_json(self)
 
     @property

@@ -3,6 +3,7 @@
 from embedl_deploy.tensorrt.compilers.full import TensorRT
 from embedl_deploy.tensorrt.compilers.rtx import TensorRTForRTX
 
+#: What the backend gives to ``compile``.
 TENSORRT_COMPILERS = (TensorRT(), TensorRTForRTX())
 
 __all__ = ["TENSORRT_COMPILERS", "TensorRT", "TensorRTForRTX"]
