@@ -11,7 +11,9 @@ import embedl_deploy_sensai_stub as stub
 from embedl_deploy.backend import discover_backends, get_backend, list_backends
 
 SOURCE = Path(stub.__file__).parent
-PUBLIC = {f"embedl_deploy.{name}" for name in ("artifact", "backend", "patterns", "modules", "conversions", "quantize")}
+README = Path(__file__).parents[2] / "packages" / "embedl-deploy-sensai-stub" / "README.md"
+ROOMS = ("artifact", "backend", "conversions", "engine", "errors", "modules", "patterns", "quantize")
+PUBLIC = {"embedl_deploy", *(f"embedl_deploy.{name}" for name in ROOMS)}
 
 
 def test_is_discovered_and_usable():
@@ -44,13 +46,25 @@ def test_has_one_version_with_core_and_ships_its_types():
     assert (SOURCE / "py.typed").is_file()
 
 
-def test_readme_example_runs(capsys):
-    readme = Path(__file__).parents[2] / "packages" / "embedl-deploy-sensai-stub" / "README.md"
-    blocks = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(blocks) == 2
-    exec(compile("".join(blocks), str(readme), "exec"), {})
+def test_readme_prints_what_it_says(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 3
+    exec(compile("".join(blocks[:2]), str(README), "exec"), {})
     printed = capsys.readouterr().out
     assert "Conv2d: kernel is 5×5" in printed
     assert "GELU: the engine has only ReLU" in printed
+    assert "Exact rewrite: fill the kernel up with zeros to 3×3" in printed
     assert "max |Δ| = " in printed
     assert "policy: sensai's 'fixed_point'" in printed
+
+
+def test_readme_names_every_file_and_every_pattern():
+    text = README.read_text(encoding="utf-8")
+    files = {path.relative_to(SOURCE).parts[0] for path in SOURCE.rglob("*.py")}
+    assert [name for name in files - {"__init__.py"} if f"`{name}`" not in text and f"`{name}/`" not in text] == []
+    assert [pattern.name for pattern in stub.SENSAI_PATTERNS if pattern.name not in text] == []
+
+
+def test_every_rule_is_in_the_readme():
+    text = README.read_text(encoding="utf-8")
+    assert [rule.id for rule in get_backend("sensai").check_rules if f"| {rule.id} |" not in text] == []

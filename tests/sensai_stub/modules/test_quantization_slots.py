@@ -4,7 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy_sensai_stub.modules import SensaiConvBN, SensaiConvBNReLU, SensaiLinear, SensaiMaxPool
+from embedl_deploy_sensai_stub.modules import (
+    SensaiAdd,
+    SensaiConvBN,
+    SensaiConvBNReLU,
+    SensaiGlobalAveragePool,
+    SensaiLinear,
+    SensaiMaxPool,
+)
 from support.fused_modules import check_input_stubs
 
 
@@ -25,7 +32,9 @@ MODULES = [
     (SensaiLinear(nn.Linear(5, 3, bias=False)), (1, 5)),
     (SensaiLinear(nn.Linear(5, 3, bias=False), nn.ReLU()), (1, 5)),
     (SensaiMaxPool(nn.MaxPool2d(2)), (1, 2, 4, 4)),
+    (SensaiGlobalAveragePool(nn.AdaptiveAvgPool2d(1)), (1, 2, 4, 4)),
 ]
+WEIGHTED = [case for case in MODULES if "weight_fake_quant" in dict(case[0].named_children())]
 
 
 @pytest.mark.parametrize(("module", "shape"), MODULES)
@@ -33,7 +42,7 @@ def test_the_input_is_quantized(module, shape):
     check_input_stubs(module, module, (torch.randn(shape),), [0])
 
 
-@pytest.mark.parametrize(("module", "shape"), MODULES[:-1])
+@pytest.mark.parametrize(("module", "shape"), WEIGHTED)
 def test_the_weight_stub_is_asked(module, shape):
     x = torch.randn(shape)
     before = module(x)
@@ -53,5 +62,10 @@ def test_the_weight_stub_keeps_bias_and_batch_norm(training):
     torch.testing.assert_close(module(x), before)
 
 
-def test_pooling_has_no_weight():
-    assert not hasattr(SensaiMaxPool(nn.MaxPool2d(2)), "weight_fake_quant")
+def test_both_maps_of_a_sum_are_quantized():
+    module = SensaiAdd(nn.ReLU())
+    check_input_stubs(module, module, (torch.randn(1, 2, 4, 4), torch.randn(1, 2, 4, 4)), [0, 1])
+
+
+def test_convolutions_and_products_have_a_weight_and_nothing_else_has():
+    assert len(WEIGHTED) == 4

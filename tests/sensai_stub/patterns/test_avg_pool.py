@@ -1,11 +1,16 @@
 """Average pooling as a depthwise convolution."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from embedl_deploy.quantize import freeze, quantize
 from embedl_deploy_sensai_stub.patterns.avg_pool import averaging_conv
+from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG
+from support.nets import scrambled
 
 IMAGE = (2, 4, 9, 8)
 NAME = "AvgPoolToDepthwiseConvPattern"
@@ -63,8 +68,7 @@ def test_takes_an_unbatched_map(fuse):
 
 def test_learns_nothing(fuse):
     result = fuse(nn.Sequential(nn.AvgPool2d(2)).train(), torch.randn(IMAGE))
-    assert list(result.model.parameters()) == []
-    assert [tuple(buffer.shape) for buffer in result.model.buffers()] == [(4, 1, 3, 3)]
+    assert [(tuple(p.shape), p.requires_grad) for p in result.model.parameters()] == [((4, 1, 3, 3), False)]
 
 
 def test_keeps_half_precision(fuse):
@@ -91,14 +95,15 @@ def test_declines_what_is_no_convolution_of_the_engine(pool, reason, fuse, kinds
     assert reason in given
     result = fuse(model, x)
     assert kinds(result) == ["AvgPool2d"]
-    assert list(result.report.unsupported.values()) == [f"AvgPool2d: {given}"]
+    (unsupported,) = result.report.unsupported.values()
+    assert unsupported.partition(". Exact rewrite: ")[0] == f"AvgPool2d: {given}"
 
 
 def test_declines_an_unknown_number_of_channels(fuse, reasons):
     model = nn.Sequential(nn.AvgPool2d(2))
     assert reasons(model, NAME) == ["the number of channels is unknown: pass example inputs, args="]
     (reason,) = fuse(model).report.unsupported.values()
-    assert reason.startswith("AvgPool2d: the engine averages only by a depthwise convolution")
+    assert reason.startswith("AvgPool2d: the engine averages by a depthwise convolution")
 
 
 def test_declines_a_pool_with_hooks(fuse, kinds, reasons):
@@ -137,8 +142,23 @@ def test_one_pool_on_maps_of_different_width(fuse):
 
     model, x = Shared(), torch.randn(IMAGE)
     result = fuse(model, x)
-    assert sorted(tuple(buffer.shape) for buffer in result.model.buffers()) == [(4, 1, 3, 3), (6, 1, 3, 3)]
+    weights = [parameter for parameter in result.model.parameters() if not parameter.requires_grad]
+    assert sorted(tuple(weight.shape) for weight in weights) == [(4, 1, 3, 3), (6, 1, 3, 3)]
     torch.testing.assert_close(result.model(x), model(x))
+
+
+@pytest.mark.parametrize("layers", [(), (nn.BatchNorm2d(4),)], ids=["alone", "with batch norm"])
+def test_quantized_it_can_be_frozen_and_saved(layers, fuse):
+    model, x = scrambled(nn.Sequential(nn.AvgPool2d(2), *layers)).eval(), torch.randn(IMAGE)
+    quantized = quantize(fuse(model, x), [x], SENSAI_QUANT_CONFIG, progress=False)
+    for weights in (False, True):
+        frozen = freeze(quantized, weights=weights)
+        torch.testing.assert_close(frozen(x), quantized(x))
+        again = copy.deepcopy(frozen)
+        for tensor in again.parameters():
+            tensor.data.zero_()
+        again.load_state_dict(frozen.state_dict())
+        torch.testing.assert_close(again(x), frozen(x), rtol=0, atol=0)
 
 
 def test_a_second_run_changes_nothing(fuse, kinds):

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import fx
 
-from embedl_deploy.backend import BackendInfo, QuantPolicy, Rule, hookimpl
+from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
 from embedl_deploy.patterns import Pattern
 from embedl_deploy_sensai_stub.checks import SENSAI_RULES
+from embedl_deploy_sensai_stub.compiler import SENSAI_COMPILERS
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
 from embedl_deploy_sensai_stub.policy import fixed_point
@@ -46,3 +47,9 @@ def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
 def embedl_deploy_check_rules() -> Sequence[Rule]:
     """What the engine asks of ONNX files."""
     return SENSAI_RULES
+
+
+@hookimpl
+def embedl_deploy_compilers() -> Sequence[Compiler]:
+    """The hand-over to Lattice's compiler."""
+    return SENSAI_COMPILERS

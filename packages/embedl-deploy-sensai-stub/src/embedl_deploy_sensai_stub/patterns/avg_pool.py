@@ -7,17 +7,29 @@ depthwise 3×3 convolutions, so a 2×2 window is written as a 3×3 kernel with a
 more zero-padding at the bottom and on the right; the outputs stay as many. The result is the same up to rounding
 (1/9 is no binary fraction), for finite inputs: zero times infinity is no number.
 
-The weights are buffers, not parameters: pooling has nothing to learn, and training must not make it a filter.
+The weights are a parameter without gradient: pooling has nothing to learn, and training must not make it a filter.
 
 Declined: what `limits` names; an unknown number of channels; hooks on the pool, which would be lost.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.modules import PaddedConv2d, conv2d_with
-from embedl_deploy.patterns import Pattern, PatternMatch, has_hooks, replace_tree, resolve_module, shape_of
-from embedl_deploy_sensai_stub.limits import average_pool_limit
+from embedl_deploy.patterns import (
+    Example,
+    Pattern,
+    PatternMatch,
+    dtype_of,
+    has_hooks,
+    replace_tree,
+    resolve_module,
+    shape_of,
+)
+from embedl_deploy_sensai_stub.limits import average_pool_limit, pair
+from embedl_deploy_sensai_stub.small_models import image
 
 _KERNEL = 3
 
@@ -30,16 +42,7 @@ class AvgPoolToDepthwiseConvPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take only what the resulting convolution expresses, and the engine runs."""
-        pool = resolve_module(match.tree_match.get_node(0), nn.AvgPool2d)
-        reason = average_pool_limit(pool)
-        if reason is not None:
-            return reason
-        shape = shape_of(match.tree_match.inputs()[0])
-        if shape is None:
-            return "the number of channels is unknown: pass example inputs, args="
-        if len(shape) not in (3, 4):
-            return f"its input has {len(shape)} dimensions, expected (N, C, H, W)"
-        return "hooks on the pool would be lost" if has_hooks(pool) else None
+        return why_no_convolution(match.tree_match.get_node(0))
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put the convolution there."""
@@ -47,8 +50,37 @@ class AvgPoolToDepthwiseConvPattern(Pattern):
         pool = resolve_module(node, nn.AvgPool2d)
         shape = shape_of(source)
         assert shape is not None  # check() has seen it
-        conv = averaging_conv(pool, shape[-3], _dtype(source), _device(source))
-        return replace_tree(pattern_match, [conv])
+        dtype = dtype_of(source) or torch.get_default_dtype()
+        return replace_tree(pattern_match, [averaging_conv(pool, shape[-3], dtype, _device(source))])
+
+    def examples(self) -> Sequence[Example]:
+        """The usual window, and one that overlaps and is padded."""
+        return (
+            Example(nn.AvgPool2d(2), image(side=9), "one row and one column are left out"),
+            Example(nn.AvgPool2d(3, stride=1, padding=1), image(), "divides by 9 at the border, too"),
+        )
+
+    def near_misses(self) -> Sequence[Example]:
+        """Averages that no 3×3 convolution computes."""
+        return (
+            Example(nn.AvgPool2d(4), image(), "the window is larger than a kernel of the engine"),
+            Example(nn.AvgPool2d(3), image(side=9), "the engine has no stride of 3"),
+            Example(nn.AvgPool2d(2, padding=1, count_include_pad=False), image(), "divides by 1, 2 or 4"),
+        )
+
+
+def why_no_convolution(node: fx.Node) -> str | None:
+    """Why a call of average pooling does not become a convolution."""
+    pool = resolve_module(node, nn.AvgPool2d)
+    reason = average_pool_limit(pool)
+    if reason is not None:
+        return reason
+    shape = shape_of(node.all_input_nodes[0])
+    if shape is None:
+        return "the number of channels is unknown: pass example inputs, args="
+    if len(shape) not in (3, 4):
+        return f"its input has {len(shape)} dimensions, expected (N, C, H, W)"
+    return "hooks on the pool would be lost" if has_hooks(pool) else None
 
 
 def averaging_conv(
@@ -62,22 +94,11 @@ def averaging_conv(
         dtype: Of the weight, (C, 1, 3, 3).
         device: Of the weight.
     """
-    (height, width), (down, right), stride = (_pair(v) for v in (pool.kernel_size, pool.padding, pool.stride))
+    (height, width), (down, right), stride = (pair(v) for v in (pool.kernel_size, pool.padding, pool.stride))
     weight = torch.zeros(channels, 1, _KERNEL, _KERNEL, dtype=dtype, device=device)
     weight[..., :height, :width] = 1 / (pool.divisor_override or height * width)
-    conv = conv2d_with(weight, None, groups=channels, stride=stride)
+    conv = conv2d_with(nn.Parameter(weight, requires_grad=False), None, groups=channels, stride=stride)
     return PaddedConv2d.of(conv, (right, right + _KERNEL - width, down, down + _KERNEL - height))
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _dtype(node: fx.Node) -> torch.dtype:
-    """The dtype of a value, recorded beside the shape: the weight must have it too."""
-    recorded = node.meta.get("tensor_meta", node.meta.get("val"))
-    dtype = getattr(recorded, "dtype", None)
-    return dtype if isinstance(dtype, torch.dtype) else torch.get_default_dtype()
 
 
 def _device(node: fx.Node) -> torch.device | None:
