@@ -50,6 +50,12 @@ class TestFixedPoint:
             assert [type(m) for m in result.model.children()] == [nn.ReLU]
             assert result.report["applied_count"] == 2
 
+    def test_one_module_becomes_a_chain_of_others(self):
+        patterns = [Swap(nn.Sigmoid, nn.Tanh, nn.GELU, nn.Softplus)]
+        result = transform(nn.Sequential(nn.ReLU(), nn.Sigmoid(), nn.ELU()), patterns=patterns)
+        called = [result.model.get_submodule(n.target) for n in result.model.graph.nodes if n.op == "call_module"]
+        assert [type(module) for module in called] == [nn.ReLU, nn.Tanh, nn.GELU, nn.Softplus, nn.ELU]
+
     def test_nothing_to_convert_is_one_round(self):
         plan = get_transformation_plan(nn.Sequential(nn.ReLU()), patterns=[Swap(nn.Tanh, nn.ReLU)])
         assert list(plan) == []

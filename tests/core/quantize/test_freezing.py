@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from embedl_deploy import transform
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.modules import FusedConv
 from embedl_deploy.quantize import (
@@ -17,6 +18,7 @@ from embedl_deploy.quantize import (
     freeze,
     freeze_batchnorm,
     quantization_report,
+    quantize,
 )
 from support.nets import net
 from support.quantizable import (
@@ -124,6 +126,19 @@ class TestState:
         assert isinstance(frozen.get_submodule("conv").bn, nn.BatchNorm2d)
         torch.testing.assert_close(frozen(IMAGES), quantized(IMAGES), rtol=0, atol=1e-5)
         assert float(frozen(IMAGES).detach().std()) == pytest.approx(float(model(IMAGES).detach().std()), rel=0.05)
+
+    @pytest.mark.parametrize("methods", [{}, {"bias_correction": True}], ids=["plain", "corrected"])
+    def test_a_weight_that_is_a_buffer_is_stored_as_integers_too(self, methods):
+        model = net(lambda self, x: self.norm(self.conv(x)), conv=nn.Conv2d(4, 4, 3), norm=nn.BatchNorm2d(4)).eval()
+        fixed = model.conv.weight.detach().clone()
+        del model.conv.weight
+        model.conv.register_buffer("weight", fixed)
+        x = torch.randn(2, 4, 6, 6)
+        quantized = quantize(transform(model, x, backend="tensorrt"), [x], progress=False, **methods)
+        frozen = freeze(quantized)
+        assert torch.allclose(frozen(x), quantized(x), atol=1e-5)
+        weights = [tensor for tensor in frozen.state_dict().values() if tensor.shape == fixed.shape]
+        assert [weight.dtype for weight in weights] == [torch.int8]
 
     def test_scales_learn_no_more(self):
         frozen = freeze(calibrated(residual_block(), IMAGES, FORMATS["learned"]), weights=False)

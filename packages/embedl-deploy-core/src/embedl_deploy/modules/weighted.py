@@ -127,7 +127,9 @@ def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | 
     """A module with the settings, hooks and buffers of ``module``, and a weight and bias of its own."""
     changed = module.__new__(type(module))
     changed.__dict__.update(module.__dict__)
-    changed._modules, changed._buffers = dict(module._modules), dict(module._buffers)
+    changed._modules = dict(module._modules)
+    # A weight may have been a buffer, which is not trained: the new one takes its name.
+    changed._buffers = {name: tensor for name, tensor in module._buffers.items() if name not in ("weight", "bias")}
     trains = next((p.requires_grad for p in module.parameters(recurse=False)), True)
     changed._parameters = {
         name: None if tensor is None else nn.Parameter(tensor.detach(), trains)

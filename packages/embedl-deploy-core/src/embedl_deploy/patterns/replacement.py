@@ -161,7 +161,9 @@ def replace_tree(
     args: Sequence[Any] = pattern_match.tree_match.call_arguments()
     nodes: list[fx.Node] = []
     for module in modules:
-        nodes.append(insert_call(pattern_match, module, args, home=home))
+        # The first takes over the path of what is replaced; the others come to lie beside it.
+        path = str(nodes[0].target) if nodes else None
+        nodes.append(insert_call(pattern_match, module, args, path=path, home=home))
         args = (nodes[-1],)
     replace_match(pattern_match, nodes[-1])
     return nodes

@@ -1,6 +1,7 @@
 """Leaving training behind: fixed statistics, fixed scales, integer weights."""
 
 from collections import Counter
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -81,10 +82,15 @@ def _store_integers(model: fx.GraphModule) -> None:
         stub, operator = owner._modules.get("weight_fake_quant"), weighted_operator(owner)
         if not isinstance(stub, WeightFakeQuantize) or not isinstance(stub.quantizer, Quantizer) or operator is None:
             continue  # without one operator, only the module knows which weight is quantized: it stays in float
-        weight = operator._parameters["weight"]
+        weight = _home_of_weight(operator)["weight"]
         assert weight is not None  # dropped only below
         stub.quantizer = IntegerWeight(stub.quantizer, weight)
         stored[operator] += 1
     for operator, count in stored.items():
         if count >= readers[id(operator)]:
-            operator._parameters["weight"] = None
+            _home_of_weight(operator)["weight"] = None
+
+
+def _home_of_weight(operator: nn.Module) -> dict[str, Any]:
+    """Where the weight is kept: with the parameters, or as a buffer, which is not trained."""
+    return operator._parameters if "weight" in operator._parameters else operator._buffers

@@ -75,7 +75,9 @@ class SideBySide:
         """Go on computing exact values with the weight and bias of today; whether that is new."""
         if operator in self._originals:
             return False
-        self._originals[operator] = {name: operator._parameters[name] for name in ("weight", "bias")}
+        self._originals[operator] = {
+            name: operator._parameters[name] for name in ("weight", "bias") if name in operator._parameters
+        }
         return True
 
     def compute_exact(self, node: fx.Node) -> None:
