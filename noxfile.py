@@ -9,7 +9,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-nox.needs_version = ">=2024.3"
+nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "typecheck", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
@@ -42,6 +42,8 @@ SENTENCE_REQUIREMENTS = (
 )
 #: What quantization is compared with, and two packages that it imports without asking for them.
 PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
+#: What builds docs/.
+DOCS_REQUIREMENTS = ("sphinx", "myst-parser", "furo", "sphinx-click")
 TEST_REQUIREMENTS = (
     *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors"),
     *DEMO_REQUIREMENTS,
@@ -110,6 +112,17 @@ def typecheck(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, from docs/ into docs/_build/html; a warning is an error."""
+    # pytest and torchvision are for what the conformance kit and the examples of patterns import.
+    _install_wheels(session, *DOCS_REQUIREMENTS, "pytest", "torchvision")
+    session.run(
+        *("python", "-m", "sphinx", "--fresh-env", "--fail-on-warning", "--keep-going", "--quiet"),
+        *("--builder", "html", *session.posargs, "docs", "docs/_build/html"),
+    )
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Wheels and source distributions of all packages, into dist/."""
     session.install(*CONSTRAINTS, "build", "hatchling")
@@ -165,3 +178,25 @@ def zoo(session: nox.Session) -> None:
     """All torchvision classifiers: transform, compare with the original; prints a table. Takes minutes."""
     _install_wheels(session, "torchvision")
     session.run("python", "benchmarks/zoo.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
+def scaffold(session: nox.Session) -> None:
+    """What `embedl-deploy new-backend` writes: its style, types and tests, the conformance kit, and resnet18."""
+    _install_wheels(session, "pytest", "hatchling", "ruff", "mypy", "torchvision", "onnxruntime")
+    folder = "tests/packaging/scaffold"  # whose conftest files, and not those above, are loaded
+    session.run("python", "-m", "pytest", f"--confcutdir={folder}", folder, *session.posargs)
+
+
+@nox.session
+def matrix(session: nox.Session) -> None:
+    """Combinations of backends, extensions and broken plugins, as wheels in fresh environments. Takes minutes."""
+    wheels = _build_wheels(session)
+    core = nox.project.load_toml(PACKAGES[0] / "pyproject.toml")["project"]
+    # Not the distributions themselves: an environment of the matrix has those that are installed into it, and no other.
+    _install(session, *core["dependencies"], "onnxruntime", "pytest", "hatchling")
+    folder = "tests/packaging/matrix"
+    session.run(
+        *("python", "-m", "pytest", f"--confcutdir={folder}", f"--wheels={Path(wheels[0]).parent}", folder),
+        *session.posargs,
+    )

@@ -3,6 +3,7 @@
 from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.loading import Backend
+from embedl_deploy.backend.origins import Contribution
 from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
 from embedl_deploy.backend.registry import (
     BackendStatus,
@@ -23,6 +24,7 @@ __all__ = [
     "CompileOptions",
     "Compiler",
     "CompilerRefusedError",
+    "Contribution",
     "PointKind",
     "Progress",
     "QuantPoint",

@@ -21,6 +21,7 @@ from embedl_deploy.backend.contributions import (
 )
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
+from embedl_deploy.backend.origins import Contribution, contributions_of
 from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
@@ -44,6 +45,7 @@ class Backend:
         rule_origins: By the id of a rule, the distribution and version that ship it.
         compilers: Compilers that can be called, the preferred first; an extension's before the backend's.
         devices: Peak rates of devices that it compiles for.
+        contributions: All of these one by one, each with the distribution that ships it.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Backend:
     rule_origins: Mapping[str, str] = field(default_factory=dict)
     compilers: tuple[Compiler, ...] = ()
     devices: tuple[Device, ...] = ()
+    contributions: tuple[Contribution, ...] = ()
     _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: pluggy.PluginManager(PROJECT))
 
     @property
@@ -166,8 +169,11 @@ def _joined_rules(plugins: Sequence[LoadedPlugin]) -> tuple[tuple[Rule, ...], di
 def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Backend:
     """Join a backend's plugin and the extensions of it."""
     manager = _manager()
+    sources = {}
     for loaded in (main, *extensions):  # pluggy calls the last registered first: extensions win
-        manager.register(loaded.plugin, f"{loaded.source.name} ({loaded.source.origin})")
+        registered = f"{loaded.source.name} ({loaded.source.origin})"
+        manager.register(loaded.plugin, registered)
+        sources[registered] = loaded.source
     source = main.source
     assert main.info is not None  # load_plugin refuses a backend without one
     rules, rule_origins = _joined_rules((main, *extensions))
@@ -184,5 +190,6 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         devices=tuple(objects_of(source, manager, "embedl_deploy_devices", Device)),
         check_rules=rules,
         rule_origins=rule_origins,
+        contributions=tuple(contributions_of(manager, sources)),
         _manager=manager,
     )

@@ -2,7 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.errors import BackendError, ExportError, InputError
 from embedl_deploy.files import written_whole
 from embedl_deploy.verify import Difference
+
+_KINDS = {
+    "conversion": "conversions",
+    "fusion": "fusions",
+    "policy": "policies",
+    "rule": "rules",
+    "compiler": "compilers",
+    "device": "devices",
+}
 
 
 @click.command("backends")
@@ -65,6 +76,7 @@ def _contents(name: str) -> dict[str, Any]:
         "check_rules": len(loaded.check_rules),
         "compilers": {compiler.name: compiler.missing() for compiler in loaded.compilers},
         "devices": [device.name for device in loaded.devices],
+        "contributions": [asdict(contribution) for contribution in loaded.contributions],
     }
 
 
@@ -84,7 +96,26 @@ def _lines(name: str, entry: dict[str, Any]) -> list[str]:
             lines.append(f"  devices for estimates: {', '.join(entry['devices'])}")
         for compiler, missing in entry["compilers"].items():
             lines.append(f"  compiler {compiler}: {'ready' if missing is None else missing}")
+        lines += _contribution_lines(entry["contributions"])
     return lines
+
+
+def _contribution_lines(contributions: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """What each distribution brings, kind by kind, in the order in which it is tried."""
+    shipped: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for row in contributions:
+        by_kind = shipped.setdefault((row["plugin"], row["origin"]), {})
+        by_kind.setdefault(_KINDS.get(row["kind"], row["kind"]), []).append(row["name"])
+    for (plugin, origin), by_kind in shipped.items():
+        yield f"  {plugin} ({origin}) brings"
+        for kind, names in by_kind.items():
+            yield textwrap.fill(
+                f"{kind}: {', '.join(names)}",
+                118,
+                initial_indent=" " * 4,
+                subsequent_indent=" " * 6,
+                break_on_hyphens=False,
+            )
 
 
 @click.command("plan")

@@ -1,5 +1,7 @@
 """The group of all commands, and the way in."""
 
+import atexit
+import gc
 import os
 import signal
 import sys
@@ -14,6 +16,7 @@ import click
 from click.exceptions import Exit
 
 import embedl_deploy
+from embedl_deploy.cli.commands_backend import new_backend_command
 from embedl_deploy.cli.commands_engine import compare_command, compile_command, report_command
 from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
@@ -53,6 +56,7 @@ class _Commands(click.Group):
         compile_command,
         report_command,
         compare_command,
+        new_backend_command,
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 118},
 )
@@ -90,6 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, one of :class:`ExitCode`.
     """
+    # A process that ends looks for cycles among everything that torch and the exporter made, for a second, to free
+    # what ends anyway.
+    atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
