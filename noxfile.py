@@ -97,6 +97,36 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def bare(session: nox.Session) -> None:
+    """The tests that have to do with compilers, where none is installed."""
+    _install_wheels(session, *TEST_REQUIREMENTS)
+    folders = (
+        "tensorrt/checks",
+        "tensorrt/compilers",
+        "core/compiling",
+        "core/cli",
+        "core/engine",
+        "core/stages",
+        "demo",
+    )
+    session.run(
+        *("python", "-m", "pytest", "--numprocesses=auto", "--dist=loadfile", *(f"tests/{name}" for name in folders)),
+        *session.posargs,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """The conformance kit on both backends, every pattern and network of it."""
+    _install_wheels(session, "pytest", "onnxruntime")
+    session.run(
+        *("python", "-m", "pytest", "-p", "embedl_deploy.testing", "--conformance=tensorrt", "--conformance=sensai"),
+        *("--noconftest", *session.posargs),
+    )
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style and format."""
     session.install(*CONSTRAINTS, "ruff")
@@ -200,3 +230,11 @@ def matrix(session: nox.Session) -> None:
         *("python", "-m", "pytest", f"--confcutdir={folder}", f"--wheels={Path(wheels[0]).parent}", folder),
         *session.posargs,
     )
+
+
+@nox.session
+def full(session: nox.Session) -> None:
+    """Every session that checks something, one after another. Takes hours."""
+    quick = ("lint", "typecheck", "tests", "bare", "conformance", "docs", "scaffold", "matrix", "build")
+    for name in (*quick, "demo", "digits", "sentences", "accuracy", "zoo", "engines", "bench"):
+        session.notify(name)
