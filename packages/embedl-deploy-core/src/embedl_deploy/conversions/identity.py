@@ -7,9 +7,11 @@ p > 0 stays: it is an identity in evaluation mode only.
 Declined: hooks on the module, which would be lost.
 """
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.lookup import get_module, has_hooks
+from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 
@@ -27,6 +29,32 @@ class RemoveIdentityPattern(Pattern):
 
     tree = (is_identity,)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.Conv2d(4, 4, 1), nn.Identity(), nn.ReLU()), (torch.randn(2, 4, 8, 8),)),
+            Example(
+                nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout(0.0), nn.ReLU()),
+                (torch.randn(2, 4, 8, 8),),
+                "dropout that never drops",
+            ),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        watched = nn.Identity()
+        watched.register_forward_hook(lambda module, args, output: None)
+        return [
+            Example(
+                nn.Sequential(nn.Conv2d(4, 4, 1), nn.Dropout(0.1), nn.ReLU()),
+                (torch.randn(2, 4, 8, 8),),
+                "it drops in training mode",
+            ),
+            Example(
+                nn.Sequential(nn.Conv2d(4, 4, 1), watched, nn.ReLU()), (torch.randn(2, 4, 8, 8),), "a hook watches it"
+            ),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Keep a module that the user watches."""

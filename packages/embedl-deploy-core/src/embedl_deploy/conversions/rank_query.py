@@ -5,11 +5,13 @@ that forbids every fusion. An operator that keeps the number of dimensions can b
 question climbs as far as it can.
 """
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
+from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 
@@ -53,11 +55,37 @@ def _top(node: fx.Node) -> fx.Node:
     return node
 
 
+class _Asking(nn.Module):
+    """Divides by the number of dimensions of what its parts give, for examples."""
+
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(*parts)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Any tensor, to what the parts make of it."""
+        y: torch.Tensor = self.parts(x)
+        return y / y.ndim
+
+
 class HoistRankQueryPattern(Pattern):
     """Ask for the number of dimensions where nothing is in the way of a fusion."""
 
     tree = (is_rank_query,)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(_Asking(nn.Conv2d(4, 6, 1), nn.ReLU()), (torch.randn(2, 4, 8, 8),), "asked of an activation"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(_Asking(nn.Flatten(1)), (torch.randn(2, 4, 8, 8),), "flattening changes the rank"),
+            Example(_Asking(), (torch.randn(2, 4, 8, 8),), "asked of the input already"),
+        ]
 
     def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
         """Only questions that can climb; the others are no business of the user's."""

@@ -8,10 +8,12 @@ Declined: negative padding (a crop), a convolution that pads with anything but z
 convolution with hooks, which would be lost.
 """
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
 from embedl_deploy.modules.padded_conv import PaddedConv2d
+from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import replace_tree
@@ -22,6 +24,35 @@ class FoldZeroPadIntoConvPattern(Pattern):
 
     tree = (nn.ZeroPad2d, nn.Conv2d)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(
+                nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 6, 3, stride=2)),
+                (torch.randn(2, 4, 8, 8),),
+                "TensorFlow's SAME",
+            ),
+            Example(
+                nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(4, 6, 3, padding=1)),
+                (torch.randn(2, 4, 8, 8),),
+                "alike on all sides",
+            ),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(
+                nn.Sequential(nn.ZeroPad2d((-1, 1, 0, 1)), nn.Conv2d(4, 6, 3)), (torch.randn(2, 4, 8, 8),), "it crops"
+            ),
+            Example(
+                nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect")),
+                (torch.randn(2, 4, 8, 8),),
+                "reflection",
+            ),
+            Example(nn.Sequential(nn.ReflectionPad2d(1), nn.Conv2d(4, 6, 3)), (torch.randn(2, 4, 8, 8),), "no zeros"),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take only what the convolution can express."""

@@ -20,6 +20,7 @@ from embedl_deploy.graph.lookup import get_constant, owner
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ActivationLike, conv2d_with
 from embedl_deploy.patterns import (
+    Example,
     Pattern,
     PatternMatch,
     Wildcard,
@@ -52,11 +53,39 @@ def is_flatten(node: fx.Node) -> bool:
     return isinstance(first, fx.Node) and is_rest and _is_batch_size_of(first, source)
 
 
+def _maps() -> tuple[torch.Tensor]:
+    """(N, 4, H, W), for examples."""
+    return (torch.randn(2, 4, 8, 8),)
+
+
 class FlattenLinearToConv1x1Pattern(Pattern):
     """Turn a linear classifier over a 1×1 map into a convolution."""
 
     tree = (is_flatten, Wildcard((nn.Dropout, nn.functional.dropout, ActivationLike)), nn.Linear)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6)), _maps()),
+            Example(
+                nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 6)),
+                _maps(),
+                "between",
+            ),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        twice = nn.Linear(4, 4)
+        return [
+            Example(nn.Sequential(nn.Flatten(), nn.Linear(4 * 8 * 8, 6)), _maps(), "the map is 8×8"),
+            Example(
+                nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), twice, nn.ReLU(), twice),
+                _maps(),
+                "the layer is called twice",
+            ),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take only a 1×1 map, and a weight that is the module's alone."""

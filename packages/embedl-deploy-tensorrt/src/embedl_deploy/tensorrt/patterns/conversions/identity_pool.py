@@ -7,10 +7,17 @@ Declined: unknown shape; a map of another size; a value that is overwritten in p
 is a copy of its input and its absence would let the write through.
 """
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.patterns import Pattern, PatternMatch, resolve_module, shape_of
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
+from embedl_deploy.tensorrt.patterns.example_parts import Tapped
+
+
+def _maps() -> tuple[torch.Tensor]:
+    """(N, 4, H, W), for examples."""
+    return (torch.randn(2, 4, 8, 8),)
 
 
 class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
@@ -18,6 +25,28 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
 
     tree = (nn.AdaptiveAvgPool2d,)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.AdaptiveAvgPool2d((8, 8)), nn.ReLU()), _maps()),
+            Example(nn.Sequential(nn.AdaptiveAvgPool2d((None, 8)), nn.ReLU()), _maps(), "a side as it is"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(
+                nn.Sequential(nn.AdaptiveAvgPool2d((8, 4)), nn.ReLU()),
+                _maps(),
+                "it halves the width",
+            ),
+            Example(
+                Tapped(nn.Identity(), nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.ReLU(inplace=True))),
+                _maps(),
+                "its copy is overwritten",
+            ),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take only what is known to change nothing."""

@@ -7,12 +7,15 @@ Declined: cross-attention; masks, causal attention; ``batch_first=False``; separ
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import (
+    Example,
     Pattern,
     PatternMatch,
     claim_container,
@@ -22,6 +25,7 @@ from embedl_deploy.patterns import (
     resolve_module,
 )
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
+from embedl_deploy.tensorrt.patterns.example_parts import Function
 
 _PARAMETERS = (
     "query",
@@ -39,11 +43,36 @@ def _arguments(node: fx.Node) -> dict[str, Any]:
     return {**dict(zip(_PARAMETERS, node.args, strict=False)), **node.kwargs}
 
 
+def _attention(call: Callable[..., Any], *, bias: bool = True, batch_first: bool = True) -> nn.Module:
+    """``call`` of an attention with two heads over eight channels, for examples."""
+    return Function(call, nn.MultiheadAttention(8, 2, bias=bias, batch_first=batch_first))
+
+
+def _sequences() -> tuple[torch.Tensor]:
+    """(B, S, 8), for examples."""
+    return (torch.randn(2, 5, 8),)
+
+
 class DecomposeMultiheadAttentionPattern(Pattern):
     """Open up self-attention so that its parts can be fused and quantized."""
 
     tree = (nn.MultiheadAttention,)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(_attention(lambda a, x: a(x, x, x)[0]), _sequences()),
+            Example(_attention(lambda a, x: a(x, x, x, need_weights=False)[0], bias=False), _sequences(), "no bias"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(_attention(lambda a, x: a(x, x.flip(1), x)[0]), _sequences(), "keys of their own"),
+            Example(_attention(lambda a, x: a(x, x, x)), _sequences(), "its weights are used"),
+            Example(_attention(lambda a, x: a(x, x, x)[0], batch_first=False), _sequences(), "the batch comes second"),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take only plain self-attention."""

@@ -12,13 +12,15 @@ import inspect
 import operator
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
-from embedl_deploy.patterns import Pattern, PatternMatch, insert_call, replace_match
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, insert_call, replace_match
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection
 from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
+from embedl_deploy.tensorrt.patterns.example_swin import WindowAttention
 
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 
@@ -45,6 +47,18 @@ class DecomposeSwinAttentionPattern(Pattern):
 
     tree = (is_shifted_window_attention,)
     is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(WindowAttention(), (torch.randn(2, 4, 4, 4),), "windows of 2×2, shifted by one"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(WindowAttention(scaled=True), (torch.randn(2, 4, 4, 4),), "its weight is computed at run time"),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take it if its weights are parameters."""

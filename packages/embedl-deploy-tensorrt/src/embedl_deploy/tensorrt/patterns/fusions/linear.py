@@ -1,10 +1,22 @@
 """Fusions of matrix products, and layer norm."""
 
+import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Pattern, QDQPoint
+from embedl_deploy.patterns import Example, Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearReLU
+from embedl_deploy.tensorrt.patterns.example_parts import Function, Tapped
+
+
+def _vectors() -> tuple[torch.Tensor]:
+    """(N, 8), for examples."""
+    return (torch.randn(4, 8),)
+
+
+def _sequences() -> tuple[torch.Tensor]:
+    """(B, S, 8), for examples."""
+    return (torch.randn(2, 5, 8),)
 
 
 class LinearReLUPattern(Pattern):
@@ -14,6 +26,20 @@ class LinearReLUPattern(Pattern):
     qdq_points = frozenset({QDQPoint.INPUT})
     graft = FusedLinearReLU
 
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.Linear(8, 6), nn.ReLU()), _vectors()),
+            Example(nn.Sequential(nn.Linear(8, 6, bias=False), nn.GELU()), _sequences(), "no bias, a sequence"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(nn.Sequential(nn.Linear(8, 6), nn.Tanh()), _vectors(), "no activation that ends a product"),
+            Example(Tapped(nn.Linear(8, 6), nn.ReLU()), _vectors(), "used before the activation"),
+        ]
+
 
 class LinearPattern(Pattern):
     """``Linear``."""
@@ -22,6 +48,20 @@ class LinearPattern(Pattern):
     qdq_points = frozenset({QDQPoint.INPUT})
     graft = FusedLinear
 
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.Linear(8, 6)), _vectors()),
+            Example(nn.Sequential(nn.Linear(8, 6, bias=False)), _sequences(), "no bias, a sequence"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(Function(lambda x: x @ x.transpose(-1, -2)), _sequences(), "no weight"),
+            Example(nn.Sequential(nn.Conv1d(8, 6, 1)), (torch.randn(2, 8, 5),), "a convolution"),
+        ]
+
 
 class LayerNormPattern(Pattern):
     """``LayerNorm``: no quantizers, see :class:`FusedLayerNorm`."""
@@ -29,6 +69,20 @@ class LayerNormPattern(Pattern):
     tree = (nn.LayerNorm,)
     qdq_points = frozenset()
     graft = FusedLayerNorm
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.LayerNorm(8)), _vectors()),
+            Example(nn.Sequential(nn.LayerNorm((5, 8), elementwise_affine=False)), _sequences(), "no weight"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(nn.Sequential(nn.RMSNorm(8)), _vectors(), "no mean is taken off"),
+            Example(nn.Sequential(nn.GroupNorm(2, 8)), _vectors(), "another norm"),
+        ]
 
 
 #: The same class by the name of embedl-deploy 0.6.

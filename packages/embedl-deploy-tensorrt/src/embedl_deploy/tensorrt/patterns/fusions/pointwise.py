@@ -2,10 +2,19 @@
 
 import operator
 
+import torch
+from torch import nn
+
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Fork, Pattern, PatternMatch, QDQPoint
+from embedl_deploy.patterns import Example, Fork, Pattern, PatternMatch, QDQPoint
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
+from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined
 from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
+
+
+def _maps() -> tuple[torch.Tensor]:
+    """(N, 4, H, W), for examples."""
+    return (torch.randn(2, 4, 8, 8),)
 
 
 class ActAddPattern(Pattern):
@@ -14,6 +23,24 @@ class ActAddPattern(Pattern):
     tree = (Fork(operator.add, (ActivationLike,), ()),)
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
     graft = FusedActAdd
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(Joined(nn.SiLU()), _maps()),
+            Example(Joined(nn.ReLU(), join=lambda y, x: x + y), _maps(), "the other order"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(Joined(nn.SiLU(), join=torch.sub), _maps(), "a difference"),
+            Example(
+                Function(lambda act, x: (y := act(x), y + x), nn.SiLU()),
+                _maps(),
+                "the activation is used elsewhere",
+            ),
+        ]
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a sum that has the dtype of a plain sum."""

@@ -1,0 +1,119 @@
+"""The hooks of pytest: the option, the marker, and the items.
+
+Items are appended after everything else is collected, before ``-k`` and ``-m`` select. Their node ids read
+``conformance/acme/ConvBNReLUPattern::keeps its numbers in training mode``: what stands before ``::`` is the same for
+all checks of a pattern, so that ``--dist=loadfile`` of pytest-xdist spreads patterns over processes.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from embedl_deploy.backend import Backend, get_backend
+from embedl_deploy.errors import BackendError
+from embedl_deploy.quantize import QuantConfig
+from embedl_deploy.testing.formats import SETTING, formats_of
+from embedl_deploy.testing.item import ConformanceItem, Subject
+from embedl_deploy.testing.networks import NETWORKS
+from embedl_deploy.testing.pattern_table import PATTERN_CHECKS
+from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject
+from embedl_deploy.testing.table import Check
+from embedl_deploy.testing.whole_table import BACKEND_CHECKS, NETWORK_CHECKS
+
+_OPTION = "--conformance"
+#: What the process that was started tells pytest-xdist's processes: they do not see its command line.
+_WORKER_INPUT = "embedl_deploy_conformance"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--conformance``."""
+    parser.getgroup("embedl-deploy").addoption(
+        _OPTION,
+        action="append",
+        default=[],
+        metavar="BACKEND",
+        help="test that an installed backend keeps what embedl-deploy expects of it; may be given several times",
+    )
+    parser.addini(
+        SETTING,
+        type="linelist",
+        default=[],
+        help="number formats of the hardware of backends: lines 'backend: package.module:NAME', each a QuantConfig",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Declare the marker."""
+    config.addinivalue_line("markers", "conformance: a check of a backend by embedl_deploy.testing")
+
+
+def asked_for(config: pytest.Config) -> list[str]:
+    """Names of the backends to test, each once.
+
+    None, if the option stands in a configuration file only, and files or node ids were named on the command line.
+    """
+    told = getattr(config, "workerinput", None)
+    if told is not None:
+        return list(told.get(_WORKER_INPUT, ()))
+    typed = any(arg == _OPTION or arg.startswith(f"{_OPTION}=") for arg in map(str, config.invocation_params.args))
+    if config.args_source is pytest.Config.ArgsSource.ARGS and not typed:
+        return []
+    return list(dict.fromkeys(config.getoption(_OPTION)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hand the decision on to a process of pytest-xdist."""
+    node.workerinput[_WORKER_INPUT] = asked_for(node.config)
+
+
+def _load(name: str) -> Backend:
+    try:
+        return get_backend(name)
+    except BackendError as error:
+        raise pytest.UsageError(f"{_OPTION} {name}: {error}") from error
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse a backend that is not installed, or broken, before anything runs."""
+    for name in asked_for(session.config):
+        _load(name)
+        formats_of(session.config, name)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Append the checks."""
+    for name in asked_for(config):
+        items.extend(_items(session, _load(name), formats_of(config, name)))
+
+
+def _items(session: pytest.Session, backend: Backend, formats: QuantConfig | None) -> Iterator[ConformanceItem]:
+    """The checks of a backend, in an order that is the same in every process."""
+    taken: dict[str, int] = {}
+    for subject, checks in checks_of(backend, formats):
+        group = f"conformance/{backend.name}/{subject.label}"
+        taken[group] = taken.get(group, 0) + 1  # that names are unique is a check of its own
+        if taken[group] > 1:
+            group += f" ({taken[group]})"
+        for check in checks:
+            yield ConformanceItem.from_parent(
+                session, name=check.title, nodeid=f"{group}::{check.title}", check=check, subject=subject
+            )
+
+
+def checks_of(backend: Backend, formats: QuantConfig | None = None) -> Iterator[tuple[Subject, list[Check[Any]]]]:
+    """What is looked at of a backend, and the checks that are asked of it.
+
+    Args:
+        backend: The backend.
+        formats: Number formats of its hardware; ``None`` for INT8.
+    """
+    yield BackendSubject(backend), list(BACKEND_CHECKS)
+    for pattern in backend.patterns:
+        checks = [check for check in PATTERN_CHECKS if not (check.fusions_only and pattern.is_conversion)]
+        yield PatternSubject(backend, pattern, formats), list(checks)
+    for name, make in NETWORKS.items():
+        yield NetworkSubject(backend, name, make, formats), list(NETWORK_CHECKS)

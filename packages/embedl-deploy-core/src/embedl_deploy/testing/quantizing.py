@@ -1,0 +1,148 @@
+"""Checks of the places for quantizers that a fusion declares: that they exist, and that numbers go through them."""
+
+import inspect
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.backend import PointKind
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.patterns import Example, PatternMatch
+from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
+from embedl_deploy.quantize.points import _POSITIONS, patterns_by_node, points_of
+from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
+from embedl_deploy.testing.subjects import PatternSubject, config_of, for_each_example, placed_by
+from embedl_deploy.testing.tensors import run, telling
+from embedl_deploy.verify import output_tensors
+
+
+@for_each_example
+def points_exist(subject: PatternSubject, example: Example) -> None:
+    """Every input that ``qdq_points`` names is an argument of the call, and one that the module quantizes."""
+    if not subject.pattern.qdq_points:
+        raise DoesNotApply("it declares no qdq_points")
+    for node, module, match in placed_by(subject.rewrite(telling(example.model), example)):
+        _require_points(node, module, match)
+
+
+def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> None:
+    name = type(module).__name__
+    for point in sorted(match.pattern.qdq_points, key=lambda point: point.value):
+        position = _POSITIONS.get(point)
+        if position is None:
+            continue
+        if position >= len(node.args) or not isinstance(node.args[position], fx.Node):
+            raise ConformanceFailure(
+                f"qdq_points names {point.name}, but {name} is called with {len(node.args)} arguments",
+                f"a tensor as argument {position}",
+            )
+        if not isinstance(module, FusedModule) or position in module.input_quant_stubs:
+            continue
+        if not module.input_quant_stubs and module.why_not_quantized:
+            continue  # the module opts out, and says why
+        raise ConformanceFailure(
+            f"qdq_points names {point.name}, argument {position}, for which {name} has no place: its "
+            f"input_quant_stubs are {sorted(module.input_quant_stubs)}",
+            f"{position} in inputs_to_quantize, or why_not_quantized",
+        )
+
+
+@for_each_example
+def inputs_are_arguments(subject: PatternSubject, example: Example) -> None:
+    """``inputs_to_quantize`` holds positions that the module's ``forward`` has."""
+    modules = [m for _, m, _ in placed_by(subject.rewrite(telling(example.model), example))]
+    fused = [module for module in modules if isinstance(module, FusedModule)]
+    if not fused:
+        raise DoesNotApply("it places no FusedModule")
+    for module in fused:
+        parameters = inspect.signature(type(module).forward).parameters.values()
+        kinds = [parameter.kind for parameter in parameters][1:]  # without self
+        if inspect.Parameter.VAR_POSITIONAL in kinds:
+            continue
+        count = sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
+        beyond = sorted(position for position in type(module).inputs_to_quantize if not 0 <= position < count)
+        if beyond:
+            raise ConformanceFailure(
+                f"inputs_to_quantize of {type(module).__name__} holds {beyond}, but forward takes {count} inputs",
+                f"positions from 0 to {count - 1}",
+            )
+
+
+class _Witness(nn.Module):
+    """Stands in for a quantizer, and sees whether it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.called = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Its input."""
+        self.called = True
+        return x
+
+
+@for_each_example
+def stubs_are_used(subject: PatternSubject, example: Example) -> None:
+    """A quantizer in ``weight_fake_quant``, or in another stub inside the module, is called."""
+    idle = _idle_stubs(subject, example)
+    if idle is None:
+        raise DoesNotApply("its modules have no stubs inside")
+    if idle:
+        raise ConformanceFailure(f"forward never calls {', '.join(idle)}", "a quantizer there to be called")
+
+
+def _idle_stubs(subject: PatternSubject, example: Example) -> list[str] | None:
+    """Stubs inside the modules whose quantizer would not be called; ``None`` if there are no stubs at all."""
+    result = subject.rewrite(telling(example.model), example)
+    witnesses: dict[str, _Witness] = {}
+    for node, module, _ in placed_by(result):
+        for name, stub in module.named_modules():
+            if isinstance(stub, QuantStub) and not stub.enabled:
+                stub.quantizer = witnesses[f"{name} of {node.target} ({type(module).__name__})"] = _Witness()
+    with torch.no_grad():
+        run(result.model, example.args)
+    return [name for name, witness in witnesses.items() if not witness.called] if witnesses else None
+
+
+@for_each_example
+def is_quantized(subject: PatternSubject, example: Example) -> None:
+    """With the backend's default policy each point has a quantizer, or the report says why not; outputs are finite."""
+    result = subject.rewrite(telling(example.model), example)
+    points = list(points_of(result.model, patterns_by_node(result.matches)))
+    if not points:
+        reasons = [m.why_not_quantized for _, m, _ in placed_by(result) if isinstance(m, FusedModule)]
+        raise DoesNotApply(next(filter(None, reasons), "its modules have no points for quantizers"))
+    if _idle_stubs(subject, example):
+        raise DoesNotApply("its modules do not call their quantizers, which is a check of its own")
+    quantized = insert_qdq(result.model, result.matches, config_of(subject))
+    reported = {(p.node, p.kind, p.label): p for p in quantization_report(quantized).points}
+    for point in points:
+        report = reported.get((point.node.name, point.kind, point.label))
+        if report is None:
+            raise ConformanceFailure(f"the report says nothing of {point}", "a quantizer, or a reason")
+        _require_told(quantized, report)
+    if not any(report.quantized for report in reported.values()):
+        return
+    calibrate(quantized, [example.args], progress=False)
+    with torch.no_grad():
+        outputs = output_tensors(run(quantized, example.args))
+    if not all(bool(output.isfinite().all()) for output in outputs if output.is_floating_point()):
+        raise ConformanceFailure("the quantized model gives numbers that are not finite", "finite outputs")
+
+
+def _require_told(quantized: fx.GraphModule, report: PointReport) -> None:
+    where = f"{report.path} {report.label}"
+    if not report.quantized:
+        if not report.rule.strip():
+            raise ConformanceFailure(f"{where} is left in float without a reason", "a reason from the policy")
+        return
+    stub = quantized.get_submodule(report.stub)
+    if not isinstance(stub, QuantStub) or not stub.enabled:
+        raise ConformanceFailure(f"{where}: no quantizer stands at {report.stub}", "a quantizer")
+    if report.kind is not PointKind.INPUT or report.stub.startswith(f"{report.path}."):
+        return
+    node = next(node for node in quantized.graph.nodes if node.name == report.node)
+    source = node.args[report.index]
+    if not isinstance(source, fx.Node) or get_module(source) is not stub:
+        raise ConformanceFailure(f"{where} is read from {source}", f"the quantizer {report.stub} in front of it")

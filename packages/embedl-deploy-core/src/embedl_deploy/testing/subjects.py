@@ -1,0 +1,156 @@
+"""What checks look at: a pattern with its examples, a whole backend, a network."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.backend import Backend, QuantPoint
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
+from embedl_deploy.pipeline import TransformationResult, transform
+from embedl_deploy.quantize import QuantConfig
+from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, package_of, trying
+
+
+@dataclass(frozen=True)
+class PatternSubject:
+    """A pattern of a backend.
+
+    Attributes:
+        backend: The backend that registers it.
+        pattern: The pattern.
+        formats: Number formats of its hardware; ``None`` for the default, INT8 with free scales.
+    """
+
+    backend: Backend
+    pattern: Pattern
+    formats: QuantConfig | None = None
+
+    @property
+    def label(self) -> str:
+        """What it is called in node ids and messages."""
+        return self.pattern.name
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Packages whose lines are the author's own."""
+        return frozenset({package_of(type(self.pattern).__module__)})
+
+    def rewrite(self, model: nn.Module, example: Example) -> TransformationResult:
+        """``model``, a form of the example's, with this one pattern applied; raises what the pattern raises."""
+        return transform(model, example.args, patterns=[self.pattern], backend=self.backend, strict=True)
+
+
+@dataclass(frozen=True)
+class BackendSubject:
+    """A backend as a whole."""
+
+    backend: Backend
+
+    @property
+    def label(self) -> str:
+        """What it is called in node ids and messages."""
+        return "the backend"
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Packages whose lines are the author's own."""
+        owners = (*self.backend.patterns, *self.backend.check_rules, *self.backend.compilers)
+        functions = {policy.__module__ for policy in self.backend.policies.values() if hasattr(policy, "__module__")}
+        return frozenset(map(package_of, {type(owner).__module__ for owner in owners} | functions))
+
+
+@dataclass(frozen=True, eq=False)  # formats hold dictionaries, and files are remembered by subject
+class NetworkSubject:
+    """A small network, for the whole pipeline of a backend.
+
+    Attributes:
+        backend: The backend.
+        label: The network's name.
+        make: Makes it, with inputs; the same at each call.
+        formats: As for a pattern.
+    """
+
+    backend: Backend
+    label: str
+    make: Callable[[], Example]
+    formats: QuantConfig | None = None
+
+    @property
+    def packages(self) -> frozenset[str]:
+        """Packages whose lines are the author's own."""
+        return BackendSubject(self.backend).packages
+
+
+def label_of(example: Example, number: int, kind: str = "example") -> str:
+    """``example 1 (its note)``, counted from one."""
+    return f"{kind} {number} ({example.note})" if example.note else f"{kind} {number}"
+
+
+def declared(examples: Iterable[Any], kind: str) -> Iterator[tuple[str, Example]]:
+    """Examples with what to call them.
+
+    Raises:
+        ConformanceFailure: One of them is no :class:`Example`, or does not hold a model and a tuple of inputs.
+    """
+    for number, example in enumerate(examples, start=1):
+        if not isinstance(example, Example):
+            raise ConformanceFailure(f"{kind} {number} is {example!r}", "an embedl_deploy.patterns.Example")
+        where = label_of(example, number, kind)
+        model: Any = example.model  # whatever the author gave
+        if not isinstance(model, nn.Module) or not isinstance(example.args, tuple):
+            found = f"model is a {type(model).__name__}, args a {type(example.args).__name__}"
+            raise ConformanceFailure(found, "an nn.Module and a tuple of inputs", where)
+        yield where, example
+
+
+def for_each_example(look: Callable[[PatternSubject, Example], None]) -> Callable[[PatternSubject], None]:
+    """A check of one example as a check of a pattern: every example is looked at.
+
+    It applies if it applies to one of them.
+    """
+
+    @functools.wraps(look)
+    def run(subject: PatternSubject) -> None:
+        reasons: list[str] = []
+        looked = False
+        for where, example in declared(subject.pattern.examples(), "example"):
+            try:
+                with trying(where):
+                    look(subject, example)
+                looked = True
+            except DoesNotApply as reason:
+                reasons.append(str(reason))
+        if not looked:
+            raise DoesNotApply(reasons[0] if reasons else "it declares no examples")
+
+    return run
+
+
+def placed_by(result: TransformationResult) -> list[tuple[fx.Node, nn.Module, PatternMatch]]:
+    """The module calls that applied matches put into the graph, with module and match."""
+    nodes = {node.name: node for node in result.model.graph.nodes}
+    found = []
+    for match in result.report.with_status(MatchStatus.APPLIED):
+        for name in match.replaced_by:
+            node = nodes.get(name)
+            module = get_module(node) if node is not None and node.op == "call_module" else None
+            if node is not None and module is not None:
+                found.append((node, module, match))
+    return found
+
+
+def no_objection(_point: QuantPoint) -> str | None:
+    """The policy of a backend that has none."""
+    return None
+
+
+def config_of(subject: PatternSubject | NetworkSubject) -> QuantConfig:
+    """The formats of the hardware, with the backend's default policy unless they come with one."""
+    formats = QuantConfig() if subject.formats is None else subject.formats
+    if formats.policy is not None:
+        return formats
+    return replace(formats, policy=next(iter(subject.backend.policies.values()), no_objection))

@@ -1,0 +1,29 @@
+"""What a check is: a name, what it asks, what to do when it fails, and the function that looks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+SubjectT = TypeVar("SubjectT")
+
+
+@dataclass(frozen=True)
+class Check(Generic[SubjectT]):
+    """One thing that a backend has to keep.
+
+    Attributes:
+        id: Short and stable: what ``pytest -k`` selects it by.
+        title: What it asks, as the end of a sentence about the pattern, the backend or the network.
+        why: What goes wrong for users where it does not hold.
+        advice: What to do when it fails.
+        run: Looks. Raises :class:`ConformanceFailure` if it does not hold, :class:`DoesNotApply` if there is nothing
+            to look at.
+        fusions_only: Whether it is no question for a conversion.
+    """
+
+    id: str
+    title: str
+    why: str
+    advice: str
+    run: Callable[[SubjectT], None]
+    fusions_only: bool = False

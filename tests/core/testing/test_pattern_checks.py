@@ -1,0 +1,236 @@
+"""Each check of a pattern fails where it should: a good pattern is spoilt in one thing at a time."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from core.testing.small_backend import Again, Block, BlockPattern, WrongInEvaluation, block, make_backend, with_graft
+from embedl_deploy.modules import with_parameters
+from embedl_deploy.patterns import Example, QDQPoint
+from embedl_deploy.testing import PATTERN_CHECKS, ConformanceFailure, DoesNotApply
+from embedl_deploy.testing.item import advice
+from embedl_deploy.testing.subjects import PatternSubject
+
+X = (torch.ones(2, 4, 6, 6).cumsum(-1) / 6,)
+CHECKS = {check.id: check for check in PATTERN_CHECKS}
+
+
+class NoExamples(BlockPattern):
+    def examples(self):
+        return []
+
+
+class NoNearMisses(BlockPattern):
+    def near_misses(self):
+        return ()
+
+
+class TwoBlocks(BlockPattern):
+    def examples(self):
+        return [Example(nn.Sequential(*block(nn.ReLU()), *block(nn.ReLU())), X)]
+
+
+class TakesTooMuch(BlockPattern):
+    def near_misses(self):
+        return [Example(nn.Sequential(*block(nn.ReLU())), X, "three channels")]
+
+
+class Dead(BlockPattern):
+    """Comes after BlockPattern, which takes all of its nodes."""
+
+
+def draw(*parts):
+    torch.rand(1)
+    return Block(*parts)
+
+
+class Draws(BlockPattern):
+    graft = draw
+
+
+class WrongInTraining(Block):
+    def forward(self, x):
+        return super().forward(x) + (0.01 if self.training else 0.0)
+
+
+class CountsTwice(Block):
+    def forward(self, x):
+        self.bn(self.conv(x))
+        return super().forward(x)
+
+
+class Detached(Block):
+    def forward(self, x):
+        return super().forward(x.detach())
+
+
+class Gain(Block):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        return super().forward(x) * self.gain
+
+
+def copied(*parts):
+    return Block(*copy.deepcopy(parts))
+
+
+class Copies(BlockPattern):
+    graft = copied
+
+
+class NotCopied(Block):
+    def __deepcopy__(self, memo):
+        return self
+
+
+class Remembers(Block):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.total = self.conv.weight.sum().item()
+
+    def forward(self, x):
+        return super().forward(x) + (self.total - self.conv.weight.detach().sum())
+
+
+class Branches(Block):
+    def forward(self, x):
+        y = super().forward(x)
+        return y if float(x.detach().sum()) < 1e9 else y * 0
+
+
+class ManyPoints(BlockPattern):
+    qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
+
+
+class NoPlace(Block):
+    inputs_to_quantize = frozenset()
+
+
+class Beyond(Block):
+    inputs_to_quantize = frozenset({0, 3})
+
+
+class FloatWeight(Block):
+    def forward(self, x):
+        return self.act(self.bn(self.conv(x)))
+
+
+class NotFinite(Block):
+    def forward(self, x):
+        return super().forward(x) / (0.0 if self.weight_fake_quant.enabled else 1.0)
+
+
+#: The check, the pattern, what is said to be found.
+SPOILT = [
+    ("declares-examples", NoExamples, "examples() gives none"),
+    ("declares-near-misses", NoNearMisses, "near_misses() gives none"),
+    ("matches-once", TwoBlocks, "2 matches (_0 → _1 → _2; _3 → _4 → _5)"),
+    ("declines-near-misses", TakesTooMuch, "a match (_0 → _1 → _2)"),
+    ("is-reached", Dead, "example 1 (a block): BlockPattern applied"),
+    ("model-untouched", Draws, "changed: the state of torch's random number generator"),
+    ("numbers-evaluation", with_graft(WrongInEvaluation), "outputs, tensor 0: max |Δ| ="),
+    ("numbers-training", with_graft(WrongInTraining), "outputs, tensor 0: max |Δ| ="),
+    ("numbers-training", with_graft(CountsTwice), "1.running_mean after one batch, tensor 0: max |Δ| ="),
+    ("gradients", with_graft(Detached), "no gradient reaches input 0"),
+    ("parameters", with_graft(Gain), "0.gain is a new parameter"),
+    ("sharing", Copies, "two models with the same weights: "),
+    ("idempotent", Again, "after 1 rewrites, 1 more: Again at _0"),
+    ("deep-copy", with_graft(NotCopied), "a deep copy of the result shares 0.conv.weight, "),
+    ("state-dict", with_graft(Remembers), "outputs with the loaded state, tensor 0: max |Δ| ="),
+    ("onnx", with_graft(Branches), "cannot be exported to ONNX"),
+    ("qdq-points", ManyPoints, "qdq_points names RESIDUAL_INPUT, but Block is called with 1 arguments"),
+    ("qdq-points", with_graft(NoPlace), "names INPUT, argument 0, for which NoPlace has no place"),
+    ("inputs-to-quantize", with_graft(Beyond), "holds [3], but forward takes 1 inputs"),
+    ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
+    ("quantized", with_graft(NotFinite), "the quantized model gives numbers that are not finite"),
+]
+
+
+def failures(pattern, *, leave_out=()):
+    """What fails of all checks, by id."""
+    first = (BlockPattern(),) if isinstance(pattern, Dead) else ()
+    subject = PatternSubject(make_backend(*first, pattern), pattern)
+    found = {}
+    for check in PATTERN_CHECKS:
+        if check.id not in leave_out:
+            try:
+                check.run(subject)
+            except DoesNotApply:
+                continue
+            except ConformanceFailure as failure:
+                found[check.id] = advice(check, subject, failure)
+    return found
+
+
+@pytest.mark.parametrize(("check", "pattern", "found"), SPOILT, ids=[f"{c}, {p.__name__}" for c, p, _ in SPOILT])
+def test_exactly_this_check_fails(check, pattern, found):
+    others = () if check == "onnx" else ("onnx",)  # an export takes longer than all other checks together
+    ((failed, text),) = failures(pattern(), leave_out=others).items()
+    assert failed == check
+    assert text.startswith(f"Backend 'acme': it does not hold that {pattern.__name__} {CHECKS[check].title}.")
+    assert found in text
+    assert f"  do:       {CHECKS[check].advice}" in text
+    assert f"  why:      {CHECKS[check].why}" in text
+
+
+def test_the_good_pattern_passes_every_check():
+    for check in PATTERN_CHECKS:
+        check.run(PatternSubject(make_backend(BlockPattern()), BlockPattern()))
+
+
+def test_every_check_is_seen_to_fail():
+    assert {check for check, _, _ in SPOILT} == set(CHECKS)
+
+
+@pytest.mark.parametrize(
+    ("examples", "found"),
+    [
+        ([3], "example 1 is 3"),
+        ([Example(nn.ReLU(), X[0])], "model is a ReLU, args a Tensor"),
+        ([Example(nn.ReLU(), (torch.ones(1, 4),))], "its inputs are (1, 4)"),
+        ([Example(nn.ReLU(), (torch.zeros(2, 4),))], "its outputs are all the same number, or not finite"),
+        ([Example(nn.ReLU(), (torch.tensor([[1.0], [torch.inf]]),))], "all the same number, or not finite"),
+    ],
+    ids=["no example", "no tuple", "one sample", "zeros", "infinite"],
+)
+def test_examples_that_show_nothing(examples, found):
+    pattern = type("Showing", (BlockPattern,), {"examples": lambda self: copy.deepcopy(examples)})()
+    with pytest.raises(ConformanceFailure) as failure:
+        CHECKS["declares-examples"].run(PatternSubject(make_backend(pattern), pattern))
+    assert found in failure.value.found
+
+
+def test_examples_are_made_anew():
+    kept = BlockPattern().examples()
+    pattern = type("Keeping", (BlockPattern,), {"examples": lambda self: kept})()
+    with pytest.raises(ConformanceFailure, match="the same module twice"):
+        CHECKS["declares-examples"].run(PatternSubject(make_backend(pattern), pattern))
+
+
+def test_a_near_miss_says_why():
+    pattern = type("Silent", (BlockPattern,), {"near_misses": lambda self: [Example(nn.ReLU(), X)]})()
+    with pytest.raises(ConformanceFailure, match="its note is empty"):
+        CHECKS["declares-near-misses"].run(PatternSubject(make_backend(pattern), pattern))
+
+
+def test_folded_weights_are_not_the_original_parameters():
+    def doubled(conv, bn, act):
+        return Block(with_parameters(conv, conv.weight * 2, conv.bias), bn, act)
+
+    failed = failures(type("Folds", (BlockPattern,), {"graft": doubled})(), leave_out=("onnx",))
+    assert "no parameter of the result holds the numbers of 0.weight" in failed["parameters"]
+
+
+def test_dropout_is_left_out_of_comparisons_in_training_mode():
+    class Drops(BlockPattern):
+        def examples(self):
+            return [Example(nn.Sequential(*block(nn.ReLU()), nn.Dropout(0.5)), X)]
+
+    for check in ("numbers-training", "gradients"):
+        with pytest.raises(DoesNotApply, match="dropout"):
+            CHECKS[check].run(PatternSubject(make_backend(Drops()), Drops()))
