@@ -137,7 +137,8 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def typecheck(session: nox.Session) -> None:
     """Strict types, over the wheels as installed: only there do core and backend share one package."""
-    _install_wheels(session, "mypy", "safetensors", "pillow")  # those for the parts that use them if they are there
+    # With those that parts of it use where they are there.
+    _install_wheels(session, "mypy", "safetensors", "pillow", "pytest")
     session.run("mypy", "-p", "embedl_deploy", "-p", "embedl_deploy_sensai_stub")
 
 

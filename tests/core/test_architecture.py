@@ -68,6 +68,8 @@ def test_every_room_is_in_the_design_document():
         "embedl_deploy.patterns",
         "embedl_deploy.quantize",
         "embedl_deploy.stages",
+        "embedl_deploy.scaffold",
+        "embedl_deploy.testing",
         "embedl_deploy.tensorrt",
         "embedl_deploy.tensorrt.modules",
         "embedl_deploy.tensorrt.patterns",

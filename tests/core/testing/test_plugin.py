@@ -166,27 +166,3 @@ def test_without_pytest(monkeypatch):
     monkeypatch.delitem(sys.modules, "embedl_deploy.testing")
     with pytest.raises(ImportError, match="is a plugin of pytest, which is not installed here: pip install pytest"):
         importlib.import_module("embedl_deploy.testing")
-
-
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("acme: acme_plugin:FORMATS", None),
-        ("acme: acme_plugin:formats", None),
-        ("acme", "expected 'backend: package.module:NAME'"),
-        ("acme: acme_plugin:NOTHING", "cannot be loaded: module 'acme_plugin' has no attribute 'NOTHING'"),
-        ("acme: acme_plugin:INFO", "expected a QuantConfig"),
-    ],
-)
-def test_formats_of_the_hardware(project, capsys, line, found):
-    formats = "\nfrom embedl_deploy.quantize import QuantConfig\nFORMATS = QuantConfig()\nformats = lambda: FORMATS\n"
-    (project / "acme_plugin.py").write_text(PLUGIN + formats)
-    (project / "pyproject.toml").write_text(f"{CONFIGURATION}conformance_quantization = ['{line}']\n")
-    status = pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler"])
-    printed = capsys.readouterr()
-    if found is None:
-        assert status == pytest.ExitCode.OK
-    else:
-        assert status == pytest.ExitCode.USAGE_ERROR
-        assert f"ERROR: conformance_quantization: '{line}'" in printed.err
-        assert found in printed.err

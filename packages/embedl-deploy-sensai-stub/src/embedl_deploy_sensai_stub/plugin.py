@@ -1,6 +1,7 @@
 """The backend's hooks: what embedl-deploy finds through the entry point ``sensai``."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import fx
 
@@ -11,6 +12,9 @@ from embedl_deploy_sensai_stub.compiler import SENSAI_COMPILERS
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
 from embedl_deploy_sensai_stub.policy import fixed_point
+
+if TYPE_CHECKING:
+    from embedl_deploy.quantize import QuantConfig
 
 
 @hookimpl
@@ -41,6 +45,14 @@ def embedl_deploy_explain_unfused(node: fx.Node) -> str | None:
 def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
     """What the engine gains nothing from."""
     return {"fixed_point": fixed_point}
+
+
+@hookimpl
+def embedl_deploy_quantization_config() -> "QuantConfig":
+    """The engine's fixed point."""
+    from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG  # here, because it takes time to import
+
+    return SENSAI_QUANT_CONFIG
 
 
 @hookimpl

@@ -4,5 +4,5 @@ from embedl_deploy.quantize import QuantConfig, TensorQuantConfig
 
 _FIXED_POINT = TensorQuantConfig(power_of_two=True)
 
-#: Pass it to ``quantize(result, data, SENSAI_QUANT_CONFIG)``.
+#: What ``quantize(result, data)`` takes for a model that was transformed for the engine.
 SENSAI_QUANT_CONFIG = QuantConfig(activation=_FIXED_POINT, weight=_FIXED_POINT)

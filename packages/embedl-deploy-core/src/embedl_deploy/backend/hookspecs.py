@@ -11,6 +11,7 @@ Several implementations of one hook are called extensions first; mark one ``tryf
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pluggy
 from torch import fx, nn
@@ -20,6 +21,9 @@ from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
+
+if TYPE_CHECKING:
+    from embedl_deploy.quantize import QuantConfig
 
 PROJECT = "embedl_deploy"
 
@@ -106,6 +110,21 @@ def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolic
         Policies by name, the default first; ``None`` for none. A policy is called with a :class:`QuantPoint` and
         returns why no quantizer should stand there, or ``None``. An extension's policy takes the place of the
         backend's of the same name.
+    """
+
+
+@hookspec(firstresult=True)
+def embedl_deploy_quantization_config(backend: str) -> "QuantConfig | None":
+    """Give the number formats of the hardware, with which models are quantized where the user names none.
+
+    Called each time that ``quantize`` or ``insert_qdq`` is not given a configuration, not when the backend is loaded:
+    import ``embedl_deploy.quantize`` inside.
+
+    Args:
+        backend: Name of the backend.
+
+    Returns:
+        A :class:`embedl_deploy.quantize.QuantConfig`; ``None`` for INT8 with a scale for each channel of a weight.
     """
 
 

@@ -25,6 +25,7 @@ from embedl_deploy.backend.origins import Contribution, contributions_of
 from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
+from embedl_deploy.errors import PluginError
 from embedl_deploy.patterns import Pattern
 
 
@@ -61,12 +62,29 @@ class Backend:
     compilers: tuple[Compiler, ...] = ()
     devices: tuple[Device, ...] = ()
     contributions: tuple[Contribution, ...] = ()
-    _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: pluggy.PluginManager(PROJECT))
+    _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: _manager())
 
     @property
     def patterns(self) -> list[Pattern]:
         """Conversions, then fusions."""
         return [*self.conversions, *self.fusions]
+
+    def quantization_config(self) -> Any:
+        """The number formats of the hardware, a ``QuantConfig``; ``None`` if the backend names none.
+
+        Raises:
+            PluginError: The hook fails.
+        """
+        hook = "embedl_deploy_quantization_config"
+        try:
+            return getattr(self._manager.hook, hook)(backend=self.name)
+        except Exception as error:  # a plugin's hook may raise anything
+            raise PluginError(
+                f"Backend {self.name!r} (from {self.origin}) fails in {hook}: {type(error).__name__}: {error}. "
+                "Pass a configuration, quantize(model, data, QuantConfig()), to do without.",
+                plugin=self.name,
+                distribution=self.origin,
+            ) from error
 
     def explain_unfused(self, node: fx.Node) -> str | None:
         """Why the hardware cannot run the operator at ``node``, if the backend knows."""

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import numbers, size
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import written_whole
+from embedl_deploy.pipeline import BACKEND
 
 if TYPE_CHECKING:
     from embedl_deploy.quantize import QuantConfig
@@ -89,11 +90,11 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @rewrite_options
 @onnx_options
 @click.option("--policy", metavar="NAME", help="Where the hardware wants no quantizers; see `backends -v`.")
-@click.option("--precision", type=click.Choice(PRECISIONS), default="int8", show_default=True, help="Number format.")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Number format; by default the hardware's, or int8.")
 @click.option("--weights-only", is_flag=True, help="Leave activations in float, as int4 needs it.")
 @click.option("--block-size", type=int, metavar="N", help="A scale for each N inputs of a weight, not each channel.")
 @click.option(
-    "--method", type=click.Choice(METHODS), default="minmax", show_default=True, help="How activations get ranges."
+    "--method", type=click.Choice(METHODS), help="How activations get ranges; by default the hardware's, or minmax."
 )
 @click.option("--skip", multiple=True, metavar="GLOB", help="Modules to leave in float, by path. Repeatable.")
 @click.option("--equalization", is_flag=True, help="Even out the weights of neighbouring convolutions.")
@@ -112,10 +113,10 @@ def quantize_command(
     recipe: Path | None,
     integer_weights: bool,
     policy: str | None,
-    precision: str,
+    precision: str | None,
     weights_only: bool,
     block_size: int | None,
-    method: str,
+    method: str | None,
     skip: Sequence[str],
     **corrections: Any,
 ) -> None:
@@ -123,14 +124,23 @@ def quantize_command(
 
     The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
     """
-    from embedl_deploy.quantize import quantization_recipe, quantization_report, quantize
+    from embedl_deploy.quantize import (
+        ModulesToSkip,
+        default_config,
+        quantization_recipe,
+        quantization_report,
+        quantize,
+    )
 
-    config = _config(precision, method, weights_only, block_size, policy, skip)
+    chosen = _formats(precision, method, weights_only, block_size)
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
         result = rewrites.carried_out(loaded)
         batches.check(result.model)
+    formats = default_config(result.model.meta.get(BACKEND)) if chosen is None else chosen
+    skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(formats.exceptions).items()}
+    config = replace(formats, skip=ModulesToSkip(**skipped), policy=policy or formats.policy)
     quantized = quantize(result, batches, config, **corrections)
     report = quantization_report(quantized)
     with output.working("exporting"):
@@ -157,12 +167,15 @@ def _format(config: Any) -> Any:
     return None if config is None else config.to_dict()
 
 
-def _config(
-    precision: str, method: str, weights_only: bool, block_size: int | None, policy: str | None, skip: Sequence[str]
-) -> "QuantConfig":
+def _formats(
+    precision: str | None, method: str | None, weights_only: bool, block_size: int | None
+) -> "QuantConfig | None":
+    """What was asked for; ``None`` if nothing was."""
     from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig
 
-    grid = Precision[precision.upper()]
-    activation = TensorQuantConfig(grid, calibration_method=CalibrationMethod(method))
+    if precision is None and method is None and block_size is None and not weights_only:
+        return None
+    grid = Precision[(precision or "int8").upper()]
+    activation = TensorQuantConfig(grid, calibration_method=CalibrationMethod(method or "minmax"))
     weight = TensorQuantConfig(grid, per_channel=block_size is None, block_size=block_size)
-    return QuantConfig(None if weights_only else activation, weight, skip=tuple(skip), policy=policy)
+    return QuantConfig(None if weights_only else activation, weight)

@@ -3,6 +3,7 @@
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
+from embedl_deploy.quantize.decisions import default_config
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
 from embedl_deploy.quantize.placement import insert_qdq
@@ -26,6 +27,7 @@ __all__ = [
     "SmoothQuantConfig",
     "TensorQuantConfig",
     "calibrate",
+    "default_config",
     "freeze",
     "freeze_batchnorm",
     "insert_qdq",

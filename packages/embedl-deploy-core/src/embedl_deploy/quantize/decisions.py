@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from embedl_deploy.backend import PointKind, QuantPoint, QuantPolicy, get_backend
-from embedl_deploy.errors import QuantizationConfigError, QuantizationError
+from embedl_deploy.backend import Backend, PointKind, QuantPoint, QuantPolicy, get_backend
+from embedl_deploy.errors import PluginError, QuantizationConfigError, QuantizationError
 from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig, describe_selector, selects
 from embedl_deploy.quantize.formats import TensorQuantConfig
 
@@ -24,6 +24,34 @@ class Decision:
     point: QuantPoint
     config: TensorQuantConfig | None
     rule: str
+
+
+def default_config(transformed_for: str | Backend | None) -> QuantConfig:
+    """What :func:`quantize` takes where it is given no configuration: the formats of a backend's hardware.
+
+    Args:
+        transformed_for: A backend or its name; ``None`` for no backend.
+
+    Returns:
+        What the backend's hook ``embedl_deploy_quantization_config`` gives; ``QuantConfig()`` if it gives nothing.
+
+    Raises:
+        BackendError: The backend cannot be loaded, or gives something else.
+    """
+    if transformed_for is None:
+        return QuantConfig()
+    backend = transformed_for if isinstance(transformed_for, Backend) else get_backend(transformed_for)
+    given = backend.quantization_config()
+    if given is None:
+        return QuantConfig()
+    if not isinstance(given, QuantConfig):
+        raise PluginError(
+            f"Backend {backend.name!r} (from {backend.origin}) returns {given!r} from "
+            "embedl_deploy_quantization_config; expected a QuantConfig or None.",
+            plugin=backend.name,
+            distribution=backend.origin,
+        )
+    return given
 
 
 def choose_policy(config: QuantConfig, transformed_for: str | None) -> tuple[str, QuantPolicy | None]:

@@ -15,7 +15,7 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.decisions import Decision, choose_policy, decide
+from embedl_deploy.quantize.decisions import Decision, choose_policy, decide, default_config
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
@@ -42,7 +42,8 @@ def insert_qdq(
     Args:
         model: A transformed model. Not modified.
         matches: ``result.matches``; without it the modules' own declarations count.
-        config: Formats, exceptions and policy; by default INT8, symmetric, weights per channel.
+        config: Formats, exceptions and policy; by default those of the backend that the model was transformed for, or
+            INT8, symmetric, weights per channel.
 
     Returns:
         A copy of the model with quantizers; :func:`quantization_report` tells what became of each point.
@@ -64,7 +65,7 @@ def decide_for(
     """
     if not isinstance(model, fx.GraphModule):
         raise InputError(f"model is a {type(model).__name__}; expected the transformed model, result.model.")
-    config = QuantConfig() if config is None else config
+    config = default_config(model.meta.get(BACKEND)) if config is None else config
     if not isinstance(config, QuantConfig):
         raise InputError(f"config is {config!r}; expected a QuantConfig.")
     if any(isinstance(part, Quantizer) for part in model.modules()):

@@ -12,7 +12,7 @@ from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize
 from embedl_deploy.patterns import PatternMatch, QDQPoint
 
 #: Argument positions of the points that patterns name.
-_POSITIONS = {
+POSITIONS = {
     QDQPoint.INPUT: 0,
     QDQPoint.RESIDUAL_INPUT: 1,
     QDQPoint.KEY_INPUT: 1,
@@ -70,7 +70,7 @@ def _points_at(node: fx.Node, module: nn.Module, match: PatternMatch | None) -> 
 
 
 def _input_positions(module: nn.Module, match: PatternMatch | None) -> list[int]:
-    declared = None if match is None else {_POSITIONS[p] for p in match.pattern.qdq_points if p in _POSITIONS}
+    declared = None if match is None else {POSITIONS[p] for p in match.pattern.qdq_points if p in POSITIONS}
     if not isinstance(module, FusedModule):
         return sorted(declared or ())
     own = set(module.input_quant_stubs)

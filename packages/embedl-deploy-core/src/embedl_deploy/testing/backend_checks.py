@@ -14,11 +14,11 @@ from embedl_deploy.testing.subjects import BackendSubject
 
 #: Number formats that a policy is asked about.
 _PRECISIONS = ("int8", "float8_e4m3fn")
-#: Hooks that are called when a backend is loaded, with its name.
+#: Hooks that are called when a backend is loaded, with its name: those that give lists.
 _HOOKS = tuple(
     name
-    for name in vars(hookspecs)
-    if name.startswith("embedl_deploy_") and name not in ("embedl_deploy_describe", "embedl_deploy_explain_unfused")
+    for name, hook in vars(hookspecs).items()
+    if name.startswith("embedl_deploy_") and not hook.embedl_deploy_spec["firstresult"]
 )
 
 

@@ -12,8 +12,6 @@ import pytest
 
 from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.errors import BackendError
-from embedl_deploy.quantize import QuantConfig
-from embedl_deploy.testing.formats import SETTING, formats_of
 from embedl_deploy.testing.item import ConformanceItem, Subject
 from embedl_deploy.testing.networks import NETWORKS
 from embedl_deploy.testing.pattern_table import PATTERN_CHECKS
@@ -34,12 +32,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="BACKEND",
         help="test that an installed backend keeps what embedl-deploy expects of it; may be given several times",
-    )
-    parser.addini(
-        SETTING,
-        type="linelist",
-        default=[],
-        help="number formats of the hardware of backends: lines 'backend: package.module:NAME', each a QuantConfig",
     )
 
 
@@ -80,20 +72,19 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse a backend that is not installed, or broken, before anything runs."""
     for name in asked_for(session.config):
         _load(name)
-        formats_of(session.config, name)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Append the checks."""
     for name in asked_for(config):
-        items.extend(_items(session, _load(name), formats_of(config, name)))
+        items.extend(_items(session, _load(name)))
 
 
-def _items(session: pytest.Session, backend: Backend, formats: QuantConfig | None) -> Iterator[ConformanceItem]:
+def _items(session: pytest.Session, backend: Backend) -> Iterator[ConformanceItem]:
     """The checks of a backend, in an order that is the same in every process."""
     taken: dict[str, int] = {}
-    for subject, checks in checks_of(backend, formats):
+    for subject, checks in checks_of(backend):
         group = f"conformance/{backend.name}/{subject.label}"
         taken[group] = taken.get(group, 0) + 1  # that names are unique is a check of its own
         if taken[group] > 1:
@@ -104,16 +95,11 @@ def _items(session: pytest.Session, backend: Backend, formats: QuantConfig | Non
             )
 
 
-def checks_of(backend: Backend, formats: QuantConfig | None = None) -> Iterator[tuple[Subject, list[Check[Any]]]]:
-    """What is looked at of a backend, and the checks that are asked of it.
-
-    Args:
-        backend: The backend.
-        formats: Number formats of its hardware; ``None`` for INT8.
-    """
+def checks_of(backend: Backend) -> Iterator[tuple[Subject, list[Check[Any]]]]:
+    """What is looked at of a backend, and the checks that are asked of it."""
     yield BackendSubject(backend), list(BACKEND_CHECKS)
     for pattern in backend.patterns:
         checks = [check for check in PATTERN_CHECKS if not (check.fusions_only and pattern.is_conversion)]
-        yield PatternSubject(backend, pattern, formats), list(checks)
+        yield PatternSubject(backend, pattern), list(checks)
     for name, make in NETWORKS.items():
-        yield NetworkSubject(backend, name, make, formats), list(NETWORK_CHECKS)
+        yield NetworkSubject(backend, name, make), list(NETWORK_CHECKS)

@@ -10,7 +10,7 @@ from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.patterns import Example, PatternMatch
 from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
-from embedl_deploy.quantize.points import _POSITIONS, patterns_by_node, points_of
+from embedl_deploy.quantize.points import POSITIONS, patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, config_of, for_each_example, placed_by
 from embedl_deploy.testing.tensors import run, telling
@@ -29,7 +29,7 @@ def points_exist(subject: PatternSubject, example: Example) -> None:
 def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> None:
     name = type(module).__name__
     for point in sorted(match.pattern.qdq_points, key=lambda point: point.value):
-        position = _POSITIONS.get(point)
+        position = POSITIONS.get(point)
         if position is None:
             continue
         if position >= len(node.args) or not isinstance(node.args[position], fx.Node):

@@ -11,7 +11,7 @@ from embedl_deploy.backend import Backend, QuantPoint
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.pipeline import TransformationResult, transform
-from embedl_deploy.quantize import QuantConfig
+from embedl_deploy.quantize import QuantConfig, default_config
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, package_of, trying
 
 
@@ -22,12 +22,10 @@ class PatternSubject:
     Attributes:
         backend: The backend that registers it.
         pattern: The pattern.
-        formats: Number formats of its hardware; ``None`` for the default, INT8 with free scales.
     """
 
     backend: Backend
     pattern: Pattern
-    formats: QuantConfig | None = None
 
     @property
     def label(self) -> str:
@@ -63,7 +61,7 @@ class BackendSubject:
         return frozenset(map(package_of, {type(owner).__module__ for owner in owners} | functions))
 
 
-@dataclass(frozen=True, eq=False)  # formats hold dictionaries, and files are remembered by subject
+@dataclass(frozen=True, eq=False)  # files are remembered by subject
 class NetworkSubject:
     """A small network, for the whole pipeline of a backend.
 
@@ -71,13 +69,11 @@ class NetworkSubject:
         backend: The backend.
         label: The network's name.
         make: Makes it, with inputs; the same at each call.
-        formats: As for a pattern.
     """
 
     backend: Backend
     label: str
     make: Callable[[], Example]
-    formats: QuantConfig | None = None
 
     @property
     def packages(self) -> frozenset[str]:
@@ -150,7 +146,7 @@ def no_objection(_point: QuantPoint) -> str | None:
 
 def config_of(subject: PatternSubject | NetworkSubject) -> QuantConfig:
     """The formats of the hardware, with the backend's default policy unless they come with one."""
-    formats = QuantConfig() if subject.formats is None else subject.formats
+    formats = default_config(subject.backend)
     if formats.policy is not None:
         return formats
     return replace(formats, policy=next(iter(subject.backend.policies.values()), no_objection))

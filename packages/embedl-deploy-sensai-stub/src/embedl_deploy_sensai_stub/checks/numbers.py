@@ -23,7 +23,7 @@ class PowersOfTwo(Rule):
     id = "SENSAI-01"
     severity = Severity.ERROR
     title = "Scales are powers of two."
-    remedy = "Quantize with SENSAI_QUANT_CONFIG, or TensorQuantConfig(power_of_two=True)."
+    remedy = "Quantize with the backend's own formats, quantize(result, data), or TensorQuantConfig(power_of_two=True)."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every scale."""
@@ -83,7 +83,7 @@ class EverythingQuantized(Rule):
     id = "SENSAI-05"
     severity = Severity.ERROR
     title = "What multiplies, adds or averages reads quantized numbers."
-    remedy = "Quantize the model with SENSAI_QUANT_CONFIG, and skip no layer."
+    remedy = "Quantize the model with the backend's own formats, quantize(result, data), and skip no layer."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what every kernel reads, weights included."""
