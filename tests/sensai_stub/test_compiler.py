@@ -85,7 +85,9 @@ def test_the_same_file_gives_the_same_bytes(file, tmp_path):
 def test_weights_in_a_second_file_are_taken_in(file, tmp_path):
     onnx.save(onnx.load(file), tmp_path / "net.onnx", save_as_external_data=True, location="w.data", size_threshold=0)
     assert (tmp_path / "w.data").stat().st_size > 0
-    whole = onnx.load_from_string(parts(compile(tmp_path / "net.onnx", backend="sensai").path)["model.onnx"])
+    written = compile(tmp_path / "net.onnx", backend="sensai").path
+    assert written == tmp_path / "net.zip"
+    whole = onnx.load_from_string(parts(written)["model.onnx"])
     wanted = {value.name: onnx.numpy_helper.to_array(value) for value in onnx.load(file).graph.initializer}
     got = {value.name: onnx.numpy_helper.to_array(value) for value in whole.graph.initializer}
     assert got.keys() == wanted.keys()

@@ -1,5 +1,6 @@
 """Fixed point: what the engine's own configuration and policy make of a model."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -36,8 +37,9 @@ def test_the_policy_is_the_backends():
     assert len(report.quantized) == 6
 
 
-def test_scales_are_powers_of_two():
-    scales = [part.scale for part in quantized().modules() if isinstance(part, Quantizer)]
+@pytest.mark.parametrize("config", [SENSAI_QUANT_CONFIG, None], ids=["given", "by default"])
+def test_scales_are_powers_of_two(config):
+    scales = [part.scale for part in quantized(config).modules() if isinstance(part, Quantizer)]
     assert len(scales) == 6
     assert all(torch.equal(torch.frexp(scale).mantissa, torch.full_like(scale, 0.5)) for scale in scales)
 

@@ -47,6 +47,7 @@ class SensaiHandOver(Compiler):
     """Writes a zip file with ``model.onnx``, ``handover.json`` and ``README.txt``."""
 
     name = "handover"
+    suffix = ".zip"
 
     def missing(self) -> str | None:
         """Nothing: it needs no tool of Lattice's, and takes the place of none."""

@@ -79,9 +79,11 @@ class Compiler(ABC):
 
     Attributes:
         name: Under which it is chosen.
+        suffix: Ending of the name of what it writes, where the user gives none.
     """
 
     name: str
+    suffix: str = ".engine"
 
     @abstractmethod
     def missing(self) -> str | None:

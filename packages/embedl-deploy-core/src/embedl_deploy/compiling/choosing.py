@@ -6,7 +6,9 @@ from embedl_deploy.backend import Backend, CompileOptions, Compiler
 from embedl_deploy.errors import CompilerNotFoundError, InputError
 
 
-def choose_compiler(backend: Backend, name: str | None, onnx: Path, engine: Path, options: CompileOptions) -> Compiler:
+def choose_compiler(
+    backend: Backend, name: str | None, onnx: Path, engine: Path | None, options: CompileOptions
+) -> Compiler:
     """The compiler that was asked for, or the first that is installed.
 
     Raises:
@@ -28,7 +30,8 @@ def choose_compiler(backend: Backend, name: str | None, onnx: Path, engine: Path
         if missing[compiler.name] is None:
             return compiler
     lines = [f"  {name}: {what}" for name, what in missing.items()]
-    commands = [command for compiler in compilers if (command := compiler.command(onnx, engine, options))]
+    calls = [compiler.command(onnx, engine or onnx.with_suffix(compiler.suffix), options) for compiler in compilers]
+    commands = [call for call in calls if call]
     if commands:
         lines.append(f"  Or compile on another machine: {commands[0]}")
     raise CompilerNotFoundError("\n".join([f"Nothing that is installed here can compile {onnx.name}:", *lines]))

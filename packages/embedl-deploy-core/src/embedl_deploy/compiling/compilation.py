@@ -60,7 +60,8 @@ def compile(  # noqa: A001 - the user's word for it
 
     Args:
         onnx_path: The file, such as :func:`export_onnx` writes.
-        engine_path: Where the engine goes; by default the ONNX file's name with the ending ``.engine``.
+        engine_path: Where the engine goes; by default the ONNX file's name with the compiler's ending, such as
+            ``.engine``.
         backend: Name of the backend; by default the chosen or only one.
         compiler: Name of the compiler, where a backend has several; by default the first that is installed.
         target: What to compile for, in the backend's words; by default the device in this machine, or the compiler's
@@ -94,12 +95,9 @@ def compile(  # noqa: A001 - the user's word for it
         timeout=timeout,
     )
     _check_options(options, [str(value.name) for value in model.graph.inputs])
-    path = Path(engine_path) if engine_path is not None else source.with_suffix(".engine")
-    if path.is_dir() or not path.name:
-        raise InputError(f"engine_path {os.fspath(path)!r} is a folder; expected the name of a file.")
-    if path.resolve() == source.resolve():
-        raise InputError(f"engine_path {os.fspath(path)!r} is the ONNX file itself; give the engine another name.")
-    builder = choose_compiler(chosen, compiler, source, path, options)
+    given = None if engine_path is None else _checked_path(Path(engine_path), source)
+    builder = choose_compiler(chosen, compiler, source, given, options)
+    path = source.with_suffix(builder.suffix) if given is None else given
     with _bar(progress) as advance:
         try:
             refuse_what_crashes(chosen, source, model)
@@ -121,6 +119,14 @@ def compile(  # noqa: A001 - the user's word for it
         temporary.write_bytes(build.engine)
         temporary.with_name(report_path.name).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return CompileResult(path, report_path, report)
+
+
+def _checked_path(path: Path, source: Path) -> Path:
+    if path.is_dir() or not path.name:
+        raise InputError(f"engine_path {os.fspath(path)!r} is a folder; expected the name of a file.")
+    if path.resolve() == source.resolve():
+        raise InputError(f"engine_path {os.fspath(path)!r} is the ONNX file itself; give the engine another name.")
+    return path
 
 
 def _check_options(options: CompileOptions, inputs: Sequence[str]) -> None:
