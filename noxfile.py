@@ -97,6 +97,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def slow(session: nox.Session) -> None:
+    """Tests that take minutes: accuracy after quantization and fine-tuning, on real images and labels."""
+    _install_wheels(session, *TEST_REQUIREMENTS)
+    session.run("python", "-m", "pytest", "tests/slow", *session.posargs)
+
+
+@nox.session
 def bare(session: nox.Session) -> None:
     """The tests that have to do with compilers, where none is installed."""
     _install_wheels(session, *TEST_REQUIREMENTS)
@@ -236,6 +243,6 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
-    quick = ("lint", "typecheck", "tests", "bare", "conformance", "docs", "scaffold", "matrix", "build")
+    quick = ("lint", "typecheck", "tests", "slow", "bare", "conformance", "docs", "scaffold", "matrix", "build")
     for name in (*quick, "demo", "digits", "sentences", "accuracy", "zoo", "engines", "bench"):
         session.notify(name)

@@ -83,7 +83,7 @@ def test_sees_what_is_in_the_photographs(network, batch):
 
 
 def test_whole_demo(tmp_path, monkeypatch):
-    # test_quantization.py measures accuracy with all crops
+    # test_quantization.py and tests/slow measure accuracy with all crops
     monkeypatch.setattr(quantization, "CALIBRATION_CROPS", 4)
     monkeypatch.setattr(quantization, "HELD_OUT_CROPS", 4)
     monkeypatch.setattr(
