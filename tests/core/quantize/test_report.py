@@ -1,8 +1,10 @@
 """The account of what was quantized."""
 
 import pytest
+import torch
 from torch import nn
 
+from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import (
     LayerQuantConfig,
@@ -12,6 +14,7 @@ from embedl_deploy.quantize import (
     calibrate,
     freeze,
     quantization_report,
+    quantize,
 )
 from support.nets import net
 from support.quantizable import IMAGES, ROWS, fused, inserted, perceptron, residual_block, scales_of
@@ -84,3 +87,26 @@ def test_a_quantizer_says_what_it_is():
     assert f"INT8 minmax, scale {float(ROWS.abs().max()) / 127:.3g}" in repr(model.x_quant)
     assert "…" in repr(model.get_submodule("first").weight_fake_quant)
     assert "INT8 per channel minmax, (16, 12)" in repr(freeze(model))
+
+
+class TestNothingIsQuantized:
+    """An error that tells why, with the reason for each place."""
+
+    def message(self, model, x, config=None, **settings):
+        with pytest.raises(QuantizationError) as caught:
+            quantize(transform(model, x, **settings), [x], config, progress=False)
+        return str(caught.value)
+
+    def test_because_no_pattern_takes_it(self):
+        found = self.message(nn.Sequential(nn.Conv3d(3, 4, 3)), torch.randn(1, 3, 4, 4, 4), backend="tensorrt")
+        assert found.startswith("Nothing in the model was quantized: _0 (Conv3d): no fusion has taken it. Skip less")
+
+    def test_because_all_of_it_is_skipped(self):
+        model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
+        found = self.message(model, torch.randn(2, 4), QuantConfig(skip=["*"]), backend="tensorrt")
+        assert found.startswith("Nothing in the model was quantized: 0 input 0: skip: '*'; 0 weight: skip: '*'; ")
+        assert "; 2 more. Skip less" in found
+
+    def test_because_there_is_nothing(self):
+        found = self.message(nn.Sequential(nn.ReLU()), torch.randn(2, 4), patterns=[])
+        assert "no pattern has fused anything" in found

@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx, nn
 
 from embedl_deploy.capture import normalize_args
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import calibrate
@@ -17,6 +17,7 @@ from embedl_deploy.quantize.decisions import default_config
 from embedl_deploy.quantize.equalization import equalize
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.placement import decide_for, place
+from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.side_by_side import InputRecorder
@@ -92,6 +93,7 @@ def quantize(
         exceptions = tuple(config.exceptions.smooth)
         corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
     quantized = place(graph_module, decisions, policy)
+    _require_quantizers(quantized)
     recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
     try:
         calibrate(quantized, batches, progress=progress)
@@ -102,6 +104,19 @@ def quantize(
         corrections += correct(quantized, recorder.inputs, progress=progress)
     quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=tuple(corrections))
     return freeze(quantized) if freeze_weights else quantized
+
+
+def _require_quantizers(quantized: fx.GraphModule) -> None:
+    if any(isinstance(part, Quantizer) for part in quantized.modules()):
+        return
+    report = quantization_report(quantized)
+    reasons = [f"{point.path} {point.label}: {point.rule}" for point in report.not_quantized]
+    reasons += [f"{node} ({operator}): {reason}" for node, operator, reason in report.uncovered]
+    listed = [*reasons[:4], *([f"{len(reasons) - 4} more"] if len(reasons) > 4 else [])]
+    raise QuantizationError(
+        f"Nothing in the model was quantized: {'; '.join(listed) or 'no pattern has fused anything'}. Skip less, "
+        "choose another policy or add a pattern; or go on in float, with the result of transform."
+    )
 
 
 def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | None:
