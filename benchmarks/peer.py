@@ -1,6 +1,6 @@
 """From a PyTorch model to an INT8 ONNX file: embedl-deploy against NVIDIA ModelOpt, each in a fresh process.
 
-    python benchmarks/peer.py [--rounds N]
+    python benchmarks/peer.py [--rounds N] [--keep FOLDER]
 
 **Cost.** resnet50 with weights from a fixed seed is quantized with 64 photographs, in batches of 8, and exported for
 batch size 1 and opset 18. Time is taken from the start of the process to its end, imports included; memory is the
@@ -32,6 +32,7 @@ counterpart, is switched off. What embedl-deploy does besides, inside the time: 
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -227,8 +228,8 @@ def print_accuracy(console: Console, found: dict[str, dict[str, dict[str, float]
     console.print(table)
 
 
-def compare(rounds: int) -> bool:
-    """Measure, print both tables, and return whether the ratios are within their limits."""
+def compare(rounds: int, keep: Path | None) -> bool:
+    """Measure, print both tables, and return whether the ratios are within their limits; keep the files if asked."""
     console = make_console()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -239,6 +240,10 @@ def compare(rounds: int) -> bool:
                 cost = run("work", name, "--side", side, log=folder / "log")
                 if index > 0:  # the first round finds files that are not in memory yet
                     runs[side].append(cost)
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            for side in SIDES:
+                shutil.copy(folder / f"{side}.onnx", keep)
         sizes = {side: (folder / f"{side}.onnx").stat().st_size / 1e6 for side in SIDES}
         accuracy = {}
         for side in SIDES:
@@ -277,6 +282,7 @@ def main() -> int:
     """Compare; or do one part of it, in the processes that this starts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each side (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the ONNX files, to check and compile them")
     parser.add_argument("part", nargs="?", choices=("prepare", "work", "judge"), help=argparse.SUPPRESS)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(), help=argparse.SUPPRESS)
     parser.add_argument("--side", choices=tuple(SIDES), default="embedl-deploy", help=argparse.SUPPRESS)
@@ -288,7 +294,7 @@ def main() -> int:
     elif options.part == "judge":
         (options.folder / f"{options.side}.json").write_text(json.dumps(judge(options.side, options.folder)))
     else:
-        return 0 if compare(options.rounds) else 1
+        return 0 if compare(options.rounds, options.keep) else 1
     return 0
 
 
