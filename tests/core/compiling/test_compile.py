@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import onnx
 import pytest
@@ -159,6 +160,16 @@ class TestBadInput:
         use(Acme())
         with pytest.raises(InputError, match=message):
             compile(file, tmp_path / "e", **options)
+
+    def test_the_place_that_it_would_take_by_default_is_looked_at_too(self, use, file, tmp_path):
+        use(Acme())
+        shutil.copy(file, tmp_path / "net.onnx")
+        (tmp_path / "net.engine").mkdir()
+        with pytest.raises(InputError, match=r"net\.engine' is a folder"):
+            compile(tmp_path / "net.onnx")
+        shutil.copy(file, tmp_path / "other.engine")
+        with pytest.raises(InputError, match=r"other\.engine' is the ONNX file itself"):
+            compile(tmp_path / "other.engine")
 
     def test_paths(self, use, file, tmp_path):
         use(Acme())

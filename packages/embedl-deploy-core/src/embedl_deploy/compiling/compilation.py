@@ -97,7 +97,7 @@ def compile(  # noqa: A001 - the user's word for it
     _check_options(options, [str(value.name) for value in model.graph.inputs])
     given = None if engine_path is None else _checked_path(Path(engine_path), source)
     builder = choose_compiler(chosen, compiler, source, given, options)
-    path = source.with_suffix(builder.suffix) if given is None else given
+    path = _checked_path(source.with_suffix(builder.suffix), source) if given is None else given
     with _bar(progress) as advance:
         try:
             refuse_what_crashes(chosen, source, model)

@@ -96,9 +96,10 @@ class HistogramObserver(Observer):
         self.low, self.high = float("inf"), -float("inf")
 
     def _observe(self, x: torch.Tensor) -> None:
-        low, high = self._extremes(x)
+        values = in_memory_order(x)
+        low, high = self._extremes(values)
         self.low, self.high = min(self.low, low), max(self.high, high)
-        self.histogram.add(in_memory_order(x), low, high)
+        self.histogram.add(values, low, high)
 
     def grid(self) -> Grid:
         """By the method that the configuration names."""
