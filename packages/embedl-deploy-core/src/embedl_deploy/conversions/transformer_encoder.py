@@ -16,20 +16,13 @@ import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
-from embedl_deploy.graph.lookup import has_hooks, resolve_module
+from embedl_deploy.graph.lookup import arguments_by_name, has_hooks, resolve_module
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match
 
-_ENCODER = ("src", "mask", "src_key_padding_mask", "is_causal")
-_LAYER = ("src", "src_mask", "src_key_padding_mask", "is_causal")
 _ACTIVATIONS: dict[Callable[..., Any], type[nn.Module]] = {F.relu: nn.ReLU, F.gelu: nn.GELU}
-
-
-def _arguments(node: fx.Node, names: tuple[str, ...]) -> list[Any]:
-    given = {**dict(zip(names, node.args, strict=False)), **node.kwargs}
-    return [given.get(name) for name in names]
 
 
 def _tokens() -> tuple[torch.Tensor]:
@@ -65,10 +58,10 @@ class UnrollTransformerEncoderPattern(Pattern):
         """Take what is computed in one way only."""
         node = match.tree_match.last
         encoder = resolve_module(node, nn.TransformerEncoder)
-        _, _, padding, is_causal = _arguments(node, _ENCODER)
-        if is_causal:
+        call = arguments_by_name(node)
+        if call["is_causal"]:
             return "is_causal is set"
-        if padding is not None and encoder.enable_nested_tensor:
+        if call["src_key_padding_mask"] is not None and encoder.enable_nested_tensor:
             return "with a padding mask its result depends on the mode: set its enable_nested_tensor to False"
         if any(type(layer) is not nn.TransformerEncoderLayer for layer in encoder.layers):
             return "its layers are no nn.TransformerEncoderLayer"
@@ -78,7 +71,8 @@ class UnrollTransformerEncoderPattern(Pattern):
         """Put the layers there."""
         node = pattern_match.tree_match.last
         encoder = resolve_module(node, nn.TransformerEncoder)
-        x, mask, padding, _ = _arguments(node, _ENCODER)
+        call = arguments_by_name(node)
+        x, mask, padding = call["src"], call["mask"], call["src_key_padding_mask"]
         home = claim_container(pattern_match, node)
         masks = () if mask is None and padding is None else (mask, padding)
         new = []
@@ -118,7 +112,7 @@ class DecomposeTransformerEncoderLayerPattern(Pattern):
         """Take what is computed in one way only."""
         node = match.tree_match.last
         layer = resolve_module(node, nn.TransformerEncoderLayer)
-        if _arguments(node, _LAYER)[3]:
+        if arguments_by_name(node)["is_causal"]:
             return "is_causal is set"
         if not isinstance(layer.activation, nn.Module) and layer.activation not in _ACTIVATIONS:
             name = getattr(layer.activation, "__name__", repr(layer.activation))
@@ -129,7 +123,8 @@ class DecomposeTransformerEncoderLayerPattern(Pattern):
         """Put the parts there."""
         node = pattern_match.tree_match.last
         layer = resolve_module(node, nn.TransformerEncoderLayer)
-        x, mask, padding, _ = _arguments(node, _LAYER)
+        call = arguments_by_name(node)
+        x, mask, padding = call["src"], call["src_mask"], call["src_key_padding_mask"]
         parts = _Parts(pattern_match, claim_container(pattern_match, node))
 
         def attend(value: fx.Node) -> fx.Node:

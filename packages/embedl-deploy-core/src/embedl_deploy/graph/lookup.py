@@ -140,12 +140,27 @@ def has_hooks(module: nn.Module) -> bool:
     )
 
 
+def _bind_arguments(node: fx.Node) -> inspect.BoundArguments:
+    called: Any = owner(node).get_submodule(str(node.target)).forward if node.op == "call_module" else node.target
+    return inspect.signature(called).bind(*node.args, **node.kwargs)
+
+
+def arguments_by_name(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a call by the names of its parameters, defaults included.
+
+    Args:
+        node: A call of a module, or of a function whose signature Python can read.
+    """
+    bound = _bind_arguments(node)
+    bound.apply_defaults()
+    return bound.arguments
+
+
 def positional_arguments(node: fx.Node) -> list[Any]:
     """All arguments of a module call by position, those that were passed by keyword included."""
     if not node.kwargs:
         return list(node.args)
-    module = owner(node).get_submodule(str(node.target))
-    bound = inspect.signature(module.forward).bind(*node.args, **node.kwargs)
+    bound = _bind_arguments(node)
     last = max(list(bound.signature.parameters).index(name) for name in bound.arguments)
     bound.apply_defaults()
     return list(bound.arguments.values())[: last + 1]

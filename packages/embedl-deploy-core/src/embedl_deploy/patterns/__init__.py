@@ -1,6 +1,6 @@
 """The pattern language: what to find in a graph, and what to put there."""
 
-from embedl_deploy.graph.lookup import get_module, has_hooks, resolve_module
+from embedl_deploy.graph.lookup import arguments_by_name, get_module, has_hooks, resolve_module
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.shapes import dtype_of, shape_of
 from embedl_deploy.patterns.collection import patterns_in
@@ -32,6 +32,7 @@ __all__ = [
     "TreeMatch",
     "Wildcard",
     "WildcardMatch",
+    "arguments_by_name",
     "claim_container",
     "dtype_of",
     "get_module",

@@ -18,6 +18,7 @@ from embedl_deploy.patterns import (
     Example,
     Pattern,
     PatternMatch,
+    arguments_by_name,
     claim_container,
     has_hooks,
     insert_call,
@@ -26,21 +27,6 @@ from embedl_deploy.patterns import (
 )
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
 from embedl_deploy.tensorrt.patterns.example_parts import Function
-
-_PARAMETERS = (
-    "query",
-    "key",
-    "value",
-    "key_padding_mask",
-    "need_weights",
-    "attn_mask",
-    "average_attn_weights",
-    "is_causal",
-)
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    return {**dict(zip(_PARAMETERS, node.args, strict=False)), **node.kwargs}
 
 
 def _attention(call: Callable[..., Any], *, bias: bool = True, batch_first: bool = True) -> nn.Module:
@@ -78,10 +64,10 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         """Take only plain self-attention."""
         node = match.tree_match.get_node(0)
         attention = resolve_module(node, nn.MultiheadAttention)
-        call = _arguments(node)
-        if not call.get("query") is call.get("key") is call.get("value"):
+        call = arguments_by_name(node)
+        if not call["query"] is call["key"] is call["value"]:
             return "query, key and value are not the same tensor"
-        if call.get("key_padding_mask") is not None or call.get("attn_mask") is not None or call.get("is_causal"):
+        if call["key_padding_mask"] is not None or call["attn_mask"] is not None or call["is_causal"]:
             return "it is masked"
         if not attention.batch_first:
             return "batch_first is False"
@@ -102,7 +88,7 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         """Put the three parts there."""
         node = pattern_match.tree_match.last
         attention = resolve_module(node, nn.MultiheadAttention)
-        query = _arguments(node)["query"]
+        query = arguments_by_name(node)["query"]
         home = claim_container(pattern_match, node)
         projection = MHAInProjection(linear_with(attention.in_proj_weight, attention.in_proj_bias), attention.num_heads)
         packed = insert_call(pattern_match, projection, (query, query, query), path=f"{home}.in_proj")

@@ -8,7 +8,6 @@ learned temperature, keys without bias) alike. The parts hold the original param
 Declined: a projection weight that is computed on the way instead of being a parameter.
 """
 
-import inspect
 import operator
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import fx, nn
 
 from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
-from embedl_deploy.patterns import Example, Pattern, PatternMatch, insert_call, replace_match
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, arguments_by_name, insert_call, replace_match
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection
 from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
 from embedl_deploy.tensorrt.patterns.example_swin import WindowAttention
@@ -33,13 +32,6 @@ def is_shifted_window_attention(node: fx.Node) -> bool:
         and getattr(target, "__name__", "") == "shifted_window_attention"
         and getattr(target, "__module__", "") == "torchvision.models.swin_transformer"
     )
-
-
-def _arguments(node: fx.Node) -> dict[str, Any]:
-    assert callable(node.target)
-    bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
-    bound.apply_defaults()
-    return bound.arguments
 
 
 class DecomposeSwinAttentionPattern(Pattern):
@@ -62,7 +54,7 @@ class DecomposeSwinAttentionPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take it if its weights are parameters."""
-        call = _arguments(match.tree_match.get_node(0))
+        call = arguments_by_name(match.tree_match.get_node(0))
         for name in _WEIGHTS:
             value = call[name]
             if value is not None and not (isinstance(value, fx.Node) and value.op == "get_attr"):
@@ -72,7 +64,7 @@ class DecomposeSwinAttentionPattern(Pattern):
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put the five parts there."""
         node = pattern_match.tree_match.last
-        call = _arguments(node)
+        call = arguments_by_name(node)
         weights: dict[str, Any] = {name: call[name] and get_constant(call[name]) for name in _WEIGHTS}
         window = (int(call["window_size"][0]), int(call["window_size"][1]))
         shift = (int(call["shift_size"][0]), int(call["shift_size"][1]))
