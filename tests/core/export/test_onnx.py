@@ -207,7 +207,7 @@ class TestFailures:
         with pytest.raises(ExportError, match=r"onnx\.checker refuses the exported file: no good"):
             export_onnx(conv_net(), X, target)
 
-    @pytest.mark.parametrize("place", ["_checked", "difference_in_onnxruntime"])
+    @pytest.mark.parametrize("place", ["_check", "difference_in_onnxruntime"])
     def test_interrupted(self, target, monkeypatch, place):
         def interrupt(*args):
             raise KeyboardInterrupt

@@ -35,15 +35,18 @@ def dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) -> 
     return tuple(pytree.tree_map(shape, value) for value in example)
 
 
-def check_open_batch(graph: Any, shapes: Any) -> None:
+def check_open_batch(inputs: Any, shapes: Any) -> None:
     """The exporter closes a dimension that the model fixes, without a word.
+
+    Args:
+        inputs: The inputs of the exported graph, of ``onnx_ir``.
+        shapes: Which dimensions were to be open.
 
     Raises:
         ExportError: An input whose batch was to be open has a fixed one.
     """
     wanted = [shape for shape in pytree.tree_leaves(shapes, is_leaf=lambda s: isinstance(s, dict)) if shape]
-    dimensions = {value.name: value.type.tensor_type.shape.dim for value in graph.input}
-    fixed = [name for name, dims in dimensions.items() if dims and dims[0].dim_value]
+    fixed = [value.name for value in inputs if value.shape and isinstance(value.shape[0], int)]
     if wanted and fixed:
         raise ExportError(
             f"The model fixes the batch size of its input(s) {', '.join(map(repr, fixed))}, as a view of a literal "

@@ -131,13 +131,13 @@ def export_onnx(
         shapes = dynamic_first_dimension(example, named)
     operators = translations(opset) if is_quantized(model) else None
     program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
+    if dynamic_batch:
+        check_open_batch(program.model.graph.inputs, shapes)
     note_in_float(program.model, reasons)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with written_whole(target) as temporary:
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
-        graph = _checked(temporary)
-        if dynamic_batch:
-            check_open_batch(graph, shapes)
+        _check(temporary)
         measured = None
         if tolerance is not None:
             measured = difference_in_onnxruntime(model, temporary, example, named)
@@ -148,12 +148,11 @@ def export_onnx(
                     "tolerance if the difference is expected."
                 )
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
-    names = {initializer.name for initializer in graph.initializer}
     return OnnxExport(
         path=target,
         opset=opset,
-        input_names=tuple(value.name for value in graph.input if value.name not in names),
-        output_names=tuple(value.name for value in graph.output),
+        input_names=tuple(str(value.name) for value in program.model.graph.inputs),
+        output_names=tuple(str(value.name) for value in program.model.graph.outputs),
         size=written,
         difference=measured,
     )
@@ -221,12 +220,11 @@ def _export(
     return program
 
 
-def _checked(path: Path) -> Any:
-    """Check a file, by name so that it may be over 2 GB, and return its graph without weights."""
+def _check(path: Path) -> None:
+    """Check a file, by name so that it may be over 2 GB."""
     import onnx
 
     try:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"onnx.checker refuses the exported file: {error}. Nothing was written.") from error
-    return onnx.load(os.fspath(path), load_external_data=False).graph
