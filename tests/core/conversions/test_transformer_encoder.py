@@ -69,13 +69,32 @@ def test_a_layer_that_is_called_twice_keeps_one_set_of_weights():
     assert sum(p.numel() for p in result.model.parameters()) == sum(p.numel() for p in model.parameters())
 
 
-def test_all_of_it_is_fused_quantized_and_exported(tmp_path):
-    model = net(lambda self, x: self.encoder(x), encoder=encoder(norm=nn.LayerNorm(8)))
-    result = transform(model, TOKENS, backend="tensorrt")
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
+def test_a_padding_mask_where_torch_never_packs_sequences():
+    part = scrambled(nn.TransformerEncoder(layer(batch_first=False), 2))  # of torch's defaults
+    model = net(lambda self, x, padding: self.encoder(x, src_key_padding_mask=padding), encoder=part)
+    inputs = (TOKENS.transpose(0, 1), PADDING)
+    result = transform(model, inputs, patterns=PATTERNS)
+    assert len(applied(result)) == 3 and result.verify(*inputs).max_rel < 1e-5
+
+
+@pytest.mark.parametrize("masks", [{}, {"src_key_padding_mask": PADDING}, {"mask": CAUSAL}], ids=str)
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_all_of_it_is_fused_quantized_and_exported(masks, batch_first, tmp_path):
+    name = next(iter(masks), None)
+
+    def masked(self, x, mask):
+        return self.encoder(x, **{name: mask})
+
+    forward = masked if masks else lambda self, x: self.encoder(x)
+    model = net(forward, encoder=encoder(norm=nn.LayerNorm(8), batch_first=batch_first))
+    inputs = (TOKENS if batch_first else TOKENS.transpose(0, 1), *masks.values())
+    result = transform(model, inputs, backend="tensorrt")
     assert applied(result).count("DecomposeMultiheadAttentionPattern") == 2
-    quantized = quantize(result, [TOKENS], progress=False)
+    assert result.verify(*inputs).max_rel < 1e-5
+    quantized = quantize(result, [inputs], progress=False)
     assert quantization_report(quantized).uncovered == ()
-    assert export_onnx(quantized, TOKENS, tmp_path / "encoder.onnx").difference.max_rel < 5e-2
+    assert export_onnx(quantized, inputs, tmp_path / "encoder.onnx").difference.max_rel < 5e-2
 
 
 def why(model, *args):
@@ -94,7 +113,7 @@ class OwnLayer(nn.TransformerEncoderLayer):
         (
             lambda self, x: self.part(x, src_key_padding_mask=PADDING),
             nn.TransformerEncoder(layer(), 1),
-            "with a padding mask its result depends on the mode: set its enable_nested_tensor to False",
+            "with a padding mask its result depends on the mode: build it with enable_nested_tensor=False",
         ),
         (lambda self, x: self.part(x, mask=CAUSAL, is_causal=True), encoder(1), "is_causal is set"),
         (lambda self, x: self.part(x, src_mask=CAUSAL, is_causal=True), layer(), "is_causal is set"),

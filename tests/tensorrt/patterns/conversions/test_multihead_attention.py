@@ -128,17 +128,81 @@ def test_what_is_computed_from_the_output_is_kept() -> None:
     assert len(applied(check_rewrite(model, (X,), PATTERNS))) == 1
 
 
-MASK = torch.zeros(5, 5)
+#: B 2, H 2, S 5. No row is masked whole.
+MASKS: dict[str, torch.Tensor] = {
+    "causal, booleans": torch.ones(5, 5).triu(1).bool(),
+    "causal, numbers": torch.zeros(5, 5).masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")),
+    "numbers": random_input(5, 5),
+    "one for each head": random_input(4, 5, 5),
+    "booleans for each head": random_input(4, 5, 5) > 1.5,
+}
+PADDINGS: dict[str, torch.Tensor] = {
+    "padding": torch.tensor([[False] * 5, [False] * 3 + [True] * 2]),
+    "padding, numbers": random_input(2, 5),
+}
+
+
+def check_masked(call: Callable[..., object], x: torch.Tensor, patterns: list, **settings: object) -> nn.Module:
+    model = net(call, attn=attention(**settings))
+    for name, mask in {**MASKS, **PADDINGS}.items():
+        model.register_buffer(name, mask)
+    result = check_rewrite(model, (x,), patterns, tolerance=1e-5)
+    assert (NAME, "attn") in applied(result)
+    return result.model
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+class TestMasks:
+    @pytest.mark.parametrize("mask", MASKS)
+    def test_attention_masks(self, mask: str, batch_first: bool) -> None:
+        def call(model: nn.Module, x: torch.Tensor) -> object:
+            return model.attn(x, x, x, attn_mask=getattr(model, mask), need_weights=False)[0]
+
+        found = check_masked(call, X if batch_first else X.transpose(0, 1), PATTERNS, batch_first=batch_first)
+        assert parts(found) == [PARTS[0], "AttentionMask", *PARTS[1:]]
+
+    @pytest.mark.parametrize("padding", PADDINGS)
+    def test_padding_masks(self, padding: str, batch_first: bool) -> None:
+        def call(model: nn.Module, x: torch.Tensor) -> object:
+            return model.attn(x, x, x, getattr(model, padding))[0]
+
+        check_masked(call, X if batch_first else X.transpose(0, 1), PATTERNS, batch_first=batch_first)
+
+    def test_both_and_fused(self, batch_first: bool) -> None:
+        def call(model: nn.Module, x: torch.Tensor) -> object:
+            padding, mask = getattr(model, "padding, numbers"), getattr(model, "one for each head")
+            return model.attn(x, x, x, padding, attn_mask=mask)[0]
+
+        x = X if batch_first else X.transpose(0, 1)
+        found = check_masked(call, x, TENSORRT_PATTERNS, batch_first=batch_first)
+        assert fused_counts(found)["FusedScaledDotProductAttention"] == 1
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8), (5, 8)], ids=["a batch", "no batch"])
+def test_a_batch_that_comes_second(shape: tuple[int, ...]) -> None:
+    model = net(CALLS["attn(x, x, x)[0]"], attn=attention(batch_first=False))
+    result = check_rewrite(model, (random_input(*shape),), PATTERNS)
+    assert applied(result) == [(NAME, "attn")]
+
+
+def test_masks_without_a_batch() -> None:
+    model = net(lambda m, x: m.attn(x, x, x, m.padding, attn_mask=m.mask)[0], attn=attention())
+    model.register_buffer("padding", random_input(5))
+    model.register_buffer("mask", random_input(2, 5, 5))
+    assert len(applied(check_rewrite(model, (random_input(5, 8),), PATTERNS))) == 1
+
+
 NOT_DECOMPOSED: dict[str, tuple[Callable[..., object], dict[str, object], str]] = {
     "cross-attention": (
         lambda m, x: m.attn(x, x * 2, x * 2)[0],
         {},
         "query, key and value are not the same tensor",
     ),
-    "mask": (lambda m, x: m.attn(x, x, x, attn_mask=m.mask)[0], {}, "it is masked"),
-    "padding mask": (lambda m, x: m.attn(x, x, x, m.padding)[0], {}, "it is masked"),
-    "causal": (lambda m, x: m.attn(x, x, x, attn_mask=m.mask, is_causal=True)[0], {}, "it is masked"),
-    "batch_first=False": (lambda m, x: m.attn(x, x, x)[0], {"batch_first": False}, "batch_first is False"),
+    "causal": (
+        lambda m, x: m.attn(x, x, x, attn_mask=m.mask, is_causal=True)[0],
+        {},
+        "is_causal is set, with which torch may ignore the mask: pass the mask alone",
+    ),
     "embedding sizes": (
         lambda m, x: m.attn(x, x, x)[0],
         {"kdim": 8, "vdim": 8},
@@ -163,7 +227,6 @@ NOT_DECOMPOSED: dict[str, tuple[Callable[..., object], dict[str, object], str]] 
 def test_declines(call: Callable[..., object], settings: dict[str, object], reason: str) -> None:
     model = net(call, attn=attention(**settings))
     model.register_buffer("mask", torch.zeros(5, 5).masked_fill(torch.ones(5, 5).triu(1).bool(), float("-inf")))
-    model.register_buffer("padding", torch.zeros(2, 5))
     result = check_rewrite(model, (X,), PATTERNS)
     assert reasons(result) == ([f"attn: {NAME} declined: {reason}"] if reason else [])
     assert len(applied(result)) == (0 if reason else 1)

@@ -4,7 +4,7 @@ Tracing keeps both whole, because their forwards branch on values, so nothing in
 The parts are the original modules, called as the layer calls them: attention, normalizations, products, dropout.
 
 Declined: causal hints (``is_causal=True``); a padding mask where torch may pack the sequences
-(``enable_nested_tensor``), which gives zeros at padded positions or not as the mode and the gradients have it; layers
+(``use_nested_tensor``), which gives zeros at padded positions or not as the mode and the gradients have it; layers
 of another class; activations that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
 """
 
@@ -61,8 +61,8 @@ class UnrollTransformerEncoderPattern(Pattern):
         call = arguments_by_name(node)
         if call["is_causal"]:
             return "is_causal is set"
-        if call["src_key_padding_mask"] is not None and encoder.enable_nested_tensor:
-            return "with a padding mask its result depends on the mode: set its enable_nested_tensor to False"
+        if call["src_key_padding_mask"] is not None and encoder.use_nested_tensor:
+            return "with a padding mask its result depends on the mode: build it with enable_nested_tensor=False"
         if any(type(layer) is not nn.TransformerEncoderLayer for layer in encoder.layers):
             return "its layers are no nn.TransformerEncoderLayer"
         return "hooks on the module would be lost" if has_hooks(encoder) else None

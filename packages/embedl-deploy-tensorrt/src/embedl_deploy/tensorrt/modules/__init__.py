@@ -1,6 +1,7 @@
 """Every module that the TensorRT backend puts into a graph."""
 
 from embedl_deploy.tensorrt.modules.attention import (
+    AttentionMask,
     FusedMHAInProjection,
     FusedScaledDotProductAttention,
     MHAInProjection,
@@ -26,6 +27,7 @@ from embedl_deploy.tensorrt.modules.swin_attention import (
 )
 
 __all__ = [
+    "AttentionMask",
     "FusedActAdd",
     "FusedAdaptiveAvgPool2d",
     "FusedConvBN",

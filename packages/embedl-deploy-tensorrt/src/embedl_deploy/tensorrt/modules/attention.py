@@ -21,13 +21,17 @@ class MHAInProjection(ConvertedModule):
         linear: E → 3E, rows ordered queries, keys, values.
         num_heads: H.
         zero_key_bias: Take the keys' bias as zero, as Swin V2's cosine attention does.
+        batch_first: Whether a batch of sequences is (B, S, E), or (S, B, E).
     """
 
-    def __init__(self, linear: nn.Linear, num_heads: int, *, zero_key_bias: bool = False) -> None:
+    def __init__(
+        self, linear: nn.Linear, num_heads: int, *, zero_key_bias: bool = False, batch_first: bool = True
+    ) -> None:
         super().__init__()
         self.linear = linear
         self.num_heads = num_heads
         self.zero_key_bias = zero_key_bias
+        self.batch_first = batch_first
 
     def split(self, x: torch.Tensor, weight: torch.Tensor) -> QKV:
         """Project (..., S, E) by ``weight`` and split into three tensors of (..., H, S, D)."""
@@ -38,40 +42,82 @@ class MHAInProjection(ConvertedModule):
         return self._heads(F.linear(x, weight, bias))
 
     def _heads(self, packed: torch.Tensor) -> QKV:
+        if not self.batch_first and packed.dim() == 3:
+            packed = packed.transpose(0, 1)
         heads = packed.reshape(*packed.shape[:-1], 3, self.num_heads, -1)
         q, k, v = heads.transpose(-4, -2).unbind(-3)
         return q, k, v
 
     def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
-        """Self-attention: (..., S, E) to three of (..., H, S, D). Key and value are the query and are not looked at."""
+        """Self-attention: (..., S, E), or (S, B, E), to three of (..., H, S, D).
+
+        Key and value are the query and are not looked at.
+        """
         if self.zero_key_bias:
             return self.split(query, self.linear.weight)
         return self._heads(self.linear(query))
 
     def extra_repr(self) -> str:
         """The number of heads."""
-        return f"num_heads={self.num_heads}"
+        return f"num_heads={self.num_heads}" + ("" if self.batch_first else ", batch_first=False")
+
+
+class AttentionMask(ConvertedModule):
+    """The two masks of ``nn.MultiheadAttention`` as one that is added to the scores."""
+
+    def forward(
+        self, query: torch.Tensor, key_padding_mask: torch.Tensor | None, attn_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        """A mask to add, of the dtype of ``query``, that broadcasts with (..., H, S, S).
+
+        Args:
+            query: (..., H, S, D), for its heads and dtype.
+            key_padding_mask: (..., S). Booleans, true where a key is left out, or numbers to add.
+            attn_mask: (S, S), or (B·H, S, S) with a mask for each head of each sequence. Likewise.
+        """
+        mask = query.new_zeros(())
+        if key_padding_mask is not None:
+            mask = mask + _added(key_padding_mask, query)[..., None, None, :]
+        if attn_mask is not None:
+            added = _added(attn_mask, query)
+            mask = mask + (added.reshape(*query.shape[:-2], *added.shape[1:]) if added.dim() == 3 else added)
+        return mask
+
+
+def _added(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    if mask.dtype == torch.bool:
+        return torch.zeros_like(mask, dtype=query.dtype).masked_fill(mask, float("-inf"))
+    return mask.to(query.dtype)
 
 
 class ScaledDotProductAttention(ConvertedModule):
-    """softmax(q·kᵀ/√D)·v with the heads joined again.
+    """softmax(q·kᵀ/√D + mask)·v with the heads joined again.
 
     Args:
         dropout: Probability that an attention weight is dropped in training mode.
+        batch_first: Whether a batch of sequences is given back as (B, S, E), or (S, B, E).
     """
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self, dropout: float = 0.0, *, batch_first: bool = True) -> None:
         super().__init__()
         self.dropout = dropout
+        self.batch_first = batch_first
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Three of (..., H, S, D), to (..., S, E)."""
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E)."""
         dropout = self.dropout if self.training else 0.0
-        return join_heads(F.scaled_dot_product_attention(query, key, value, dropout_p=dropout))
+        return self.join_heads(F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout))
+
+    def join_heads(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., H, S, D) to (..., S, H·D), or (S, B, H·D)."""
+        joined = join_heads(x)
+        return joined.transpose(0, 1) if not self.batch_first and joined.dim() == 3 else joined
 
     def extra_repr(self) -> str:
         """The dropout."""
-        return f"dropout={self.dropout}"
+        return f"dropout={self.dropout}" + ("" if self.batch_first else ", batch_first=False")
 
 
 def join_heads(x: torch.Tensor) -> torch.Tensor:
@@ -91,7 +137,7 @@ class FusedMHAInProjection(FusedModule):
         self.weight_fake_quant = WeightFakeQuantize()
 
     def forward(self, query: torch.Tensor, _key: torch.Tensor | None = None, _value: torch.Tensor | None = None) -> QKV:
-        """(..., S, E) to three of (..., H, S, D)."""
+        """(..., S, E), or (S, B, E), to three of (..., H, S, D)."""
         if self.weight_fake_quant.enabled:
             return self.projection.split(query, self.weight_fake_quant(self.projection.linear.weight))
         return self.projection(query)  # type: ignore[no-any-return]  # modules are untyped callables
@@ -116,12 +162,16 @@ class FusedScaledDotProductAttention(FusedModule):
         self.softmax_quant = QuantStub(amax=1.0)
         self.input_quant_stubs = {**self.input_quant_stubs, 0: self.query_quant}
 
-    def forward(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        """Three of (..., H, S, D), to (..., S, E)."""
+    def forward(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E)."""
         if not self.softmax_quant.enabled and not self.query_quant.enabled:
-            return self.attention(query, key, value)  # type: ignore[no-any-return]  # as above
+            return self.attention(query, key, value, mask)  # type: ignore[no-any-return]  # as above
         # Scaling the query, not the product, keeps the range of the first product small.
         scores = self.query_quant(query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+        if mask is not None:
+            scores = scores + mask
         weights = self.softmax_quant(scores.softmax(dim=-1))
         weights = F.dropout(weights, self.attention.dropout, self.attention.training)
-        return join_heads(weights @ value)
+        return self.attention.join_heads(weights @ value)

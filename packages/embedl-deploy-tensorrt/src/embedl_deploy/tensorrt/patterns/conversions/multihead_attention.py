@@ -1,9 +1,10 @@
 """nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
 
-The parts hold the original parameters. Only what a caller of ``self_attention(x, x, x)[0]`` sees is computed.
+The parts hold the original parameters. Only what a caller of ``self_attention(x, x, x)[0]`` sees is computed. Masks go
+through ``AttentionMask`` first.
 
-Declined: cross-attention; masks, causal attention; ``batch_first=False``; separate embedding sizes of keys and values;
-``add_bias_kv``, ``add_zero_attn``; use of the attention weights; hooks or parametrizations on the module.
+Declined: cross-attention; causal hints; separate embedding sizes of keys and values; ``add_bias_kv``,
+``add_zero_attn``; use of the attention weights; hooks or parametrizations on the module.
 """
 
 import operator
@@ -25,7 +26,7 @@ from embedl_deploy.patterns import (
     replace_match,
     resolve_module,
 )
-from embedl_deploy.tensorrt.modules.attention import MHAInProjection, ScaledDotProductAttention
+from embedl_deploy.tensorrt.modules.attention import AttentionMask, MHAInProjection, ScaledDotProductAttention
 from embedl_deploy.tensorrt.patterns.example_parts import Function
 
 
@@ -50,6 +51,10 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         return [
             Example(_attention(lambda a, x: a(x, x, x)[0]), _sequences()),
             Example(_attention(lambda a, x: a(x, x, x, need_weights=False)[0], bias=False), _sequences(), "no bias"),
+            Example(_attention(lambda a, x: a(x, x, x)[0], batch_first=False), _sequences(), "the batch comes second"),
+            Example(
+                _attention(lambda a, x: a(x, x, x, key_padding_mask=x[..., 0] > 1)[0]), _sequences(), "a padding mask"
+            ),
         ]
 
     def near_misses(self) -> list[Example]:
@@ -57,7 +62,6 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         return [
             Example(_attention(lambda a, x: a(x, x.flip(1), x)[0]), _sequences(), "keys of their own"),
             Example(_attention(lambda a, x: a(x, x, x)), _sequences(), "its weights are used"),
-            Example(_attention(lambda a, x: a(x, x, x)[0], batch_first=False), _sequences(), "the batch comes second"),
         ]
 
     def check(self, match: PatternMatch) -> str | None:
@@ -67,10 +71,8 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         call = arguments_by_name(node)
         if not call["query"] is call["key"] is call["value"]:
             return "query, key and value are not the same tensor"
-        if call["key_padding_mask"] is not None or call["attn_mask"] is not None or call["is_causal"]:
-            return "it is masked"
-        if not attention.batch_first:
-            return "batch_first is False"
+        if call["is_causal"]:
+            return "is_causal is set, with which torch may ignore the mask: pass the mask alone"
         if not attention._qkv_same_embed_dim:
             return "keys or values have an embedding size of their own"
         if attention.bias_k is not None or attention.add_zero_attn:
@@ -88,13 +90,20 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         """Put the three parts there."""
         node = pattern_match.tree_match.last
         attention = resolve_module(node, nn.MultiheadAttention)
-        query = arguments_by_name(node)["query"]
+        call = arguments_by_name(node)
+        query, masks = call["query"], (call["key_padding_mask"], call["attn_mask"])
         home = claim_container(pattern_match, node)
-        projection = MHAInProjection(linear_with(attention.in_proj_weight, attention.in_proj_bias), attention.num_heads)
+        linear = linear_with(attention.in_proj_weight, attention.in_proj_bias)
+        projection = MHAInProjection(linear, attention.num_heads, batch_first=attention.batch_first)
         packed = insert_call(pattern_match, projection, (query, query, query), path=f"{home}.in_proj")
         with node.graph.inserting_before(node):
             parts = [node.graph.call_function(operator.getitem, (packed, i)) for i in range(3)]
-        sdpa = ScaledDotProductAttention(attention.dropout)
+        new = [packed, *parts]
+        if masks != (None, None):
+            mask = insert_call(pattern_match, AttentionMask(), (parts[0], *masks), path=f"{home}.mask")
+            new.append(mask)
+            parts = [*parts, mask]
+        sdpa = ScaledDotProductAttention(attention.dropout, batch_first=attention.batch_first)
         attended = insert_call(pattern_match, sdpa, parts, path=f"{home}.attention")
         output = insert_call(pattern_match, attention.out_proj, (attended,), path=f"{home}.out_proj")
         for user in list(node.users):
@@ -104,4 +113,4 @@ class DecomposeMultiheadAttentionPattern(Pattern):
             node.graph.erase_node(user)
         node.meta.pop("tensor_meta", None)
         replace_match(pattern_match, output)
-        return [packed, *parts, attended, output]
+        return [*new, attended, output]
