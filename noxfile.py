@@ -149,6 +149,7 @@ def typecheck(session: nox.Session) -> None:
     # With those that parts of it use where they are there.
     _install_wheels(session, "mypy", "safetensors", "pillow", "pytest")
     session.run("mypy", "-p", "embedl_deploy", "-p", "embedl_deploy_sensai_stub")
+    session.run("mypy", *map(str, sorted((ROOT / "examples").glob("*/*.py"))))
 
 
 @nox.session
