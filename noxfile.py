@@ -126,12 +126,13 @@ def bare(session: nox.Session) -> None:
 @nox.session
 def conformance(session: nox.Session) -> None:
     """The conformance kit on both backends, every pattern and network of it."""
-    _install_wheels(session, "pytest", "onnxruntime")
+    _install_wheels(session, "pytest", "pytest-xdist", "onnxruntime")
     empty = Path(session.create_tmp()) / "no_other_tests"
     empty.mkdir(exist_ok=True)
     session.run(
         *("python", "-m", "pytest", "-p", "embedl_deploy.testing", "--conformance=tensorrt", "--conformance=sensai"),
-        *("--noconftest", str(empty), *session.posargs),
+        *("--numprocesses=auto", "--dist=loadfile", "--noconftest", str(empty), *session.posargs),
+        env={"OMP_NUM_THREADS": "1"},
     )
 
 
