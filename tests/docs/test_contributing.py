@@ -27,15 +27,17 @@ def test_a_pattern_is_one_source_file_and_one_test_file(tmp_path):
     (test,) = (name for name in files if name.startswith("tests/"))
     assert len(files) == 2
     for name, text in files.items():
-        assert not (tmp_path / name).exists()
+        assert not (tmp_path / name).exists(), f"{name} is in the tree: delete the example of CONTRIBUTING"
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     assert (tmp_path / source).parent.name == "fusions"
     paths = [*(str(path) for path in (tmp_path / "packages").glob("*/src")), str(tmp_path / "tests")]
+    # As pytest-xdist names its own processes, of which this may be one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", test],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "2", test],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**environment, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
     )

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import signal
 import sys
 import time
 
@@ -19,6 +20,7 @@ def on_terminal(folder, environment, *arguments, interrupt_at=None):
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(folder)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a job in the background is started with Ctrl-C switched off
         os.execve(sys.executable, [sys.executable, "-m", "embedl_deploy", *arguments], environment)
     shown = b""
     deadline = time.monotonic() + 60
@@ -33,6 +35,8 @@ def on_terminal(folder, environment, *arguments, interrupt_at=None):
         if interrupt_at is not None and interrupt_at in shown:
             os.write(terminal, b"\x03")
             interrupt_at = None
+    else:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     return os.waitstatus_to_exitcode(status), shown.decode(errors="replace")
