@@ -1,6 +1,7 @@
 """How far two outputs are apart."""
 
 from collections import OrderedDict
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -41,10 +42,18 @@ class TestDifference:
         assert found.max_abs == pytest.approx(max_abs)
         assert found.max_rel == pytest.approx(max_rel)
 
-    def test_is_taken_over_all_outputs(self):
+    def test_each_output_is_measured_by_its_own_size(self):
         a = {"x": t(10.0), "y": [t(1.0), (t(2.0), None, "text")]}
-        b = {"x": t(10.0), "y": [t(1.5), (t(2.0), None, "text")]}
-        assert difference(a, b) == (0.5, 0.05)
+        b = {"x": t(11.0), "y": [t(1.5), (t(2.0), None, "text")]}
+        assert difference(a, b) == (1.0, 0.5)
+
+    def test_outputs_without_tensors_are_refused(self):
+        @dataclass
+        class Boxes:
+            scores: torch.Tensor
+
+        with pytest.raises(InputError, match="a Boxes holds no tensors that can be found"):
+            difference(Boxes(t(1.0)), Boxes(t(2.0)))
 
     def test_is_measured_in_double_precision(self):
         a, b = t(1.0, dtype=torch.float64), t(1.0 + 1e-12, dtype=torch.float64)

@@ -15,7 +15,8 @@ class Difference(NamedTuple):
 
     Attributes:
         max_abs: max|a - b| over all output values.
-        max_rel: ``max_abs`` divided by max|a| over all output values of the reference.
+        max_rel: The largest over the output tensors of each one's max|a - b| divided by its max|a|, with a the
+            reference; of max|a - b| alone where a is zero.
     """
 
     max_abs: float
@@ -34,23 +35,31 @@ def difference(reference: Any, other: Any) -> Difference:
     """Compare two outputs tensor by tensor, in double precision. NaN equals NaN, infinity itself.
 
     Raises:
-        InputError: They do not hold the same number of tensors of the same shapes.
+        InputError: They do not hold the same number of tensors of the same shapes, or none.
     """
     a, b = output_tensors(reference), output_tensors(other)
+    if not a and not b:
+        raise InputError(
+            f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return a "
+            "tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
+            "with torch.export.register_dataclass."
+        )
     if [t.shape for t in a] != [t.shape for t in b]:
         raise InputError(
             f"The outputs cannot be compared: {[tuple(t.shape) for t in a]} against {[tuple(t.shape) for t in b]}."
         )
-    max_abs = largest = 0.0
+    max_abs = max_rel = 0.0
     for x, y in zip(a, b, strict=True):
         wide = torch.complex128 if x.is_complex() else torch.float64
         x, y = x.detach().to(wide), y.detach().to(x.device, wide)
         same = (x == y) | (x.isnan() & y.isnan())
         delta = torch.where(same, torch.zeros_like(x), x - y).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
         finite = x.abs()[x.isfinite()]
-        max_abs = max(max_abs, float(delta.max()) if delta.numel() else 0.0)
-        largest = max(largest, float(finite.max()) if finite.numel() else 0.0)
-    return Difference(max_abs, max_abs / largest if largest else max_abs)
+        apart = float(delta.max()) if delta.numel() else 0.0
+        largest = float(finite.max()) if finite.numel() else 0.0
+        max_abs = max(max_abs, apart)
+        max_rel = max(max_rel, apart / largest if largest else apart)
+    return Difference(max_abs, max_rel)
 
 
 def signal_to_noise(reference: Any, other: Any) -> float:
