@@ -218,3 +218,17 @@ class TestPosition:
         assert [node.name for node in effects.written_after(nodes["view"])] == ["mul_"]
         assert [node.name for node in effects.written_after(nodes["y"])] == ["add_", "mul_"]
         assert [node.name for node in effects.written_after(nodes["conv"])] == ["sub_"]
+
+    def test_the_last_write_before_a_reader(self):
+        def forward(m, x, y):
+            w = m.conv(x)
+            a = m.other(w)
+            w.view(-1).mul_(2)
+            b = m.other(w)
+            w.sub_(1)
+            return a + b, w
+
+        effects, nodes, _ = graph_of(forward)
+        last = [effects.last_write(nodes["conv"], before=nodes[name]) for name in ("other", "other_1", "output")]
+        assert last == [None, nodes["mul_"], nodes["sub_"]]
+        assert effects.last_write(nodes["x"], before=nodes["output"]) is None, "the convolution's memory is its own"

@@ -330,3 +330,23 @@ class TestWrongArguments:
         with_matches, without = (quantization_report(insert_qdq(result.model, m)) for m in (result.matches, None))
         labels = {(p.path, p.label) for p in with_matches.points}
         assert labels == {(p.path, p.label) for p in without.points} | {("pool", "output")}
+
+
+OVERWRITTEN = {
+    "a statement": lambda m, x: (y := m.a(x), y.relu_(), m.b(y))[2],
+    "a module": lambda m, x: (y := m.a(x), m.act(y), m.b(y))[2],
+    "through a view": lambda m, x: (y := m.a(x), y.view(-1).mul_(3.0), m.b(y))[2],
+    "twice": lambda m, x: (y := m.a(x), y.relu_(), z := m.b(y), y.mul_(0.5), m.b(y) + z)[4],
+    "read before and after": lambda m, x: (y := m.a(x), z := m.b(y), y.relu_(), m.b(y) + z)[3],
+}
+
+
+@pytest.mark.parametrize("forward", OVERWRITTEN.values(), ids=OVERWRITTEN)
+def test_what_is_overwritten_in_place_is_quantized_as_its_reader_finds_it(forward):
+    model = net(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), act=nn.ReLU(inplace=True))
+    x = torch.randn(16, 8)
+    result = transform(model, x, patterns=PATTERNS)
+    quantized = insert_qdq(result.model, None, QuantConfig())
+    calibrate(quantized, [x], progress=False)
+    exact = model(x)
+    assert (quantized(x) - exact).abs().max() < 0.05 * exact.abs().max()

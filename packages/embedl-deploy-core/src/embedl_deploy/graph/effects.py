@@ -126,6 +126,14 @@ class Effects:
             if self._position[writer] > self._position[node] and self._touches(node, value):
                 yield writer
 
+    def last_write(self, node: fx.Node, before: fx.Node) -> fx.Node | None:
+        """The last node that overwrites memory that the value of ``node`` may use, after it and before ``before``."""
+        found = None
+        for writer, value in self._writes:
+            if self._position[node] < self._position[writer] < self._position[before]:
+                found = writer if self._roots[node] & self._roots[value] else found
+        return found
+
 
 def _written(node: fx.Node) -> list[fx.Node]:
     """The input values that a node overwrites."""

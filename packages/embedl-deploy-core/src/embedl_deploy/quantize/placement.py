@@ -9,6 +9,7 @@ from torch import fx, nn
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
+from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
@@ -98,7 +99,7 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
     """A copy of ``model`` with quantizers where ``decisions`` have them."""
     copied = deep_copy(model)
     nodes = {node.name: node for node in copied.graph.nodes}
-    placer = _Placer(copied)
+    placer = _Placer(copied, model)
     points = []
     for decision in decisions:
         point = decision.point
@@ -114,12 +115,22 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
 
 
 class _Placer:
-    """Puts stubs into one graph, one for each tensor and format."""
+    """Puts stubs into one graph, one for each tensor and format.
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    A tensor that is overwritten in place is another one for those that read it afterwards.
+
+    Args:
+        graph_module: The graph to change.
+        original: The graph that it is a copy of, which stays as it is.
+    """
+
+    def __init__(self, graph_module: fx.GraphModule, original: fx.GraphModule) -> None:
         self.graph_module = graph_module
-        self.shared: dict[tuple[fx.Node, TensorQuantConfig], fx.Node] = {}
+        self.shared: dict[tuple[fx.Node, fx.Node | None, TensorQuantConfig], fx.Node] = {}
         self.source_of: dict[fx.Node, fx.Node] = {}
+        self.effects = Effects(original.graph)
+        self.original = {node.name: node for node in original.graph.nodes}
+        self.copied = {node.name: node for node in graph_module.graph.nodes}
 
     def place(self, node: fx.Node, decision: Decision, config: TensorQuantConfig) -> str:
         """Fill or insert the stub of one point, and return its path."""
@@ -130,7 +141,7 @@ class _Placer:
             name = "weight_fake_quant" if point.kind is PointKind.WEIGHT else point.label
             return self._fill(module, path, name, config)
         if point.kind is PointKind.OUTPUT:
-            return self._in_graph(node, config, users=set(node.users))
+            return self._in_graph(node, None, config, users=set(node.users))
         stub = module.input_quant_stubs.get(point.index) if isinstance(module, FusedModule) else None
         own = next((name for name, part in module.named_modules() if part is stub), None) if stub else None
         if own:
@@ -138,8 +149,9 @@ class _Placer:
         argument = node.args[point.index]
         assert isinstance(argument, fx.Node)  # points_of has looked
         source = self.source_of.get(argument, argument)
-        target = self._in_graph(source, config, users=set())
-        quantized = self.shared[(source, config)]
+        written = self._written(source, self.original[node.name])
+        target = self._in_graph(source, written, config, users=set())
+        quantized = self.shared[(source, written, config)]
         node.args = (*node.args[: point.index], quantized, *node.args[point.index + 1 :])
         if isinstance(module, FusedModule):
             module.input_quant_stubs[point.index] = self.graph_module.get_submodule(target)  # type: ignore[assignment]
@@ -154,14 +166,21 @@ class _Placer:
             _fix_range(stub)
         return f"{path}.{name}"
 
-    def _in_graph(self, source: fx.Node, config: TensorQuantConfig, users: set[fx.Node]) -> str:
-        """Insert a stub after ``source`` unless there is one, let ``users`` read it, and return its path."""
-        key = (source, config)
+    def _written(self, source: fx.Node, reader: fx.Node) -> fx.Node | None:
+        """The last node that changes ``source`` in place before ``reader``, a node of the original, reads it."""
+        writer = self.effects.last_write(self.original[source.name], before=reader)
+        return None if writer is None else self.copied[writer.name]
+
+    def _in_graph(
+        self, source: fx.Node, written: fx.Node | None, config: TensorQuantConfig, users: set[fx.Node]
+    ) -> str:
+        """Insert a stub for ``source`` as ``written`` left it, unless there is one, and return its path."""
+        key = (source, written, config)
         if key not in self.shared:
             name = f"{source.name}_quant"
             stub = QuantStub(Quantizer(config, f"the output of {source.name}"))
             object.__setattr__(stub, "training", self.graph_module.training)
-            with source.graph.inserting_after(_last_placeholder(source)):
+            with source.graph.inserting_after(_last_placeholder(written or source)):
                 node = add_call(self.graph_module, name, stub, source)
             self.shared[key] = node
             self.source_of[node] = source
