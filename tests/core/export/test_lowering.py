@@ -1,10 +1,16 @@
 """Capture for export decomposes node by node what it knows, and leaves the rest to the exporter."""
 
+from collections import Counter
+
+import onnx
 import pytest
 import torch
 from torch import nn
 
+from embedl_deploy import export_onnx, transform
 from embedl_deploy.export.lowering import captured
+from embedl_deploy.modules import PaddedConv2d
+from embedl_deploy.quantize import quantize
 
 X = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 TABLE = torch.export.default_decompositions()
@@ -76,3 +82,29 @@ def test_what_takes_more_is_traced_again(model):
     program, result = decomposed(model.eval())
     assert result is not program
     torch.testing.assert_close(result.module()(X), model(X))
+
+
+def operators(model, path):
+    quantized = quantize(transform(model.eval(), X, backend="tensorrt"), [X], progress=False)
+    export_onnx(quantized, X, path)
+    return Counter(node.op_type for node in onnx.load(path).graph.node)
+
+
+class TestMerged:
+    def test_the_padding_of_a_padded_convolution(self, tmp_path):
+        padded = PaddedConv2d.of(nn.Conv2d(3, 4, 3, stride=2), (0, 1, 0, 1))
+        found = operators(nn.Sequential(padded), tmp_path / "padded.onnx")
+        assert found == {"Conv": 1, "QuantizeLinear": 2, "DequantizeLinear": 2}
+
+    def test_a_batch_norm_that_no_fusion_has_taken(self, tmp_path):
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 4, 2), nn.BatchNorm2d(4))
+        found = operators(layers, tmp_path / "norm.onnx")
+        assert found["ConvTranspose"] == 1 and "BatchNormalization" not in found
+
+    def test_layouts(self, tmp_path):
+        class Turned(nn.Module):
+            def forward(self, x):
+                return x.permute(0, 2, 3, 1).permute(0, 3, 1, 2).reshape(1, -1, 36).reshape(1, -1)
+
+        found = operators(nn.Sequential(nn.Conv2d(3, 4, 3), Turned()), tmp_path / "turned.onnx")
+        assert found["Reshape"] == 1 and found["Transpose"] == 0

@@ -45,10 +45,10 @@ def captured(model: nn.Module, example: tuple[Any, ...], named: dict[str, Any]) 
 
 
 def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it up imports the exporter
-    """Fold constants, drop what is not used and merge what the exporter's translations leave one after another.
+    """Fold constants, drop what is not used, and merge paddings, batch norms and layouts into neighbours.
 
-    The exporter's own optimizer tries dozens of rules more, twice over. Those are for what the fusions have done
-    already or for sizes that are computed from an open batch; here they find nothing, in most of the export's time.
+    The exporter's own optimizer tries dozens of rules more, twice over. Those are for what fusions have done already
+    or for sizes that are computed from an open batch; here they find nothing, in most of the export's time.
     """
     import onnx_ir.passes
     from onnx_ir.passes import common
@@ -61,6 +61,8 @@ def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it u
     merging = (
         *(rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.unsqueeze_unsqueeze_rule),
         *(rules.transpose_transpose_rule, rules.no_op_transpose_rule, rules.cast_cast_rule, rules.no_op_cast_rule),
+        *(rules.fuse_pad_into_conv_rule, rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_gemm_rule),
+        rules.fuse_batchnorm_into_conv_transpose_rule,
     )
     rewrite(program.model, merging)
     onnx_ir.passes.Sequential(
