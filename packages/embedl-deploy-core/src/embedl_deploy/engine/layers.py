@@ -17,7 +17,19 @@ BITS = {dtype: bits for bits, dtypes in _TYPES_BY_BITS.items() for dtype in dtyp
 
 
 class LayerKind(str, enum.Enum):
-    """What a layer does."""
+    """What a layer does.
+
+    Attributes:
+        CONVOLUTION: A convolution, with what the compiler fused to it.
+        GEMM: A product of matrices.
+        ATTENTION: Attention as one kernel.
+        POINTWISE: Operations on single values: sums, activations, quantization.
+        NORMALIZATION: Layer norm and the like.
+        POOLING: Pooling.
+        REFORMAT: Another type, layout or place for the same values.
+        SYNCHRONIZATION: Nothing: it waits for another stream or wakes one. Not counted as a kernel.
+        OTHER: Anything else, or what the compiler's word leaves open.
+    """
 
     CONVOLUTION = "convolution"
     GEMM = "gemm"
