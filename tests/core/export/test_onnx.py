@@ -222,3 +222,70 @@ def test_run_onnx_refuses_what_is_no_model(tmp_path):
     path.write_text("nothing")
     with pytest.raises(ExportError, match="ONNX Runtime refuses"):
         run_onnx(path, X)
+
+
+class TestHalf:
+    def test_a_model_in_float16_gets_the_tolerance_of_float16(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(onnx_export, "difference_in_onnxruntime", lambda *_: Difference(1e-2, 1e-2))
+        x = X.half()
+        assert export_onnx(conv_net().half(), x, tmp_path / "m.onnx").difference.max_rel == 1e-2
+        assert export_onnx(net(lambda _self, x: x * 2), x, tmp_path / "n.onnx").difference.max_rel == 1e-2
+        with pytest.raises(ExportError, match="does not compute"):
+            export_onnx(conv_net(), X, tmp_path / "o.onnx")
+
+    @pytest.mark.parametrize("native", [True, False])
+    def test_bfloat16_is_of_the_operator_set_that_convolves_it(self, tmp_path, native):
+        model, x = (conv_net().bfloat16(), X.bfloat16()) if native else (conv_net(), X)
+        dtype = None if native else torch.bfloat16
+        assert export_onnx(model, x, tmp_path / "m.onnx", dtype=dtype, tolerance=None).opset == 22
+        with pytest.raises(ExportError, match=r"no CPU kernel .* pass tolerance=None"):
+            export_onnx(model, x, tmp_path / "n.onnx", dtype=dtype)
+        assert entries(tmp_path) == ["m.onnx"]
+
+
+class KeywordOnly(nn.Module):
+    def forward(self, x, *, a, b):
+        return x * a - b
+
+
+class OfDictionary(nn.Module):
+    def forward(self, parts):
+        return parts["a"] - 2 * parts["b"]
+
+
+class TestInputs:
+    @pytest.mark.parametrize("prepare", [lambda m, _: m, lambda m, named: transform(m, X, kwargs=named, patterns=[])])
+    def test_keyword_inputs_in_another_order(self, tmp_path, prepare):
+        named = {"b": X * 2, "a": X * 3}
+        model = prepare(KeywordOnly(), named)
+        written = export_onnx(model, X, tmp_path / "m.onnx", kwargs=named)
+        assert written.input_names == ("x", "a", "b")
+        assert written.difference.max_abs < 1e-6
+
+    @pytest.mark.parametrize("prepare", [lambda m, _: m, lambda m, args: transform(m, args, patterns=[])])
+    def test_a_dictionary_as_last_input(self, tmp_path, prepare):
+        args = ({"a": X, "b": X * 3},)
+        written = export_onnx(prepare(OfDictionary(), args), args, tmp_path / "m.onnx")
+        assert len(written.input_names) == 2
+        assert written.difference.max_abs < 1e-6
+
+
+class TestOutputsWithoutTensor:
+    @pytest.mark.parametrize("prepare", [lambda m: m, lambda m: transform(m, X, patterns=[])])
+    def test_are_named(self, tmp_path, prepare):
+        model = net(lambda _self, x: (x * 2, {"size": 3, "none": None}))
+        with pytest.raises(ExportError, match=r"no tensor: output\[1\]\['size'\] = 3 \(int\)\. "):
+            export_onnx(prepare(model), X, tmp_path / "m.onnx")
+        assert entries(tmp_path) == []
+
+    def test_none_is_left_out(self, tmp_path):
+        model = net(lambda _self, x: (x * 2, None))
+        assert len(export_onnx(model, X, tmp_path / "m.onnx").output_names) == 1
+
+
+def test_sizes_kept_by_torch_export_are_not_blamed_on_the_model(tmp_path):
+    result = transform(conv_net(), X, patterns=PATTERNS, trace="export")
+    with pytest.raises(ExportError, match=r'torch\.export keeps their sizes .* trace="symbolic"'):
+        export_onnx(result, X, tmp_path / "m.onnx", dynamic_batch=True)
+    symbolic = transform(conv_net(), X, patterns=PATTERNS, trace="symbolic")
+    export_onnx(symbolic, X, tmp_path / "m.onnx", dynamic_batch=True)

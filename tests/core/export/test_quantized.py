@@ -116,9 +116,46 @@ def test_half_precision(name, integers, tmp_path):
     assert steps(run_onnx(path, ROWS.half())[0], model(ROWS).detach()) <= (2 if name == "int8" else 8)
 
 
-def test_scales_that_float16_does_not_have_are_raised_to_normal_ones(tmp_path):
-    model = quantize(fused(perceptron()), [ROWS * 1e-4])
-    path = export_onnx(model, ROWS * 1e-4, tmp_path / "m.onnx", dtype=torch.float16, tolerance=None).path
+def quantized_in(dtype):
+    return quantize(fused(perceptron().to(dtype)), [ROWS.to(dtype)])
+
+
+@pytest.mark.parametrize("integers", [False, True])
+def test_a_model_that_is_in_float16(integers, tmp_path):
+    model = quantized_in(torch.float16)
+    written = export_onnx(model, ROWS.half(), tmp_path / "m.onnx", integer_weights=integers)
+    graph = OnnxGraph(written.path)
+    graph.check_quantizers()
+    assert written.opset == 19
+    assert {graph.type_of(n.input[1]) for n in graph.of("DequantizeLinear")} == {"FLOAT16"}
+    with pytest.raises(InputError, match="opset is 18; scales in float16 needs 19 or more"):
+        export_onnx(model, ROWS.half(), tmp_path / "n.onnx", opset=18)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16(native, tmp_path):
+    x, dtype = (ROWS.bfloat16(), None) if native else (ROWS, torch.bfloat16)
+    model = quantized_in(x.dtype)
+    written = export_onnx(model, x, tmp_path / "m.onnx", dtype=dtype, tolerance=None)
+    graph = OnnxGraph(written.path)
+    assert written.opset == 22
+    assert {graph.type_of(n.input[1]) for n in graph.of("DequantizeLinear")} == {"BFLOAT16"}
+    with pytest.raises(InputError, match="opset is 18; scales in bfloat16 needs 19 or more"):
+        export_onnx(model, x, tmp_path / "n.onnx", dtype=dtype, opset=18)
+
+
+def test_float64_is_refused_and_converted_on_demand(tmp_path):
+    model = quantized_in(torch.float64)
+    with pytest.raises(InputError, match=r"parameters in float64, .* Pass dtype=torch.float32"):
+        export_onnx(model, ROWS.double(), tmp_path / "m.onnx")
+    assert export_onnx(model, ROWS.double(), tmp_path / "m.onnx", dtype=torch.float32).opset == 18
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_scales_that_float16_does_not_have_are_raised_to_normal_ones(native, tmp_path):
+    rows, dtype = (ROWS.half() * 1e-4, None) if native else (ROWS * 1e-4, torch.float16)
+    model = quantize(fused(perceptron().to(rows.dtype)), [rows])
+    path = export_onnx(model, rows, tmp_path / "m.onnx", dtype=dtype, tolerance=None).path
     graph = OnnxGraph(path)
     smallest = min(float(graph.constants[n.input[1]].min()) for n in graph.of("DequantizeLinear"))
     assert smallest == float(np.finfo(np.float16).tiny) > float(min(s.min() for s in scales_of(model).values()))

@@ -143,8 +143,8 @@ def _capture(
     try:
         copied = _copy(model)
         versions = {name: buffer._version for name, buffer in copied.named_buffers()}
-        graph_module = trace_symbolically(copied, leaf_modules)
-        return Captured(graph_module, "symbolic", notes + _undo_writes(model, copied, versions))
+        graph_module, said = trace_symbolically(copied, leaf_modules, args, kwargs)
+        return Captured(graph_module, "symbolic", notes + said + _undo_writes(model, copied, versions))
     except CaptureError as symbolic_error:
         if trace is Trace.SYMBOLIC or args is None:
             raise

@@ -4,13 +4,15 @@ import linecache
 import os
 import traceback
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.tracer import CaptureTracer
 from embedl_deploy.errors import CaptureError
+from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.graph.working import WorkingGraphModule
-from embedl_deploy.modules import LeafTracer
 
 _NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 
@@ -22,18 +24,39 @@ _ADVICE = """Try one of these:
     keeps modules whole, and its concrete_args fixes inputs that steer the control flow."""
 
 
-def trace_symbolically(model: nn.Module, leaf_modules: Iterable[type[nn.Module]]) -> fx.GraphModule:
+def trace_symbolically(
+    model: nn.Module,
+    leaf_modules: Iterable[type[nn.Module]],
+    args: tuple[Any, ...] | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> tuple[fx.GraphModule, tuple[str, ...]]:
     """Trace ``model``, sharing its modules.
+
+    Args:
+        model: The model.
+        leaf_modules: Further classes to keep whole.
+        args: Example inputs. Inputs that have a default and are not given are fixed to it.
+        kwargs: Example keyword inputs.
+
+    Returns:
+        The graph, and what the user should know about it.
 
     Raises:
         CaptureError: The model's code cannot be traced; names line and module.
     """
-    tracer = LeafTracer(leaf_modules)
+    tracer = CaptureTracer(leaf_modules, args, kwargs or {})
     try:
         graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         raise _capture_error(model, tracer.failed_module or "", error) from error
-    return WorkingGraphModule(model, graph, type(model).__name__)
+    return WorkingGraphModule(model, graph, type(model).__name__), _notes(tracer.fixed)
+
+
+def _notes(fixed: dict[str, Any]) -> tuple[str, ...]:
+    if not fixed:
+        return ()
+    values = ", ".join(f"{name}={describe_inputs((value,), {})[1:-1]}" for name, value in fixed.items())
+    return (f"inputs are fixed as the example inputs have them, which give no tensor for them: {values}",)
 
 
 def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureError:

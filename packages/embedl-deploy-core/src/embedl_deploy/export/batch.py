@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError, InputError
@@ -35,10 +36,11 @@ def dynamic_first_dimension(example: tuple[Any, ...], named: dict[str, Any]) -> 
     return tuple(pytree.tree_map(shape, value) for value in example)
 
 
-def check_open_batch(inputs: Any, shapes: Any) -> None:
+def check_open_batch(model: nn.Module, inputs: Any, shapes: Any) -> None:
     """The exporter closes a dimension that the model fixes, without a word.
 
     Args:
+        model: What was exported.
         inputs: The inputs of the exported graph, of ``onnx_ir``.
         shapes: Which dimensions were to be open.
 
@@ -47,9 +49,28 @@ def check_open_batch(inputs: Any, shapes: Any) -> None:
     """
     wanted = [shape for shape in pytree.tree_leaves(shapes, is_leaf=lambda s: isinstance(s, dict)) if shape]
     fixed = [value.name for value in inputs if value.shape and isinstance(value.shape[0], int)]
-    if wanted and fixed:
+    if not wanted or not fixed:
+        return
+    names = ", ".join(map(repr, fixed))
+    if _holds_sizes_of_its_capture(model):
         raise ExportError(
-            f"The model fixes the batch size of its input(s) {', '.join(map(repr, fixed))}, as a view of a literal "
-            "size does, so it cannot be exported with dynamic_batch=True. Nothing was written. Compute the size from "
-            "the input (x.shape[0], -1), or pass dynamic_batch=False."
+            f"The batch size of the input(s) {names} is that of the example inputs that the model was captured with: "
+            "torch.export keeps their sizes in the graph. So it cannot be exported with dynamic_batch=True. Nothing "
+            'was written. Transform the model with trace="symbolic", or pass dynamic_batch=False.'
         )
+    raise ExportError(
+        f"The model fixes the batch size of its input(s) {names}, as a view of a literal size does, so it cannot be "
+        "exported with dynamic_batch=True. Nothing was written. Compute the size from the input (x.shape[0], -1), or "
+        "pass dynamic_batch=False."
+    )
+
+
+def _holds_sizes_of_its_capture(model: nn.Module) -> bool:
+    """Whether ``torch.export`` made a graph: it checks the sizes of its inputs, or computes with ATen's operators."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    targets = [node.target for node in model.graph.nodes]
+    return any(
+        target == "_guards_fn" or (isinstance(target, torch._ops.OpOverload) and target.namespace == "aten")
+        for target in targets
+    )

@@ -16,6 +16,7 @@ from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
+from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.export.runtime import difference_in_onnxruntime
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.collector import collector_paused
@@ -27,7 +28,6 @@ from embedl_deploy.verify import Difference
 #: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
 #: numbers of a grid may be rounded to either, which later layers see as a whole step.
 _TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 5e-2
-_HALF = (torch.float16, torch.bfloat16)
 #: Protocol buffers end at 2 GiB; weights of larger models go into a second file.
 _EXTERNAL_DATA_BYTES = 1_800_000_000
 
@@ -81,7 +81,8 @@ def export_onnx(
         args: Example inputs: a tuple, or one tensor.
         path: The file to write. Weights over 1.8 GB go to ``path + ".data"`` beside it.
         kwargs: Example keyword inputs.
-        opset: Version of the ONNX operator set; by default the oldest that can say what the model holds.
+        opset: Version of the ONNX operator set; by default the oldest that can say what the model holds, such as 18
+            for float32, 19 for quantizers in float16, and 22 for bfloat16.
         dtype: Floating-point type of the file, such as ``torch.float16``: of everything around the quantized places,
             inputs, outputs and scales included. By default the model's own.
         integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
@@ -90,8 +91,8 @@ def export_onnx(
         input_names: Names for the inputs.
         output_names: Names for the outputs.
         tolerance: Largest difference between ONNX Runtime and PyTorch, relative to the largest output, that is
-            accepted; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for a quantized or float16 file,
-            where a value on the edge between two numbers may be rounded to either.
+            accepted; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for a file that is quantized or in
+            16 bits, where a value on the edge between two numbers may be rounded to either.
 
     Raises:
         ExportError: The exporter or the checker refuses the model, or the file computes something else.
@@ -113,6 +114,8 @@ def export_onnx(
     from embedl_deploy.export.prepare import (
         choose_opset,
         convert_inputs,
+        holds_half,
+        in_signature_order,
         is_quantized,
         prepare_model,
         reasons_in_float,
@@ -122,9 +125,10 @@ def export_onnx(
     reasons = reasons_in_float(model)
     model = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
-    example, named = convert_inputs((example, named), dtype)
+    example, named = convert_inputs((example, in_signature_order(model, named)), dtype)
     if tolerance == "auto":
-        tolerance = _TOLERANCE_ROUNDED if is_quantized(model) or dtype in _HALF else _TOLERANCE
+        rounded = is_quantized(model) or holds_half(model, (example, named))
+        tolerance = _TOLERANCE_ROUNDED if rounded else _TOLERANCE
     shapes = None
     if dynamic_batch:
         example, named = without_batch_of_one((example, named))
@@ -132,7 +136,7 @@ def export_onnx(
     operators = translations(opset) if is_quantized(model) else None
     program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
     if dynamic_batch:
-        check_open_batch(program.model.graph.inputs, shapes)
+        check_open_batch(model, program.model.graph.inputs, shapes)
     note_in_float(program.model, reasons)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     with written_whole(target) as temporary:
@@ -185,9 +189,13 @@ def _export(
                 from embedl_deploy.export.lowering import captured, simplify  # here, as above
 
                 given = captured(model, example, named)
+            # A dictionary at the end is taken for keyword inputs where there are none.
+            trailing: tuple[dict[str, Any], ...] = (
+                ({},) if example and isinstance(example[-1], dict) and not named else ()
+            )
             program = torch.onnx.export(
                 given,
-                example,
+                (*example, *trailing),
                 kwargs=named or None,
                 dynamo=True,
                 opset_version=opset,
@@ -207,6 +215,7 @@ def _export(
         cause: BaseException = error
         while cause.__cause__ is not None:  # torch wraps what went wrong in advice on how to debug torch
             cause = cause.__cause__
+        refuse_outputs_without_tensor(model, example, named, error)
         lines = [line for line in str(cause).strip().splitlines() if line.strip()]
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
         raise ExportError(

@@ -1,5 +1,6 @@
 """The form of a model that is exported: frozen, of one floating-point type, for a fitting operator set."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -8,13 +9,16 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
-from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_FLOAT16, OPSET_OF_PRECISION
+from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_HALF, OPSET_OF_PRECISION
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
 from embedl_deploy.quantize.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
 SMALLEST_OPSET = 18
+#: Convolutions and pooling take bfloat16 from here on, the last of the common operators to do so.
+OPSET_OF_BFLOAT16 = 22
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -26,12 +30,18 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
     """The model to export: ``model`` itself if nothing has to be changed, else a copy.
 
     Raises:
-        InputError: Integer weights are asked of a model without quantizers.
+        InputError: Integer weights are asked of a model without quantizers, or a quantized model is in float64.
         QuantizationError: A tensor is not calibrated.
     """
+    if dtype is None and is_quantized(model) and any(p.dtype is torch.float64 for p in model.parameters()):
+        raise InputError(
+            f"{type(model).__name__} is quantized and has parameters in float64, which QuantizeLinear does not take in "
+            "any version of the operator set. Pass dtype=torch.float32, or convert the model before it is quantized: "
+            "model.float()."
+        )
     if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
         model = freeze(model, weights=False)
-        if dtype is torch.float16:
+        if dtype is torch.float16 or (dtype is None and any(t.dtype is torch.float16 for t in _tensors(model))):
             _to_normal_float16_scales(model)
         if integer_weights:
             model = freeze(model, weights=True)
@@ -82,9 +92,26 @@ def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> Any:
     )
 
 
+def in_signature_order(model: nn.Module, named: dict[str, Any]) -> dict[str, Any]:
+    """Keyword inputs in the order in which the model's ``forward`` declares them, as the file has them.
+
+    Those that it takes as ``**kwargs`` come last, as they were given.
+    """
+    declared = [name for name in inspect.signature(model.forward).parameters if name in named]
+    return {name: named[name] for name in (*declared, *(name for name in named if name not in declared))}
+
+
+def holds_half(model: nn.Module, inputs: Any) -> bool:
+    """Whether a model has floating-point numbers of 16 bits in its state or its inputs."""
+    values = (*_tensors(model), *pytree.tree_leaves(inputs))
+    return any(isinstance(value, torch.Tensor) and value.dtype in _HALF for value in values)
+
+
 def needed_opset(model: nn.Module) -> tuple[int, str]:
     """The oldest operator set that can say what the model holds, and what asks for it."""
     needed, reason = SMALLEST_OPSET, "torch's exporter"
+    # Scales take the type of what they scale, whatever the type that they are kept in.
+    half = next((str(t.dtype).removeprefix("torch.") for t in _tensors(model) if t.dtype in _HALF), None)
     for part in model.modules():
         if not isinstance(part, (Quantizer, IntegerWeight)):
             continue
@@ -92,8 +119,8 @@ def needed_opset(model: nn.Module) -> tuple[int, str]:
         wanted = [(OPSET_OF_PRECISION[config.precision], config.precision.name)]
         if config.block_size is not None:
             wanted.append((OPSET_OF_BLOCKS, "scales in blocks"))
-        if part.scale.dtype is torch.float16:
-            wanted.append((OPSET_OF_FLOAT16, "scales in float16"))
+        if half is not None:
+            wanted.append((OPSET_OF_HALF, f"scales in {half}"))
         for opset, what in wanted:
             if opset > needed:
                 needed, reason = opset, what
@@ -108,7 +135,7 @@ def choose_opset(model: nn.Module, opset: int | None) -> int:
     """
     needed, reason = needed_opset(model)
     if opset is None:
-        return needed
+        return max(needed, OPSET_OF_BFLOAT16) if any(t.dtype is torch.bfloat16 for t in _tensors(model)) else needed
     if isinstance(opset, bool) or not isinstance(opset, int):
         raise InputError(f"opset is {opset!r}; expected an integer of {needed} or more.")
     if opset < needed:

@@ -16,8 +16,8 @@ from embedl_deploy.quantize.formats import Precision
 #: since 21.
 OPSET_OF_PRECISION = {Precision.INT8: 18, Precision.FP8: 19, Precision.INT16: 21, Precision.INT4: 21}
 OPSET_OF_BLOCKS = 21
-#: Scales in float16 since 19.
-OPSET_OF_FLOAT16 = 19
+#: Scales in float16 and bfloat16 since 19.
+OPSET_OF_HALF = 19
 
 
 def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:

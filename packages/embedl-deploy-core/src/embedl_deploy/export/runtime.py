@@ -13,6 +13,8 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged
 
+_EXPORT_ANYWAY = " To export it without running it here, pass tolerance=None to export_onnx."
+
 
 def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.Tensor]:
     """Run an ONNX file on the CPU.
@@ -44,10 +46,15 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
     try:
         session = onnxruntime.InferenceSession(os.fspath(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exception types are not exported
-        raise ExportError(f"ONNX Runtime refuses {os.fspath(path)!r}: {error}") from error
+        raise ExportError(f"ONNX Runtime refuses {os.fspath(path)!r}: {error}{_without_kernel(error)}") from error
     names = [value.name for value in session.get_inputs()]
     if len(names) != len(inputs):
         raise InputError(f"{os.fspath(path)!r} has the inputs {names}, but {len(inputs)} were given.")
+    if any(value.dtype is torch.bfloat16 for value in inputs):
+        raise ExportError(
+            f"{os.fspath(path)!r} cannot be run on inputs in bfloat16, which numpy, and so ONNX Runtime's feed, does "
+            f"not have.{_EXPORT_ANYWAY}"
+        )
     feed: dict[str, npt.NDArray[Any]] = {
         name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in zip(names, inputs, strict=True)
     }
@@ -55,6 +62,16 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
         return [torch.from_numpy(np.asarray(value)) for value in session.run(None, feed)]
     except Exception as error:  # as above
         raise ExportError(f"ONNX Runtime fails in {os.fspath(path)!r}: {error}") from error
+
+
+def _without_kernel(error: Exception) -> str:
+    """Advice for a file that ONNX Runtime understands but cannot compute, as is so for bfloat16 on most CPUs."""
+    if "Could not find an implementation" not in str(error):
+        return ""
+    return (
+        ". The file is valid, but ONNX Runtime has no CPU kernel for this operator in the types that the file has."
+        + _EXPORT_ANYWAY
+    )
 
 
 def difference_in_onnxruntime(

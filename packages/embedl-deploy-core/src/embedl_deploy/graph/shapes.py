@@ -165,11 +165,17 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
 
 
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Shapes and dtypes of example inputs, for messages."""
+    """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
 
     def one(value: Any) -> str:
         if isinstance(value, torch.Tensor):
             return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{key!r}: {one(part)}' for key, part in value.items())}}}"
+        if isinstance(value, list):
+            return f"[{', '.join(map(one, value))}]"
+        if isinstance(value, tuple):
+            return f"({', '.join(map(one, value))}{',' if len(value) == 1 else ''})"
         return repr(value)
 
     parts = [one(value) for value in args] + [f"{name}={one(value)}" for name, value in kwargs.items()]
