@@ -9,7 +9,15 @@ from embedl_deploy import transform
 from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import ChannelScale
-from embedl_deploy.quantize import ModulesToSkip, QuantConfig, SmoothQuantConfig, quantization_report, quantize
+from embedl_deploy.quantize import (
+    ModulesToSkip,
+    Precision,
+    QuantConfig,
+    SmoothQuantConfig,
+    TensorQuantConfig,
+    quantization_report,
+    quantize,
+)
 from embedl_deploy.quantize.placement import decide_for
 from embedl_deploy.quantize.smoothing import smooth
 from support.nets import net, random_input
@@ -185,3 +193,36 @@ def test_data_that_does_not_reach_a_product():
     quantized = transformed(pre_norm)
     with pytest.raises(QuantizationError, match="did not run the model"):
         quantize(quantized, lambda _model: None, smooth_quant=True)
+
+
+def test_a_product_that_is_called_twice_is_left_alone():
+    model = net(lambda self, x, y: self.a(x) - self.a(y), a=nn.Linear(16, 8))
+    x, y = random_input(8, 16) * torch.logspace(-2, 2, 16), random_input(8, 16, seed=2)
+    result = transform(model, (x, y), backend="tensorrt")
+    int16 = TensorQuantConfig(Precision.INT16)
+    quantized = quantize(result, [(x, y)], QuantConfig(int16, int16), smooth_quant=True, progress=False)
+    wanted = model(x, y)
+    assert float((quantized(x, y) - wanted).detach().abs().max() / wanted.detach().abs().max()) < 1e-3
+    outcomes = [correction.outcome for correction in quantization_report(quantized).corrections]
+    assert len(outcomes) == 2
+    assert all("is called 2 times, and its weight cannot make up for a division at each" in text for text in outcomes)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_an_encoder_layer_that_is_called_twice(norm_first):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm_first)
+    model = net(lambda self, x: self.layer(self.layer(x)), layer=layer)
+    x = X * torch.logspace(-1, 1, 16)
+    int16 = TensorQuantConfig(Precision.INT16)
+    result = transform(model, (x,), backend="tensorrt")
+    quantized = quantize(result, [x], QuantConfig(int16, int16), smooth_quant=True, progress=False)
+    wanted = model(x)
+    assert float((quantized(x) - wanted).detach().abs().max() / wanted.detach().abs().max()) < 1e-3
+
+
+def test_a_norm_whose_hooks_come_after_it_is_not_scaled():
+    result = transformed(pre_norm)
+    result.model.norm.layer_norm.register_forward_hook(lambda module, args, output: output + 1)
+    model, done = smoothed(result, SmoothQuantConfig(0.5))
+    assert "it has hooks, which may not let factors through" in done["norm_1"]
+    torch.testing.assert_close(model(X), result.model(X), rtol=1e-4, atol=1e-4)

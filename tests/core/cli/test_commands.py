@@ -174,6 +174,16 @@ def test_quantization_options_reach_the_configuration(command, folder):
     assert "INT8 entropy" in done.out and "Smoothing: " in done.out
 
 
+def test_a_method_alone_keeps_the_formats_of_the_hardware(command, folder):
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
+    model = ("nets:Mlp", "-b", "sensai", "-i", "1,16", "--data", "rows.npy", "-o", "out.onnx", "--no-run")
+    done = command("quantize", *model, "--method", "percentile", "--json")
+    assert done.code == 0, done.err
+    formats = [point["format"] for point in json.loads(done.out)["quantization"]["points"] if point["format"]]
+    assert {True} == {format["power_of_two"] for format in formats}
+    assert {format.get("calibration_method", "minmax") for format in formats} == {"percentile", "minmax"}
+
+
 def test_choices_are_those_of_the_library():
     assert {Precision[name.upper()] for name in commands_quantize.PRECISIONS} == set(Precision)
     assert {CalibrationMethod(name) for name in commands_quantize.METHODS} == set(CalibrationMethod)

@@ -17,7 +17,8 @@ def test_writes_here_and_says_what_to_do_next(command, folder):
     first, *rest = done.out.splitlines()
     assert first == "Wrote embedl-deploy-acme-npu, 13 files"
     assert "  src/embedl_deploy_acme_npu/plugin.py" in rest
-    assert rest[-1].endswith("pip install -e 'embedl-deploy-acme-npu[test]' && pytest embedl-deploy-acme-npu")
+    assert rest[-2].endswith(": cd embedl-deploy-acme-npu && pip install -e '.[test]' && pytest")
+    assert rest[-1] == "pytest without a path runs the conformance kit as well."
     assert left_behind(folder) == ["embedl-deploy-acme-npu"]
 
 

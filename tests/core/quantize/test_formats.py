@@ -130,6 +130,7 @@ class TestPlainForm:
     [
         (TensorQuantConfig(), "INT8 minmax"),
         (TensorQuantConfig(per_channel=True), "INT8 per channel minmax"),
+        (TensorQuantConfig(symmetric=False, power_of_two=True), "INT8 asymmetric powers of two minmax"),
         (TensorQuantConfig(n_bits=4, block_size=32), "INT4 blocks of 32 minmax"),
         (TensorQuantConfig(symmetric=False, calibration_method=CalibrationMethod.MSE), "INT8 asymmetric mse"),
     ],

@@ -125,6 +125,7 @@ def quantize_command(
     The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
     """
     from embedl_deploy.quantize import (
+        CalibrationMethod,
         ModulesToSkip,
         default_config,
         quantization_recipe,
@@ -138,7 +139,12 @@ def quantize_command(
         batches = data(loaded)
         result = rewrites.carried_out(loaded)
         batches.check(result.model)
-    formats = default_config(result.model.meta.get(BACKEND)) if chosen is None else chosen
+    formats = chosen
+    if formats is None:
+        formats = default_config(result.model.meta.get(BACKEND))
+        if method is not None and formats.activation is not None:
+            activation = replace(formats.activation, calibration_method=CalibrationMethod(method))
+            formats = replace(formats, activation=activation)
     skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(formats.exceptions).items()}
     config = replace(formats, skip=ModulesToSkip(**skipped), policy=policy or formats.policy)
     quantized = quantize(result, batches, config, **corrections)
@@ -173,7 +179,7 @@ def _formats(
     """What was asked for; ``None`` if nothing was."""
     from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig
 
-    if precision is None and method is None and block_size is None and not weights_only:
+    if precision is None and block_size is None and not weights_only:
         return None
     grid = Precision[(precision or "int8").upper()]
     activation = TensorQuantConfig(grid, calibration_method=CalibrationMethod(method or "minmax"))

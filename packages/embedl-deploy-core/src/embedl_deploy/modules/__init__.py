@@ -7,7 +7,7 @@ from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
-from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
+from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, fix_parametrized_weights, with_parameters
 
 __all__ = [
     "ActivationLike",
@@ -22,6 +22,7 @@ __all__ = [
     "QuantStub",
     "WeightFakeQuantize",
     "conv2d_with",
+    "fix_parametrized_weights",
     "is_homogeneous",
     "linear_with",
     "symbolic_trace",

@@ -1,11 +1,12 @@
 """The two kinds of module that a backend puts into a graph. A tracer keeps both whole."""
 
 from collections.abc import Collection
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.modules.slots import QuantStub
 
 
@@ -19,7 +20,7 @@ class FusedModule(nn.Module):
 
     Attributes:
         inputs_to_quantize: Positions of the call's arguments that want a quantizer. A class attribute: it is a
-            property of the type, read without an instance.
+            property of the type, read without an instance, and checked when the class is made (``InputError``).
         makes_new_tensor: The output never shares memory with an input.
         why_not_quantized: Set it in an instance that opts out of quantization: the reason, for reports.
     """
@@ -28,6 +29,23 @@ class FusedModule(nn.Module):
     makes_new_tensor: ClassVar[bool] = True
     why_not_quantized: str | None = None
     _stubs: dict[int, QuantStub] | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        positions: object = cls.inputs_to_quantize
+        if isinstance(positions, property):
+            return  # known for an instance only
+        if isinstance(positions, str) or not isinstance(positions, Collection):
+            raise InputError(
+                f"{cls.__name__}: inputs_to_quantize is {positions!r}; expected a set of positions, such as {{0, 1}}."
+            )
+        for position in positions:
+            if isinstance(position, bool) or not isinstance(position, int) or position < 0:
+                raise InputError(
+                    f"{cls.__name__}: inputs_to_quantize holds {position!r}; expected positions of forward's "
+                    "arguments, counted from 0 without self: 0 is QDQPoint.INPUT, 1 RESIDUAL_INPUT or KEY_INPUT, "
+                    "2 VALUE_INPUT."
+                )
 
     @property
     def input_quant_stubs(self) -> dict[int, QuantStub]:

@@ -14,13 +14,16 @@ from typing import TypeVar
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import parametrize
 
+from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.snapshot import snapshot
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+_OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def batch_norm_factor(bn: BatchNorm) -> torch.Tensor:
@@ -100,8 +103,16 @@ class FusedConv(FusedModule):
 
     @torch.no_grad()
     def fold_batch_norm(self) -> None:
-        """Make the batch norm part of weight and bias. The parameters are new ones; the old are left as they are."""
+        """Make the batch norm part of weight and bias. The parameters are new ones; the old are left as they are.
+
+        Nothing is done where the convolution or the batch norm has hooks and is called for their sake, in float: the
+        folded weight would not have what they do to weight and output.
+        """
         if self.bn is None or not self.bn_foldable:
+            return
+        stub = self._modules.get("weight_fake_quant")
+        quantized = isinstance(stub, WeightFakeQuantize) and stub.enabled
+        if not quantized and (has_hooks(self.conv) or has_hooks(self.bn)):
             return
         weight, bias = self.folded_weight(), batch_norm_shift(self.bn, self.conv.bias)
         self.conv = with_parameters(self.conv, weight, bias)
@@ -124,18 +135,56 @@ class FusedConv(FusedModule):
 
 
 def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | None) -> ModuleT:
-    """A module with the settings, hooks and buffers of ``module``, and a weight and bias of its own."""
-    changed = module.__new__(type(module))
+    """A module with the settings, hooks and buffers of ``module``, and a weight and bias of its own.
+
+    They are plain parameters. Where ``module`` computes them by a parametrization
+    (``torch.nn.utils.parametrizations``), the new module is of the class from before it: the property of the
+    generated class would go on giving the old weight. A new bias is trained if the weight is.
+    """
+    changed: ModuleT = module.__new__(parametrize.type_before_parametrizations(module))
     changed.__dict__.update(module.__dict__)
-    changed._modules = dict(module._modules)
+    changed._modules = {name: part for name, part in module._modules.items() if name != "parametrizations"}
     # A weight may have been a buffer, which is not trained: the new one takes its name.
     changed._buffers = {name: tensor for name, tensor in module._buffers.items() if name not in ("weight", "bias")}
-    trains = next((p.requires_grad for p in module.parameters(recurse=False)), True)
-    changed._parameters = {
-        name: None if tensor is None else nn.Parameter(tensor.detach(), trains)
-        for name, tensor in (("weight", weight), ("bias", bias))
-    }
+    trains = {name: _trains(module, name) for name in ("weight", "bias")}
+    known = next((flag for flag in trains.values() if flag is not None), True)
+    changed._parameters = {}
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        flag = trains[name]
+        trained = known if flag is None else flag
+        changed._parameters[name] = None if tensor is None else nn.Parameter(tensor.detach(), trained)
     return changed
+
+
+def _trains(module: nn.Module, name: str) -> bool | None:
+    """Whether a tensor, or what it is computed from, is trained; ``None`` if the module has no such parameter."""
+    if parametrize.is_parametrized(module, name):
+        parametrizations = module.get_submodule(f"parametrizations.{name}")
+        return any(parameter.requires_grad for parameter in parametrizations.parameters())
+    own = module._parameters.get(name)
+    return None if own is None else own.requires_grad
+
+
+@torch.no_grad()
+def fix_parametrized_weights(model: nn.Module) -> None:
+    """Make plain parameters of all weights that are to be quantized and that parametrizations compute.
+
+    A weight that is rounded once and for all is no longer computed. The parameters are new ones, and the operators new
+    modules; whatever shares an operator in ``model`` shares the new one.
+
+    Args:
+        model: Changed in place.
+    """
+    plain: dict[nn.Module, nn.Module] = {}
+    for owner in model.modules():
+        stub = owner._modules.get("weight_fake_quant")
+        if not isinstance(stub, WeightFakeQuantize) or not stub.enabled:
+            continue
+        for part in owner.modules():
+            if isinstance(part, _OPERATORS) and part not in plain and parametrize.is_parametrized(part):
+                plain[part] = with_parameters(part, part.weight, part.bias)
+    for owner in list(model.modules()):
+        owner._modules.update({name: plain[part] for name, part in owner._modules.items() if part in plain})
 
 
 def _scaled(

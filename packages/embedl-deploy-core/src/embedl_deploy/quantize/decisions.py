@@ -7,8 +7,17 @@ from torch import nn
 
 from embedl_deploy.backend import Backend, PointKind, QuantPoint, QuantPolicy, get_backend
 from embedl_deploy.errors import PluginError, QuantizationConfigError, QuantizationError
+from embedl_deploy.graph.lookup import has_hooks
+from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig, describe_selector, selects
 from embedl_deploy.quantize.formats import TensorQuantConfig
+
+#: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
+_COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)
+_WITHOUT_HOOKS = (
+    "remove them before the model is transformed (handle.remove(); torch.nn.utils.remove_weight_norm, "
+    "remove_spectral_norm or prune.remove for what these made)"
+)
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,10 @@ def choose_policy(config: QuantConfig, transformed_for: str | None) -> tuple[str
 
 
 def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> list[Decision]:
-    """Decide every point, in order: exceptions, then overrides, then the policy, then the plain configuration.
+    """Decide every point, in order: hooks, exceptions, overrides, then the policy, then the plain configuration.
 
+    A layer with hooks stays in float, where it is called as a module, because a quantized layer computes with its
+    weight directly.
     Inner points follow the inputs of their module: quantized if, and only if, one of those is.
 
     Raises:
@@ -102,6 +113,9 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str,
 
 
 def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> Decision:
+    hooked = _hooked_part(point.module)
+    if hooked is not None:
+        return Decision(point, None, f"hooks of {hooked} would not run: {_WITHOUT_HOOKS}")
     exceptions = config.exceptions
     skipped = exceptions.weight if point.kind is PointKind.WEIGHT else exceptions.stub
     for selector in skipped:
@@ -121,6 +135,14 @@ def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPoli
         if objection is not None:
             return Decision(point, None, objection)
     return _with_formats(point, LayerQuantConfig(config.activation, config.weight), "configuration")
+
+
+def _hooked_part(module: nn.Module) -> str | None:
+    """The first part with hooks, among those that a quantized module computes with and does not call."""
+    for path, part in module.named_modules():
+        if part is not module and isinstance(part, _COMPUTED_WITH) and has_hooks(part):
+            return f"{path} ({type(part).__name__})"
+    return None
 
 
 def _ask(point: QuantPoint, name: str, policy: QuantPolicy | None) -> str | None:

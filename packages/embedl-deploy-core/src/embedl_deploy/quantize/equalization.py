@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.backend import PointKind
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.modules import FusedConv, with_parameters
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
@@ -75,6 +75,8 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
             pair.outcome = f"declined: {source.name} feeds {len(source.users)} users"
         elif targets.count(source.target) > 1 or targets.count(node.target) > 1:
             pair.outcome = "declined: a module is called more than once"
+        elif any(has_hooks(part) for part in first.modules()):
+            pair.outcome = f"declined: {source.target} has hooks, which may not let factors through; remove them"
         elif second.conv.in_channels != first.conv.out_channels:
             pair.outcome = "declined: the channels do not correspond"
         pairs.append(pair)

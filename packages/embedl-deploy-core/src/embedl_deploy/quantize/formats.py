@@ -183,7 +183,9 @@ class TensorQuantConfig:
 
     def __str__(self) -> str:
         grid = "per channel" if self.per_channel else "" if self.block_size is None else f"blocks of {self.block_size}"
-        parts = (self.precision.name, grid, "" if self.symmetric else "asymmetric", self.calibration_method.value)
+        steps = "powers of two" if self.power_of_two else ""
+        signs = "" if self.symmetric else "asymmetric"
+        parts = (self.precision.name, grid, signs, steps, self.calibration_method.value)
         return " ".join(part for part in parts if part)
 
 

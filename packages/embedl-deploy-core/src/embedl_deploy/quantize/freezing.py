@@ -8,7 +8,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.modules import FusedConv, WeightFakeQuantize
+from embedl_deploy.modules import FusedConv, WeightFakeQuantize, fix_parametrized_weights
 from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.decisions import weighted_operator
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
@@ -50,13 +50,14 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
             f"{len(missing)} tensor(s) are not calibrated: {', '.join(missing[:5])}. Run calibrate(model, data) first.",
             tensor=missing[0],
         )
-    frozen = deep_copy(model)
+    frozen = deep_copy(model).eval()
     for module in frozen.modules():
         if isinstance(module, FusedConv):
             module.fold_batch_norm()
     for quantizer in quantizers_of(frozen).values():
         _fix_scale(quantizer)
     if weights:
+        fix_parametrized_weights(frozen)
         _store_integers(frozen)
     return frozen.eval()
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.modules import FusedConv, QuantStub
+from embedl_deploy.modules import FusedConv, QuantStub, fix_parametrized_weights
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.data import progress_bar
 from embedl_deploy.quantize.decisions import weighted_operator
@@ -64,6 +64,7 @@ def _correct_all(
     for part in model.modules():
         if isinstance(part, FusedConv) and _weight_quantizer(part) is not None:
             part.fold_batch_norm()
+    fix_parametrized_weights(model)
     runs = SideBySide(model, inputs)
     what = "learned rounding" if learn_weights else "bias correction"
     with evaluation_mode(model), progress_bar(what, list(model.graph.nodes), shown=progress) as nodes:
@@ -166,4 +167,6 @@ def _mean_error(runs: SideBySide, node: fx.Node, axis: int) -> torch.Tensor:
 
 
 def _set_bias(operator: Any, bias: torch.Tensor) -> None:
-    operator.bias = nn.Parameter(bias, operator.weight.requires_grad)
+    """Give an operator a bias, which is trained if the one before was; a first one, if the weight is."""
+    known = operator.weight if operator.bias is None else operator.bias
+    operator.bias = nn.Parameter(bias, known.requires_grad)

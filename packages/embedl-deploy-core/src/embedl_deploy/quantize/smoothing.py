@@ -12,6 +12,7 @@ norm or product before, if every reader of its result is in the group; otherwise
 compilers run together with the quantizer after it.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import fx, nn
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.edit import add_call
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
 from embedl_deploy.quantize.calibration import evaluation_mode
@@ -141,7 +142,24 @@ def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: t
         for selector in exceptions:
             if selects(selector, point) or _selects_node(selector, _norm_before(source)[0]):
                 group.problem = f"skip: {describe_selector(selector)}"
+    calls = _calls_of_parts(model)
+    for group in groups.values():
+        for node, (product, _) in zip(group.readers, group.products, strict=True):
+            if group.problem is None and calls[product] > 1:
+                group.problem = (
+                    f"the product in {node.target} is called {calls[product]} times, and its weight cannot make up for "
+                    "a division at each call"
+                )
     return list(groups.values())
+
+
+def _calls_of_parts(model: fx.GraphModule) -> Counter[nn.Module]:
+    """How often each part of a model is called, as far as calls in the graph tell.
+
+    Two fused modules may share an operator: a layer that the model calls twice.
+    """
+    called = (get_module(node) for node in model.graph.nodes if node.op == "call_module")
+    return Counter(part for module in called if module is not None for part in module.modules())
 
 
 def _selects_node(selector: Selector, node: fx.Node) -> bool:
@@ -230,7 +248,9 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
     module = get_module(before)
     alone = single and set(group.source.users) == set(group.readers) and _called_once(model, before)
     problem = "other operators read its output" if not alone else "it is no fused module"
-    if alone and isinstance(module, FusedModule):
+    if alone and module is not None and any(has_hooks(part) for part in module.modules()):
+        problem = "it has hooks, which may not let factors through"
+    elif alone and isinstance(module, FusedModule):
         declined = module.scale_outputs(1 / scale)
         if declined is None:
             return f"folded into {before.target}"
