@@ -7,9 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from embedl_deploy import Trace, apply_transformation_plan, get_transformation_plan, transform
+from embedl_deploy import (
+    Trace,
+    apply_transformation_plan,
+    get_transformation_plan,
+    load_transformation_plan,
+    transform,
+)
 from embedl_deploy.errors import CaptureError, InputError, PatternError, PlanError
-from embedl_deploy.patterns import Pattern
+from embedl_deploy.patterns import Pattern, QDQPoint
 from support.small_patterns import PATTERNS, ConvBNActPattern, ConvPattern, FusedChain
 
 
@@ -542,9 +548,57 @@ class TestPatternsThatFail:
 
         result = transform(net, patterns=[Blind(), ConvBNActPattern()])
         assert result.report["applied_count"] == 3
-        assert "its match() failed: KeyError: 'lost'" in result.report["declined"][0]["reason"]
+        assert {entry["reason"] for entry in result.report["failed"]} == {"check() raised KeyError: 'lost'"}
         with pytest.raises(PatternError, match=r"'Blind'.*lost"):
             transform(net, patterns=[Blind()], strict=True)
+
+    def test_check_that_raises_at_one_place_fails_there_only(self):
+        class Once(Pattern):
+            tree = (nn.Linear,)
+            graft = FusedChain
+
+            def check(self, match):
+                if match.node_name == "_0":
+                    raise IndexError("out of range")
+
+        result = transform(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)), patterns=[Once()])
+        assert (result.report["applied_count"], result.report["declined"]) == (1, [])
+        (failed,) = result.report["failed"]
+        assert (failed["node"], failed["reason"]) == ("_0", "check() raised IndexError: out of range")
+        assert "check() raised IndexError" in str(result.report)
+        assert any("failed" in line for line in result.report.why_not("_0"))
+
+    @pytest.mark.parametrize("is_conversion", [False, True])
+    def test_check_that_returns_no_reason(self, is_conversion):
+        class Agreeing(Pattern):
+            tree = (nn.Linear,)
+            graft = FusedChain
+
+            def check(self, match):
+                return True
+
+        Agreeing.is_conversion = is_conversion
+        result = transform(nn.Sequential(nn.Linear(3, 3)), patterns=[Agreeing()])
+        wanted = "check() returned True; expected None to take the place, or the reason not to as text"
+        assert [entry["reason"] for entry in result.report["failed"]] == [wanted]
+        assert "check() returned True" in str(result.report)
+        with pytest.raises(
+            PatternError, match=r"'Agreeing' failed at '_0': check\(\) returned True; .* as text\. Repair"
+        ):
+            transform(nn.Sequential(nn.Linear(3, 3)), patterns=[Agreeing()], strict=True)
+
+    def test_warning_names_the_line_of_the_pattern(self, caplog):
+        class Breaking(Pattern):
+            tree = (nn.Linear,)
+
+            def replace(self, pattern_match):
+                raise KeyError("boom")
+
+        transform(nn.Sequential(nn.Linear(3, 3)), patterns=[Breaking()])
+        (record,) = caplog.records
+        head, tail = "Pattern 'Breaking' failed at '_0' in replace (test_pipeline.py:", "): KeyError: 'boom'. Nothing"
+        assert record.getMessage().startswith(head)
+        assert tail in record.getMessage()
 
     def test_graft_whose_constructor_does_not_fit(self, net):
         class TooFew(nn.Module):
@@ -582,3 +636,51 @@ class TestPatternsThatFail:
 
         with pytest.raises(PatternError, match="expected QDQPoint members"):
             transform(net, patterns=[Wrong()])
+
+    @pytest.mark.parametrize("points", [QDQPoint.INPUT, "input", None])
+    def test_qdq_points_that_are_no_set(self, net, points):
+        class Wrong(ConvPattern):
+            qdq_points = points
+
+        with pytest.raises(PatternError, match=r"'Wrong': qdq_points is .*; expected a set of QDQPoint members"):
+            transform(net, patterns=[Wrong()])
+
+
+class TestTwins:
+    """Patterns of one name, such as a backend's and that of an extension."""
+
+    @staticmethod
+    def twins():
+        class Twin(Pattern):
+            tree = (nn.Linear, nn.ReLU)
+            graft = FusedChain
+
+        first = Twin()
+        other = type("Twin", (Twin,), {"__module__": "other"})()
+        return nn.Sequential(nn.Linear(3, 3), nn.ReLU()), [first, other]
+
+    @pytest.mark.parametrize("is_conversion", [False, True])
+    def test_the_first_wins(self, is_conversion):
+        model, patterns = self.twins()
+        for pattern in patterns:
+            pattern.is_conversion = is_conversion
+        result = transform(model, patterns=patterns)
+        applied = [match for match in result.report.matches if match.replaced_by]
+        assert [match.pattern for match in applied] == patterns[:1]
+        (skipped,) = result.report["skipped"]
+        wanted = f"overlaps Twin at _1: an earlier pattern of that name (from {__name__}) took it"
+        assert skipped["reason"] == wanted
+
+    def test_the_same_pattern_twice(self):
+        model, patterns = self.twins()
+        assert transform(model, patterns=patterns[:1] * 2).report["applied_count"] == 1
+
+    def test_the_second_can_be_had_instead(self):
+        model, patterns = self.twins()
+        plan = get_transformation_plan(model, patterns=patterns)
+        assert list(plan.matches["_1"]) == ["Twin", "Twin#2"]
+        assert plan.disable("_1", "Twin") == [plan.get("_1", "Twin#2")]
+        again = load_transformation_plan(plan.to_json(), model, patterns=patterns)
+        for made in (plan, again):
+            matches = apply_transformation_plan(made).report.matches
+            assert [match.pattern for match in matches if match.replaced_by] == patterns[1:]

@@ -114,6 +114,13 @@ def test_not_when_a_file_is_named(project, capsys, named):
     assert "1 passed" in printed
 
 
+def test_by_itself_when_the_project_is_named_from_above(project, capsys, monkeypatch):
+    """As one does who has just made it: ``pytest embedl-deploy-kestrel``."""
+    monkeypatch.chdir(project.parent)
+    _, printed = run_here(capsys, project.name, "--collect-only", "-q", "-m", "conformance")
+    assert "conformance/acme/the backend::describes itself" in printed
+
+
 def test_when_the_option_is_typed(project, capsys):
     status, printed = run_here(capsys, "test_own.py", "--conformance", "acme", "--collect-only", "-q")
     assert status == pytest.ExitCode.OK
@@ -146,15 +153,22 @@ def test_full_trace_shows_where_it_was_raised(project, capsys):
     [
         ([], "TESTPATHS", ["acme", "other"]),
         ([], "INVOCATION_DIR", ["acme", "other"]),
-        (["tests"], "ARGS", []),
-        (["tests", "--conformance", "acme"], "ARGS", ["acme", "other"]),
-        (["tests", "--conformance=acme"], "ARGS", ["acme", "other"]),
-        (["tests", "--conformances"], "ARGS", []),
+        (["tests"], "ARGS", ["acme", "other"]),
+        (["tests", "other"], "ARGS", []),
+        (["tests/deep"], "ARGS", []),
+        (["."], "ARGS", ["acme", "other"]),
+        (["../project"], "ARGS", ["acme", "other"]),
+        (["deep", "--conformance", "acme"], "ARGS", ["acme", "other"]),
+        (["deep", "--conformance=acme"], "ARGS", ["acme", "other"]),
+        (["deep", "--conformances"], "ARGS", []),
     ],
 )
-def test_when_it_is_asked_for(typed, source, names):
+def test_when_it_is_asked_for(typed, source, names, tmp_path):
     config = SimpleNamespace(
-        invocation_params=SimpleNamespace(args=typed),
+        invocation_params=SimpleNamespace(args=typed, dir=tmp_path / "project"),
+        args=[argument for argument in typed if not argument.startswith("--")],
+        rootpath=tmp_path / "project",
+        getini=lambda name: ["tests"],
         args_source=getattr(pytest.Config.ArgsSource, source),
         getoption=lambda name: ["acme", "other", "acme"],
     )

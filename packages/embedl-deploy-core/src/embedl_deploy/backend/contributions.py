@@ -16,7 +16,7 @@ def plugin_error(source: PluginSource, what: str) -> PluginError:
     """The error to raise for a plugin that is broken."""
     kind = "Extension" if source.is_extension else "Backend"
     message = (
-        f"{kind} {source.name!r} (from {source.origin}) {what}. Repair or uninstall {source.distribution}; "
+        f"{kind} {source.name!r} (from {source.origin}) {what.rstrip('.')}. Repair or uninstall {source.distribution}; "
         "other backends are not affected."
     )
     return PluginError(message, plugin=source.name, distribution=source.origin)

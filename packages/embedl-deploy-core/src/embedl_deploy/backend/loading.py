@@ -80,7 +80,8 @@ class Backend:
             return getattr(self._manager.hook, hook)(backend=self.name)
         except Exception as error:  # a plugin's hook may raise anything
             raise PluginError(
-                f"Backend {self.name!r} (from {self.origin}) fails in {hook}: {type(error).__name__}: {error}. "
+                f"Backend {self.name!r} (from {self.origin}) fails in {hook}: "
+                f"{f'{type(error).__name__}: {error}'.rstrip('.')}. "
                 "Pass a configuration, quantize(model, data, QuantConfig()), to do without.",
                 plugin=self.name,
                 distribution=self.origin,

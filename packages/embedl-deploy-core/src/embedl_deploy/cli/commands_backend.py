@@ -1,5 +1,6 @@
 """The command for authors of backends: making a new one."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ def new_backend_command(output: Output, name: str, directory: Path, title: str |
     lines = [
         f"Wrote {folder}, {len(files)} files",
         *(f"  {file}" for file in files),
-        f"Install it, then run its tests: pip install -e '{folder}[test]' && pytest {folder}",
+        f"Install it, then run its tests: cd {shlex.quote(str(folder))} && pip install -e '.[test]' && pytest",
+        "pytest without a path runs the conformance kit as well.",
     ]
     output.result("\n".join(lines), {"directory": str(folder), "backend": name, "files": files})

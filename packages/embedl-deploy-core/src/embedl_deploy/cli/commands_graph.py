@@ -23,6 +23,7 @@ from embedl_deploy.cli.options import (
     subject_options,
 )
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import BackendError, ExportError, InputError
 from embedl_deploy.files import written_whole
 from embedl_deploy.verify import Difference
@@ -64,7 +65,8 @@ def backends_command(output: Output, backend: str | None, verbose: bool) -> None
 def _contents(name: str) -> dict[str, Any]:
     try:
         loaded = get_backend(name)
-    except BackendError as error:  # each part loads, but they do not fit together
+        compilers = {each.name: GuardedCompiler(loaded, each).missing() for each in loaded.compilers}
+    except BackendError as error:  # each part loads, but they do not fit together, or a compiler's code fails
         return {"error": str(error)}
     return {
         "title": loaded.info.title,
@@ -74,7 +76,7 @@ def _contents(name: str) -> dict[str, Any]:
         "fusions": len(loaded.fusions),
         "policies": list(loaded.policies),
         "check_rules": len(loaded.check_rules),
-        "compilers": {compiler.name: compiler.missing() for compiler in loaded.compilers},
+        "compilers": compilers,
         "devices": [device.name for device in loaded.devices],
         "contributions": [asdict(contribution) for contribution in loaded.contributions],
     }

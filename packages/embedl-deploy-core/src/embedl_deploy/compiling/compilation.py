@@ -80,6 +80,7 @@ def compile(  # noqa: A001 - the user's word for it
         CompilerNotFoundError: No compiler is installed; says what to install, and the command line for elsewhere.
         CompileError: It refuses the file, or takes too long. The message names the ONNX node and the
             PyTorch module, and what mends it, as far as the compiler and the checker's rules tell.
+        PluginError: The compiler's own code fails, or gives what is no build; says who ships it.
     """
     source = Path(onnx_path)
     model = read_onnx(source)

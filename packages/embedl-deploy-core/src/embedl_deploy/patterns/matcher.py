@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
+from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
@@ -36,7 +37,8 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     dropped. Matches of one pattern may share nodes otherwise; a plan decides between them.
 
     Returns:
-        The matches in graph order, with ``.declined`` beside them.
+        The matches in graph order, with ``.declined`` beside them, and ``.failed``: where ``check`` raised something,
+        or returned neither a reason nor ``None``.
 
     Raises:
         PatternError: The tree is not well formed.
@@ -44,6 +46,7 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     tree = pattern.compiled_tree()
     found: list[PatternMatch] = []
     declined: list[Declined] = []
+    failed: list[tuple[PatternMatch, Exception]] = []
     index = call_index(graph_module.graph)
     for node in index.in_order(node for element in tree.ends() for node in element.candidates(index)):
         refusal: Declined | None = None
@@ -52,7 +55,12 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
             reason = _outside_use(candidate)
             if reason is None:
                 match = PatternMatch(pattern, candidate)
-                reason = pattern.check(match)
+                try:
+                    reason = _checked(match)
+                except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
+                    failed.append((match, error))
+                    refusal = None
+                    break
                 if reason is None:
                     found.append(match)
                     refusal = None
@@ -63,7 +71,15 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
             declined.append(refusal)
     kept = _without_contained(found)
     outer = {id(match) for match in kept}
-    return Matches(kept, declined, [match for match in found if id(match) not in outer])
+    return Matches(kept, declined, [match for match in found if id(match) not in outer], failed)
+
+
+def _checked(match: PatternMatch) -> str | None:
+    """What the pattern's ``check`` says."""
+    reason: object = match.pattern.check(match)
+    if reason is None or isinstance(reason, str):
+        return reason
+    raise PatternError(f"check() returned {reason!r}; expected None to take the place, or the reason not to as text")
 
 
 def _without_contained(matches: list[PatternMatch]) -> list[PatternMatch]:

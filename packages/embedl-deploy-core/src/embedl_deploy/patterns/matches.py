@@ -168,6 +168,7 @@ class PatternMatch:
         stage: ``"conversion"`` or ``"fusion"``.
         node_name: Name of the last matched node.
         node_names: Names of all matched nodes.
+        twin: How many earlier matches there are of the same nodes by patterns of the same name.
     """
 
     pattern: "Pattern"
@@ -179,6 +180,7 @@ class PatternMatch:
     node_name: str = field(init=False)
     node_names: tuple[str, ...] = field(init=False)
     replaced_by: tuple[str, ...] = ()
+    twin: int = 0
 
     def __post_init__(self) -> None:
         self.stage = "conversion" if self.pattern.is_conversion else "fusion"
@@ -189,6 +191,11 @@ class PatternMatch:
     def pattern_name(self) -> str:
         """The pattern's name."""
         return self.pattern.name
+
+    @property
+    def key(self) -> tuple[str, str, tuple[str, ...], int]:
+        """What tells it from every other match, and finds it again in a graph that was made anew."""
+        return self.stage, self.pattern_name, self.node_names, self.twin
 
     @property
     def nodes(self) -> list[fx.Node]:
@@ -223,11 +230,22 @@ class Declined:
 
 
 class Matches(list[PatternMatch]):
-    """The matches of one pattern, the places where it declined, and matches inside longer ones of its own."""
+    """The matches of one pattern, and what else was found while looking for them.
+
+    Attributes:
+        declined: The places where the pattern declined.
+        contained: Matches inside longer ones of its own.
+        failed: The places where its ``check`` failed, each with what it raised.
+    """
 
     def __init__(
-        self, matches: list[PatternMatch], declined: list[Declined], contained: Sequence[PatternMatch] = ()
+        self,
+        matches: list[PatternMatch],
+        declined: list[Declined],
+        contained: Sequence[PatternMatch] = (),
+        failed: Sequence[tuple[PatternMatch, Exception]] = (),
     ) -> None:
         super().__init__(matches)
         self.declined = declined
         self.contained = tuple(contained)
+        self.failed = tuple(failed)

@@ -17,7 +17,18 @@ from embedl_deploy.patterns.tree import CompiledTree, compile_tree
 
 
 class QDQPoint(Enum):
-    """A place at a fused module where a quantize/dequantize pair may stand."""
+    """A place at a fused module where a quantize/dequantize pair may stand.
+
+    An input is a point where the pattern's ``qdq_points`` and the module's ``inputs_to_quantize`` both name its
+    position. For ``OUTPUT`` the pattern is enough.
+
+    Attributes:
+        INPUT: The call's first argument, position 0.
+        RESIDUAL_INPUT: The second, position 1: what is added to the module's own result.
+        KEY_INPUT: The second, position 1, of an attention or product.
+        VALUE_INPUT: The third, position 2.
+        OUTPUT: The result.
+    """
 
     INPUT = "input"
     RESIDUAL_INPUT = "residual_input"
@@ -130,6 +141,12 @@ def validate_pattern(pattern: Any) -> None:
         raise PatternError(f"{pattern!r} is no embedl_deploy.patterns.Pattern.")
     own_match = type(pattern).match is not Pattern.match
     tree = None if own_match and pattern.tree is None else pattern.compiled_tree()
+    points: object = pattern.qdq_points
+    if isinstance(points, str) or not isinstance(points, Collection):
+        raise PatternError(
+            f"Pattern {pattern.name!r}: qdq_points is {points!r}; expected a set of QDQPoint members, such "
+            "as frozenset({QDQPoint.INPUT})."
+        )
     for point in pattern.qdq_points:
         if not isinstance(point, QDQPoint):
             raise PatternError(f"Pattern {pattern.name!r}: qdq_points holds {point!r}; expected QDQPoint members.")

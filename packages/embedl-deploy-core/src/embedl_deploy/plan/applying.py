@@ -1,7 +1,10 @@
 """Making the rewrites, so that one that fails leaves nothing behind."""
 
 import logging
+import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import fx
 
@@ -61,6 +64,18 @@ def _has_own_replace(match: PatternMatch) -> bool:
     return type(match.pattern).replace is not Pattern.replace
 
 
+def _where(pattern: Pattern, error: Exception) -> str:
+    """``replace (plugin.py:20)``: the method, and the innermost line of the pattern's own file that was run."""
+    method = "replace" if type(pattern).replace is not Pattern.replace else "its graft"
+    home = sys.modules.get(type(pattern).__module__)
+    lines = [
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if home is not None and frame.filename == getattr(home, "__file__", None)
+    ]
+    return f"{method} ({lines[-1]})" if lines else method
+
+
 def _problem(graph_module: fx.GraphModule) -> Exception | None:
     """What is wrong with a graph, if anything."""
     try:
@@ -90,13 +105,20 @@ class _Run:
                 continue
             match.status, match.apply = MatchStatus.FAILED, False
             match.reason = f"{type(error).__name__}: {error}"
+            what = match.reason.rstrip(".")
             if self.strict:
                 raise PatternError(
                     f"Pattern {match.pattern_name!r} failed at {match.node_name!r} (nodes "
-                    f"{', '.join(match.node_names)}): {match.reason}. Repair the pattern, switch this match off, or "
+                    f"{', '.join(match.node_names)}): {what}. Repair the pattern, switch this match off, or "
                     "use strict=False to go on without it."
                 ) from error
-            _logger.warning("%s failed at %s and was undone: %s", match.pattern_name, match.node_name, match.reason)
+            _logger.warning(
+                "Pattern %r failed at %r in %s: %s. Nothing of it remains; the rest is rewritten.",
+                match.pattern_name,
+                match.node_name,
+                _where(match.pattern, error),
+                what,
+            )
             if self.checkpoint is not None:
                 self._go_back(self.checkpoint, pending[index + 1 :])
 

@@ -38,14 +38,14 @@ def convert_and_find(
         PatternError: A rewrite failed, and ``strict`` is set.
     """
     found, rewrites = Found(), 0
-    seen: set[tuple[str, tuple[str, ...]]] = set()
+    seen: set[tuple[str, str, tuple[str, ...], int]] = set()
     limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
     for _ in range(MAX_ROUNDS):
         with graph_unchanged():
             round_found = find_matches(graph_module, conversions, strict=strict)
             found.declined = round_found.declined
             # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
-            news = [match for match in round_found.matches if _key(match) not in seen]
+            news = [match for match in round_found.matches if match.key not in seen]
             found.matches.extend(news)
             resolve_overlaps(news, decide)
             if not any(match.apply for match in news):
@@ -54,15 +54,11 @@ def convert_and_find(
         checkpoint = None
         applied = [match for match in news if match.replaced_by]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
-        seen.update(_key(match) for match in news if not match.reason.startswith("overlaps"))
+        seen.update(match.key for match in news if not match.reason.startswith("overlaps"))
         rewrites += len(applied)
         if rewrites > limit:
             break
     raise ConversionLoopError(_loop_message(applied, rewrites))
-
-
-def _key(match: PatternMatch) -> tuple[str, tuple[str, ...]]:
-    return match.pattern_name, match.node_names
 
 
 def _loop_message(applied: list[PatternMatch], rewrites: int) -> str:

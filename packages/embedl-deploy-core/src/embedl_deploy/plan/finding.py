@@ -1,5 +1,6 @@
 """Finding matches and deciding between those that want the same nodes."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -25,8 +26,8 @@ class Found:
 def find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, strict: bool) -> Found:
     """Run every pattern over the graph, in order of priority.
 
-    Matches that in-place operations forbid are declined. A pattern whose ``match`` raises is declined everywhere, or
-    raises ``PatternError`` if ``strict``.
+    Matches that in-place operations forbid are declined. A match whose ``check`` raises is among the matches as one
+    that failed; a pattern whose ``match`` raises is declined everywhere. If ``strict``, both raise ``PatternError``.
     """
     with graph_unchanged():
         return _find_matches(graph_module, patterns, strict)
@@ -44,11 +45,13 @@ def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], str
             reason = f"its match() failed: {type(error).__name__}: {error}"
             if strict:
                 raise PatternError(
-                    f"Pattern {pattern.name!r}: {reason}. Repair the pattern or leave it out."
+                    f"Pattern {pattern.name!r}: {reason.rstrip('.')}. Repair the pattern or leave it out."
                 ) from error
             found.declined.append(Declined(pattern.name, ("(everywhere)",), reason))
             continue
         found.declined.extend(getattr(matches, "declined", ()))
+        for match, raised in getattr(matches, "failed", ()):
+            found.matches.append(_failed(match, raised, strict=strict))
         refused: set[fx.Node] = set()
         for match in matches:
             hazard = effects.hazard(match.nodes)
@@ -60,7 +63,30 @@ def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], str
         # Where a longer match cannot be, a shorter one inside it may.
         inner = [match for match in getattr(matches, "contained", ()) if refused.intersection(match.nodes)]
         found.matches.extend(match for match in inner if effects.hazard(match.nodes) is None)
+    _number_twins(found.matches)
     return found
+
+
+def _failed(match: PatternMatch, error: Exception, *, strict: bool) -> PatternMatch:
+    """The match, as one whose ``check`` failed."""
+    is_ours = isinstance(error, PatternError) and str(error).startswith("check() ")
+    match.reason = str(error) if is_ours else f"check() raised {type(error).__name__}: {error}"
+    match.status, match.apply = MatchStatus.FAILED, False
+    if strict:
+        raise PatternError(
+            f"Pattern {match.pattern_name!r} failed at {match.node_name!r}: {match.reason.rstrip('.')}. "
+            "Repair the pattern or leave it out."
+        ) from error
+    return match
+
+
+def _number_twins(matches: Sequence[PatternMatch]) -> None:
+    """Tell matches of the same nodes by patterns of the same name apart: two plugins may each bring one."""
+    counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
+    for match in matches:
+        named = match.pattern_name, match.node_names
+        match.twin = counts[named]
+        counts[named] += 1
 
 
 def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
@@ -71,11 +97,16 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
     """
     holder: dict[fx.Node, PatternMatch] = {}
     for match in matches:
+        if match.status is MatchStatus.FAILED:  # its check() did
+            match.apply = False
+            continue
         decision = decide(match)
         rival = next((holder[node] for node in match.nodes if node in holder), None)
         match.apply = decision is not False and rival is None
         if rival is not None:
             match.reason = f"overlaps {rival.pattern_name} at {rival.node_name}"
+            if match.twin and rival.pattern_name == match.pattern_name:
+                match.reason += f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
         elif decision is False:
             if not match.reason.startswith("overlaps"):  # keep why it was not planned in the first place
                 match.reason = "switched off in the plan"

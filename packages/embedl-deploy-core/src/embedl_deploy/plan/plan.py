@@ -11,7 +11,7 @@ from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
-from embedl_deploy.patterns import Declined, Pattern, PatternMatch, validate_pattern
+from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.conversions import convert_and_find, without_repeats
 from embedl_deploy.plan.finding import Decide, Found, resolve_overlaps
@@ -94,8 +94,8 @@ class TransformationPlan:
 
     def decider(self) -> Decide:
         """The plan's decisions as they are now, as a function of a match."""
-        decisions = {(m.stage, m.pattern_name, m.node_names): m.apply for m in self}
-        return lambda match: decisions.get((match.stage, match.pattern_name, match.node_names))
+        decisions = {match.key: match.apply for match in self}
+        return lambda match: decisions.get(match.key)
 
     def take_prepared(self) -> Prepared | None:
         """Hand over the graph that was prepared while planning; it is gone from the plan then."""
@@ -136,7 +136,8 @@ class TransformationPlan:
         promoted = []
         for match in self._in_priority():
             names = set(match.node_names)
-            if match.stage == target.stage and match is not target and names & freed and not names & taken:
+            rival = match.stage == target.stage and match is not target and match.status is not MatchStatus.FAILED
+            if rival and names & freed and not names & taken:
                 match.apply, match.reason = True, ""
                 taken |= names
                 promoted.append(match)

@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.capture import normalize_args
+from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.pipeline import TransformationResult
@@ -174,7 +175,8 @@ def _outputs(
     tensors = _tensors(inputs)
     if _is_onnx(path):
         return run_onnx(path, *_as_the_file_has_them(path, tensors))
-    compilers = get_backend(backend).compilers
+    loaded = get_backend(backend)
+    compilers = [GuardedCompiler(loaded, compiler) for compiler in loaded.compilers]
     if not compilers:
         raise InputError(f"Stage {name!r}: the backend has no compiler that could run {os.fspath(path)!r}.")
     usable = next((compiler for compiler in compilers if compiler.missing() is None), compilers[0])

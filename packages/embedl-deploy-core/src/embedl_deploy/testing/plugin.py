@@ -43,15 +43,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def asked_for(config: pytest.Config) -> list[str]:
     """Names of the backends to test, each once.
 
-    None, if the option stands in a configuration file only, and files or node ids were named on the command line.
+    None, if the option stands in a configuration file only, and files, folders or node ids were named on the command
+    line. The root folder, or exactly the ``testpaths``, are as no name.
     """
     told = getattr(config, "workerinput", None)
     if told is not None:
         return list(told.get(_WORKER_INPUT, ()))
     typed = any(arg == _OPTION or arg.startswith(f"{_OPTION}=") for arg in map(str, config.invocation_params.args))
-    if config.args_source is pytest.Config.ArgsSource.ARGS and not typed:
+    if config.args_source is pytest.Config.ArgsSource.ARGS and not typed and not _names_everything(config):
         return []
     return list(dict.fromkeys(config.getoption(_OPTION)))
+
+
+def _names_everything(config: pytest.Config) -> bool:
+    """Whether the command line names what pytest takes by itself: the root folder, or exactly the ``testpaths``."""
+    root, here = config.rootpath.resolve(), config.invocation_params.dir
+    named = {here.joinpath(argument).resolve() for argument in config.args}
+    usual = {root.joinpath(path).resolve() for path in config.getini("testpaths")}
+    return root in named or named == usual
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,0 +1,100 @@
+"""A backend's compiler whose every answer is checked, so that a broken one is named with who ships it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import torch
+
+from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, Progress
+from embedl_deploy.engine import EngineLayer
+from embedl_deploy.errors import EmbedlDeployError, PluginError
+
+_Answer = TypeVar("_Answer")
+
+
+class GuardedCompiler(Compiler):
+    """Asks a compiler, and raises :class:`PluginError` for what it must not answer.
+
+    Errors of embedl-deploy pass: they are how a compiler refuses a file or an option.
+
+    Args:
+        backend: The backend that brings it.
+        compiler: The compiler.
+    """
+
+    def __init__(self, backend: Backend, compiler: Compiler) -> None:
+        self.compiler = compiler
+        self.name = compiler.name
+        listed = (c for c in backend.contributions if c.kind == "compiler" and c.name == compiler.name)
+        found = next(listed, None)  # of two with one name the first, as it is chosen
+        self._plugin, self._origin = (backend.name, backend.origin) if found is None else (found.plugin, found.origin)
+        suffix: object = compiler.suffix
+        if not isinstance(suffix, str) or len(suffix) < 2 or not suffix.startswith(".") or "/" in suffix:
+            self._fail(f"has the suffix {suffix!r}; expected the ending of a file's name, such as '.engine'")
+        self.suffix = suffix
+
+    def missing(self) -> str | None:
+        """As :meth:`Compiler.missing`."""
+        answer = self._ask("missing()", self.compiler.missing)
+        self._require(answer is None or isinstance(answer, str), "missing()", answer, "text or None")
+        return answer
+
+    def describe(self) -> str:
+        """As :meth:`Compiler.describe`."""
+        answer = self._ask("describe()", self.compiler.describe)
+        self._require(isinstance(answer, str), "describe()", answer, "its name and version as text")
+        return answer
+
+    def command(self, onnx: Path, engine: Path, options: CompileOptions) -> str | None:
+        """As :meth:`Compiler.command`."""
+        answer = self._ask("command()", lambda: self.compiler.command(onnx, engine, options))
+        self._require(answer is None or isinstance(answer, str), "command()", answer, "a command line as text, or None")
+        return answer
+
+    def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:
+        """As :meth:`Compiler.build`."""
+        build = self._ask("build()", lambda: self.compiler.build(onnx, options, progress))
+        self._require(isinstance(build, Build), "build()", build, "a Build")
+        layers: object = build.layers
+        is_layers = isinstance(layers, Sequence) and all(isinstance(layer, EngineLayer) for layer in layers)
+        messages: object = build.messages
+        is_words = isinstance(messages, Sequence) and not isinstance(messages, str)
+        is_number = isinstance(build.seconds, (int, float))
+        self._require(isinstance(build.engine, bytes), "build()", build.engine, "bytes", "as the Build's engine")
+        self._require(is_layers, "build()", layers, "a tuple of EngineLayer", "as the Build's layers")
+        self._require(isinstance(build.target, str), "build()", build.target, "text", "as the Build's target")
+        self._require(is_number, "build()", build.seconds, "a number", "as the Build's seconds")
+        self._require(
+            is_words and all(isinstance(message, str) for message in build.messages),
+            "build()",
+            messages,
+            "a tuple of texts",
+            "as the Build's messages",
+        )
+        return build
+
+    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """As :meth:`Compiler.run`."""
+        return self._ask("run()", lambda: self.compiler.run(engine, inputs))
+
+    def _ask(self, method: str, call: Callable[[], _Answer]) -> _Answer:
+        try:
+            return call()
+        except EmbedlDeployError:
+            raise
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's compiler may raise anything
+            self._fail(f"fails in {method}: {type(error).__name__}: {error}", error)
+
+    def _require(self, holds: bool, method: str, answer: object, expected: str, where: str = "") -> None:
+        if not holds:
+            shown = repr(answer) if len(repr(answer)) <= 80 else f"{repr(answer)[:80]}…"
+            self._fail(f"returns {shown} from {method}{f' {where}' if where else ''}; expected {expected}")
+
+    def _fail(self, what: str, cause: BaseException | None = None) -> NoReturn:
+        raise PluginError(
+            f"Compiler {self.name!r} of backend {self._plugin!r} (from {self._origin}) {what.rstrip('.')}. "
+            f"Repair or update {self._origin.split()[0]}, or compile with the vendor's own tool.",
+            plugin=self._plugin,
+            distribution=self._origin,
+        ) from cause
