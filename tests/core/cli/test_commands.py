@@ -180,8 +180,8 @@ def test_a_method_alone_keeps_the_formats_of_the_hardware(command, folder):
     done = command("quantize", *model, "--method", "percentile", "--json")
     assert done.code == 0, done.err
     formats = [point["format"] for point in json.loads(done.out)["quantization"]["points"] if point["format"]]
-    assert {True} == {format["power_of_two"] for format in formats}
-    assert {format.get("calibration_method", "minmax") for format in formats} == {"percentile", "minmax"}
+    assert {True} == {found["power_of_two"] for found in formats}
+    assert {found.get("calibration_method", "minmax") for found in formats} == {"percentile", "minmax"}
 
 
 def test_choices_are_those_of_the_library():

@@ -40,8 +40,8 @@ def difference(reference: Any, other: Any) -> Difference:
     a, b = output_tensors(reference), output_tensors(other)
     if not a and not b:
         raise InputError(
-            f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return a "
-            "tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
+            f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return "
+            "a tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
             "with torch.export.register_dataclass."
         )
     if [t.shape for t in a] != [t.shape for t in b]:
