@@ -383,6 +383,16 @@ class TestPlans:
         assert result.report["applied_count"] == 3  # two calls of the block, and the tail
         assert "head" in result.report["unfused"]
 
+    def test_what_changes_a_value_in_place_is_listed_though_nobody_reads_its_result(self):
+        class Doubling(nn.Module):
+            def forward(self, x):
+                y = x + 1
+                y.mul_(2.0)
+                return y
+
+        report = transform(Doubling(), patterns=PATTERNS).report
+        assert report["unfused"] == {"add": "add", "mul_": "mul_"}
+
     def test_disable_lets_the_next_move_up(self, net):
         plan = get_transformation_plan(net, patterns=PATTERNS)
         (promoted,) = plan.disable("relu", "ConvBNActPattern")

@@ -81,7 +81,8 @@ def get_transformation_plan(
 
     Args:
         model: An ``nn.Module``, ``fx.GraphModule`` or ``ExportedProgram``. Not modified.
-        args: Example inputs, for conversions that need shapes and for ``torch.export``.
+        args: Example inputs, for conversions that need shapes and for ``torch.export``. Parameters with a default that
+            are not given here are fixed to it.
         kwargs: Example keyword inputs.
         patterns: The patterns, in order of priority; win over the backend's.
         backend: Name of an installed backend. With neither, the backend in use, or the only one installed.

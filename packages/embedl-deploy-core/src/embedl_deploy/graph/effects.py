@@ -135,6 +135,11 @@ class Effects:
         return found
 
 
+def overwrites(node: fx.Node) -> bool:
+    """Whether a node changes one of its inputs in place."""
+    return bool(_written(node))
+
+
 def _written(node: fx.Node) -> list[fx.Node]:
     """The input values that a node overwrites."""
     out = node.kwargs.get("out")

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import fx
 
+from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
@@ -42,7 +43,7 @@ class TransformationReport(Mapping[str, Any]):
         for node in model.graph.nodes:
             if not node.op.startswith("call_") or isinstance(get_module(node), FusedModule):
                 continue
-            if not node.users:
+            if not node.users and not overwrites(node):
                 continue  # an assertion or guard: it computes nothing that the model gives
             self.unfused[node.name] = _kind(node)
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
