@@ -192,3 +192,12 @@ def test_a_graph_of_ones_own_is_propagated_through():
     module = fx.GraphModule(nn.Module(), graph)
     propagate_shapes(module, (torch.zeros(3),), {})
     assert shapes(module)["unsqueeze"] == (1, 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_what_a_hook_keeps_is_not_left_behind():
+    with torch.no_grad():
+        graph = small(lambda self, x: self.c(x), c=nn.utils.weight_norm(nn.Conv2d(3, 4, 3)))
+        kept = graph.c.weight
+        propagate_shapes(graph, (random_input(1, 3, 8, 8),), {})
+    assert graph.c.weight is kept

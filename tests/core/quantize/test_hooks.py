@@ -79,7 +79,6 @@ def test_hooks_of_an_activation_run_in_a_quantized_layer(options):
     ids=["weight_norm", "spectral_norm", "prune"],
 )
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
-@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor:UserWarning")  # of torch, copying weight
 def test_weights_that_hooks_compute_are_not_read(computed):
     model = model_with_hook(0, computed)
     result = transform(model, (X,), backend="tensorrt")

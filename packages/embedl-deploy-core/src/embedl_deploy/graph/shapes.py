@@ -21,6 +21,7 @@ from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.lookup import has_hooks
 
 _logger = logging.getLogger(__name__)
 
@@ -72,7 +73,13 @@ class _ShapeInterpreter(fx.Interpreter):
             return args[0]
         tensors = (*module.named_parameters(), *module.named_buffers())
         state: dict[str, torch.Tensor] = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
-        return torch.func.functional_call(module, state, args, kwargs)
+        # A hook may keep what it computes, as that of torch.nn.utils.weight_norm keeps the weight.
+        kept = [(part.__dict__, dict(part.__dict__)) for part in module.modules() if has_hooks(part)]
+        try:
+            return torch.func.functional_call(module, state, args, kwargs)
+        finally:
+            for attributes, before in kept:
+                attributes.update(before)
 
 
 #: Batch norms, and of how many dimensions their inputs are.
