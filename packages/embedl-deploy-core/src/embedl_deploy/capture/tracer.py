@@ -51,7 +51,10 @@ class CaptureTracer(LeafTracer):
     ) -> fx.Graph:
         """The graph of ``root``."""
         with self._truthful():
-            return super().trace(root, concrete_args)  # type: ignore[arg-type]  # fx takes tuples as well
+            graph = super().trace(root, concrete_args)  # type: ignore[arg-type]  # fx takes tuples as well
+        # They hold the model, and fx leaves its tracers to the garbage collector.
+        self.root, self.graph, self._given = nn.Module(), fx.Graph(), None
+        return graph
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
