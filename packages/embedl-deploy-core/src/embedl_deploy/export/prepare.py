@@ -41,7 +41,7 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
         )
     if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
         model = freeze(model, weights=False)
-        if dtype is torch.float16 or (dtype is None and any(t.dtype is torch.float16 for t in _tensors(model))):
+        if dtype is torch.float16 or (dtype is None and torch.float16 in _dtypes(model)):
             _to_normal_float16_scales(model)
         if integer_weights:
             model = freeze(model, weights=True)
@@ -75,6 +75,10 @@ def _tensors(model: nn.Module) -> list[torch.Tensor]:
     return [t for t in (*model.parameters(), *model.buffers()) if t.dtype is not torch.float8_e4m3fn]
 
 
+def _dtypes(model: nn.Module) -> set[torch.dtype]:
+    return {t.dtype for t in _tensors(model)}
+
+
 def _to_normal_float16_scales(model: nn.Module) -> None:
     """Raise scales that float16 has only as subnormal numbers, which hardware may take for zero."""
     smallest = torch.finfo(torch.float16).tiny
@@ -103,15 +107,15 @@ def in_signature_order(model: nn.Module, named: dict[str, Any]) -> dict[str, Any
 
 def holds_half(model: nn.Module, inputs: Any) -> bool:
     """Whether a model has floating-point numbers of 16 bits in its state or its inputs."""
-    values = (*_tensors(model), *pytree.tree_leaves(inputs))
-    return any(isinstance(value, torch.Tensor) and value.dtype in _HALF for value in values)
+    given = {value.dtype for value in pytree.tree_leaves(inputs) if isinstance(value, torch.Tensor)}
+    return not (_dtypes(model) | given).isdisjoint(_HALF)
 
 
 def needed_opset(model: nn.Module) -> tuple[int, str]:
     """The oldest operator set that can say what the model holds, and what asks for it."""
     needed, reason = SMALLEST_OPSET, "torch's exporter"
     # Scales take the type of what they scale, whatever the type that they are kept in.
-    half = next((str(t.dtype).removeprefix("torch.") for t in _tensors(model) if t.dtype in _HALF), None)
+    half = next((str(dtype).removeprefix("torch.") for dtype in _HALF if dtype in _dtypes(model)), None)
     for part in model.modules():
         if not isinstance(part, (Quantizer, IntegerWeight)):
             continue
@@ -135,7 +139,7 @@ def choose_opset(model: nn.Module, opset: int | None) -> int:
     """
     needed, reason = needed_opset(model)
     if opset is None:
-        return max(needed, OPSET_OF_BFLOAT16) if any(t.dtype is torch.bfloat16 for t in _tensors(model)) else needed
+        return max(needed, OPSET_OF_BFLOAT16) if torch.bfloat16 in _dtypes(model) else needed
     if isinstance(opset, bool) or not isinstance(opset, int):
         raise InputError(f"opset is {opset!r}; expected an integer of {needed} or more.")
     if opset < needed:

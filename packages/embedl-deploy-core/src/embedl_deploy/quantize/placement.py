@@ -98,12 +98,11 @@ def _check_selectors(model: fx.GraphModule, config: QuantConfig) -> None:
 def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:
     """A copy of ``model`` with quantizers where ``decisions`` have them."""
     copied = deep_copy(model)
-    nodes = {node.name: node for node in copied.graph.nodes}
     placer = _Placer(copied, model)
     points = []
     for decision in decisions:
         point = decision.point
-        node = nodes[point.node.name]
+        node = placer.copied[point.node.name]
         stub = "" if decision.config is None else placer.place(node, decision, decision.config)
         described = "" if decision.config is None else str(decision.config)
         kind = type(point.module).__name__
