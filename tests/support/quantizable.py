@@ -16,6 +16,16 @@ from embedl_deploy.patterns import Fork, Pattern, QDQPoint, Wildcard
 from embedl_deploy.quantize import QuantConfig, Quantizer, calibrate, insert_qdq
 from support.nets import net, random_input
 
+#: Ways to quantize, as the options of ``quantize``.
+METHODS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "frozen": {"freeze_weights": True},
+    "equalization": {"equalization": True},
+    "smoothing": {"smooth_quant": 0.5},
+    "bias correction": {"bias_correction": True},
+    "learned rounding": {"learned_rounding": True},
+}
+
 
 class QConv(FusedConv):
     inputs_to_quantize = frozenset({0})

@@ -1,6 +1,5 @@
 """compile(): choosing a compiler, writing whole, and explaining refusals; with a compiler that is none."""
 
-import dataclasses
 import json
 import shutil
 
@@ -10,55 +9,11 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from embedl_deploy import compile, export_onnx  # noqa: A004
-from embedl_deploy.backend import Build, Compiler, CompilerRefusedError, get_backend
-from embedl_deploy.compiling import compilation
+from embedl_deploy.backend import CompilerRefusedError
 from embedl_deploy.engine import EngineReport, LayerKind
 from embedl_deploy.errors import BackendNotFoundError, CompileError, CompilerNotFoundError, InputError
-from support.engines import layer
+from support.compilers import Acme
 from support.nets import random_input, scrambled
-
-
-class Acme(Compiler):
-    """Makes one layer of every node."""
-
-    def __init__(self, name="acme", missing=None, refusal=None):
-        self.name, self._missing, self.refusal, self.options = name, missing, refusal, None
-
-    def missing(self):
-        return self._missing
-
-    def describe(self):
-        return f"{self.name} 1.0"
-
-    def command(self, onnx, engine, options):
-        return f"acmec {onnx.name}"
-
-    def build(self, onnx, options, progress):
-        self.options = options
-        progress("building", 1, 1)
-        if self.refusal is not None:
-            raise self.refusal
-        names = [node.name for node in __import__("onnx").load(str(onnx)).graph.node]
-        layers = tuple(layer(f"kernel {name}", LayerKind.OTHER, onnx_nodes=(name,)) for name in names)
-        return Build(b"engine", layers, options.target or "edge", 0.1, ("mind the gap",))
-
-
-@pytest.fixture
-def use(monkeypatch):
-    def run(*compilers):
-        backend = dataclasses.replace(get_backend("sensai"), compilers=compilers)
-        monkeypatch.setattr(compilation, "get_backend", lambda name: backend)
-        return compilers[0] if compilers else None
-
-    return run
-
-
-@pytest.fixture(scope="module")
-def file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
-    model = scrambled(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5))).eval()
-    export_onnx(model, random_input(1, 3, 8, 8), path)
-    return path
 
 
 def test_engine_and_report_are_written_beside_each_other(use, file, tmp_path):

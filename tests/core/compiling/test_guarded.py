@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from core.compiling.test_compile import Acme, file, use  # noqa: F401 - fixtures
 from embedl_deploy import compile  # noqa: A004
 from embedl_deploy.backend import Build, get_backend
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import InputError, PluginError
+from support.compilers import Acme
 
 
 def broken(**methods):
@@ -45,7 +45,7 @@ def broken(**methods):
         ({"describe": 1.7}, r"returns 1.7 from describe\(\); expected its name and version as text"),
     ],
 )
-def test_is_named_with_its_distribution(use, file, tmp_path, methods, what):  # noqa: F811
+def test_is_named_with_its_distribution(use, file, tmp_path, methods, what):
     use(broken(**methods))
     origin = get_backend("sensai").origin
     with pytest.raises(PluginError, match=what) as caught:
@@ -56,7 +56,7 @@ def test_is_named_with_its_distribution(use, file, tmp_path, methods, what):  # 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wrong_suffix(use, file):  # noqa: F811
+def test_wrong_suffix(use, file):
     compiler = Acme()
     compiler.suffix = "engine"
     use(compiler)
@@ -64,7 +64,7 @@ def test_wrong_suffix(use, file):  # noqa: F811
         compile(file)
 
 
-def test_errors_of_ours_pass(use, file, tmp_path):  # noqa: F811
+def test_errors_of_ours_pass(use, file, tmp_path):
     use(broken(build=InputError("no such target")))
     with pytest.raises(InputError, match="no such target"):
         compile(file, tmp_path / "e")

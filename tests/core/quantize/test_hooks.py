@@ -9,16 +9,9 @@ from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import quantization_report, quantize
 from support.nets import random_input, scrambled
+from support.quantizable import METHODS
 
 X = random_input(8, 4, 8, 8)
-OPTIONS = {
-    "plain": {},
-    "frozen": {"freeze_weights": True},
-    "equalization": {"equalization": True},
-    "smoothing": {"smooth_quant": 0.5},
-    "bias correction": {"bias_correction": True},
-    "learned rounding": {"learned_rounding": True},
-}
 PLACES = {"convolution": 0, "batch norm": 1, "second convolution": 3, "product": 5}
 
 
@@ -47,7 +40,7 @@ def relative(got, wanted):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize("hook", [adds_ten, negates_input])
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
 def test_hooks_run(place, hook, options):
@@ -60,7 +53,7 @@ def test_hooks_run(place, hook, options):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", METHODS.values(), ids=METHODS)
 def test_hooks_of_an_activation_run_in_a_quantized_layer(options):
     model = model_with_hook(2, adds_ten)
     quantized = quantize(transform(model, (X,), backend="tensorrt"), [X], progress=False, **options)

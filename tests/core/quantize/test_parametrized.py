@@ -9,18 +9,13 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.export import run_onnx
 from embedl_deploy.quantize import quantize
 from support.nets import random_input
+from support.quantizable import METHODS
 
 X = random_input(8, 4, 10, 10)
 ROWS = random_input(16, 8) * torch.logspace(-2, 1, 8)
 NORMS = [parametrizations.weight_norm, parametrizations.spectral_norm]
-OPTIONS = {
-    "plain": {},
-    "frozen": {"freeze_weights": True},
-    "equalization": {"equalization": True},
-    "smoothing": {"smooth_quant": 0.5},
-    "bias correction": {"bias_correction": True},
-    "learned rounding": {"learned_rounding": True},
-    "all": {"equalization": True, "smooth_quant": 0.5, "learned_rounding": True, "freeze_weights": True},
+OPTIONS = METHODS | {
+    "all": {"equalization": True, "smooth_quant": 0.5, "learned_rounding": True, "freeze_weights": True}
 }
 
 
