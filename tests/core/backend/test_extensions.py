@@ -3,10 +3,13 @@
 import logging
 
 import pytest
+import torch
 from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.backend import get_backend, list_backends
+from embedl_deploy.errors import PluginError
+from embedl_deploy.quantize import QuantConfig, quantize
 
 EXTENSION = """
 class AcmeConv(FusedModule):
@@ -141,3 +144,18 @@ class TestPolicies:
         install("tensorrt.acme", POLICY.format(policies="{'all': 7}"))
         assert list(get_backend("tensorrt").policies) == before
         assert "returns 7 as policy 'all'" in list_backends()["tensorrt.acme"].error
+
+    @pytest.mark.parametrize(
+        ("policy", "what"),
+        [
+            ("lambda point: point.nothing", "fails at 0 input 0: AttributeError"),
+            ("lambda point: 7", "returned 7 at 0 "),
+        ],
+    )
+    def test_one_that_fails_when_it_is_asked_is_named_with_its_distribution(self, install, policy, what):
+        install("tensorrt.acme", POLICY.format(policies=f"{{'acme': {policy}}}"))
+        x = torch.randn(1, 3, 8, 8)
+        result = transform(nn.Sequential(nn.Conv2d(3, 4, 3)), x, backend="tensorrt")
+        with pytest.raises(PluginError, match=rf"Policy tensorrt's 'acme' \(from acme 1\.2\) {what}.*uninstall acme"):
+            quantize(result, [x], QuantConfig(policy="acme"))
+        quantize(result, [x], QuantConfig(policy="all"))

@@ -18,9 +18,9 @@ from embedl_deploy.quantize.config import describe_selector, selects
 
 def test_by_default_int8_with_weights_per_channel():
     config = QuantConfig()
-    assert config.activation == TensorQuantConfig()
-    assert config.weight == TensorQuantConfig(per_channel=True)
+    assert config.formats == LayerQuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))
     assert config.exceptions == ModulesToSkip()
+    assert "activation=<the hardware's>" in repr(config)
 
 
 def test_the_spelling_of_0_8():
@@ -68,6 +68,7 @@ per_channel, moving = TensorQuantConfig(per_channel=True), CalibrationMethod.MOV
             ["overrides['head.*']: activation is INT8 per channel"],
         ),
         ({"overrides": {7: None}}, ["overrides holds 7"]),
+        ({"overrides": ["head.*"]}, ["overrides is ['head.*']", "expected a mapping"]),
         ({"policy": 3}, ["policy is 3", "expected a name or a function"]),
     ],
     ids=lambda value: str(value)[:40],

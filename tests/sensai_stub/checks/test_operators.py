@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from embedl_deploy import check, export_onnx, transform
-from embedl_deploy.quantize import QuantConfig, quantize
+from embedl_deploy.quantize import QuantConfig, TensorQuantConfig, quantize
 from embedl_deploy_sensai_stub.checks import SENSAI_RULES
 from embedl_deploy_sensai_stub.limits import ENGINE
 from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG
@@ -130,7 +130,12 @@ def test_nothing_in_own_files(integers, tmp_path):
         "findings": [],
         "undecided": [],
     }
-    other = export_onnx(quantize(result, [x], QuantConfig()), x, tmp_path / "other.onnx", integer_weights=integers)
+    other = export_onnx(
+        quantize(result, [x], QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))),
+        x,
+        tmp_path / "other.onnx",
+        integer_weights=integers,
+    )
     report = check(other.path, "sensai")
     assert {finding.rule for finding in report.findings} == {"SENSAI-01", "SENSAI-02"}
     assert {finding.module for finding in report.findings} >= {"0"}

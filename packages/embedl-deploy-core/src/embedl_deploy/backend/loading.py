@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 from torch import fx, nn
@@ -21,12 +21,13 @@ from embedl_deploy.backend.contributions import (
 )
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
-from embedl_deploy.backend.origins import Contribution, contributions_of
+from embedl_deploy.backend.origins import Contribution, contributions_of, culprit_of
 from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
-from embedl_deploy.errors import PluginError
 from embedl_deploy.patterns import Pattern
+
+_Config = TypeVar("_Config")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,40 +64,47 @@ class Backend:
     devices: tuple[Device, ...] = ()
     contributions: tuple[Contribution, ...] = ()
     _manager: pluggy.PluginManager = field(repr=False, default_factory=lambda: _manager())
+    _sources: Mapping[str, PluginSource] = field(repr=False, default_factory=dict)
 
     @property
     def patterns(self) -> list[Pattern]:
         """Conversions, then fusions."""
         return [*self.conversions, *self.fusions]
 
-    def quantization_config(self) -> Any:
-        """The number formats of the hardware, a ``QuantConfig``; ``None`` if the backend names none.
+    def quantization_config(self, kind: type[_Config]) -> _Config | None:
+        """The number formats of the hardware; ``None`` if the backend names none.
+
+        Args:
+            kind: ``QuantConfig``, which is defined on a floor above this one.
 
         Raises:
-            PluginError: The hook fails.
+            PluginError: The hook fails, or gives something else.
         """
         hook = "embedl_deploy_quantization_config"
+
         try:
-            return getattr(self._manager.hook, hook)(backend=self.name)
-        except Exception as error:  # a plugin's hook may raise anything
-            raise PluginError(
-                f"Backend {self.name!r} (from {self.origin}) fails in {hook}: "
-                f"{f'{type(error).__name__}: {error}'.rstrip('.')}. "
-                "Pass a configuration, quantize(model, data, QuantConfig()), to do without.",
-                plugin=self.name,
-                distribution=self.origin,
-            ) from error
+            answer: object = getattr(self._manager.hook, hook)(backend=self.name)
+        except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
+            source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
+            raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
+        if answer is None or isinstance(answer, kind):
+            return answer
+        source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
+        raise plugin_error(source, f"returns {answer!r} from {hook}; expected a {kind.__name__} or None")
 
     def explain_unfused(self, node: fx.Node) -> str | None:
         """Why the hardware cannot run the operator at ``node``, if the backend knows."""
         hook = "embedl_deploy_explain_unfused"
         try:
-            reason = getattr(self._manager.hook, hook)(backend=self.name, node=node)
-        except Exception as error:  # noqa: BLE001 - a plugin's hook may raise anything; it must not cost the user the model
-            return f"not known: {hook} failed: {type(error).__name__}: {error}"
-        if reason is not None and not isinstance(reason, str):
-            return f"not known: {hook} returned {reason!r}; expected a string or None"
-        return reason
+            reason: object = getattr(self._manager.hook, hook)(backend=self.name, node=node)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's hook may raise anything; it must not cost the user the model
+            wrong = f"failed: {type(error).__name__}: {error}"
+        else:
+            if reason is None or isinstance(reason, str):
+                return reason
+            wrong = f"returned {reason!r}; expected a string or None"
+        source = culprit_of(self._manager, self._sources, hook, str, backend=self.name, node=node)
+        return f"not known: {hook} of {source.origin} {wrong}"
 
 
 @dataclass(frozen=True)
@@ -211,4 +219,5 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         rule_origins=rule_origins,
         contributions=tuple(contributions_of(manager, sources)),
         _manager=manager,
+        _sources=sources,
     )

@@ -62,6 +62,38 @@ def contributions_of(manager: pluggy.PluginManager, sources: Mapping[str, Plugin
             yield from (Contribution(kind, name, source.name, source.origin) for name in names)
 
 
+def culprit_of(
+    manager: pluggy.PluginManager,
+    sources: Mapping[str, PluginSource],
+    hook: str,
+    kind: type,
+    **arguments: Any,
+) -> PluginSource:
+    """Whose implementation of a hook raises, or answers what it must not, when it is asked alone.
+
+    Args:
+        manager: With the plugins of the backend.
+        sources: Where they are from, by the names under which they are registered; the backend's own first.
+        hook: Name of the hook.
+        kind: What it must answer, if not ``None``.
+        **arguments: Those of the hook.
+
+    Returns:
+        The plugin, that of the backend if none can be told.
+    """
+    implementations = reversed(getattr(manager.hook, hook).get_hookimpls())
+    # Wrappers last: alone they have nothing to wrap, and may fail at that.
+    for implementation in sorted(implementations, key=lambda each: bool(each.wrapper or each.hookwrapper)):
+        others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
+        try:
+            answer = manager.subset_hook_caller(hook, others)(**arguments)
+        except (Exception, SystemExit):  # noqa: BLE001 - a plugin's hook may raise anything
+            return sources[implementation.plugin_name]
+        if answer is not None and not isinstance(answer, kind):
+            return sources[implementation.plugin_name]
+    return next(iter(sources.values()))
+
+
 def _ask(manager: pluggy.PluginManager, hook: str, others: list[Any], source: PluginSource) -> list[Iterable[Any]]:
     answers: list[Iterable[Any]] = manager.subset_hook_caller(hook, others)(backend=source.backend)
     return answers

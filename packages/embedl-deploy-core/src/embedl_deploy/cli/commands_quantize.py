@@ -133,20 +133,18 @@ def quantize_command(
         quantize,
     )
 
-    chosen = _formats(precision, method, weights_only, block_size)
+    chosen = _formats(precision, weights_only, block_size)
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
         result = rewrites.carried_out(loaded)
         batches.check(result.model)
-    formats = chosen
-    if formats is None:
-        formats = default_config(result.model.meta.get(BACKEND))
-        if method is not None and formats.activation is not None:
-            activation = replace(formats.activation, calibration_method=CalibrationMethod(method))
-            formats = replace(formats, activation=activation)
-    skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(formats.exceptions).items()}
-    config = replace(formats, skip=ModulesToSkip(**skipped), policy=policy or formats.policy)
+    config = chosen.completed_by(default_config(result.model.meta.get(BACKEND)))
+    if method is not None and config.formats.activation is not None:
+        activation = replace(config.formats.activation, calibration_method=CalibrationMethod(method))
+        config = replace(config, activation=activation)
+    skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(config.exceptions).items()}
+    config = replace(config, skip=ModulesToSkip(**skipped), policy=policy or config.policy)
     quantized = quantize(result, batches, config, **corrections)
     report = quantization_report(quantized)
     with output.working("exporting"):
@@ -173,15 +171,12 @@ def _format(config: Any) -> Any:
     return None if config is None else config.to_dict()
 
 
-def _formats(
-    precision: str | None, method: str | None, weights_only: bool, block_size: int | None
-) -> "QuantConfig | None":
-    """What was asked for; ``None`` if nothing was."""
-    from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig
+def _formats(precision: str | None, weights_only: bool, block_size: int | None) -> "QuantConfig":
+    """What was asked for; the rest is left to the hardware."""
+    from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig
 
-    if precision is None and block_size is None and not weights_only:
-        return None
+    if precision is None and block_size is None:
+        return QuantConfig(activation=None) if weights_only else QuantConfig()
     grid = Precision[(precision or "int8").upper()]
-    activation = TensorQuantConfig(grid, calibration_method=CalibrationMethod(method or "minmax"))
     weight = TensorQuantConfig(grid, per_channel=block_size is None, block_size=block_size)
-    return QuantConfig(None if weights_only else activation, weight)
+    return QuantConfig(None if weights_only else TensorQuantConfig(grid), weight)

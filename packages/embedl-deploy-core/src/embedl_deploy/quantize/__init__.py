@@ -3,9 +3,9 @@
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
-from embedl_deploy.quantize.decisions import default_config
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
+from embedl_deploy.quantize.hardware import default_config
 from embedl_deploy.quantize.placement import insert_qdq
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
 from embedl_deploy.quantize.recipe import QuantizationRecipe, quantization_recipe

@@ -13,9 +13,9 @@ from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.data import CalibrationData, check_data
-from embedl_deploy.quantize.decisions import default_config
 from embedl_deploy.quantize.equalization import equalize
 from embedl_deploy.quantize.freezing import freeze
+from embedl_deploy.quantize.hardware import complete_config
 from embedl_deploy.quantize.placement import decide_for, place
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
@@ -46,7 +46,7 @@ def quantize(
     Args:
         model: What :func:`embedl_deploy.transform` returned, or the model in it. Not modified.
         data: Calibration data: an iterable of batches, or a function that takes the model and runs it.
-        config: Formats, exceptions and policy; by default those of the backend that the model was transformed for.
+        config: Formats, exceptions and policy; what is left out is that of the backend's hardware.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
         equalization: Even out the weights of neighbouring convolutions first
@@ -82,7 +82,7 @@ def quantize(
             "once. Pass a list, a DataLoader or a function that takes the model and runs it."
         )
     matches = model.matches if isinstance(model, TransformationResult) else None
-    config = default_config(graph_module.meta.get(BACKEND)) if config is None else config
+    config = complete_config(config, graph_module.meta.get(BACKEND))
     decisions, policy = decide_for(graph_module, matches, config)
     corrections: list[Correction] = []
     if equalization or smoothing is not None:

@@ -2,7 +2,8 @@
 
 import fnmatch
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
+from enum import Enum
 from typing import Any
 
 from torch import nn
@@ -49,60 +50,97 @@ class LayerQuantConfig:
     weight: TensorQuantConfig | None
 
 
-def _default_weight() -> TensorQuantConfig:
-    return TensorQuantConfig(per_channel=True)
+class LeftOpen(Enum):
+    """Stands for a format that the hardware may choose."""
+
+    FORMAT = "the hardware's"
+
+    def __repr__(self) -> str:
+        return f"<{self.value}>"
 
 
 @dataclass(frozen=True)
 class QuantConfig:
-    """How a model is quantized.
+    """How a model is quantized. What is left out is taken from the backend's configuration of its hardware.
 
     Attributes:
         activation: Format of activations, one scale per tensor; ``None`` for weights only.
-        weight: Format of weights, by default INT8 per output channel; ``None`` for activations only.
+        weight: Format of weights; ``None`` for activations only.
         skip: What to leave in float: a :class:`ModulesToSkip`, or a collection of selectors for everything at once.
         skip_weight_quant_for: Module classes whose weight is left in float; they may be wrapped in a fused module.
         overrides: Other formats for some modules: selector → :class:`LayerQuantConfig`, or ``None`` for float. Of
-            several that fit, the last wins.
+            several that fit, the last wins. Those of the hardware are dropped with its formats: where ``activation``
+            or ``weight`` is given, and this is not, there are none.
         policy: Name of one of the backend's policies, or a function from :class:`QuantPoint` to the reason why
-            nothing should be quantized there. ``None`` takes the backend's default.
-        backend: Whose policies; by default those of the backend that the model was transformed for.
+            nothing should be quantized there.
+        backend: Whose formats and policies; by default those of the backend that the model was transformed for.
 
     Raises:
         QuantizationConfigError: A combination makes no sense.
     """
 
-    activation: TensorQuantConfig | None = field(default_factory=TensorQuantConfig)
-    weight: TensorQuantConfig | None = field(default_factory=_default_weight)
-    skip: ModulesToSkip | Collection[Selector] = field(default_factory=ModulesToSkip)
-    skip_weight_quant_for: Collection[type[nn.Module]] = ()
-    overrides: Mapping[Any, LayerQuantConfig | None] = field(default_factory=dict)
+    activation: TensorQuantConfig | LeftOpen | None = LeftOpen.FORMAT
+    weight: TensorQuantConfig | LeftOpen | None = LeftOpen.FORMAT
+    skip: ModulesToSkip | Collection[Selector] | None = None
+    skip_weight_quant_for: Collection[type[nn.Module]] | None = None
+    overrides: Mapping[Any, LayerQuantConfig | None] | None = None
     policy: str | QuantPolicy | None = None
     backend: str | None = None
 
     def __post_init__(self) -> None:
-        _check_formats(self.activation, self.weight, "QuantConfig")
-        check_selectors(self.skip_weight_quant_for, "skip_weight_quant_for")
-        if not isinstance(self.skip, ModulesToSkip):
+        activation, weight = (None if isinstance(v, LeftOpen) else v for v in (self.activation, self.weight))
+        _check_formats(activation, weight, "QuantConfig")
+        if self.skip_weight_quant_for is not None:
+            check_selectors(self.skip_weight_quant_for, "skip_weight_quant_for")
+        if self.skip is not None and not isinstance(self.skip, ModulesToSkip):
             check_selectors(self.skip, "skip")
             everything = frozenset(self.skip)
             object.__setattr__(self, "skip", ModulesToSkip(stub=everything, weight=everything, smooth=everything))
-        check_selectors(self.overrides, "overrides")
-        for selector, formats in self.overrides.items():
-            if formats is not None and not isinstance(formats, LayerQuantConfig):
-                raise QuantizationConfigError(
-                    f"QuantConfig: overrides[{selector!r}] is {formats!r}; expected a LayerQuantConfig, or None."
-                )
-            if formats is not None:
-                _check_formats(formats.activation, formats.weight, f"overrides[{selector!r}]")
+        if self.overrides is not None:
+            _check_overrides(self.overrides)
         if not (self.policy is None or isinstance(self.policy, str) or callable(self.policy)):
             raise QuantizationConfigError(f"QuantConfig: policy is {self.policy!r}; expected a name or a function.")
 
     @property
     def exceptions(self) -> ModulesToSkip:
         """``skip``, always in its long form."""
-        assert isinstance(self.skip, ModulesToSkip)  # __post_init__ has made it one
-        return self.skip
+        assert self.skip is None or isinstance(self.skip, ModulesToSkip)  # __post_init__ has made it one
+        return ModulesToSkip() if self.skip is None else self.skip
+
+    @property
+    def formats(self) -> LayerQuantConfig:
+        """``activation`` and ``weight``; where they are left open, INT8, with a scale for each output channel."""
+        return LayerQuantConfig(
+            TensorQuantConfig() if isinstance(self.activation, LeftOpen) else self.activation,
+            TensorQuantConfig(per_channel=True) if isinstance(self.weight, LeftOpen) else self.weight,
+        )
+
+    @property
+    def left_out(self) -> set[str]:
+        """Names of the attributes that nothing was given for."""
+        return {each.name for each in fields(self) if getattr(self, each.name) is each.default}
+
+    def completed_by(self, other: "QuantConfig") -> "QuantConfig":
+        """A copy that takes from ``other`` what is left out here."""
+        taken = {name: getattr(other, name) for name in self.left_out}
+        if "overrides" in taken and not taken.keys() >= {"activation", "weight"}:
+            taken["overrides"] = {}
+        return replace(self, **taken)
+
+
+def _check_overrides(overrides: Mapping[Any, Any]) -> None:
+    if not isinstance(overrides, Mapping):
+        raise QuantizationConfigError(
+            f"QuantConfig: overrides is {overrides!r}; expected a mapping from selectors to LayerQuantConfig or None."
+        )
+    check_selectors(overrides, "overrides")
+    for selector, formats in overrides.items():
+        where = f"overrides[{selector!r}]"
+        if formats is None:
+            continue
+        if not isinstance(formats, LayerQuantConfig):
+            raise QuantizationConfigError(f"QuantConfig: {where} is {formats!r}; expected a LayerQuantConfig, or None.")
+        _check_formats(formats.activation, formats.weight, where)
 
 
 def _check_formats(activation: Any, weight: Any, where: str) -> None:

@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from embedl_deploy.backend import Backend, PointKind, QuantPoint, QuantPolicy, get_backend
-from embedl_deploy.errors import PluginError, QuantizationConfigError, QuantizationError
+from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig, describe_selector, selects
 from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.hardware import ChosenPolicy
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
 _COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)
@@ -35,62 +35,7 @@ class Decision:
     rule: str
 
 
-def default_config(transformed_for: str | Backend | None) -> QuantConfig:
-    """What :func:`quantize` takes where it is given no configuration: the formats of a backend's hardware.
-
-    Args:
-        transformed_for: A backend or its name; ``None`` for no backend.
-
-    Returns:
-        What the backend's hook ``embedl_deploy_quantization_config`` gives; ``QuantConfig()`` if it gives nothing.
-
-    Raises:
-        BackendError: The backend cannot be loaded, or gives something else.
-    """
-    if transformed_for is None:
-        return QuantConfig()
-    backend = transformed_for if isinstance(transformed_for, Backend) else get_backend(transformed_for)
-    given = backend.quantization_config()
-    if given is None:
-        return QuantConfig()
-    if not isinstance(given, QuantConfig):
-        raise PluginError(
-            f"Backend {backend.name!r} (from {backend.origin}) returns {given!r} from "
-            "embedl_deploy_quantization_config; expected a QuantConfig or None.",
-            plugin=backend.name,
-            distribution=backend.origin,
-        )
-    return given
-
-
-def choose_policy(config: QuantConfig, transformed_for: str | None) -> tuple[str, QuantPolicy | None]:
-    """The policy that a configuration means, and its name.
-
-    Raises:
-        QuantizationConfigError: There is no policy of that name.
-        BackendError: The backend cannot be loaded.
-    """
-    if config.policy is not None and not isinstance(config.policy, str):
-        return getattr(config.policy, "__name__", "the given policy"), config.policy
-    name = config.backend or transformed_for
-    if name is None:
-        if config.policy is None:
-            return "none", None
-        raise QuantizationConfigError(
-            f"QuantConfig: policy={config.policy!r} names a backend's policy, but the model was transformed with a "
-            "list of patterns. Say whose it is, QuantConfig(backend=...), or pass the policy itself."
-        )
-    policies = get_backend(name).policies
-    if config.policy is None:
-        return next(((f"{name}'s {key!r}", policy) for key, policy in policies.items()), ("none", None))
-    if config.policy not in policies:
-        raise QuantizationConfigError(
-            f"QuantConfig: backend {name!r} has no policy {config.policy!r}; it has {', '.join(policies) or 'none'}."
-        )
-    return f"{name}'s {config.policy!r}", policies[config.policy]
-
-
-def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> list[Decision]:
+def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPolicy) -> list[Decision]:
     """Decide every point, in order: hooks, exceptions, overrides, then the policy, then the plain configuration.
 
     A layer with hooks stays in float, where it is called as a module, because a quantized layer computes with its
@@ -98,7 +43,8 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str,
     Inner points follow the inputs of their module: quantized if, and only if, one of those is.
 
     Raises:
-        QuantizationError: The policy fails or answers with something that is no reason.
+        PluginError: The policy of a plugin fails, or answers with something that is no reason.
+        QuantizationError: A user's own does.
     """
     points = list(points)
     decided = {id(p): _decide(p, config, policy) for p in points if p.kind is not PointKind.INNER}
@@ -112,7 +58,7 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: tuple[str,
     return [decided[id(point)] for point in points]
 
 
-def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPolicy | None]) -> Decision:
+def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy) -> Decision:
     hooked = _hooked_part(point.module)
     if hooked is not None:
         return Decision(point, None, f"hooks of {hooked} would not run: {_WITHOUT_HOOKS}")
@@ -122,19 +68,20 @@ def _decide(point: QuantPoint, config: QuantConfig, policy: tuple[str, QuantPoli
         if selects(selector, point):
             return Decision(point, None, f"skip: {describe_selector(selector)}")
     if point.kind is PointKind.WEIGHT:
-        for cls in config.skip_weight_quant_for:
+        for cls in config.skip_weight_quant_for or ():
             if selects(cls, point):
                 return Decision(point, None, f"skip_weight_quant_for: {describe_selector(cls)}")
-    fitting = [selector for selector in config.overrides if selects(selector, point)]
+    overrides = config.overrides or {}
+    fitting = [selector for selector in overrides if selects(selector, point)]
     if fitting:
-        formats = config.overrides[fitting[-1]] or LayerQuantConfig(None, None)
+        formats = overrides[fitting[-1]] or LayerQuantConfig(None, None)
         return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
-    meant = config.weight if point.kind is PointKind.WEIGHT else config.activation
+    meant = config.formats.weight if point.kind is PointKind.WEIGHT else config.formats.activation
     if meant is not None:
-        objection = _ask(replace(point, precision=meant.precision.value), *policy)
+        objection = policy.objection(replace(point, precision=meant.precision.value))
         if objection is not None:
             return Decision(point, None, objection)
-    return _with_formats(point, LayerQuantConfig(config.activation, config.weight), "configuration")
+    return _with_formats(point, config.formats, "configuration")
 
 
 def _hooked_part(module: nn.Module) -> str | None:
@@ -143,18 +90,6 @@ def _hooked_part(module: nn.Module) -> str | None:
         if part is not module and isinstance(part, _COMPUTED_WITH) and has_hooks(part):
             return f"{path} ({type(part).__name__})"
     return None
-
-
-def _ask(point: QuantPoint, name: str, policy: QuantPolicy | None) -> str | None:
-    if policy is None:
-        return None
-    try:
-        objection = policy(point)
-    except Exception as error:  # a policy of a plugin or a user may raise anything
-        raise QuantizationError(f"Policy {name} fails at {point}: {type(error).__name__}: {error}") from error
-    if objection is not None and not isinstance(objection, str):
-        raise QuantizationError(f"Policy {name} returned {objection!r} at {point}; expected a reason, or None.")
-    return None if objection is None else f"policy {name}: {objection}"
 
 
 def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> Decision:

@@ -16,8 +16,9 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.decisions import Decision, choose_policy, decide, default_config
+from embedl_deploy.quantize.decisions import Decision, decide
 from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.hardware import choose_policy, complete_config
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
@@ -66,15 +67,13 @@ def decide_for(
     """
     if not isinstance(model, fx.GraphModule):
         raise InputError(f"model is a {type(model).__name__}; expected the transformed model, result.model.")
-    config = default_config(model.meta.get(BACKEND)) if config is None else config
-    if not isinstance(config, QuantConfig):
-        raise InputError(f"config is {config!r}; expected a QuantConfig.")
     if any(isinstance(part, Quantizer) for part in model.modules()):
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
+    config = complete_config(config, model.meta.get(BACKEND))
     _check_selectors(model, config)
     policy = choose_policy(config, model.meta.get(BACKEND))
     # Selectors may be modules of the model that was passed, so decisions are made on that one.
-    return decide(points_of(model, patterns_by_node(matches)), config, policy), policy[0]
+    return decide(points_of(model, patterns_by_node(matches)), config, policy), policy.name
 
 
 def _check_selectors(model: fx.GraphModule, config: QuantConfig) -> None:
@@ -82,7 +81,7 @@ def _check_selectors(model: fx.GraphModule, config: QuantConfig) -> None:
     own = {id(part) for part in model.modules()}
     paths = [path for path, _ in model.named_modules()]
     skip = config.exceptions
-    for selector in (*skip.stub, *skip.weight, *skip.smooth, *config.overrides):
+    for selector in (*skip.stub, *skip.weight, *skip.smooth, *(config.overrides or ())):
         if isinstance(selector, str) and not fnmatch.filter(paths, selector):
             raise QuantizationConfigError(
                 f"QuantConfig selects {selector!r}, which fits no module of the transformed model. Paths begin with "

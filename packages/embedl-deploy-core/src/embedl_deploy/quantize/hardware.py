@@ -1,0 +1,126 @@
+"""What a backend says about its hardware: number formats, and a policy that objects to quantizers."""
+
+from dataclasses import dataclass
+
+from embedl_deploy.backend import Backend, Contribution, QuantPoint, QuantPolicy, get_backend
+from embedl_deploy.errors import (
+    EmbedlDeployError,
+    InputError,
+    PluginError,
+    QuantizationConfigError,
+    QuantizationError,
+)
+from embedl_deploy.quantize.config import ModulesToSkip, QuantConfig
+from embedl_deploy.quantize.formats import TensorQuantConfig
+
+_INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})
+
+
+def default_config(transformed_for: str | Backend | None) -> QuantConfig:
+    """What :func:`quantize` takes where it is given no configuration: the formats of a backend's hardware.
+
+    Args:
+        transformed_for: A backend or its name; ``None`` for no backend.
+
+    Returns:
+        What the backend's hook ``embedl_deploy_quantization_config`` gives, with INT8 where that leaves a format open.
+
+    Raises:
+        BackendError: The backend cannot be loaded, or gives something else.
+    """
+    if isinstance(transformed_for, str):
+        transformed_for = get_backend(transformed_for)
+    given = None if transformed_for is None else transformed_for.quantization_config(QuantConfig)
+    return _INT8 if given is None else given.completed_by(_INT8)
+
+
+def complete_config(config: QuantConfig | None, transformed_for: str | None) -> QuantConfig:
+    """A configuration in which what was left out is that of the hardware.
+
+    Args:
+        config: What was given, if anything was.
+        transformed_for: The backend that the model was transformed for, if it was for one.
+
+    Raises:
+        InputError: ``config`` is something else.
+        BackendError: The backend cannot be loaded, or its own configuration is none.
+    """
+    config = QuantConfig() if config is None else config
+    if not isinstance(config, QuantConfig):
+        raise InputError(f"config is {config!r}; expected a QuantConfig.")
+    if config.left_out <= {"backend"}:
+        return config
+    return config.completed_by(default_config(config.backend or transformed_for))
+
+
+@dataclass(frozen=True)
+class ChosenPolicy:
+    """The policy that is asked.
+
+    Attributes:
+        name: Its name, for people.
+        function: The policy itself; ``None`` where there is none, and nothing is objected to.
+        owner: Who ships it; ``None`` for a user's own function.
+    """
+
+    name: str
+    function: QuantPolicy | None
+    owner: Contribution | None = None
+
+    def objection(self, point: QuantPoint) -> str | None:
+        """Why nothing should be quantized at a point.
+
+        Raises:
+            PluginError: It fails, or answers with something that is no reason, and is a plugin's.
+            QuantizationError: The same, of a user's own function.
+        """
+        if self.function is None:
+            return None
+        try:
+            reason = self.function(point)
+        except Exception as error:  # a policy of a plugin or a user may raise anything
+            raise self._failure(f"fails at {point}: {type(error).__name__}: {error}") from error
+        if reason is not None and not isinstance(reason, str):
+            raise self._failure(f"returned {reason!r} at {point}; expected a reason, or None.")
+        return None if reason is None else f"policy {self.name}: {reason}"
+
+    def _failure(self, what: str) -> EmbedlDeployError:
+        if self.owner is None:
+            return QuantizationError(f"Policy {self.name} {what}")
+        return PluginError(
+            f"Policy {self.name} (from {self.owner.origin}) {what.rstrip('.')}. Repair or uninstall "
+            f"{self.owner.origin.split()[0]}, or choose another policy: QuantConfig(policy=...).",
+            plugin=self.owner.plugin,
+            distribution=self.owner.origin,
+        )
+
+
+def choose_policy(config: QuantConfig, transformed_for: str | None) -> ChosenPolicy:
+    """The policy that a configuration means.
+
+    Raises:
+        QuantizationConfigError: There is no policy of that name.
+        BackendError: The backend cannot be loaded.
+    """
+    if config.policy is not None and not isinstance(config.policy, str):
+        return ChosenPolicy(getattr(config.policy, "__name__", "the given policy"), config.policy)
+    backend_name = config.backend or transformed_for
+    if backend_name is None:
+        if config.policy is None:
+            return ChosenPolicy("none", None)
+        raise QuantizationConfigError(
+            f"QuantConfig: policy={config.policy!r} names a backend's policy, but the model was transformed with a "
+            "list of patterns. Say whose it is, QuantConfig(backend=...), or pass the policy itself."
+        )
+    backend = get_backend(backend_name)
+    name = next(iter(backend.policies), None) if config.policy is None else config.policy
+    if name is None:
+        return ChosenPolicy("none", None)
+    if name not in backend.policies:
+        raise QuantizationConfigError(
+            f"QuantConfig: backend {backend_name!r} has no policy {name!r}; it has "
+            f"{', '.join(backend.policies) or 'none'}."
+        )
+    # Of two with one name the first is used: the extension's.
+    owner = next((c for c in backend.contributions if (c.kind, c.name) == ("policy", name)), None)
+    return ChosenPolicy(f"{backend_name}'s {name!r}", backend.policies[name], owner)
