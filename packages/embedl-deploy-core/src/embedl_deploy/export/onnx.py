@@ -165,7 +165,11 @@ def export_onnx(
 @contextmanager
 def _exporter_quiet() -> Iterator[None]:
     """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
-    with quiet("torch.onnx", below=logging.ERROR), warnings.catch_warnings():
+    with (
+        quiet("torch.onnx", below=logging.ERROR),
+        quiet("onnxscript", below=logging.ERROR),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         yield
 

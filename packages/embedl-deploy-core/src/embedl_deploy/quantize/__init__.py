@@ -2,7 +2,7 @@
 
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration import calibrate
-from embedl_deploy.quantize.config import LayerQuantConfig, ModulesToSkip, QuantConfig
+from embedl_deploy.quantize.config import LayerQuantConfig, LeftOpen, ModulesToSkip, QuantConfig
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
 from embedl_deploy.quantize.hardware import default_config
@@ -17,6 +17,7 @@ __all__ = [
     "Correction",
     "IntegerWeight",
     "LayerQuantConfig",
+    "LeftOpen",
     "ModulesToSkip",
     "PointReport",
     "Precision",
