@@ -5,6 +5,8 @@
 softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -91,33 +93,67 @@ def _added(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
 
 
 class ScaledDotProductAttention(ConvertedModule):
-    """softmax(q·kᵀ/√D + mask)·v with the heads joined again.
+    """softmax(f·q·kᵀ + mask)·v, as a rule with the heads joined again.
 
     Args:
         dropout: Probability that an attention weight is dropped in training mode.
         batch_first: Whether a batch of sequences is given back as (B, S, E), or (S, B, E).
+        joins_heads: Whether the heads are joined, or given back as they come.
+        is_causal: Whether the query at a position sees only the keys up to that position. Not together with a mask.
+        scale: f; ``None`` for 1/√D.
     """
 
-    def __init__(self, dropout: float = 0.0, *, batch_first: bool = True) -> None:
+    def __init__(
+        self,
+        dropout: float = 0.0,
+        *,
+        batch_first: bool = True,
+        joins_heads: bool = True,
+        is_causal: bool = False,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         self.dropout = dropout
         self.batch_first = batch_first
+        self.joins_heads = joins_heads
+        self.is_causal = is_causal
+        self.scale = scale
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E)."""
-        dropout = self.dropout if self.training else 0.0
-        return self.join_heads(F.scaled_dot_product_attention(query, key, value, mask, dropout_p=dropout))
+        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E).
 
-    def join_heads(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., H, S, D) to (..., S, H·D), or (S, B, H·D)."""
+        Keys and values may be more or fewer than queries. A mask is added, or, of booleans, true where a key is seen.
+        """
+        dropout = self.dropout if self.training else 0.0
+        settings: dict[str, Any] = {"dropout_p": dropout, "is_causal": self.is_causal, "scale": self.scale}
+        return self.joined(F.scaled_dot_product_attention(query, key, value, mask, **settings))
+
+    def scaled(self, query: torch.Tensor) -> torch.Tensor:
+        """f·q."""
+        return query * (query.shape[-1] ** -0.5 if self.scale is None else self.scale)
+
+    def masked(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        """Scores (..., H, S, S) with the mask."""
+        if self.is_causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        if mask is None:
+            return scores
+        return scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
+
+    def joined(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., H, S, D) to (..., S, H·D), or (S, B, H·D), if that is asked for."""
+        if not self.joins_heads:
+            return x
         joined = join_heads(x)
         return joined.transpose(0, 1) if not self.batch_first and joined.dim() == 3 else joined
 
     def extra_repr(self) -> str:
-        """The dropout."""
-        return f"dropout={self.dropout}" + ("" if self.batch_first else ", batch_first=False")
+        """What differs from the usual."""
+        usual: dict[str, Any] = {"batch_first": True, "joins_heads": True, "is_causal": False, "scale": None}
+        unusual = [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
+        return ", ".join([f"dropout={self.dropout}", *unusual])
 
 
 def join_heads(x: torch.Tensor) -> torch.Tensor:
@@ -168,10 +204,8 @@ class FusedScaledDotProductAttention(FusedModule):
         """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E)."""
         if not self.softmax_quant.enabled and not self.query_quant.enabled:
             return self.attention(query, key, value, mask)  # type: ignore[no-any-return]  # as above
+        attention = self.attention
         # Scaling the query, not the product, keeps the range of the first product small.
-        scores = self.query_quant(query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        if mask is not None:
-            scores = scores + mask
+        scores = attention.masked(self.query_quant(attention.scaled(query)) @ key.transpose(-2, -1), mask)
         weights = self.softmax_quant(scores.softmax(dim=-1))
-        weights = F.dropout(weights, self.attention.dropout, self.attention.training)
-        return self.attention.join_heads(weights @ value)
+        return attention.joined(F.dropout(weights, attention.dropout, attention.training) @ value)

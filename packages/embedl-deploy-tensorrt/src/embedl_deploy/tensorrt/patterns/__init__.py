@@ -7,6 +7,7 @@ from embedl_deploy.conversions import (
     RemoveIdentityPattern,
     UnrollTransformerEncoderPattern,
 )
+from embedl_deploy.tensorrt.patterns.conversions.dot_product_attention import ConvertDotProductAttentionPattern
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
@@ -42,6 +43,7 @@ __all__ = [
     "ConvBNAddReLUPattern",
     "ConvBNPattern",
     "ConvBNReLUPattern",
+    "ConvertDotProductAttentionPattern",
     "DecomposeMultiheadAttentionPattern",
     "DecomposeSwinAttentionPattern",
     "DecomposeTransformerEncoderLayerPattern",

@@ -87,7 +87,7 @@ class ScaledDotProductAttentionPattern(Pattern):
             Example(
                 FunctionOfThree(nn.functional.scaled_dot_product_attention),
                 tuple(torch.randn(3, 2, 2, 5, 4)),
-                "its heads are not joined",
+                "torch's function, which a conversion makes a module of first",
             ),
         ]
 
