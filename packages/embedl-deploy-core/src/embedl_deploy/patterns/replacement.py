@@ -35,13 +35,30 @@ def _graph_module(match: PatternMatch) -> fx.GraphModule:
 
 
 def _home(node: fx.Node) -> str:
-    """The module path that a node's computation comes from, or its name."""
+    """The module path that a node's computation comes from: of a function, its name in the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
     for constant in node.all_input_nodes:
         if constant.op == "get_attr" and "." in str(constant.target):
             return str(constant.target).rpartition(".")[0]
-    return node.name
+    stack = node.meta.get("nn_module_stack") or {}
+    caller = str(next(reversed(stack.values()))[0]) if stack else ""
+    name = operation(node)
+    if not caller or not isinstance(name, str) or not _is_container(owner(node), caller):
+        return node.name
+    return f"{caller}.{name}"
+
+
+def _is_container(root: nn.Module, path: str) -> bool:
+    """Whether a module can be placed below a path: nothing that computes lives there or on the way."""
+    module: nn.Module | None = root
+    for part in path.split("."):
+        if not (part.isidentifier() or part.isdecimal()):
+            return False
+        module = module._modules.get(part) if module is not None else None
+        if module is not None and type(module) is not nn.Module:
+            return False
+    return True
 
 
 def insert_call(
