@@ -1,4 +1,4 @@
-"""Models of one or two inputs, written as a function of their modules."""
+"""Models of one to three inputs, written as a function of their modules."""
 
 import inspect
 from collections.abc import Callable
@@ -28,6 +28,13 @@ class TwoInputs(OneInput):
         return self._function(self, x, y)
 
 
+class ThreeInputs(OneInput):
+    """Computes ``function(self, x, y, z)``."""
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:
+        return self._function(self, x, y, z)
+
+
 def net(function: Callable[..., Any], **modules: Any) -> nn.Module:
     """A model in evaluation mode whose ``forward`` is ``function``, with the given modules and parameters as its own.
 
@@ -35,7 +42,7 @@ def net(function: Callable[..., Any], **modules: Any) -> nn.Module:
     by accident and no batch norm is the identity.
     """
     inputs = len(inspect.signature(function).parameters) - 1
-    model = (OneInput if inputs == 1 else TwoInputs)(function, modules)
+    model = (OneInput, TwoInputs, ThreeInputs)[inputs - 1](function, modules)
     return scrambled(model).eval()
 
 

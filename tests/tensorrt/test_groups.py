@@ -4,11 +4,14 @@ from itertools import combinations
 
 from embedl_deploy import tensorrt
 from embedl_deploy.conversions import (
+    DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
     HoistRankQueryPattern,
     RemoveIdentityPattern,
+    UnrollTransformerDecoderPattern,
     UnrollTransformerEncoderPattern,
+    UnrollTransformerPattern,
 )
 from embedl_deploy.patterns import validate_pattern
 from embedl_deploy.tensorrt import (
@@ -24,6 +27,7 @@ from embedl_deploy.tensorrt.patterns import (
     ConvBNAddReLUPattern,
     ConvBNPattern,
     ConvBNReLUPattern,
+    ConvertDotProductAttentionPattern,
     DecomposeMultiheadAttentionPattern,
     DecomposeSwinAttentionPattern,
     FlattenLinearToConv1x1Pattern,
@@ -39,12 +43,16 @@ def test_the_conversions() -> None:
         FoldZeroPadIntoConvPattern,
         FlattenLinearToConv1x1Pattern,
         RemoveIdentityAdaptiveAvgPoolPattern,
+        ConvertDotProductAttentionPattern,
         DecomposeMultiheadAttentionPattern,
         DecomposeSwinAttentionPattern,
         HoistRankQueryPattern,
         RemoveIdentityPattern,
         UnrollTransformerEncoderPattern,
+        UnrollTransformerDecoderPattern,
+        UnrollTransformerPattern,
         DecomposeTransformerEncoderLayerPattern,
+        DecomposeTransformerDecoderLayerPattern,
     }
     assert all(pattern.is_conversion for pattern in TENSORRT_CONVERSION_PATTERNS)
     assert not any(pattern.is_conversion for pattern in TENSORRT_FUSION_PATTERNS)

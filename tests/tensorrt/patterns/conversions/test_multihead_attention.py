@@ -193,11 +193,6 @@ def test_masks_without_a_batch() -> None:
 
 
 NOT_DECOMPOSED: dict[str, tuple[Callable[..., object], dict[str, object], str]] = {
-    "cross-attention": (
-        lambda m, x: m.attn(x, x * 2, x * 2)[0],
-        {},
-        "query, key and value are not the same tensor",
-    ),
     "causal": (
         lambda m, x: m.attn(x, x, x, attn_mask=m.mask, is_causal=True)[0],
         {},
@@ -230,19 +225,6 @@ def test_declines(call: Callable[..., object], settings: dict[str, object], reas
     result = check_rewrite(model, (X,), PATTERNS)
     assert reasons(result) == ([f"attn: {NAME} declined: {reason}"] if reason else [])
     assert len(applied(result)) == (0 if reason else 1)
-
-
-def test_declines_keys_and_values_of_a_size_of_their_own() -> None:
-    class Narrow(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.attn = nn.MultiheadAttention(8, 2, kdim=6, vdim=6, batch_first=True)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.attn(x, x, x)[0]
-
-    result = transform(Narrow().eval(), patterns=PATTERNS)
-    assert reasons(result) == [f"attn: {NAME} declined: keys or values have an embedding size of their own"]
 
 
 def test_declines_hooks() -> None:

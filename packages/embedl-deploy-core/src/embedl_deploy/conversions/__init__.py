@@ -2,6 +2,11 @@
 
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
+from embedl_deploy.conversions.transformer_decoder import (
+    DecomposeTransformerDecoderLayerPattern,
+    UnrollTransformerDecoderPattern,
+    UnrollTransformerPattern,
+)
 from embedl_deploy.conversions.transformer_encoder import (
     DecomposeTransformerEncoderLayerPattern,
     UnrollTransformerEncoderPattern,
@@ -9,9 +14,12 @@ from embedl_deploy.conversions.transformer_encoder import (
 from embedl_deploy.conversions.zero_pad import FoldZeroPadIntoConvPattern
 
 __all__ = [
+    "DecomposeTransformerDecoderLayerPattern",
     "DecomposeTransformerEncoderLayerPattern",
     "FoldZeroPadIntoConvPattern",
     "HoistRankQueryPattern",
     "RemoveIdentityPattern",
+    "UnrollTransformerDecoderPattern",
     "UnrollTransformerEncoderPattern",
+    "UnrollTransformerPattern",
 ]

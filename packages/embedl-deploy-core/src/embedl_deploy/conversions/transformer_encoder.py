@@ -8,21 +8,18 @@ Declined: causal hints (``is_causal=True``); a padding mask where torch may pack
 of another class; activations that are neither modules nor torch's ReLU or GELU; hooks on what is taken apart.
 """
 
-import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.nn import functional as F
 
+from embedl_deploy.conversions.transformer_parts import LayerParts, unknown_activation
 from embedl_deploy.graph.lookup import arguments_by_name, has_hooks, resolve_module
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match
-
-_ACTIVATIONS: dict[Callable[..., Any], type[nn.Module]] = {F.relu: nn.ReLU, F.gelu: nn.GELU}
 
 
 def _tokens() -> tuple[torch.Tensor]:
@@ -114,10 +111,7 @@ class DecomposeTransformerEncoderLayerPattern(Pattern):
         layer = resolve_module(node, nn.TransformerEncoderLayer)
         if arguments_by_name(node)["is_causal"]:
             return "is_causal is set"
-        if not isinstance(layer.activation, nn.Module) and layer.activation not in _ACTIVATIONS:
-            name = getattr(layer.activation, "__name__", repr(layer.activation))
-            return f"its activation, {name}, is no module and neither ReLU nor GELU"
-        return "hooks on the module would be lost" if has_hooks(layer) else None
+        return "hooks on the module would be lost" if has_hooks(layer) else unknown_activation(layer)
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put the parts there."""
@@ -125,47 +119,12 @@ class DecomposeTransformerEncoderLayerPattern(Pattern):
         layer = resolve_module(node, nn.TransformerEncoderLayer)
         call = arguments_by_name(node)
         x, mask, padding = call["src"], call["src_mask"], call["src_key_padding_mask"]
-        parts = _Parts(pattern_match, claim_container(pattern_match, node))
+        parts = LayerParts(pattern_match, layer)
 
         def attend(value: fx.Node) -> fx.Node:
-            attended = parts.call("self_attn", layer.self_attn, value, value, value, padding, False, mask)
-            return parts.call("dropout1", layer.dropout1, parts.compute(operator.getitem, attended, 0))
+            return parts.attend("self_attn", "dropout1", value, value, mask, padding)
 
-        def feed_forward(value: fx.Node) -> fx.Node:
-            activation = layer.activation
-            if not isinstance(activation, nn.Module):
-                activation = _ACTIVATIONS[activation]()
-            hidden = parts.call("activation", activation, parts.call("linear1", layer.linear1, value))
-            product = parts.call("linear2", layer.linear2, parts.call("dropout", layer.dropout, hidden))
-            return parts.call("dropout2", layer.dropout2, product)
-
-        for name, norm, branch in (("norm1", layer.norm1, attend), ("norm2", layer.norm2, feed_forward)):
-            if layer.norm_first:
-                x = parts.compute(operator.add, x, branch(parts.call(name, norm, x)))
-            else:
-                x = parts.call(name, norm, parts.compute(operator.add, x, branch(x)))
+        x = parts.residual("norm1", x, attend)
+        x = parts.residual("norm2", x, lambda value: parts.feed_forward("dropout2", value))
         replace_match(pattern_match, x)
         return parts.new
-
-
-class _Parts:
-    """Inserts the nodes of a layer before the call that they replace."""
-
-    def __init__(self, match: PatternMatch, home: str) -> None:
-        self.match = match
-        self.home = home
-        self.new: list[fx.Node] = []
-
-    def call(self, name: str, module: nn.Module, *args: Any) -> fx.Node:
-        """Call a module of the layer."""
-        return self._kept(insert_call(self.match, module, args, path=f"{self.home}.{name}"))
-
-    def compute(self, function: Callable[..., Any], *args: Any) -> fx.Node:
-        """Call a function."""
-        last = self.match.tree_match.last
-        with last.graph.inserting_before(last):
-            return self._kept(last.graph.call_function(function, args))
-
-    def _kept(self, node: fx.Node) -> fx.Node:
-        self.new.append(node)
-        return node

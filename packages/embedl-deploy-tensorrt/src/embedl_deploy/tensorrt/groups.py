@@ -1,11 +1,14 @@
 """The pattern lists of the TensorRT backend, in order of priority: what the files of ``patterns/`` define."""
 
 from embedl_deploy.conversions import (
+    DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
     HoistRankQueryPattern,
     RemoveIdentityPattern,
+    UnrollTransformerDecoderPattern,
     UnrollTransformerEncoderPattern,
+    UnrollTransformerPattern,
 )
 from embedl_deploy.patterns import Pattern, patterns_in
 from embedl_deploy.tensorrt.patterns import conversions, fusions
@@ -15,8 +18,11 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     RemoveIdentityPattern(),
     HoistRankQueryPattern(),
     FoldZeroPadIntoConvPattern(),
+    UnrollTransformerPattern(),
     UnrollTransformerEncoderPattern(),
     DecomposeTransformerEncoderLayerPattern(),
+    UnrollTransformerDecoderPattern(),
+    DecomposeTransformerDecoderLayerPattern(),
     *patterns_in(conversions),
 ]
 

@@ -6,6 +6,7 @@ from embedl_deploy.tensorrt.modules.attention import (
     FusedScaledDotProductAttention,
     MHAInProjection,
     ScaledDotProductAttention,
+    SplitHeads,
 )
 from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBN,
@@ -46,6 +47,7 @@ __all__ = [
     "FusedSwinAttention",
     "MHAInProjection",
     "ScaledDotProductAttention",
+    "SplitHeads",
     "SwinAttention",
     "SwinWindowPartition",
     "SwinWindowReverse",

@@ -64,6 +64,30 @@ class MHAInProjection(ConvertedModule):
         return f"num_heads={self.num_heads}" + ("" if self.batch_first else ", batch_first=False")
 
 
+class SplitHeads(ConvertedModule):
+    """The last axis of a projection as heads.
+
+    Args:
+        num_heads: H.
+        batch_first: Whether a batch of sequences is (B, S, E), or (S, B, E).
+    """
+
+    def __init__(self, num_heads: int, *, batch_first: bool = True) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.batch_first = batch_first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., S, E), or (S, B, E), to (..., H, S, D)."""
+        if not self.batch_first and x.dim() == 3:
+            x = x.transpose(0, 1)
+        return x.reshape(*x.shape[:-1], self.num_heads, -1).transpose(-3, -2)
+
+    def extra_repr(self) -> str:
+        """The number of heads."""
+        return f"num_heads={self.num_heads}" + ("" if self.batch_first else ", batch_first=False")
+
+
 class AttentionMask(ConvertedModule):
     """The two masks of ``nn.MultiheadAttention`` as one that is added to the scores."""
 

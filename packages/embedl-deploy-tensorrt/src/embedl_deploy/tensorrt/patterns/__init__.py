@@ -1,11 +1,14 @@
 """Every pattern of the TensorRT backend."""
 
 from embedl_deploy.conversions import (
+    DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
     HoistRankQueryPattern,
     RemoveIdentityPattern,
+    UnrollTransformerDecoderPattern,
     UnrollTransformerEncoderPattern,
+    UnrollTransformerPattern,
 )
 from embedl_deploy.tensorrt.patterns.conversions.dot_product_attention import ConvertDotProductAttentionPattern
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
@@ -46,6 +49,7 @@ __all__ = [
     "ConvertDotProductAttentionPattern",
     "DecomposeMultiheadAttentionPattern",
     "DecomposeSwinAttentionPattern",
+    "DecomposeTransformerDecoderLayerPattern",
     "DecomposeTransformerEncoderLayerPattern",
     "FlattenLinearToConv1x1Pattern",
     "FoldZeroPadIntoConvPattern",
@@ -61,5 +65,7 @@ __all__ = [
     "StemConvBNActMaxPoolPattern",
     "StemConvBNReLUMaxPoolPattern",
     "SwinAttentionPattern",
+    "UnrollTransformerDecoderPattern",
     "UnrollTransformerEncoderPattern",
+    "UnrollTransformerPattern",
 ]

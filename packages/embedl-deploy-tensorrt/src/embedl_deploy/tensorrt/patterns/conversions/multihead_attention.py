@@ -1,10 +1,11 @@
 """nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
 
-The parts hold the original parameters. Only what a caller of ``self_attention(x, x, x)[0]`` sees is computed. Masks go
-through ``AttentionMask`` first.
+Where query, key and value are not the same tensor, three ``Linear`` → ``SplitHeads`` stand in the place of the first.
+The parts hold the original parameters, those three a third each. Only what a caller of ``attention(x, x, x)[0]`` sees
+is computed. Masks go through ``AttentionMask`` first.
 
-Declined: cross-attention; causal hints; separate embedding sizes of keys and values; ``add_bias_kv``,
-``add_zero_attn``; use of the attention weights; hooks or parametrizations on the module.
+Declined: causal hints; ``add_bias_kv``, ``add_zero_attn``; use of the attention weights; a projection that is cut into
+thirds and used elsewhere, too; hooks or parametrizations on the module.
 """
 
 import operator
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
 from embedl_deploy.patterns import (
     Example,
@@ -21,12 +23,18 @@ from embedl_deploy.patterns import (
     PatternMatch,
     arguments_by_name,
     claim_container,
+    get_module,
     has_hooks,
     insert_call,
     replace_match,
     resolve_module,
 )
-from embedl_deploy.tensorrt.modules.attention import AttentionMask, MHAInProjection, ScaledDotProductAttention
+from embedl_deploy.tensorrt.modules.attention import (
+    AttentionMask,
+    MHAInProjection,
+    ScaledDotProductAttention,
+    SplitHeads,
+)
 from embedl_deploy.tensorrt.patterns.example_parts import Function
 
 
@@ -55,30 +63,33 @@ class DecomposeMultiheadAttentionPattern(Pattern):
             Example(
                 _attention(lambda a, x: a(x, x, x, key_padding_mask=x[..., 0] > 1)[0]), _sequences(), "a padding mask"
             ),
+            Example(_attention(lambda a, x: a(x, x[:, :3], x[:, :3])[0]), _sequences(), "keys of their own"),
         ]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
-            Example(_attention(lambda a, x: a(x, x.flip(1), x)[0]), _sequences(), "keys of their own"),
             Example(_attention(lambda a, x: a(x, x, x)), _sequences(), "its weights are used"),
+            Example(
+                _attention(lambda a, x: a(x, x.flip(1), x)[0] + a(x, x, x.flip(1))[0]),
+                _sequences(),
+                "keys of their own, twice",
+            ),
         ]
 
     def check(self, match: PatternMatch) -> str | None:
-        """Take only plain self-attention."""
+        """Take what is computed in one way only, and whose parts no one else needs whole."""
         node = match.tree_match.get_node(0)
         attention = resolve_module(node, nn.MultiheadAttention)
         call = arguments_by_name(node)
-        if not call["query"] is call["key"] is call["value"]:
-            return "query, key and value are not the same tensor"
         if call["is_causal"]:
             return "is_causal is set, with which torch may ignore the mask: pass the mask alone"
-        if not attention._qkv_same_embed_dim:
-            return "keys or values have an embedding size of their own"
         if attention.bias_k is not None or attention.add_zero_attn:
             return "it adds a bias or zeros to the keys and values"
         if any(has_hooks(m) or nn.utils.parametrize.is_parametrized(m) for m in attention.modules()):
             return "hooks or parametrizations on the module would be lost"
+        if not _is_self_attention(attention, call) and _is_used_again(node, attention):
+            return "query, key and value are not the same tensor, and what projects all three is used elsewhere, too"
         for user in node.users:
             takes_output = user.op == "call_function" and user.target is operator.getitem and user.args[1] == 0
             unused = user.op == "call_function" and user.target is operator.getitem and not user.users
@@ -91,14 +102,10 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         node = pattern_match.tree_match.last
         attention = resolve_module(node, nn.MultiheadAttention)
         call = arguments_by_name(node)
-        query, masks = call["query"], (call["key_padding_mask"], call["attn_mask"])
+        masks = (call["key_padding_mask"], call["attn_mask"])
         home = claim_container(pattern_match, node)
-        linear = linear_with(attention.in_proj_weight, attention.in_proj_bias)
-        projection = MHAInProjection(linear, attention.num_heads, batch_first=attention.batch_first)
-        packed = insert_call(pattern_match, projection, (query, query, query), path=f"{home}.in_proj")
-        with node.graph.inserting_before(node):
-            parts = [node.graph.call_function(operator.getitem, (packed, i)) for i in range(3)]
-        new = [packed, *parts]
+        project = _project_together if _is_self_attention(attention, call) else _project_apart
+        new, parts = project(pattern_match, attention, call, home)
         if masks != (None, None):
             mask = insert_call(pattern_match, AttentionMask(), (parts[0], *masks), path=f"{home}.mask")
             new.append(mask)
@@ -114,3 +121,57 @@ class DecomposeMultiheadAttentionPattern(Pattern):
         node.meta.pop("tensor_meta", None)
         replace_match(pattern_match, output)
         return [*new, attended, output]
+
+
+def _is_self_attention(attention: nn.MultiheadAttention, call: dict[str, Any]) -> bool:
+    return attention._qkv_same_embed_dim and call["query"] is call["key"] is call["value"]
+
+
+def _is_used_again(node: fx.Node, attention: nn.MultiheadAttention) -> bool:
+    """Whether another call, or another module, uses what projects queries, keys and values."""
+    root = node.graph.owning_module
+    assert root is not None  # whose module was found above
+    stored = {id(tensor) for tensor in (attention.in_proj_weight, attention.in_proj_bias) if tensor is not None}
+    holders = [m for m in root.modules() if any(id(tensor) in stored for tensor in m._parameters.values())]
+    readers = [
+        other
+        for other in node.graph.nodes
+        if (other.op == "call_module" and get_module(other) is attention)
+        or (other.op == "get_attr" and id(get_constant(other)) in stored)
+    ]
+    return len(holders) > 1 or len(readers) > 1
+
+
+def _project_together(
+    pattern_match: PatternMatch, attention: nn.MultiheadAttention, call: dict[str, Any], home: str
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """Queries, keys and values by one product; the nodes for that, and the three values."""
+    linear = linear_with(attention.in_proj_weight, attention.in_proj_bias)
+    projection = MHAInProjection(linear, attention.num_heads, batch_first=attention.batch_first)
+    packed = insert_call(pattern_match, projection, (call["query"],) * 3, path=f"{home}.in_proj")
+    last = pattern_match.tree_match.last
+    with last.graph.inserting_before(last):
+        parts = [last.graph.call_function(operator.getitem, (packed, i)) for i in range(3)]
+    return [packed, *parts], parts
+
+
+def _project_apart(
+    pattern_match: PatternMatch, attention: nn.MultiheadAttention, call: dict[str, Any], home: str
+) -> tuple[list[fx.Node], list[fx.Node]]:
+    """The same by a product each."""
+    if attention._qkv_same_embed_dim:
+        weights = _thirds(attention.in_proj_weight)
+    else:
+        weights = [attention.q_proj_weight, attention.k_proj_weight, attention.v_proj_weight]
+    biases = [None] * 3 if attention.in_proj_bias is None else _thirds(attention.in_proj_bias)
+    new, parts = [], []
+    for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+        projected = insert_call(pattern_match, linear_with(weight, bias), (call[name],), path=f"{home}.{name}")
+        split = SplitHeads(attention.num_heads, batch_first=attention.batch_first)
+        parts.append(insert_call(pattern_match, split, (projected,), path=f"{home}.{name}_heads"))
+        new += [projected, parts[-1]]
+    return new, parts
+
+
+def _thirds(tensor: nn.Parameter) -> list[nn.Parameter]:
+    return [nn.Parameter(part.clone(), requires_grad=tensor.requires_grad) for part in tensor.detach().chunk(3)]
