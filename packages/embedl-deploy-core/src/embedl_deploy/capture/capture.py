@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.guard import InputGuard
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -187,7 +188,11 @@ def _copy(model: Any) -> Any:
 
 
 def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    return program.module()
+    graph_module = program.module()
+    guards = graph_module._modules.get("_guards_fn")
+    if guards is not None:
+        graph_module._guards_fn = InputGuard(guards)
+    return graph_module
 
 
 def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:

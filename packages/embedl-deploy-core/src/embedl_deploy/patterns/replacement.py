@@ -42,11 +42,13 @@ def _home(node: fx.Node) -> str:
         if constant.op == "get_attr" and "." in str(constant.target):
             return str(constant.target).rpartition(".")[0]
     stack = node.meta.get("nn_module_stack") or {}
-    caller = str(next(reversed(stack.values()))[0]) if stack else ""
-    name = operation(node)
+    caller, kind = next(reversed(stack.values())) if stack else ("", "")
+    name, module = operation(node), get_module(node)
     if not caller or not isinstance(name, str) or not _is_container(owner(node), caller):
         return node.name
-    return f"{caller}.{name}"
+    # torch.export opens modules of torch.nn, too: what equals such a module has its path.
+    whole = module is not None and str(kind).rpartition(".")[2] == type(module).__name__
+    return str(caller) if whole else f"{caller}.{name}"
 
 
 def _is_container(root: nn.Module, path: str) -> bool:

@@ -1,0 +1,35 @@
+"""What torch.export has fixed about the inputs, checked each time that the model runs."""
+
+from typing import Any
+
+from torch import nn
+
+from embedl_deploy.errors import InputError
+
+
+class InputGuard(nn.Module):
+    """Asks the guards of an exported graph, and says what to do where inputs do not pass.
+
+    Args:
+        guards: torch's own module for them, which is called with all inputs.
+    """
+
+    def __init__(self, guards: nn.Module) -> None:
+        super().__init__()
+        self.guards = guards
+
+    def forward(self, *inputs: Any) -> None:
+        """Nothing.
+
+        Raises:
+            InputError: The graph does not hold for these inputs.
+        """
+        try:
+            self.guards(*inputs)
+        except AssertionError as error:
+            raise InputError(
+                f"{str(error).removeprefix('Guard failed: ')} does not hold: the model was captured by torch.export, "
+                "which fixes the shapes, and for some models the values, of the example inputs. Transform it with an "
+                "example of the batch size that you go on with; or symbolically, trace='symbolic'; or export it "
+                "yourself with dynamic_shapes, and pass the ExportedProgram."
+            ) from error
