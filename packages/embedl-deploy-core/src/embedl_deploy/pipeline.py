@@ -8,7 +8,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.backend import Backend, get_backend
-from embedl_deploy.capture import Trace, capture, normalize_args
+from embedl_deploy.capture import Trace, capture, module_of, normalize_args
 from embedl_deploy.errors import InputError, PlanError
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.patterns import Pattern, PatternMatch
@@ -108,7 +108,7 @@ def get_transformation_plan(
         backend=resolved,
         capture_method=captured.method,
         notes=captured.notes,
-        original=model.module() if isinstance(model, torch.export.ExportedProgram) else model,
+        original=module_of(model) if isinstance(model, torch.export.ExportedProgram) else model,
         strict=strict,
     )
 

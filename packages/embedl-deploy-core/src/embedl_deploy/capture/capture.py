@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.guard import InputGuard
+from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -133,7 +133,7 @@ def _capture(
     leaf_modules: tuple[type[nn.Module], ...],
 ) -> Captured:
     if isinstance(model, torch.export.ExportedProgram):
-        return Captured(_copy(_module_of(model)), "given")
+        return Captured(_copy(module_of(model)), "given")
     if isinstance(model, fx.GraphModule):
         return Captured(_copy(model), "given")
     notes: tuple[str, ...] = ()
@@ -187,14 +187,6 @@ def _copy(model: Any) -> Any:
         ) from error
 
 
-def _module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    graph_module = program.module()
-    guards = graph_module._modules.get("_guards_fn")
-    if guards is not None:
-        graph_module._guards_fn = InputGuard(guards)
-    return graph_module
-
-
 def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
     if args is None:
         raise InputError("Trace.EXPORT needs example inputs: pass args=(x,) to the call.")
@@ -204,7 +196,7 @@ def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, An
         with redirect_stderr(said), quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR):
             program = torch.export.export(model, args, kwargs)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
-        graph_module = _module_of(program)
+        graph_module = module_of(program)
         return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from torch import fx, nn
 
 from embedl_deploy.errors import InputError
 
@@ -33,3 +34,12 @@ class InputGuard(nn.Module):
                 "example of the batch size that you go on with; or symbolically, trace='symbolic'; or export it "
                 "yourself with dynamic_shapes, and pass the ExportedProgram."
             ) from error
+
+
+def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The graph module of an exported program, with guards that say what to do."""
+    graph_module = program.module()
+    guards = graph_module._modules.get("_guards_fn")
+    if guards is not None:
+        graph_module._guards_fn = InputGuard(guards)
+    return graph_module
