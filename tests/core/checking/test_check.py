@@ -175,6 +175,18 @@ def test_a_broken_rule_is_named_and_the_others_count(backend):
     assert report.rules_checked == ("MORE-1", "MORE-2", "MORE-3", "ACME-1")
 
 
+@pytest.mark.parametrize(("severity", "ok"), [(Severity.ERROR, False), (Severity.WARNING, True), (Severity.INFO, True)])
+def test_a_file_is_not_called_right_by_a_rule_for_errors_that_failed(backend, severity, ok):
+    rule = Broken()
+    rule.severity = severity
+    backend(rule)
+    file = OnnxFile()
+    report = check(file.model(relus(file, file.input(2), 1)))
+    assert report.ok is report.to_dict()["ok"] is ok
+    assert report.rules_failed == (() if ok else ("MORE-1",))
+    assert ("1 rule failed" in str(report)) is not ok
+
+
 def test_findings_name_the_module(backend, tmp_path):
     backend(NoRelu(), Shapes())
     x = random_input(2, 12)

@@ -24,6 +24,27 @@ def test_by_module_the_largest_increase_first():
     ]
 
 
+def test_a_part_that_only_one_engine_knows_counts_for_the_module_around_it():
+    fused = report(
+        layer("a", modules=("block.conv1.conv",)),
+        layer("b", modules=("block.conv1.weight_fake_quant",)),
+        layer("c", modules=("block.add.inner",)),
+        layer("d", modules=("other.part",)),
+    )
+    plain = report(
+        layer("a", modules=("block.conv1",)), layer("c", modules=("block.add",)), layer("d", modules=("block",))
+    )
+    for first, second, turn in ((plain, fused, 1), (fused, plain, -1)):
+        rows = {row.module: row.kernels[::turn] for row in compare(first, second).by_module}
+        assert rows == {"block.conv1": (1, 2), "block.add": (1, 1), "block": (1, 0), "other.part": (0, 1)}
+
+
+def test_what_both_know_is_not_folded():
+    both = (layer("a", modules=("block.conv",)), layer("b", modules=("block",)))
+    rows = compare(report(*both), report(*both, layer("c", modules=("block.bn",)))).by_module
+    assert {row.module: row.kernels for row in rows} == {"block.conv": (1, 1), "block": (1, 1), "block.bn": (0, 1)}
+
+
 def test_verdicts():
     assert not compare(HALF, INT8).is_worth_it
     assert "int8.onnx moves 0% more bytes" in compare(HALF, INT8).verdict

@@ -47,6 +47,7 @@ def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> Chec
     places = {id(node): place for place, node in enumerate(graph.graph.all_nodes())}
     found: list[tuple[int, int, Finding]] = []
     undecided: list[NotJudged] = []
+    failed: list[str] = []
     for rule in rules:
         try:
             results = [(result, _place(result, places)) for result in rule.find(graph)]
@@ -54,6 +55,7 @@ def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> Chec
             origin = backend.rule_origins.get(rule.id, backend.origin)
             reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
             undecided.append(NotJudged(rule.id, None, None, None, reason))
+            failed += [rule.id] if rule.severity is Severity.ERROR else []
             continue
         for result, place in results:
             if isinstance(result, Violation):
@@ -63,7 +65,7 @@ def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> Chec
                 undecided.append(_not_judged(rule, result))
     found.sort(key=lambda entry: entry[:2])
     findings = tuple(finding for _, _, finding in found)
-    return CheckReport(name, backend.name, findings, tuple(undecided), tuple(rule.id for rule in rules))
+    return CheckReport(name, backend.name, findings, tuple(undecided), tuple(rule.id for rule in rules), tuple(failed))
 
 
 def _place(result: object, places: Mapping[int, int]) -> int:

@@ -78,6 +78,7 @@ class CheckReport:
         findings: What breaks a rule: errors first, then in the order of the graph.
         undecided: What could not be judged.
         rules_checked: Ids of all rules that were asked.
+        rules_failed: Ids of those among them that find errors, and failed themselves.
     """
 
     model: str
@@ -85,11 +86,12 @@ class CheckReport:
     findings: tuple[Finding, ...]
     undecided: tuple[NotJudged, ...]
     rules_checked: tuple[str, ...]
+    rules_failed: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether there are no errors. ``sys.exit(not report.ok)`` is what a build server wants."""
-        return not self.of(Severity.ERROR)
+        """Whether the rules that find errors found none, and none failed: ``sys.exit(not report.ok)`` on a server."""
+        return not self.of(Severity.ERROR) and not self.rules_failed
 
     def of(self, severity: Severity) -> list[Finding]:
         """The findings of one severity."""
@@ -102,6 +104,7 @@ class CheckReport:
             "backend": self.backend,
             "ok": self.ok,
             "rules_checked": list(self.rules_checked),
+            "rules_failed": list(self.rules_failed),
             "findings": [finding.to_dict() for finding in self.findings],
             "undecided": [place.to_dict() for place in self.undecided],
         }
@@ -111,6 +114,8 @@ class CheckReport:
             return f"{self.model} was not checked: backend {self.backend!r} has no rules for ONNX files."
         counts = [_count(len(self.of(severity)), severity.value) for severity in Severity if severity.value != "info"]
         counts.append(f"{len(self.of(Severity.INFO))} to know")
+        if self.rules_failed:
+            counts.append(f"{_count(len(self.rules_failed), 'rule')} failed")
         parts: list[Table | str] = [
             f"{self.model} for {self.backend}: {', '.join(counts)} ({_count(len(self.rules_checked), 'rule')} checked"
             f"{f', {len(self.undecided)} places not judged' if self.undecided else ''})"

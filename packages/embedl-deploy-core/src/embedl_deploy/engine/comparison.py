@@ -49,9 +49,12 @@ class EngineComparison:
     def by_module(self) -> list[ModuleDifference]:
         """What each module costs in both, the largest increase first.
 
-        A layer that several modules went into counts for the last of them, the one whose output it writes.
+        A layer that several modules went into counts for the last of them, the one whose output it writes. A part
+        that only one of the engines knows, the convolution in a fused module, counts for the module that the other
+        knows.
         """
-        sides = [_costs(self.first), _costs(self.second)]
+        costs = _costs(self.first), _costs(self.second)
+        sides = [_folded(costs[0], costs[1]), _folded(costs[1], costs[0])]
         nothing = (0, 0)
         paths = dict.fromkeys([*sides[0], *sides[1]])
         rows = []
@@ -121,6 +124,19 @@ def _costs(report: EngineReport) -> dict[str, tuple[int, int]]:
             kernels, moved = found.get(layer.modules[-1], (0, 0))
             found[layer.modules[-1]] = (kernels + 1, moved + layer.bytes_read + layer.bytes_written)
     return found
+
+
+def _folded(own: dict[str, tuple[int, int]], other: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """``own``, with parts that ``other`` lacks added up under the nearest module around them that only it has."""
+    folded: dict[str, tuple[int, int]] = {}
+    for path, (kernels, moved) in own.items():
+        around = path
+        while around and path not in other and (around in own or around not in other):
+            around = around.rpartition(".")[0]
+        home = around or path
+        before = folded.get(home, (0, 0))
+        folded[home] = (before[0] + kernels, before[1] + moved)
+    return folded
 
 
 def compare(first: EngineReport, second: EngineReport) -> EngineComparison:
