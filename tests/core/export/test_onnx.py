@@ -160,6 +160,12 @@ class Untranslatable(nn.Module):
         return -x
 
 
+def test_a_model_that_is_not_stable_itself_may_differ_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, "difference_in_onnxruntime", lambda *args: Difference(0.25, 0.25))
+    chaotic = net(lambda self, x: torch.sin(x * 1e6))  # a millionth of the input is a turn of the sine
+    assert export_onnx(chaotic, X, tmp_path / "model.onnx").difference.max_rel == 0.25
+
+
 class TestFailures:
     """After each, the folder is what it was."""
 
@@ -191,6 +197,12 @@ class TestFailures:
         monkeypatch.setattr(onnx_export, "difference_in_onnxruntime", lambda *args: Difference(0.5, 0.25))
         with pytest.raises(ExportError, match=r"does not compute what the model computes.*0\.5.*accepted: 0\.001"):
             export_onnx(conv_net(), X, target)
+
+    @pytest.mark.parametrize(("found", "tolerance"), [(0.25, 1e-3), (0.75, "auto")])
+    def test_other_numbers_of_a_model_that_is_not_stable_itself(self, target, monkeypatch, found, tolerance):
+        monkeypatch.setattr(onnx_export, "difference_in_onnxruntime", lambda *args: Difference(found, found))
+        with pytest.raises(ExportError, match="does not compute what the model computes"):
+            export_onnx(net(lambda self, x: torch.sin(x * 1e6)), X, target, tolerance=tolerance)
 
     def test_not_a_number(self, target, monkeypatch):
         monkeypatch.setattr(

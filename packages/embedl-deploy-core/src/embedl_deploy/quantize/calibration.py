@@ -3,16 +3,21 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
-from embedl_deploy.quantize.observers import make_observer
+from embedl_deploy.quantize.observers import KnownRangeObserver, make_observer
 from embedl_deploy.quantize.quantizer import Quantizer
+from embedl_deploy.quantize.report import REPORT, QuantizationReport
 
 _logger = logging.getLogger(__name__)
+
+#: Share of the sum of a tensor with a known range, such as a softmax, whose loss is told.
+_MOST_THAT_MAY_VANISH = 0.25
 
 
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
@@ -57,11 +62,11 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; expected what insert_qdq returned.")
     check_data(data)
-    known = {id(s.quantizer) for s in model.modules() if isinstance(s, QuantStub) and s.amax is not None}
-    quantizers = [q for q in quantizers_of(model).values() if id(q) not in known]
+    ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
+    quantizers = list(quantizers_of(model).values())
     if not quantizers:
         raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
-    observers = [make_observer(q.config, q.name, is_weight=q.is_weight) for q in quantizers]
+    observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
@@ -87,4 +92,23 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
             zeros.append(quantizer.name)
     if zeros:
         _logger.info("zero in all calibration data, in whole or in some channel: %s", ", ".join(zeros))
+    _report_vanishing(model, [observer for observer in observers if isinstance(observer, KnownRangeObserver)])
     return zeros
+
+
+def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver]) -> None:
+    """Say of which tensors with a known range a good part is rounded to zero, in the report and in the log."""
+    shares = [(each.name, each.share_rounded_to_zero) for each in observers]
+    vanishing = tuple((name, share) for name, share in shares if share >= _MOST_THAT_MAY_VANISH)
+    report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
+    if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.vanishing != vanishing:
+        model.meta[REPORT] = replace(report, vanishing=vanishing)
+    if vanishing:
+        name, share = max(vanishing, key=lambda entry: entry[1])
+        _logger.warning(
+            "%d tensor(s) with a fixed range lose much of it to rounding, the worst %s: %.0f %% of its sum becomes "
+            "zero. Leave the module in float, QuantConfig(skip=...), or see quantization_report(model).",
+            len(vanishing),
+            name,
+            100 * share,
+        )

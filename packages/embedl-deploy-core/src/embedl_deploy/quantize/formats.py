@@ -33,8 +33,13 @@ class Precision(Enum):
         return {Precision.INT8: 8, Precision.INT16: 16, Precision.INT4: 4, Precision.FP8: 8}[self]
 
     @property
+    def smallest(self) -> float:
+        """The smallest number above zero; of E4M3 the smallest subnormal one, 2⁻⁹."""
+        return 2.0**-9 if self.is_float else 1.0
+
+    @property
     def low(self) -> float:
-        """The smallest number."""
+        """The most negative number."""
         return -448.0 if self.is_float else -float(2 ** (self.bits - 1))
 
     @property

@@ -121,8 +121,42 @@ class WeightObserver(Observer):
         return grid_of_weight(self.weight, self.config)
 
 
-def make_observer(config: TensorQuantConfig, name: str, *, is_weight: bool) -> Observer:
-    """The observer that a configuration asks for."""
+class KnownRangeObserver(Observer):
+    """Sees a tensor whose range is known beforehand, and how much of it that range loses.
+
+    Args:
+        config: How the tensor is to be quantized.
+        name: The tensor, for messages.
+        amax: The largest magnitude that it can have.
+    """
+
+    def __init__(self, config: TensorQuantConfig, name: str, amax: float) -> None:
+        super().__init__(config, name)
+        self._grid = grid_from_range(0.0, amax, config)
+        smallest = config.precision.smallest * float(self._grid.scale)
+        self._edge = smallest / 2
+        self._total = self._lost = 0.0
+
+    def _observe(self, x: torch.Tensor) -> None:
+        self._extremes(x)
+        magnitudes = x.abs()
+        self._total += float(magnitudes.sum(dtype=torch.float64))
+        self._lost += float(torch.where(magnitudes < self._edge, magnitudes, 0).sum(dtype=torch.float64))
+
+    @property
+    def share_rounded_to_zero(self) -> float:
+        """The sum of the magnitudes that are nearer to zero than to the smallest number, as a share of all."""
+        return self._lost / self._total if self._total else 0.0
+
+    def grid(self) -> Grid:
+        """That of the known range."""
+        return self._grid
+
+
+def make_observer(config: TensorQuantConfig, name: str, *, is_weight: bool, amax: float | None = None) -> Observer:
+    """The observer that a configuration asks for; ``amax`` is the largest magnitude where that is known beforehand."""
+    if amax is not None:
+        return KnownRangeObserver(config, name, amax)
     if is_weight:
         return WeightObserver(config, name)
     if config.calibration_method in (CalibrationMethod.MINMAX, CalibrationMethod.MOVING_AVERAGE):

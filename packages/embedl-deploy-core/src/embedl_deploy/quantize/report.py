@@ -76,12 +76,15 @@ class QuantizationReport:
         uncovered: (node name, operator, why it has no point).
         policy: Name of the policy that was asked.
         corrections: What smoothing, equalization, bias correction and learned rounding did, place by place.
+        vanishing: Tensors whose range is known beforehand, such as a softmax, and the share of their sum that is
+            rounded to zero, where calibration found a quarter or more.
     """
 
     points: tuple[PointReport, ...]
     uncovered: tuple[tuple[str, str, str], ...]
     policy: str
     corrections: tuple[Correction, ...] = ()
+    vanishing: tuple[tuple[str, float], ...] = ()
 
     @property
     def quantized(self) -> list[PointReport]:
@@ -105,6 +108,11 @@ class QuantizationReport:
             places = [correction for correction in self.corrections if correction.what == what]
             lines.append(f"{what.capitalize()}: {sum(not c.declined for c in places)} of {len(places)} places")
             lines += [f"  {c.where}: {c.outcome}" for c in places if c.declined]
+        if self.vanishing:
+            lines.append(
+                "Rounded to zero, because the range is fixed and the values are small (leave the module in float):"
+            )
+            lines += [f"  {name}: {share:.0%}" for name, share in self.vanishing]
         if self.not_quantized:
             lines.append("In float:")
             lines += [f"  {p.path} {p.label} ({p.module}): {p.rule}" for p in self.not_quantized]
