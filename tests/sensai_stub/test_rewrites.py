@@ -88,6 +88,11 @@ def test_a_lone_relu_gets_a_convolution_of_ones(fuse, kinds):
     torch.testing.assert_close(model(x), x.relu(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("shape", [(2, 4), (2, 4, 6), (1, 2, 3, 4, 5)])
+def test_a_lone_relu_of_what_is_no_map_does_not(shape, fuse):
+    assert rewrites(fuse, nn.ReLU(), *shape) == ""
+
+
 def test_a_batch_norm_behind_a_linear_layer_is_folded(fuse):
     linear, bn, x = nn.Linear(6, 4), scrambled(nn.BatchNorm1d(4)).eval(), torch.randn(3, 6)
     (given,) = fuse(nn.Sequential(linear, bn).eval(), x).report.unsupported.values()

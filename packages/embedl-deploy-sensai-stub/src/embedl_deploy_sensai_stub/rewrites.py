@@ -31,7 +31,7 @@ def rewrite_for(node: fx.Node, module: nn.Module) -> str | None:
         return _for_adaptive_pool(module, shape)
     if isinstance(module, nn.Linear) and shape is not None and len(shape) in (3, 4):
         return "keep the features in dimension 1 of a map, (N, C, H, W), and use a 1×1 convolution"
-    if isinstance(module, nn.ReLU):
+    if isinstance(module, nn.ReLU) and (shape is None or len(shape) == 4):
         return "put a depthwise 1×1 convolution with weights of one in front of it"
     before = get_module(source)
     if isinstance(module, nn.BatchNorm1d) and isinstance(before, SensaiLinear) and before.relu is None:
