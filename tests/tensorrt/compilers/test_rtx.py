@@ -70,6 +70,28 @@ def test_precisions_and_modules(tmp_path, config, dtype, target):
     assert 0 < estimate(report, devices[target]).seconds < 1e-3
 
 
+class Causal(nn.Module):
+    def forward(self, x):
+        heads = x.unflatten(-1, (4, -1)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"),
+    [
+        (nn.TransformerDecoderLayer(32, 4, 64, batch_first=True), (random_input(2, 7, 32), random_input(2, 5, 32))),
+        (nn.Sequential(nn.Linear(32, 32), Causal()), (random_input(2, 7, 32),)),
+    ],
+    ids=["decoder", "causal"],
+)
+def test_attention_of_every_kind_is_computed_in_int8(tmp_path, model, inputs):
+    result = transform(scrambled(model).eval(), inputs, backend="tensorrt")
+    path = tmp_path / "net.onnx"
+    export_onnx(quantize(result, [inputs], progress=False), inputs, path, dtype=torch.float16)
+    precisions = built(path, target="sm89").report.weighted_by_precision
+    assert precisions and all(found == "int8" for _, found in precisions)
+
+
 def test_what_stays_in_float_is_named(tmp_path):
     path = exported(tmp_path / "net.onnx", network(), IMAGE, QuantConfig(skip=["0*"]), dtype=torch.float16)
     (found,) = built(path).report.float_layers
