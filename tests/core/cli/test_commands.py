@@ -184,6 +184,25 @@ def test_a_method_alone_keeps_the_formats_of_the_hardware(command, folder):
     assert {found.get("calibration_method", "minmax") for found in formats} == {"percentile", "minmax"}
 
 
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--precision", "int16"), {"INT16 powers of two minmax"}),
+        (("--weights-only",), {"INT8 powers of two minmax"}),
+        (("--weights-only", "--block-size", 4), {"INT8 blocks of 4 powers of two minmax"}),
+    ],
+    ids=str,
+)
+def test_what_is_not_asked_for_stays_that_of_the_hardware(command, folder, options, wanted):
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
+    model = ("nets:Mlp", "-b", "sensai", "-i", "1,16", "--data", "rows.npy", "-o", "out.onnx", "--no-run")
+    done = command("quantize", *model, *options, "--opset", 21, "--json")
+    assert done.code == 0, done.err
+    points = json.loads(done.out)["quantization"]["points"]
+    assert {point["config"] for point in points if point["config"]} == wanted
+    assert "--weights-only" not in options or {p["label"] for p in points if p["config"]} == {"weight"}
+
+
 def test_choices_are_those_of_the_library():
     assert {Precision[name.upper()] for name in commands_quantize.PRECISIONS} == set(Precision)
     assert {CalibrationMethod(name) for name in commands_quantize.METHODS} == set(CalibrationMethod)

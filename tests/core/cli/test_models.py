@@ -46,6 +46,7 @@ def test_factories_from_the_current_folder(folder):
         ("nets.pt", InputError, "pass --state-dict FILE"),
         ("nets:", InputError, "is neither"),
         ("absent.module:Net", InputError, "There is no module 'absent' in this environment nor in the current folder"),
+        ("nets.py:Net", InputError, "A file is named as a module: nets, without its ending"),
         ("nets:Nett", InputError, "'nets' has no 'Nett'"),
         ("nets:number", InputError, "'nets:number' is a int; expected a function or class"),
         ("nets:nothing", InputError, "'nets:nothing' gives a NoneType; expected an nn.Module"),

@@ -125,7 +125,6 @@ def quantize_command(
     The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
     """
     from embedl_deploy.quantize import (
-        CalibrationMethod,
         ModulesToSkip,
         default_config,
         quantization_recipe,
@@ -133,16 +132,13 @@ def quantize_command(
         quantize,
     )
 
-    chosen = _formats(precision, weights_only, block_size)
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
         result = rewrites.carried_out(loaded)
         batches.check(result.model)
-    config = chosen.completed_by(default_config(result.model.meta.get(BACKEND)))
-    if method is not None and config.formats.activation is not None:
-        activation = replace(config.formats.activation, calibration_method=CalibrationMethod(method))
-        config = replace(config, activation=activation)
+    hardware = default_config(result.model.meta.get(BACKEND))
+    config = _formats(hardware, precision, method, weights_only, block_size)
     skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(config.exceptions).items()}
     config = replace(config, skip=ModulesToSkip(**skipped), policy=policy or config.policy)
     quantized = quantize(result, batches, config, **corrections)
@@ -171,12 +167,20 @@ def _format(config: Any) -> Any:
     return None if config is None else config.to_dict()
 
 
-def _formats(precision: str | None, weights_only: bool, block_size: int | None) -> "QuantConfig":
-    """What was asked for; the rest is left to the hardware."""
-    from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig
+def _formats(
+    hardware: "QuantConfig", precision: str | None, method: str | None, weights_only: bool, block_size: int | None
+) -> "QuantConfig":
+    """The hardware's formats, with what was asked for in their place."""
+    from embedl_deploy.quantize import CalibrationMethod, Precision
 
-    if precision is None and block_size is None:
-        return QuantConfig(activation=None) if weights_only else QuantConfig()
-    grid = Precision[(precision or "int8").upper()]
-    weight = TensorQuantConfig(grid, per_channel=block_size is None, block_size=block_size)
-    return QuantConfig(None if weights_only else TensorQuantConfig(grid), weight)
+    activation, weight = hardware.formats.activation, hardware.formats.weight
+    if precision is not None:
+        grid = Precision[precision.upper()]
+        activation = None if activation is None or weights_only else replace(activation, precision=grid)
+        weight = None if weight is None else replace(weight, precision=grid)
+    if method is not None and activation is not None:
+        activation = replace(activation, calibration_method=CalibrationMethod(method))
+    if block_size is not None and weight is not None:
+        weight = replace(weight, per_channel=False, axis=None, block_size=block_size)
+    overrides = hardware.overrides if precision is None and block_size is None else {}
+    return replace(hardware, activation=None if weights_only else activation, weight=weight, overrides=overrides)

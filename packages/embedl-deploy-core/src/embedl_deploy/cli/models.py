@@ -112,9 +112,11 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            advice = "Install it, or change to the folder that holds it."
+            if name.endswith(".py"):
+                advice = f"A file is named as a module: {name.removesuffix('.py')}, without its ending."
             raise InputError(
-                f"There is no module {error.name!r} in this environment nor in the current folder. Install it, or "
-                "change to the folder that holds it."
+                f"There is no module {error.name!r} in this environment nor in the current folder. {advice}"
             ) from error
         raise _failed(f"The module {name!r} cannot be imported", error) from error
     except Exception as error:  # as above
