@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from core.testing.small_backend import Again, Block, BlockPattern, WrongInEvaluation, block, make_backend, with_graft
-from embedl_deploy.modules import with_parameters
-from embedl_deploy.patterns import Example, QDQPoint
+from embedl_deploy.modules import FusedModule, with_parameters
+from embedl_deploy.patterns import Example, Pattern, QDQPoint
 from embedl_deploy.testing import PATTERN_CHECKS, ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.item import advice
 from embedl_deploy.testing.subjects import PatternSubject
@@ -224,6 +224,53 @@ def test_folded_weights_are_not_the_original_parameters():
 
     failed = failures(type("Folds", (BlockPattern,), {"graft": doubled})(), leave_out=("onnx",))
     assert "no parameter of the result holds the numbers of 0.weight" in failed["parameters"]
+
+
+class Halves(FusedModule):
+    """A product in two halves."""
+
+    def __init__(self, linear, keep=(0, 1), scale=1.0):
+        super().__init__()
+        rows = linear.out_features // 2
+        parts = [
+            (linear.weight[i * rows : (i + 1) * rows] * scale, linear.bias[i * rows : (i + 1) * rows]) for i in (0, 1)
+        ]
+        self.weights = nn.ParameterList([nn.Parameter(parts[i][0].detach()) for i in keep])
+        self.biases = nn.ParameterList([nn.Parameter(part[1].detach()) for part in parts])
+
+    def forward(self, x):
+        weights = [self.weights[min(i, len(self.weights) - 1)] for i in (0, 1)]
+        return torch.cat([nn.functional.linear(x, w, b) for w, b in zip(weights, self.biases, strict=True)], -1)
+
+
+class CutPattern(Pattern):
+    tree = (nn.Linear,)
+    graft = Halves
+
+    def examples(self):
+        return [Example(nn.Sequential(nn.Linear(4, 6)), (torch.randn(2, 4),))]
+
+    def near_misses(self):
+        return [Example(nn.Sequential(nn.ReLU()), (torch.randn(2, 4),), "no product")]
+
+
+@pytest.mark.parametrize(
+    ("graft", "wrong"),
+    [
+        (Halves, None),
+        (lambda linear: Halves(linear, keep=(0,)), "no parameter of the result holds the numbers of 0.weight"),
+        (lambda linear: Halves(linear, scale=2.0), "no parameter of the result holds the numbers of 0.weight"),
+    ],
+    ids=["cut", "half is missing", "changed"],
+)
+def test_a_parameter_may_be_cut_into_rows(graft, wrong):
+    pattern = type("Cut", (CutPattern,), {"graft": staticmethod(graft)})()
+    check = CHECKS["parameters"]
+    if wrong is None:
+        check.run(PatternSubject(make_backend(pattern), pattern))
+    else:
+        with pytest.raises(ConformanceFailure, match=wrong):
+            check.run(PatternSubject(make_backend(pattern), pattern))
 
 
 def test_dropout_is_left_out_of_comparisons_in_training_mode():

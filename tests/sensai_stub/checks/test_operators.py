@@ -127,6 +127,7 @@ def test_nothing_in_own_files(integers, tmp_path):
         "backend": "sensai",
         "ok": True,
         "rules_checked": [rule.id for rule in SENSAI_RULES],
+        "rules_failed": [],
         "findings": [],
         "undecided": [],
     }

@@ -87,7 +87,8 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "parameters",
         "keeps the original parameters",
         "Optimizers, checkpoints and later stages expect the weights that the user trained.",
-        "Store the matched modules, or modules around their parameters; keep constants of your own in buffers.",
+        "Store the matched modules, or modules around their parameters, cut into rows if need be; keep constants of "
+        "your own in buffers.",
         keeps_parameters,
     ),
     Check(

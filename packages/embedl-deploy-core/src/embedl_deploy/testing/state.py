@@ -10,7 +10,7 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.patterns import Example
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, for_each_example
-from embedl_deploy.testing.tensors import numbers_of, pairs, require_same, run, telling, with_other_numbers
+from embedl_deploy.testing.tensors import numbers_of, pairs, pieces_of, require_same, run, telling, with_other_numbers
 
 
 class Twice(nn.Module):
@@ -41,19 +41,25 @@ class TwiceWithMany(Twice):
 
 @for_each_example
 def keeps_parameters(subject: PatternSubject, example: Example) -> None:
-    """Every parameter is in the result with the same numbers, and none was added that training would change."""
+    """Every parameter is in the result with the same numbers, and none was added that training would change.
+
+    A parameter may be cut along its first dimension, as one is that holds the weights of several products.
+    """
     model = telling(example.model)
     result = subject.rewrite(model, example).model
+    known = {numbers_of(parameter) for parameter in model.parameters()}
     for name, (parameter, other) in pairs(model, result, nn.Module.named_parameters).items():
-        if other is None:
+        holders = pieces_of(parameter, result.parameters()) if other is None else [other]
+        if not holders:
             raise ConformanceFailure(
                 f"no parameter of the result holds the numbers of {name}", "the original parameter, nothing folded"
             )
-        if other.requires_grad != parameter.requires_grad:
-            raise ConformanceFailure(
-                f"requires_grad of {name} is {other.requires_grad}", f"{parameter.requires_grad}, as before"
-            )
-    known = {numbers_of(parameter) for parameter in model.parameters()}
+        for holder in holders:
+            known.add(numbers_of(holder))
+            if holder.requires_grad != parameter.requires_grad:
+                raise ConformanceFailure(
+                    f"requires_grad of {name} is {holder.requires_grad}", f"{parameter.requires_grad}, as before"
+                )
     for name, parameter in result.named_parameters():
         if parameter.requires_grad and numbers_of(parameter) not in known:
             raise ConformanceFailure(f"{name} is a new parameter, which training would change", "a buffer")

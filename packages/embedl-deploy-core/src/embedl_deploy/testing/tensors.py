@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -10,6 +10,8 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.testing.failures import ConformanceFailure
 from embedl_deploy.verify import difference, output_tensors
+
+_TensorT = TypeVar("_TensorT", bound=torch.Tensor)
 
 #: Largest difference of outputs and running statistics, relative to the largest value: a few reordered additions.
 TOLERANCE = 1e-5
@@ -116,3 +118,18 @@ def pairs(
         name: (tensor, there[numbers][1] if numbers in there else None)
         for numbers, (name, tensor) in by_numbers(tensors_of(original)).items()
     }
+
+
+def pieces_of(tensor: torch.Tensor, others: Iterable[_TensorT]) -> list[_TensorT]:
+    """Those of ``others`` that together hold a tensor, cut along its first dimension; none if a part is missing."""
+    if tensor.dim() == 0:
+        return []
+    places = {numbers_of(row): index for index, row in enumerate(tensor)}
+    pieces, found = [], set()
+    for other in others:
+        if other.dim() == tensor.dim() and other.shape[1:] == tensor.shape[1:]:
+            held = [places.get(numbers_of(row)) for row in other]
+            if held and None not in held:
+                pieces.append(other)
+                found.update(held)
+    return pieces if len(found) == len(tensor) else []
