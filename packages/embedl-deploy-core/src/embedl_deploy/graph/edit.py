@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from torch import fx, nn
 
 from embedl_deploy.graph.lookup import submodule
+from embedl_deploy.graph.storable import StorableGraphModule
 
 CopiedT = TypeVar("CopiedT")
 
@@ -99,9 +100,10 @@ def inherit_training(module: nn.Module, sources: list[nn.Module], default: bool)
 def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
     """A graph module with the same graph that holds only the modules and parameters that the graph uses.
 
-    Modules, parameters and buffers are passed on, not copied. Class name, metadata and training flag are kept.
+    Modules, parameters and buffers are passed on, not copied. Class name, metadata and training flag are kept. It can
+    be pickled.
     """
-    rebuilt = fx.GraphModule(graph_module, graph_module.graph, class_name=type(graph_module).__name__)
+    rebuilt = StorableGraphModule(graph_module, graph_module.graph, class_name=type(graph_module).__name__)
     rebuilt.meta.update(graph_module.meta)
     called = {str(node.target) for node in rebuilt.graph.nodes if node.op == "call_module"}
     for path, module in rebuilt.named_modules():

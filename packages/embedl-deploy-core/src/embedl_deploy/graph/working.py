@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from torch import fx
+from embedl_deploy.graph.storable import StorableGraphModule
 
 
-class WorkingGraphModule(fx.GraphModule):
+class WorkingGraphModule(StorableGraphModule):
     """A graph module that generates its code when somebody wants to run or read it, not after every edit.
 
     Between capture and the last rewrite nobody does, as a rule, and generating code takes longer than most rewrites.
