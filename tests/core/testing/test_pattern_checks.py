@@ -104,6 +104,7 @@ class Branches(Block):
 
 
 class ManyPoints(BlockPattern):
+    graft = staticmethod(lambda *parts: Block(*parts))  # of a class itself it is known when the plugin loads
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
 
 
@@ -111,8 +112,8 @@ class NoPlace(Block):
     inputs_to_quantize = frozenset()
 
 
-class Beyond(Block):
-    inputs_to_quantize = frozenset({0, 3})
+class NoPlacePattern(BlockPattern):
+    graft = staticmethod(lambda *parts: NoPlace(*parts))
 
 
 class FloatWeight(Block):
@@ -144,8 +145,7 @@ SPOILT = [
     ("state-dict", with_graft(Remembers), "outputs with the loaded state, tensor 0: max |Δ| ="),
     ("onnx", with_graft(Branches), "cannot be exported to ONNX"),
     ("qdq-points", ManyPoints, "qdq_points names RESIDUAL_INPUT, but Block is called with 1 arguments"),
-    ("qdq-points", with_graft(NoPlace), "names INPUT, argument 0, for which NoPlace has no place"),
-    ("inputs-to-quantize", with_graft(Beyond), "holds [3], but forward takes 1 inputs"),
+    ("qdq-points", NoPlacePattern, "names INPUT, argument 0, for which NoPlace has no place"),
     ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
     ("quantized", with_graft(NotFinite), "the quantized model gives numbers that are not finite"),
 ]

@@ -31,6 +31,23 @@ class PatternError(EmbedlDeployError):
     """A pattern is declared wrongly, or its replacement cannot be built or broke the graph."""
 
 
+class FusedModuleError(PatternError):
+    """A module that a pattern put into the model raised while it computed.
+
+    Attributes:
+        module_path: Where the module is.
+        pattern: Name of the pattern.
+        distribution: Name and version of the distribution that ships the pattern, for example ``"acme 1.2"``; empty if
+            it came in a list of patterns.
+    """
+
+    def __init__(self, message: str, *, module_path: str, pattern: str, distribution: str) -> None:
+        super().__init__(message)
+        self.module_path = module_path
+        self.pattern = pattern
+        self.distribution = distribution
+
+
 class ConversionLoopError(PatternError):
     """Conversions kept matching and never reached a fixed point."""
 

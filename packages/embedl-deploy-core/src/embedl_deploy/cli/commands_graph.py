@@ -26,6 +26,7 @@ from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import BackendError, ExportError, InputError
 from embedl_deploy.files import written_whole
+from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.verify import Difference
 
 _KINDS = {
@@ -194,8 +195,10 @@ def _write_program(result: TransformationResult, subject: Subject, path: Path) -
         program = torch.export.export(result.model, subject.needed_inputs("Writing the model"), subject.kwargs)
     except Exception as error:  # torch.export runs the model's own code and may raise anything
         first = (str(error).strip().splitlines() or ["no message"])[0]
+        placed = describe_failed_module(error)
         raise ExportError(
             f"The transformed model cannot be exported by torch.export: {type(error).__name__}: {first}"
+            + (f" (in {placed})" if placed else "")
         ) from error
     stream = io.BytesIO()  # where a disk is full, torch's own writer ends the process
     torch.export.save(program, stream)

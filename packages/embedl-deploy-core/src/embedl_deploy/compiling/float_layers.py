@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import attribute, module_of, why_in_float
+from embedl_deploy.artifact import module_of, why_in_float
 from embedl_deploy.compiling.sources import WEIGHTED
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
@@ -38,20 +38,21 @@ def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[Float
             continue
         weighted = [nodes[name] for name in layer.onnx_nodes if nodes[name].op_type in WEIGHTED]
         module = module_of(weighted[0]) if weighted else (layer.modules[-1] if layer.modules else None)
-        found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, _reason(weighted, model, module)))
+        reason = _reason(weighted, model, module, layer.reason)
+        found.append(FloatLayer(layer.name, layer.kind, layer.precision, module, reason))
     return tuple(found)
 
 
-def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None) -> str:
+def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, said: str) -> str:
+    """The compiler's reason, or what the file shows and placement noted in it; none is guessed."""
+    if said:
+        return f"the compiler: {said}"
     if not weighted:
         return "the engine does not say what the layer came from"
     node = weighted[0]
     sides = [_is_dequantized(value) for value in node.inputs[:2]]
     if all(sides):
-        groups = attribute(node, "group", 1)
-        if groups > 1:
-            return f"quantized in the file, but the compiler has no kernel for {groups} groups"
-        return "quantized in the file, but the compiler chose a kernel of higher precision"
+        return "quantized in the file; why the compiler does not follow is not said"
     if any(sides):
         missing = "weight" if sides[0] else "input"
         return f"the file quantizes only one side: the {missing} has no quantizer"

@@ -83,6 +83,7 @@ class EngineLayer:
         onnx_nodes: Names of the ONNX nodes that went into it.
         modules: Paths of the PyTorch modules that those came from.
         operations: Multiplications and additions of its convolutions and matrix products; 0 where there are none.
+        reason: Why it computes in a wider type than the file has, if the compiler says so; its words, else empty.
     """
 
     name: str
@@ -94,6 +95,7 @@ class EngineLayer:
     onnx_nodes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     operations: int = 0
+    reason: str = ""
 
     @property
     def bytes_read(self) -> int:

@@ -20,6 +20,7 @@ from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.export.runtime import difference_in_onnxruntime, sensitivity
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.collector import collector_paused
+from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.logs import quiet
 from embedl_deploy.pipeline import TransformationResult
@@ -226,9 +227,11 @@ def _export(
         refuse_outputs_without_tensor(model, example, named, error)
         lines = [line for line in str(cause).strip().splitlines() if line.strip()]
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
+        placed = describe_failed_module(error)
+        where = f" (in {placed})" if placed else ""
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
-            f"{type(cause).__name__}: {' '.join(lines[:3])}{hint}"
+            f"{type(cause).__name__}: {' '.join(lines[:3])}{where}{hint}"
         ) from error
     if operators is not None:
         from embedl_deploy.export.qdq import store_int4  # here, as above

@@ -22,6 +22,7 @@ from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import has_hooks
+from embedl_deploy.graph.placement import describe_failed_module
 
 _logger = logging.getLogger(__name__)
 
@@ -133,6 +134,8 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
             return _unknown_from(interpreter.current, error)
         node = interpreter.current
         where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
+        placed = describe_failed_module(error)
+        where += f", in {placed}" if placed else ""
         reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         raise InputError(
             f"The model does not accept args{where}: {reason}. Given: {describe_inputs(args, kwargs)}. "

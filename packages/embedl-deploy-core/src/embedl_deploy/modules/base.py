@@ -1,5 +1,6 @@
 """The two kinds of module that a backend puts into a graph. A tracer keeps both whole."""
 
+import inspect
 from collections.abc import Collection
 from typing import Any, ClassVar
 
@@ -8,6 +9,28 @@ from torch import nn
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.modules.slots import QuantStub
+
+
+def inputs_of_forward(kind: type[nn.Module]) -> int | None:
+    """How many inputs ``forward`` of a module class takes by position, without self; ``None`` if any number."""
+    kinds = [parameter.kind for parameter in inspect.signature(kind.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:
+        return None
+    return sum(each is not inspect.Parameter.KEYWORD_ONLY for each in kinds[1:])
+
+
+def _check_positions(kind: type[nn.Module], positions: Collection[int], what: str) -> None:
+    """Raise if ``forward`` has no input at one of the positions."""
+    count = inputs_of_forward(kind)
+    beyond = sorted(p for p in positions if count is not None and isinstance(p, int) and p >= count)
+    if beyond:
+        held = ", ".join(map(str, beyond))
+        raise InputError(
+            f"{kind.__name__}: {what} holds {held}, but forward{inspect.signature(kind.forward)} takes {count} "
+            f"input(s); expected positions of forward's arguments, counted from 0 without self: at most {count - 1}."
+            if count
+            else f"{kind.__name__}: {what} holds {held}, but forward takes no input."
+        )
 
 
 class FusedModule(nn.Module):
@@ -46,6 +69,7 @@ class FusedModule(nn.Module):
                     "arguments, counted from 0 without self: 0 is QDQPoint.INPUT, 1 RESIDUAL_INPUT or KEY_INPUT, "
                     "2 VALUE_INPUT."
                 )
+        _check_positions(cls, positions, "inputs_to_quantize")
 
     @property
     def input_quant_stubs(self) -> dict[int, QuantStub]:
@@ -60,6 +84,7 @@ class FusedModule(nn.Module):
 
     @input_quant_stubs.setter
     def input_quant_stubs(self, stubs: dict[int, QuantStub]) -> None:
+        _check_positions(type(self), stubs, "input_quant_stubs")
         self._stubs = dict(stubs)
 
     def scale_outputs(self, factors: torch.Tensor) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
+from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.graft import check_graft_arguments, graft_of
 from embedl_deploy.patterns.matcher import match_tree
@@ -36,6 +37,11 @@ class QDQPoint(Enum):
     VALUE_INPUT = "value_input"
     OUTPUT = "output"
 
+    @property
+    def position(self) -> int | None:
+        """Which argument of the call it is; ``None`` for the output."""
+        return {"input": 0, "residual_input": 1, "key_input": 1, "value_input": 2}.get(self.value)
+
 
 class Pattern:
     """A rewrite: what to find and what to put there.
@@ -49,12 +55,14 @@ class Pattern:
         is_conversion: Conversions run first, again and again until none matches any more; fusions run once.
         graft: The module class (or a ``staticmethod``) that is called with the matched modules to make the
             replacement.
+        origin: Distribution and version that ship it, for messages; set when a backend is loaded, empty otherwise.
     """
 
     tree: ClassVar[Any] = None
     qdq_points: ClassVar[Collection[QDQPoint]] = frozenset()
     is_conversion: ClassVar[bool] = False
     graft: ClassVar[Callable[..., nn.Module] | None] = None
+    origin: str = ""
 
     @property
     def name(self) -> str:
@@ -132,8 +140,8 @@ def validate_pattern(pattern: Any) -> None:
     """Check what can be checked of a pattern before any model is seen.
 
     Raises:
-        PatternError: It is no pattern instance, has neither tree nor ``match``, has neither graft nor ``replace``, or
-            its graft cannot be called with what the tree gives.
+        PatternError: It is no pattern instance, has neither tree nor ``match``, has neither graft nor ``replace``, its
+            graft cannot be called with what the tree gives, or is a module without a place for one of ``qdq_points``.
     """
     if isinstance(pattern, type) and issubclass(pattern, Pattern):
         raise PatternError(f"{pattern.__name__} is a class; pass an instance: {pattern.__name__}().")
@@ -150,6 +158,7 @@ def validate_pattern(pattern: Any) -> None:
     for point in pattern.qdq_points:
         if not isinstance(point, QDQPoint):
             raise PatternError(f"Pattern {pattern.name!r}: qdq_points holds {point!r}; expected QDQPoint members.")
+    _check_points(pattern)
     if type(pattern).replace is not Pattern.replace:
         return
     graft = graft_of(pattern)
@@ -160,3 +169,21 @@ def validate_pattern(pattern: Any) -> None:
     count = None if tree is None else tree.graft_arguments()
     if count is not None:
         check_graft_arguments(pattern.name, graft, (None,) * count)
+
+
+def _check_points(pattern: Pattern) -> None:
+    """Raise if ``qdq_points`` names an input for which the module that the graft makes has no place."""
+    graft = graft_of(pattern)
+    if type(pattern).replace is not Pattern.replace or not isinstance(graft, type):
+        return  # what is placed is known for a match only
+    positions: object = graft.inputs_to_quantize if issubclass(graft, FusedModule) else None
+    if not isinstance(positions, Collection) or getattr(graft, "why_not_quantized", None) is not None:
+        return
+    for point in sorted(pattern.qdq_points, key=lambda each: each.value):
+        if point.position is not None and point.position not in positions:
+            held = ", ".join(map(str, sorted(positions)))
+            raise PatternError(
+                f"Pattern {pattern.name!r}: qdq_points names {point.name}, argument {point.position} of the call, but "
+                f"inputs_to_quantize of {graft.__name__} is {{{held}}}; the point would never be quantized. Make both "
+                "name the same arguments."
+            )

@@ -1,7 +1,9 @@
 """Putting modules in the place of a match."""
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -11,7 +13,9 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
 from embedl_deploy.graph.lookup import get_module, owner, submodule
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.placement import Placement, note_placement
 from embedl_deploy.graph.uses import target_uses
+from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
 from embedl_deploy.patterns.matches import PatternMatch
 
@@ -83,9 +87,15 @@ def insert_call(
 
     Returns:
         The new node.
+
+    Raises:
+        PatternError: ``module`` is a fused or converted module whose ``forward`` does not take that many inputs.
     """
     graph_module = _graph_module(pattern_match)
     matched = pattern_match.nodes
+    is_ours = isinstance(module, (FusedModule, ConvertedModule))  # not the user's, and no plain one of torch's
+    if is_ours:
+        _check_inputs(pattern_match, module, args)
     called = [m for n in matched if n.op == "call_module" and (m := get_module(n)) is not None]
     inherit_training(module, called, graph_module.training)
     if path is None:
@@ -94,7 +104,33 @@ def insert_call(
         path = _claim(graph_module, _home(home), module, matched)
     else:
         path = add_module(graph_module, path, module)
+    if is_ours:
+        pattern = pattern_match.pattern
+        note_placement(module, Placement(path, pattern.name, pattern.origin))
     return _call(pattern_match, path, args)
+
+
+def _check_inputs(match: PatternMatch, module: nn.Module, args: Sequence[Any]) -> None:
+    kind: type = type(module)
+    problem = _input_problem(kind, len(args))
+    if problem is not None:
+        shipped = f" (from {match.pattern.origin})" if match.pattern.origin else ""
+        given = ", ".join(map(str, args))
+        raise PatternError(
+            f"Pattern {match.pattern_name!r}{shipped}: {type(module).__name__} does not take what flows into the match "
+            f"at {match.node_name!r}, {len(args)} value(s) ({given}): {problem}. Give forward a parameter for each of "
+            "them, branches first, in the order of the tree; or define replace()."
+        )
+
+
+@lru_cache(maxsize=1024)
+def _input_problem(kind: type, count: int) -> str | None:
+    signature = inspect.signature(kind.forward)  # type: ignore[attr-defined]  # it is a module's
+    try:
+        signature.bind(*(None,) * (count + 1))  # one for self
+    except TypeError as error:
+        return f"forward{signature}: {error}"
+    return None
 
 
 def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.graph.placement import fused_modules_named
 
 #: A function that is called with the model and runs it, or any iterable of batches.
 CalibrationData = Callable[[nn.Module], Any] | Iterable[Any]
@@ -64,8 +65,9 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
 
     Raises:
         QuantizationError: There is no data.
+        FusedModuleError: A module that a pattern put there raises.
     """
-    with torch.no_grad():
+    with torch.no_grad(), fused_modules_named():
         if not isinstance(data, Iterable):
             data(model)
             return

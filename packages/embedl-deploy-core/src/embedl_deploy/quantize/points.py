@@ -12,12 +12,7 @@ from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize
 from embedl_deploy.patterns import PatternMatch, QDQPoint
 
 #: Argument positions of the points that patterns name.
-POSITIONS = {
-    QDQPoint.INPUT: 0,
-    QDQPoint.RESIDUAL_INPUT: 1,
-    QDQPoint.KEY_INPUT: 1,
-    QDQPoint.VALUE_INPUT: 2,
-}
+POSITIONS = {point: point.position for point in QDQPoint if point.position is not None}
 
 
 def patterns_by_node(matches: Any) -> dict[str, PatternMatch]:

@@ -11,7 +11,7 @@ from embedl_deploy.testing.matching import (
     leaves_users_model_alone,
     matches_each_example_once,
 )
-from embedl_deploy.testing.quantizing import inputs_are_arguments, is_quantized, points_exist, stubs_are_used
+from embedl_deploy.testing.quantizing import is_quantized, points_exist, stubs_are_used
 from embedl_deploy.testing.state import can_be_copied, keeps_parameters, keeps_sharing, state_can_be_loaded
 from embedl_deploy.testing.subjects import PatternSubject
 from embedl_deploy.testing.table import Check
@@ -132,14 +132,6 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "A point that the module has no place for is never quantized, and nobody is told.",
         "Make qdq_points and the module's inputs_to_quantize name the same arguments.",
         points_exist,
-        fusions_only=True,
-    ),
-    Check(
-        "inputs-to-quantize",
-        "quantizes inputs that its module has",
-        "A position beyond the arguments of forward is a slip.",
-        "Count the arguments of forward from zero, without self.",
-        inputs_are_arguments,
         fusions_only=True,
     ),
     Check(

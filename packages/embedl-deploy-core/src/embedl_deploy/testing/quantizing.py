@@ -1,7 +1,5 @@
 """Checks of the places for quantizers that a fusion declares: that they exist, and that numbers go through them."""
 
-import inspect
-
 import torch
 from torch import fx, nn
 
@@ -46,27 +44,6 @@ def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> No
             f"input_quant_stubs are {sorted(module.input_quant_stubs)}",
             f"{position} in inputs_to_quantize, or why_not_quantized",
         )
-
-
-@for_each_example
-def inputs_are_arguments(subject: PatternSubject, example: Example) -> None:
-    """``inputs_to_quantize`` holds positions that the module's ``forward`` has."""
-    modules = [m for _, m, _ in placed_by(subject.rewrite(telling(example.model), example))]
-    fused = [module for module in modules if isinstance(module, FusedModule)]
-    if not fused:
-        raise DoesNotApply("it places no FusedModule")
-    for module in fused:
-        parameters = inspect.signature(type(module).forward).parameters.values()
-        kinds = [parameter.kind for parameter in parameters][1:]  # without self
-        if inspect.Parameter.VAR_POSITIONAL in kinds:
-            continue
-        count = sum(kind is not inspect.Parameter.KEYWORD_ONLY for kind in kinds)
-        beyond = sorted(position for position in type(module).inputs_to_quantize if not 0 <= position < count)
-        if beyond:
-            raise ConformanceFailure(
-                f"inputs_to_quantize of {type(module).__name__} holds {beyond}, but forward takes {count} inputs",
-                f"positions from 0 to {count - 1}",
-            )
 
 
 class _Witness(nn.Module):

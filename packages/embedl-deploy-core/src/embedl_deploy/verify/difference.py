@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.placement import fused_modules_named
 
 
 class Difference(NamedTuple):
@@ -80,11 +81,14 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     """Run a model so that no trace of it remains: on copies of its buffers and inputs, with the RNG put back.
 
     A model in training mode therefore updates no running statistics.
+
+    Raises:
+        FusedModuleError: A module that a pattern put there raises; what others raise passes as it is.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *buffers.values()) if t.is_cuda})
-    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+    with torch.no_grad(), torch.random.fork_rng(devices=devices), fused_modules_named():
         return torch.func.functional_call(model, buffers, args, kwargs)
 
 
