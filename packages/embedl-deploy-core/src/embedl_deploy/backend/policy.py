@@ -6,6 +6,8 @@ from enum import Enum
 
 from torch import fx, nn
 
+from embedl_deploy.modules import NamedWeight, named_weights
+
 
 class PointKind(Enum):
     """What is quantized at a point.
@@ -33,7 +35,8 @@ class QuantPoint:
         module: The fused module.
         kind: What is quantized.
         index: Argument position, for inputs.
-        label: Name of the place within the module: ``"input 0"``, ``"weight"``, ``"softmax_quant"``.
+        label: Name of the place within the module: ``"input 0"``, ``"weight"`` (``"reduce.weight"`` where there are
+            several), ``"softmax_quant"``.
         pattern: Name of the pattern that put the module there; empty if that is not known.
         precision: When a policy is asked: the number format that is meant, such as ``"int8"`` or ``"float8_e4m3fn"``.
     """
@@ -46,6 +49,13 @@ class QuantPoint:
     label: str = ""
     pattern: str = ""
     precision: str = ""
+
+    @property
+    def weight(self) -> NamedWeight | None:
+        """The weight that is meant, with its operator; ``None`` unless the point is one of a weight."""
+        if self.kind is not PointKind.WEIGHT:
+            return None
+        return next((weight for weight in named_weights(self.module) if weight.name == self.label), None)
 
     def __str__(self) -> str:
         return f"{self.path} {self.label}"

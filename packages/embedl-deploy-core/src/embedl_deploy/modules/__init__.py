@@ -7,7 +7,14 @@ from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
-from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, fix_parametrized_weights, with_parameters
+from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
+from embedl_deploy.modules.weights import (
+    NamedWeight,
+    fix_parametrized_weights,
+    named_weights,
+    reason_of_part,
+    weights_besides,
+)
 
 __all__ = [
     "ActivationLike",
@@ -18,6 +25,7 @@ __all__ = [
     "FusedMatmul",
     "FusedModule",
     "LeafTracer",
+    "NamedWeight",
     "PaddedConv2d",
     "QuantStub",
     "WeightFakeQuantize",
@@ -25,6 +33,9 @@ __all__ = [
     "fix_parametrized_weights",
     "is_homogeneous",
     "linear_with",
+    "named_weights",
+    "reason_of_part",
     "symbolic_trace",
+    "weights_besides",
     "with_parameters",
 ]

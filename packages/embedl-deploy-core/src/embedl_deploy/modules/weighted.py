@@ -9,7 +9,8 @@ the place of the batch's and the batch norm goes on working on what comes out, d
 2018, section 3.2.2; as torch's own fused modules do it).
 """
 
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,6 @@ from embedl_deploy.modules.snapshot import snapshot
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-_OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def batch_norm_factor(bn: BatchNorm) -> torch.Tensor:
@@ -48,6 +48,8 @@ def batch_norm_shift(bn: BatchNorm, bias: torch.Tensor | None) -> torch.Tensor:
 
 class FusedConv(FusedModule):
     """A convolution (of any dimension, not transposed) and an optional batch norm; what follows is the subclass's.
+
+    It may also be a part of another fused module, which then has its weight, with a place for the quantizer.
 
     Attributes:
         conv: The convolution.
@@ -94,6 +96,12 @@ class FusedConv(FusedModule):
             y = y + self.conv.bias.reshape(-1, *(1,) * (y.dim() - 2))
         y = self.bn(y)
         return y
+
+    def _forward_alone(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolve(x)
+
+    #: A subclass that computes more has its own, with as many arguments as it wants.
+    forward: Callable[..., Any] = _forward_alone
 
     def folded_weight(self) -> torch.Tensor:
         """The weight with the batch norm's factor in it, in the shape of the weight."""
@@ -165,28 +173,6 @@ def _trains(module: nn.Module, name: str) -> bool | None:
     return None if own is None else own.requires_grad
 
 
-@torch.no_grad()
-def fix_parametrized_weights(model: nn.Module) -> None:
-    """Make plain parameters of all weights that are to be quantized and that parametrizations compute.
-
-    A weight that is rounded once and for all is no longer computed. The parameters are new ones, and the operators new
-    modules; whatever shares an operator in ``model`` shares the new one.
-
-    Args:
-        model: Changed in place.
-    """
-    plain: dict[nn.Module, nn.Module] = {}
-    for owner in model.modules():
-        stub = owner._modules.get("weight_fake_quant")
-        if not isinstance(stub, WeightFakeQuantize) or not stub.enabled:
-            continue
-        for part in owner.modules():
-            if isinstance(part, _OPERATORS) and part not in plain and parametrize.is_parametrized(part):
-                plain[part] = with_parameters(part, part.weight, part.bias)
-    for owner in list(model.modules()):
-        owner._modules.update({name: plain[part] for name, part in owner._modules.items() if part in plain})
-
-
 def _scaled(
     weight: torch.Tensor, bias: torch.Tensor | None, factors: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -194,7 +180,7 @@ def _scaled(
 
 
 class FusedMatmul(FusedModule):
-    """A ``Linear``; what follows is the subclass's.
+    """A ``Linear``; what follows is the subclass's. It may also be a part of another fused module.
 
     Attributes:
         linear: The matrix product.
@@ -212,7 +198,13 @@ class FusedMatmul(FusedModule):
         """The product with (..., in_features), with a quantized weight if there is a quantizer."""
         if self.weight_fake_quant.enabled:
             return F.linear(x, self.weight_fake_quant(self.linear.weight), self.linear.bias)
-        return self.linear(x)  # type: ignore[no-any-return]  # as above
+        return self.linear(x)  # type: ignore[no-any-return]  # modules are untyped callables
+
+    def _forward_alone(self, x: torch.Tensor) -> torch.Tensor:
+        return self.project(x)
+
+    #: As in :class:`FusedConv`.
+    forward: Callable[..., Any] = _forward_alone
 
     @torch.no_grad()
     def scale_product(self, factors: torch.Tensor) -> None:

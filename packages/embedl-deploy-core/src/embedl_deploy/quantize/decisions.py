@@ -98,17 +98,10 @@ def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> De
     config = formats.weight
     if config is None:
         return Decision(point, None, f"{rule}: weights in float")
-    operator = weighted_operator(point.module)
+    operator = None if point.weight is None else point.weight.operator
     if config.block_size is not None and not isinstance(operator, nn.Linear):
         kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
         return Decision(point, None, f"scales in blocks are for matrix products; this is {kind}")
     if config.per_channel and config.axis is None and isinstance(operator, nn.modules.conv._ConvTransposeNd):
         config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})
     return Decision(point, config, rule)
-
-
-def weighted_operator(module: nn.Module) -> nn.Module | None:
-    """The convolution or matrix product in a fused module, if there is exactly one."""
-    kinds = (nn.modules.conv._ConvNd, nn.Linear)
-    operators = [part for part in module.modules() if isinstance(part, kinds)]
-    return operators[0] if len(operators) == 1 else None

@@ -1,6 +1,5 @@
 """Leaving training behind: fixed statistics, fixed scales, integer weights."""
 
-from collections import Counter
 from typing import Any
 
 import torch
@@ -8,9 +7,8 @@ from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.modules import FusedConv, WeightFakeQuantize, fix_parametrized_weights
+from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import quantizers_of
-from embedl_deploy.quantize.decisions import weighted_operator
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
@@ -75,21 +73,28 @@ def _store_integers(model: fx.GraphModule) -> None:
 
     Two fused modules may share an operator: a layer that the model calls twice.
     """
-    paths = dict.fromkeys(str(node.target) for node in model.graph.nodes if node.op == "call_module")
-    called = {id(part): part for part in map(model.get_submodule, paths)}
-    readers = Counter(id(part) for module in called.values() for part in module.modules())
-    stored: Counter[nn.Module] = Counter()
-    for owner in list(model.modules()):
-        stub, operator = owner._modules.get("weight_fake_quant"), weighted_operator(owner)
-        if not isinstance(stub, WeightFakeQuantize) or not isinstance(stub.quantizer, Quantizer) or operator is None:
+    stored: set[nn.Module] = set()
+    for weight in named_weights(model):
+        if not isinstance(weight.stub.quantizer, Quantizer) or weight.operator is None:
             continue  # without one operator, only the module knows which weight is quantized: it stays in float
-        weight = _home_of_weight(operator)["weight"]
-        assert weight is not None  # dropped only below
-        stub.quantizer = IntegerWeight(stub.quantizer, weight)
-        stored[operator] += 1
-    for operator, count in stored.items():
-        if count >= readers[id(operator)]:
-            _home_of_weight(operator)["weight"] = None
+        values = _home_of_weight(weight.operator)["weight"]
+        assert values is not None  # dropped only below
+        weight.stub.quantizer = IntegerWeight(weight.stub.quantizer, values)
+        stored.add(weight.operator)
+    for operator in stored - _read_in_float(model):
+        _home_of_weight(operator)["weight"] = None
+
+
+def _read_in_float(model: fx.GraphModule) -> set[nn.Module]:
+    """Parts of modules that the model calls, without those whose weight is stored as integers everywhere in them."""
+    paths = dict.fromkeys(str(node.target) for node in model.graph.nodes if node.op == "call_module")
+    read: set[nn.Module] = set()
+    for module in map(model.get_submodule, paths):
+        weights = named_weights(module)
+        as_integers = {each.operator for each in weights if isinstance(each.stub.quantizer, IntegerWeight)}
+        in_float = {each.operator for each in weights if not isinstance(each.stub.quantizer, IntegerWeight)}
+        read.update(part for part in module.modules() if part not in as_integers or part in in_float)
+    return read
 
 
 def _home_of_weight(operator: nn.Module) -> dict[str, Any]:

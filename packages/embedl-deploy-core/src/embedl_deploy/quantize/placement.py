@@ -13,7 +13,7 @@ from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.modules import FusedModule, QuantStub, weights_besides
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.decisions import Decision, decide
@@ -135,15 +135,18 @@ class _Placer:
         point, module = decision.point, get_module(node)
         assert module is not None  # points are at module calls
         path = str(node.target)
-        if point.kind is PointKind.WEIGHT or point.kind is PointKind.INNER:
-            name = "weight_fake_quant" if point.kind is PointKind.WEIGHT else point.label
-            return self._fill(module, path, name, config)
+        if point.kind is PointKind.WEIGHT:
+            weight = point.weight
+            assert weight is not None  # points_of has looked
+            return self._fill(module, path, weight.place, config, f"{path} {weight.name}", is_weight=True)
+        if point.kind is PointKind.INNER:
+            return self._fill(module, path, point.label, config, f"{path} {point.label}")
         if point.kind is PointKind.OUTPUT:
             return self._in_graph(node, None, config, users=set(node.users))
         stub = module.input_quant_stubs.get(point.index) if isinstance(module, FusedModule) else None
         own = next((name for name, part in module.named_modules() if part is stub), None) if stub else None
         if own:
-            return self._fill(module, path, own, config)
+            return self._fill(module, path, own, config, f"{path} {own}")
         argument = node.args[point.index]
         assert isinstance(argument, fx.Node)  # points_of has looked
         source = self.source_of.get(argument, argument)
@@ -155,14 +158,15 @@ class _Placer:
             module.input_quant_stubs[point.index] = self.graph_module.get_submodule(target)  # type: ignore[assignment]
         return target
 
-    def _fill(self, module: nn.Module, path: str, name: str, config: TensorQuantConfig) -> str:
-        stub = module.get_submodule(name)
+    def _fill(
+        self, module: nn.Module, path: str, place: str, config: TensorQuantConfig, name: str, *, is_weight: bool = False
+    ) -> str:
+        stub = module.get_submodule(place)
         assert isinstance(stub, QuantStub)  # points_of has looked
-        label = "weight" if name == "weight_fake_quant" else name
         if stub.quantizer is None:  # a module that is called twice has been here before
-            stub.quantizer = Quantizer(config, f"{path} {label}", is_weight=label == "weight")
+            stub.quantizer = Quantizer(config, name, is_weight=is_weight)
             _fix_range(stub)
-        return f"{path}.{name}"
+        return f"{path}.{place}"
 
     def _written(self, source: fx.Node, reader: fx.Node) -> fx.Node | None:
         """The last node that changes ``source`` in place before ``reader``, a node of the original, reads it."""
@@ -203,13 +207,20 @@ def _fix_range(stub: QuantStub) -> None:
 
 
 def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[str, str, str]]:
-    """Operators with a weight, or products of tensors, at which no point is."""
-    covered = {decision.point.node.name for decision in decisions}
+    """Operators with a weight, or products of tensors, at which no point is; parts of fused modules by their path."""
+    weights: dict[str, set[str]] = {decision.point.node.name: set() for decision in decisions}
+    for decision in decisions:
+        if decision.point.weight is not None:
+            weights[decision.point.node.name].add(decision.point.weight.path)
     found = []
     for node in model.graph.nodes:
-        if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
+        if node.op not in ("call_module", "call_function", "call_method"):
             continue
         module = get_module(node) if node.op == "call_module" else None
+        if node.name in weights:
+            for part, operator, reason in weights_besides(module or nn.Module(), weights[node.name]):
+                found.append((".".join(filter(None, (str(node.target), part))), type(operator).__name__, reason))
+            continue
         if module is not None and any(isinstance(part, _WEIGHTED) for part in module.modules()):
             reason = "no fusion has taken it"
             if isinstance(module, FusedModule):

@@ -8,7 +8,7 @@ from torch import fx, nn
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize
+from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub, WeightFakeQuantize, named_weights
 from embedl_deploy.patterns import PatternMatch, QDQPoint
 
 #: Argument positions of the points that patterns name.
@@ -43,7 +43,7 @@ def points_of(graph_module: fx.GraphModule, matches: Mapping[str, PatternMatch])
     of ``matches`` has made is taken by its own declaration alone.
 
     Raises:
-        QuantizationError: A module has the place of a weight's quantizer where none is put.
+        QuantizationError: A module has a place for a weight's quantizer of which it cannot be told whose it is.
     """
     for node in graph_module.graph.nodes:
         module = get_module(node) if node.op == "call_module" else None
@@ -58,31 +58,33 @@ def _points_at(node: fx.Node, module: nn.Module, match: PatternMatch | None) -> 
     for index in _input_positions(module, match):
         if index < len(node.args) and isinstance(node.args[index], fx.Node):
             yield QuantPoint(node, path, module, PointKind.INPUT, index, f"input {index}", pattern)
-    stub = getattr(module, "weight_fake_quant", None)
     if match is None or match.pattern.qdq_points:
-        _refuse_further_weights(module, path, pattern)
-    if isinstance(stub, WeightFakeQuantize) and (match is None or match.pattern.qdq_points):
-        yield QuantPoint(node, path, module, PointKind.WEIGHT, 0, "weight", pattern)
+        for weight in _weights(module, path, pattern):
+            yield QuantPoint(node, path, module, PointKind.WEIGHT, 0, weight.name, pattern)
     for name, _ in inner_stubs(module):
         yield QuantPoint(node, path, module, PointKind.INNER, 0, name, pattern)
     if match is not None and QDQPoint.OUTPUT in match.pattern.qdq_points:
         yield QuantPoint(node, path, module, PointKind.OUTPUT, 0, "output", pattern)
 
 
-def _refuse_further_weights(module: nn.Module, path: str, pattern: str) -> None:
-    """One weight of a module is quantized, its ``weight_fake_quant``; others would stay in float without a word."""
-    if isinstance(module, FusedModule) and (module.why_not_quantized or not module.input_quant_stubs):
-        return  # it opts out, or quantizes nothing that a weight would meet
-    parts = module.named_modules(remove_duplicate=False)
-    stubs = [name for name, part in parts if isinstance(part, WeightFakeQuantize)]
-    further = [name for name in stubs if name != "weight_fake_quant"]
-    if further:
-        by = f", from pattern {pattern!r}," if pattern else ""
-        raise QuantizationError(
-            f"{type(module).__name__} at {path!r}{by} has places for quantizers of weights at "
-            f"{', '.join(map(repr, further))}; expected one at most, 'weight_fake_quant' of the module itself. Make "
-            "one module for each weight, or set why_not_quantized in the instance."
-        )
+def _weights(module: nn.Module, path: str, pattern: str) -> Iterator[NamedWeight]:
+    """The weights of a module, unless it opts out."""
+    says_why = isinstance(module, FusedModule) and module.why_not_quantized is not None
+    if isinstance(module, FusedModule) and says_why and not module.input_quant_stubs:
+        return
+    by = f", from pattern {pattern!r}," if pattern else ""
+    for weight in named_weights(module):
+        if weight.problem is None:
+            yield weight
+        elif not says_why:
+            raise QuantizationError(_misplaced(weight, f"{type(module).__name__} at {path!r}{by}"))
+
+
+def _misplaced(weight: NamedWeight, module: str) -> str:
+    return (
+        f"{module} has a place for the quantizer of a weight at {weight.place!r}, and it cannot be told of which: "
+        f"{weight.problem}. Rename it, or make the part a FusedConv or FusedMatmul, which has its own."
+    )
 
 
 def _input_positions(module: nn.Module, match: PatternMatch | None) -> list[int]:

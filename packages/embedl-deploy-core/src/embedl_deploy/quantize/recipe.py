@@ -15,10 +15,10 @@ from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule
+from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule, named_weights
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import quantizers_of
-from embedl_deploy.quantize.decisions import Decision, weighted_operator
+from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.placement import place
@@ -42,7 +42,7 @@ class QuantizationRecipe:
             ``None``) and rule.
         scaled: Explicit channel scales: source node, readers.
         folded: Paths of convolutions without batch norm.
-        biased: Paths of modules whose convolution or product has a bias.
+        biased: Paths of convolutions and products with a bias, of those whose weight is a point.
         frozen: Whether weights are stored as integers.
         corrections: What was done to keep accuracy; for the record.
     """
@@ -112,7 +112,7 @@ class QuantizationRecipe:
         for path in self.folded:
             _module(graph_module, path, FusedConv).fold_batch_norm()
         for path in self.biased:
-            _add_bias(_module(graph_module, path, FusedModule), path)
+            _add_bias(_module(graph_module, path, nn.Module), path)
         quantized = place(graph_module, decisions, self.policy)
         corrections = tuple(Correction(**entry) for entry in self.corrections)
         quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=corrections)
@@ -147,17 +147,31 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
             names = [reader.name for reader in readers]
             entry = {"source": node.all_input_nodes[0].name, "readers": names, "channels": module.factors.numel()}
             scaled.append(entry)
-    operators = {path: weighted_operator(module) for path, module in modules.items()}
+    weights = {path: named_weights(module) for path, module in modules.items()}
     return QuantizationRecipe(
         backend=model.meta.get(BACKEND),
         policy=report.policy,
         points=points,
         scaled=tuple(scaled),
-        folded=tuple(path for path, part in modules.items() if isinstance(part, FusedConv) and part.bn is None),
-        biased=tuple(path for path, operator in operators.items() if getattr(operator, "bias", None) is not None),
+        folded=tuple(
+            _joined(path, inner)
+            for path, module in modules.items()
+            for inner, part in module.named_modules()
+            if isinstance(part, FusedConv) and part.bn is None
+        ),
+        biased=tuple(
+            _joined(path, weight.path)
+            for path, found in weights.items()
+            for weight in found
+            if getattr(weight.operator, "bias", None) is not None
+        ),
         frozen=any(isinstance(part, IntegerWeight) for part in model.modules()),
         corrections=tuple(asdict(correction) for correction in report.corrections),
     )
+
+
+def _joined(path: str, inner: str) -> str:
+    return f"{path}.{inner}" if inner else path
 
 
 def _behind_stubs(node: fx.Node) -> list[fx.Node]:
@@ -204,24 +218,24 @@ def _module(model: fx.GraphModule, path: str, kind: type[Any]) -> Any:
 
 
 def _add_bias(module: nn.Module, path: str) -> None:
-    operator = weighted_operator(module)
-    if operator is None:
-        raise QuantizationError(f"The recipe gives {path!r} a bias, but there is no one convolution or product in it.")
-    if getattr(operator, "bias", None) is None:
-        weight = operator.weight
-        assert isinstance(weight, torch.Tensor)  # weighted_operator has looked
-        operator.bias = nn.Parameter(weight.new_zeros(weight.shape[0]), weight.requires_grad)
+    if not isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
+        raise QuantizationError(
+            f"The recipe gives {path!r} a bias, where the model has a {type(module).__name__}, and no convolution or "
+            "Linear. Rebuild from the model that the recipe was made from, transformed by the same patterns."
+        )
+    operator: Any = module
+    if operator.bias is None:
+        channels = operator.out_features if isinstance(module, nn.Linear) else operator.out_channels
+        operator.bias = nn.Parameter(operator.weight.new_zeros(channels), operator.weight.requires_grad)
 
 
 def _with_grids(quantized: fx.GraphModule) -> fx.GraphModule:
     """Scales of the right shapes, whatever their values: a ``state_dict`` brings those."""
-    for path, quantizer in quantizers_of(quantized).items():
-        if not quantizer.is_weight:
+    weights = {weight.stub.quantizer: weight.value for weight in named_weights(quantized)}
+    for quantizer in quantizers_of(quantized).values():
+        weight = weights.get(quantizer)
+        if weight is None:  # an activation, or a weight that no one operator has: it stays in float
             quantizer.set_grid(grid_from_range(-1.0, 1.0, quantizer.config))
-            continue
-        operator = weighted_operator(quantized.get_submodule(path.rpartition(".weight_fake_quant")[0]))
-        assert operator is not None  # a quantized weight is that of one operator
-        weight = operator.weight
-        assert isinstance(weight, torch.Tensor)  # as above
-        quantizer.set_grid(grid_of_weight(weight, quantizer.config))
+        else:
+            quantizer.set_grid(grid_of_weight(weight, quantizer.config))
     return quantized

@@ -4,16 +4,15 @@ Layers are corrected in the order of the graph, and each sees inputs that carry 
 it: errors do not add up on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from embedl_deploy.modules import FusedConv, QuantStub, fix_parametrized_weights
+from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.data import progress_bar
-from embedl_deploy.quantize.decisions import weighted_operator
 from embedl_deploy.quantize.operators import expand_scale
 from embedl_deploy.quantize.patches import grouped, is_supported, samples
 from embedl_deploy.quantize.quantizer import Quantizer
@@ -61,9 +60,9 @@ def _correct_all(
     model: fx.GraphModule, inputs: Sequence[Inputs], *, learn_weights: bool, progress: bool
 ) -> list[Correction]:
     corrections = []
-    for part in model.modules():
-        if isinstance(part, FusedConv) and _weight_quantizer(part) is not None:
-            part.fold_batch_norm()
+    for weight in _quantized_weights(model):
+        if isinstance(weight.owner, FusedConv):
+            weight.owner.fold_batch_norm()
     fix_parametrized_weights(model)
     runs = SideBySide(model, inputs)
     what = "learned rounding" if learn_weights else "bias correction"
@@ -71,44 +70,44 @@ def _correct_all(
         for node in nodes:
             runs.compute_exact(node)
             module = runs.module_of(node)
-            quantizer = None if module is None else _weight_quantizer(module)
-            if module is not None and quantizer is not None:
-                outcome = _correct(node, module, quantizer, runs, learn_weights=learn_weights)
-                corrections.append(Correction(what, str(node.target), outcome))
-            else:
-                runs.compute_quantized(node)
+            for weight in [] if module is None else _quantized_weights(module):
+                outcome = _correct(node, weight, runs, learn_weights=learn_weights)
+                corrections.append(Correction(what, _where(node, weight), outcome))
+            runs.compute_quantized(node)
             runs.forget(node)
     return corrections
 
 
-def _weight_quantizer(module: nn.Module) -> Quantizer | None:
-    stub = module._modules.get("weight_fake_quant")
-    quantizer = stub.quantizer if isinstance(stub, QuantStub) else None
-    return quantizer if isinstance(quantizer, Quantizer) else None
+def _quantized_weights(module: nn.Module) -> list[NamedWeight]:
+    return [weight for weight in named_weights(module) if isinstance(weight.stub.quantizer, Quantizer)]
 
 
-def _correct(node: fx.Node, module: nn.Module, quantizer: Quantizer, runs: SideBySide, *, learn_weights: bool) -> str:
-    """Correct one module and compute its quantized values; returns the outcome."""
-    operator: Any = weighted_operator(module)
-    if operator is None:
-        runs.compute_quantized(node)
-        return "declined: the module has not exactly one convolution or Linear"
-    if not runs.keep_original(operator):
-        runs.compute_quantized(node)
+def _where(node: fx.Node, weight: NamedWeight) -> str:
+    return str(node.target) if weight.name == "weight" else f"{node.target} {weight.name}"
+
+
+def _correct(node: fx.Node, weight: NamedWeight, runs: SideBySide, *, learn_weights: bool) -> str:
+    """Correct one weight of a node's module, and the bias beside it; returns the outcome."""
+    if weight.operator is None:
+        return "declined: the module has not exactly one convolution or Linear that the weight could be of"
+    if not runs.keep_original(weight.operator):
         return "declined: the module is called more than once, and was corrected for its first call"
-    problem = _learn_weight(node, operator, quantizer, runs) if learn_weights else None
-    not_matched = _match_means(node, operator, runs)
+    problem = _learn_weight(node, weight, runs) if learn_weights else None
+    not_matched = _match_means(node, weight, runs)
     if problem is not None:
         return f"declined: {problem}" + ("; its bias was corrected" if not_matched is None else "")
     return "corrected" if learn_weights or not_matched is None else f"declined: {not_matched}"
 
 
-def _learn_weight(node: fx.Node, operator: Any, quantizer: Quantizer, runs: SideBySide) -> str | None:
+def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | None:
+    operator: Any = named.operator
+    quantizer = named.stub.quantizer
+    assert isinstance(quantizer, Quantizer)  # _quantized_weights has looked
     if not is_supported(operator):
         return f"rounding is not learnt for a {type(operator).__name__}"
     if quantizer.zero_point is not None:
         return "rounding is learnt for symmetric formats only"
-    pairs = runs.operator_inputs(node, operator)
+    pairs = runs.operator_inputs(node, named)
     if not pairs:
         return "the module does not call its operator, so its inputs are unknown"
     original = operator.weight.detach()
@@ -130,36 +129,69 @@ def _learn_weight(node: fx.Node, operator: Any, quantizer: Quantizer, runs: Side
     return None
 
 
-def _match_means(node: fx.Node, operator: Any, runs: SideBySide) -> str | None:
-    """Move the bias until the mean of each channel of the node's output is that of the exact output."""
-    runs.compute_quantized(node)
+def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | None:
+    """Move the bias until the mean of each channel of the output is that of the exact output.
+
+    The output is that of the node's module if it has no other weight, else that of the part that has this one. Where
+    only the module knows what becomes of the product, the mean of the product itself is matched.
+    """
+    operator: Any = weight.operator
+    module = runs.module_of(node)
+    alone = module is not None and len(named_weights(module)) == 1
+
+    def outputs() -> list[tuple[torch.Tensor, torch.Tensor]]:
+        if not alone:
+            return [] if weight.owner is module else runs.outputs_of(node, weight.owner)
+        runs.compute_quantized(node)
+        return [pair for pair in runs.values(node) if all(isinstance(value, torch.Tensor) for value in pair)]
+
     channels = operator.out_channels if isinstance(operator, nn.modules.conv._ConvNd) else operator.out_features
     axis = 1 if isinstance(operator, nn.modules.conv._ConvNd) else -1
-    values = [pair for pair in runs.values(node) if all(isinstance(value, torch.Tensor) for value in pair)]
+    values = outputs()
+    if not values and not alone:
+        return _match_product(node, weight, runs)
     if not values or values[0][0].shape[axis] != channels:
         return "the output has not the operator's channels, so its means say nothing about the bias"
     bias = operator.weight.new_zeros(channels) if operator.bias is None else operator.bias.detach().clone()
-    error, slope = _mean_error(runs, node, axis), torch.ones_like(bias)
+    error, slope = _mean_error(values, axis), torch.ones_like(bias)
     best, best_error = bias, error
     for _ in range(_STEPS):
         step = -error / slope
         bias = bias + step
         _set_bias(operator, bias)
-        runs.compute_quantized(node)
-        after = _mean_error(runs, node, axis)
+        after = _mean_error(outputs(), axis)
         measured = (after - error) / torch.where(step == 0, 1.0, step)
         slope, error = measured.clamp(_LEAST_SLOPE, 1.0), after
         better = error.abs() < best_error.abs()
         best, best_error = torch.where(better, bias, best), torch.where(better, error, best_error)
     _set_bias(operator, best)
-    runs.compute_quantized(node)
     return None
 
 
-def _mean_error(runs: SideBySide, node: fx.Node, axis: int) -> torch.Tensor:
+def _match_product(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | None:
+    """Move the bias by as much as rounding shifts the mean of the product, in front of any function."""
+    operator: Any = weight.operator
+    pairs = runs.operator_inputs(node, weight) if is_supported(operator) else []
+    if not pairs:
+        return "the module does not call its operator, or a part around it, so its outputs are unknown"
+    (exact, bias), rounded = runs.original(operator), weight.stub(operator.weight)
+    shift = _mean_product(exact, operator, [x for x, _ in pairs])
+    shift = shift - _mean_product(rounded, operator, [x for _, x in pairs])
+    _set_bias(operator, shift if bias is None else bias + shift)
+    return None
+
+
+def _mean_product(weight: torch.Tensor, operator: Any, inputs: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The mean of each channel of the product with inputs of the operator, (C,)."""
+    parts = [part.float() for x in inputs for part in samples(x, operator)]
+    mean = torch.cat(parts, -1).mean(-1)
+    return (grouped(weight, operator) @ mean[..., None]).flatten()
+
+
+def _mean_error(values: Iterable[tuple[torch.Tensor, torch.Tensor]], axis: int) -> torch.Tensor:
     """By how much the mean of each channel is too high, (C,)."""
     total, count = torch.zeros(()), 0
-    for exact, quantized in runs.values(node):
+    for exact, quantized in values:
         difference = (quantized - exact).movedim(axis, 0).flatten(1)
         total = total.to(difference) + difference.sum(1)
         count += difference.shape[1]

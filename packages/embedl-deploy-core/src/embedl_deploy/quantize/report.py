@@ -19,7 +19,8 @@ class PointReport:
 
     Attributes:
         path: The module.
-        label: The place in it: ``"input 0"``, ``"weight"``, ``"output"``, or the name of an inner stub.
+        label: The place in it: ``"input 0"``, ``"weight"`` (``"reduce.weight"`` where there are several), ``"output"``,
+            or the name of an inner stub.
         node: Name of the node that calls the module.
         module: Class of the module.
         config: The format, in words; empty if the point is not quantized.
@@ -73,7 +74,8 @@ class QuantizationReport:
 
     Attributes:
         points: In graph order.
-        uncovered: (node name, operator, why it has no point).
+        uncovered: (node name, operator, why it has no point). Of an operator inside a fused module that has other
+            points, its path instead of the node's name.
         policy: Name of the policy that was asked.
         corrections: What smoothing, equalization, bias correction and learned rounding did, place by place.
         vanishing: Tensors whose range is known beforehand, such as a softmax, and the share of their sum that is
@@ -97,7 +99,7 @@ class QuantizationReport:
         return [point for point in self.points if not point.quantized]
 
     def __str__(self) -> str:
-        weights = sum(point.label == "weight" for point in self.quantized)
+        weights = sum(point.kind is PointKind.WEIGHT for point in self.quantized)
         stubs = len({point.stub for point in self.quantized})
         lines = [
             f"Quantization: {len(self.quantized)} of {len(self.points)} points ({weights} weights) by {stubs} "

@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.shapes import bind_inputs
-from embedl_deploy.modules import QuantStub, WeightFakeQuantize
+from embedl_deploy.modules import NamedWeight, QuantStub
 
 #: One run of the model: its positional and keyword inputs.
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -80,6 +80,13 @@ class SideBySide:
         }
         return True
 
+    def original(self, operator: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Weight and bias that exact values are computed with."""
+        kept = self._originals[operator]
+        weight, bias = kept.get("weight", operator.weight), kept.get("bias")
+        assert isinstance(weight, torch.Tensor)  # an operator has one
+        return weight.detach(), None if bias is None else bias.detach()
+
     def compute_exact(self, node: fx.Node) -> None:
         """Compute a node's exact values, in all runs."""
         with self.as_it_was(self.module_of(node)):
@@ -96,20 +103,33 @@ class SideBySide:
         for exact, quantized in zip(self._exact, self._quantized, strict=True):
             yield exact.env[node], quantized.env[node]
 
-    def operator_inputs(self, node: fx.Node, operator: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """What flows into an operator in a node's module: exact and quantized, in each run.
+    def operator_inputs(self, node: fx.Node, weight: NamedWeight) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What flows into the operator of a weight in a node's module: exact and quantized, in each run.
 
         Empty if the module does not call the operator, even where its weight is not quantized.
         """
-        module, found = self.module_of(node), []
+        assert weight.operator is not None  # the caller has looked
+        found = []
         for exact, quantized in zip(self._exact, self._quantized, strict=True):
-            with self.as_it_was(module):
-                before = _caught(exact, node, operator)
-            with self.as_it_was(module, WeightFakeQuantize):
-                after = _caught(quantized, node, operator)
+            with self.as_it_was(self.module_of(node)):
+                before = _caught(exact, node, weight.operator)
+            with emptied(weight.stub):
+                after = _caught(quantized, node, weight.operator)
             if before is None or after is None:
                 return []
             found.append((before, after))
+        return found
+
+    def outputs_of(self, node: fx.Node, part: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """What a part of a node's module gives: exact and quantized, at each call in each run.
+
+        Empty if the module does not call the part, or what it gives is no tensor.
+        """
+        found: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for exact, quantized in zip(self._exact, self._quantized, strict=True):
+            with self.as_it_was(self.module_of(node)):
+                before = _given(exact, node, part)
+            found += zip(before, _given(quantized, node, part), strict=True)
         return found
 
     def forget(self, node: fx.Node) -> None:
@@ -120,22 +140,31 @@ class SideBySide:
                     del walk.env[used]
 
     @contextmanager
-    def as_it_was(self, module: nn.Module | None, kind: type[QuantStub] = QuantStub) -> Iterator[None]:
-        """Within the block stubs of a kind in ``module`` are empty, and weights those from before their correction."""
+    def as_it_was(self, module: nn.Module | None) -> Iterator[None]:
+        """Within the block the stubs in ``module`` are empty, and weights those from before their correction."""
         parts = [] if module is None else list(module.modules())
-        quantizers = [(part, part.quantizer) for part in parts if isinstance(part, kind)]
         corrected = [(part, dict(part._parameters)) for part in parts if part in self._originals]
-        for stub, _ in quantizers:
-            stub.quantizer = None
-        for operator, _ in corrected:
-            operator._parameters.update(self._originals[operator])
-        try:
-            yield
-        finally:
-            for operator, parameters in corrected:
-                operator._parameters.update(parameters)
-            for stub, quantizer in quantizers:
-                stub.quantizer = quantizer
+        with emptied(*(part for part in parts if isinstance(part, QuantStub))):
+            for operator, _ in corrected:
+                operator._parameters.update(self._originals[operator])
+            try:
+                yield
+            finally:
+                for operator, parameters in corrected:
+                    operator._parameters.update(parameters)
+
+
+@contextmanager
+def emptied(*stubs: QuantStub) -> Iterator[None]:
+    """Within the block there are no quantizers in some stubs."""
+    quantizers = [(stub, stub.quantizer) for stub in stubs]
+    for stub in stubs:
+        stub.quantizer = None
+    try:
+        yield
+    finally:
+        for stub, quantizer in quantizers:
+            stub.quantizer = quantizer
 
 
 class _Reached(Exception):  # noqa: N818 - no error: it ends a call when the operator's input is known
@@ -160,3 +189,19 @@ def _caught(walk: _Walk, node: fx.Node, operator: nn.Module) -> torch.Tensor | N
     finally:
         handle.remove()
     return None
+
+
+def _given(walk: _Walk, node: fx.Node, part: nn.Module) -> list[torch.Tensor]:
+    """What a part gives at each call when the node is computed."""
+    given: list[torch.Tensor] = []
+
+    def note(_part: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, torch.Tensor):
+            given.append(output)
+
+    handle = part.register_forward_hook(note)
+    try:
+        walk.run_node(node)
+    finally:
+        handle.remove()
+    return given

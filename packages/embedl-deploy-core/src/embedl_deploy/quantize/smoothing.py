@@ -12,9 +12,8 @@ norm or product before, if every reader of its result is in the group; otherwise
 compilers run together with the quantizer after it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import fx, nn
@@ -24,13 +23,14 @@ from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
+from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.config import Selector, describe_selector, selects
 from embedl_deploy.quantize.data import CalibrationData, run_data
-from embedl_deploy.quantize.decisions import Decision, weighted_operator
+from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
+from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
 
 _WHAT = "smoothing"
@@ -66,27 +66,40 @@ class _Group:
 
     Attributes:
         source: The node whose value they read.
-        readers: Calls of their modules, in graph order.
-        formats: The format of the tensor, and of each reader's weight.
+        config: The format of the tensor.
+        readers: Calls of their modules, in graph order, with the formats of the modules' products by the weight's
+            name: at first of all that could read the tensor, then of those that do.
         statistics: Of the tensor's channels; ``None`` before any data.
         problem: Why the group cannot be smoothed.
     """
 
     source: fx.Node
-    readers: list[fx.Node] = field(default_factory=list)
-    formats: list[TensorQuantConfig] = field(default_factory=list)
+    config: TensorQuantConfig
+    readers: dict[fx.Node, dict[str, TensorQuantConfig]] = field(default_factory=dict)
     statistics: ChannelStatistics | None = None
     problem: str | None = None
 
     @property
     def products(self) -> list[tuple[nn.Linear, TensorQuantConfig]]:
         """The readers' matrix products and the formats of their weights."""
-        found = []
-        for node, config in zip(self.readers, self.formats[1:], strict=True):
-            operator = weighted_operator(_module(node))
-            assert isinstance(operator, nn.Linear)  # _find_groups has looked
-            found.append((operator, config))
-        return found
+        return [
+            (product, formats[name])
+            for node, formats in self.readers.items()
+            for name, product in _products_of(node).items()
+            if name in formats
+        ]
+
+    def add(self, x: torch.Tensor) -> None:
+        """Take note of the tensor's values in one batch."""
+        if self.statistics is None:
+            self.statistics = ChannelStatistics.empty(x)
+        self.statistics.add(x)
+
+
+def _products_of(node: fx.Node) -> dict[str, nn.Linear]:
+    """The matrix products of a node's module, by the name of their weight."""
+    weights = named_weights(_module(node))
+    return {weight.name: weight.operator for weight in weights if isinstance(weight.operator, nn.Linear)}
 
 
 def _module(node: fx.Node) -> nn.Module:
@@ -126,30 +139,34 @@ def smooth(
 
 def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: tuple[Selector, ...]) -> list[_Group]:
     nodes = {node.name: node for node in model.graph.nodes}
-    weights = {d.point.node.name: d.config for d in decisions if d.config and d.point.kind is PointKind.WEIGHT}
+    weights: defaultdict[str, dict[str, TensorQuantConfig]] = defaultdict(dict)
+    for decision in decisions:
+        if decision.config and decision.point.kind is PointKind.WEIGHT:
+            weights[decision.point.node.name][decision.point.label] = decision.config
     inputs = {d.point: d.config for d in decisions if d.config and d.point.kind is PointKind.INPUT}
     groups: dict[fx.Node, _Group] = {}
     for point, config in inputs.items():
-        weight = weights.get(point.node.name)
-        if point.index != 0 or weight is None or not isinstance(weighted_operator(point.module), nn.Linear):
-            continue
         node = nodes[point.node.name]
+        formats = {name: weights[node.name][name] for name in _products_of(node) if name in weights[node.name]}
+        if point.index != 0 or not formats:
+            continue
         source = node.args[0]
         assert isinstance(source, fx.Node)  # points are where tensors flow in
-        group = groups.setdefault(source, _Group(source, formats=[config]))
-        group.readers.append(node)
-        group.formats.append(weight)
+        group = groups.setdefault(source, _Group(source, config))
+        group.readers[node] = formats
         for selector in exceptions:
             if selects(selector, point) or _selects_node(selector, _norm_before(source)[0]):
                 group.problem = f"skip: {describe_selector(selector)}"
     calls = _calls_of_parts(model)
     for group in groups.values():
-        for node, (product, _) in zip(group.readers, group.products, strict=True):
-            if group.problem is None and calls[product] > 1:
-                group.problem = (
-                    f"the product in {node.target} is called {calls[product]} times, and its weight cannot make up for "
-                    "a division at each call"
-                )
+        for node, formats in group.readers.items():
+            for name in formats:
+                count = calls[_products_of(node)[name]]
+                if group.problem is None and count > 1:
+                    group.problem = (
+                        f"the product in {node.target} is called {count} times, and its weight cannot make up for a "
+                        "division at each call"
+                    )
     return list(groups.values())
 
 
@@ -178,36 +195,6 @@ def _norm_before(source: fx.Node) -> tuple[fx.Node, bool]:
     return source, single
 
 
-class _Watcher:
-    """Notes the range of what flows into a group's first product, as long as that is what its module is given."""
-
-    def __init__(self, group: _Group) -> None:
-        self.group = group
-        self.given: torch.Tensor | None = None
-        self.handles = [
-            _module(group.readers[0]).register_forward_pre_hook(self._module_called),
-            group.products[0][0].register_forward_pre_hook(self._operator_called),
-        ]
-
-    def _module_called(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self.given = args[0]
-
-    def _operator_called(self, _operator: nn.Module, args: tuple[Any, ...]) -> None:
-        x: torch.Tensor = args[0]
-        if x is not self.given:
-            return  # the module makes something of its input first; dividing its channels would not be made up for
-        if self.group.statistics is None:
-            self.group.statistics = ChannelStatistics.empty(x)
-        self.group.statistics.add(x)
-
-    def remove(self) -> None:
-        """Watch no longer; a group that was never seen has a problem."""
-        for handle in self.handles:
-            handle.remove()
-        if self.group.problem is None and self.group.statistics is None:
-            self.group.problem = "the data never reaches it, or the module does not feed its input to its product"
-
-
 def _is_dropout(node: fx.Node) -> bool:
     dropped = isinstance(get_module(node), nn.Dropout) if node.op == "call_module" else operation(node) == "dropout"
     return dropped and len(node.all_input_nodes) == 1
@@ -215,14 +202,27 @@ def _is_dropout(node: fx.Node) -> bool:
 
 @torch.no_grad()
 def _measure(model: fx.GraphModule, groups: list[_Group], data: CalibrationData, *, progress: bool) -> None:
-    """Find the largest magnitude of each channel of each group's input."""
-    watchers = [_Watcher(group) for group in groups]
+    """Find the largest magnitude of each channel of each group's input, and which products read it."""
+    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
     try:
         with evaluation_mode(model):
             run_data(model, data, progress=progress)
     finally:
-        for watcher in watchers:
-            watcher.remove()
+        for _, _, watch in watches:
+            watch.remove()
+    for group, node, watch in watches:
+        group.readers[node] = {name: group.readers[node][name] for name in group.readers[node] if name in watch.reads}
+        problem = watch.problem
+        if not watch.reads:
+            problem = "the data never reaches it, or the module does not feed its input to its product"
+        if group.problem is None and problem is not None:
+            group.problem = problem if len(group.readers) == 1 else f"{node.target}: {problem}"
+
+
+def _watch(group: _Group, node: fx.Node) -> ReaderWatch:
+    products = {name: product for name, product in _products_of(node).items() if name in group.readers[node]}
+    first = next(iter(group.readers))
+    return ReaderWatch(_module(node), products, group.add if node is first else lambda _: None)
 
 
 @torch.no_grad()
@@ -230,15 +230,16 @@ def _smooth_group(model: fx.GraphModule, group: _Group, config: SmoothQuantConfi
     if group.problem is not None or group.statistics is None:
         return f"declined: {group.problem}"
     if config.alpha is None:
-        scale = best_migration_scale(group.statistics, group.formats[0], group.products)
+        scale = best_migration_scale(group.statistics, group.config, group.products)
     else:
         scale = migration_scale(group.statistics, group.products, config.alpha)
     if scale is None:
         return "declined: no migration strength would lessen the error"
     place = _divide(model, group, scale, config)
     if not place.startswith("declined"):
-        for node in group.readers:
-            _scale_columns(node, scale)
+        for node, formats in group.readers.items():
+            for name in formats:
+                _scale_columns(node, name, scale)
     return place
 
 
@@ -257,7 +258,7 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
         problem = declined
     if not config.explicit:
         return f"declined: cannot be folded into {before.name} ({problem})"
-    path = insert_scale(model, group.source, group.readers, 1 / scale)
+    path = insert_scale(model, group.source, list(group.readers), 1 / scale)
     return f"by {path}, because it cannot be folded into {before.name} ({problem})"
 
 
@@ -275,10 +276,8 @@ def _called_once(model: fx.GraphModule, node: fx.Node) -> bool:
     return [other.target for other in model.graph.nodes if other.op == node.op].count(node.target) == 1
 
 
-def _scale_columns(node: fx.Node, scale: torch.Tensor) -> None:
-    module = _module(node)
-    operator = weighted_operator(module)
-    owner = next(part for part in module.modules() if operator in part._modules.values())
-    name = next(name for name, part in owner._modules.items() if part is operator)
-    assert isinstance(operator, nn.Linear)  # _find_groups has looked
-    owner._modules[name] = with_parameters(operator, operator.weight * scale, operator.bias)
+def _scale_columns(node: fx.Node, name: str, scale: torch.Tensor) -> None:
+    operator = _products_of(node)[name]
+    scaled = with_parameters(operator, operator.weight * scale, operator.bias)
+    for owner in list(_module(node).modules()):
+        owner._modules.update({key: scaled for key, part in owner._modules.items() if part is operator})

@@ -1,0 +1,94 @@
+"""Which products of a fused module multiply the very tensor that it is given, and whether anything else reads it.
+
+Dividing the channels of a tensor, and multiplying the columns of weights, is exact only if all that reads the tensor is
+such products. What a module's ``forward`` does with its input is seen when it runs.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+
+class ReaderWatch:
+    """Watches the calls of one module.
+
+    Args:
+        module: The fused module; its first argument is what matters.
+        products: Its products, by name.
+        seen: Called with the tensor, at each call in which a product reads it.
+
+    Attributes:
+        reads: Names of products that multiply the tensor.
+        problem: Why the channels of the tensor cannot be divided for this module.
+    """
+
+    def __init__(
+        self, module: nn.Module, products: Mapping[str, nn.Module], seen: Callable[[torch.Tensor], None]
+    ) -> None:
+        self.reads: set[str] = set()
+        self.problem: str | None = None
+        self._seen = seen
+        self._given: Any = None
+        self._inside = 0
+        self._reading = False
+        self._mode: _Uses | None = None
+        self._handles = [
+            module.register_forward_pre_hook(self._called),
+            module.register_forward_hook(self._returned, always_call=True),
+        ]
+        for name, product in products.items():
+            self._handles.append(product.register_forward_pre_hook(self._product_called(name)))
+            self._handles.append(product.register_forward_hook(self._product_returned, always_call=True))
+
+    def remove(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _called(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._given, self._reading = args[0], False
+        self._mode = _Uses(self._used)
+        self._mode.__enter__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+
+    def _returned(self, *_: Any) -> None:
+        if self._mode is not None:
+            self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
+        if self._reading:
+            self._seen(self._given)
+        self._given, self._mode = None, None
+
+    def _product_called(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def called(_product: nn.Module, args: tuple[Any, ...]) -> None:
+            self._inside += 1
+            if args[0] is self._given:
+                self.reads.add(name)
+                self._reading = True
+            elif name in self.reads:
+                self.problem = f"{name} is multiplied with something else too"
+
+        return called
+
+    def _product_returned(self, *_: Any) -> None:
+        self._inside -= 1
+
+    def _used(self, function: str, arguments: Collection[Any]) -> None:
+        if self._inside == 0 and any(value is self._given for value in arguments):
+            self.problem = f"the module reads it by {function} too, besides its products"
+
+
+class _Uses(TorchFunctionMode):
+    """Tells of every function that makes a tensor: its name and what it is given."""
+
+    def __init__(self, tell: Callable[[str, Collection[Any]], None]) -> None:
+        super().__init__()
+        self.tell = tell
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(isinstance(value, torch.Tensor) for value in pytree.tree_leaves(result)):  # else it asks for the shape
+            self.tell(getattr(func, "__name__", repr(func)), pytree.tree_leaves((args, kwargs)))
+        return result

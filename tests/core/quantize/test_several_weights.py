@@ -1,0 +1,158 @@
+"""A fused module with two weights goes the whole way, as one with a single weight does."""
+
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.backend import PointKind
+from embedl_deploy.quantize import (
+    IntegerWeight,
+    QuantConfig,
+    QuantizationRecipe,
+    Quantizer,
+    freeze,
+    quantization_recipe,
+    quantization_report,
+    quantize,
+)
+from support.squeeze_excite import ConvActPattern, NestedSEPattern, PlainSEPattern, SqueezeExcite
+
+KINDS = {
+    "nested": (NestedSEPattern, False),
+    "with batch norm": (NestedSEPattern, True),
+    "plain": (PlainSEPattern, False),
+}
+LABELS = ["input 0", "input 1", "reduce.weight", "expand.weight", "pooled_quant", "reduced_quant"]
+
+
+@pytest.fixture(scope="module")
+def x():
+    return torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def result(request, x):
+    pattern, norm = KINDS[request.param]
+    torch.manual_seed(0)
+    model = SqueezeExcite(norm=norm)
+    model.train()(x)  # statistics of batch norm
+    return transform(model.eval(), x, patterns=[pattern(), ConvActPattern()])
+
+
+@pytest.fixture(scope="module")
+def quantized(result, x):
+    return quantize(result, [x], progress=False)
+
+
+def weights(model):
+    """The quantizers of a model's weights, by path."""
+    parts = model.named_modules()
+    return {path: part for path, part in parts if isinstance(part, Quantizer) and part.is_weight}
+
+
+def test_each_weight_is_a_point(quantized):
+    report = quantization_report(quantized)
+    points = [point for point in report.points if point.path == "pool"]
+    assert [point.label for point in points] == LABELS and all(point.quantized for point in points)
+    assert [p.label for p in points if p.kind is PointKind.WEIGHT] == ["reduce.weight", "expand.weight"]
+    assert "(3 weights)" in str(report) and report.uncovered == ()
+    scales = [quantizer.scale for quantizer in weights(quantized).values()]
+    assert [scale.numel() for scale in scales] == [8, 4, 8]
+
+
+def test_the_numbers_are_those_of_rounded_weights(result, quantized, x):
+    """Worked out from the original modules, with every rounding by hand."""
+
+    def rounded(value, scale):
+        scale = scale.reshape(-1, *(1,) * (value.dim() - 1)) if scale.dim() else scale
+        return (value / scale).round().clamp(-128, 127) * scale
+
+    points = {(point.path, point.label): point.stub for point in quantization_report(quantized).points}
+    scale = {point: quantized.get_submodule(stub).quantizer.scale for point, stub in points.items()}
+    fused = result.model.get_submodule("pool")
+    nested = hasattr(fused.reduce, "conv")
+    reduce, expand = (fused.reduce.conv, fused.expand.conv) if nested else (fused.reduce, fused.expand)
+    factor, shift = torch.ones(4), reduce.bias
+    if nested and fused.reduce.bn is not None:
+        bn = fused.reduce.bn
+        factor = bn.weight / (bn.running_var + bn.eps).sqrt()
+        shift = (reduce.bias - bn.running_mean) * factor + bn.bias
+    with torch.no_grad():
+        y = quantized.get_submodule("stem.0")(rounded(x, scale["stem.0", "input 0"]))
+        y = rounded(y, scale["pool", "input 0"])
+        pooled = rounded(y.mean((2, 3), keepdim=True), scale["pool", "pooled_quant"])
+        weight = rounded(reduce.weight * factor.reshape(-1, 1, 1, 1), scale["pool", "reduce.weight"])
+        reduced = rounded(nn.functional.conv2d(pooled, weight, shift).relu(), scale["pool", "reduced_quant"])
+        gate = nn.functional.conv2d(
+            reduced, rounded(expand.weight, scale["pool", "expand.weight"]), expand.bias
+        ).sigmoid()
+        torch.testing.assert_close(quantized(x), y * gate, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("correction", ["bias_correction", "learned_rounding", "smooth_quant", "equalization"])
+def test_recipe_and_state_give_the_same_bits(result, x, correction):
+    corrected = quantize(result, [x], progress=False, **{correction: True})
+    for model in (corrected, freeze(corrected)):
+        again = QuantizationRecipe.from_json(quantization_recipe(model).to_json()).rebuild(result)
+        again.load_state_dict(model.state_dict())
+        with torch.no_grad():
+            assert torch.equal(again(x), model(x))
+
+
+@pytest.mark.parametrize("correction", ["bias_correction", "learned_rounding"])
+def test_each_weight_is_corrected(result, x, correction):
+    config = QuantConfig(activation=None)
+    plain, corrected = (quantize(result, [x], config, progress=False, **asked) for asked in ({}, {correction: True}))
+    done = quantization_report(corrected).corrections
+    assert [(c.where, c.outcome) for c in done] == [
+        ("stem.0", "corrected"),
+        ("pool reduce.weight", "corrected"),
+        ("pool expand.weight", "corrected"),
+    ]
+    with torch.no_grad():
+        wanted = result.model(x)
+        before, after = ((model(x) - wanted).mean((0, 2, 3)).abs().sum() for model in (plain, corrected))
+    assert after < before
+
+
+def test_frozen_weights_are_integers(quantized, x):
+    frozen = freeze(quantized)
+    stored = {path for path, part in frozen.named_modules() if isinstance(part, IntegerWeight)}
+    assert stored == set(weights(quantized))
+    assert not [name for name, parameter in frozen.named_parameters() if parameter.dim() > 1]
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(x), quantized(x), rtol=1e-5, atol=1e-6)
+
+
+def test_both_weights_are_integers_in_the_file(quantized, x, tmp_path):
+    exported = export_onnx(quantized, x, tmp_path / "se.onnx", integer_weights=True)
+    assert exported.difference.max_abs < 1e-5
+    graph = onnx.load(tmp_path / "se.onnx").graph
+    numbers = {i.name: i.data_type for i in graph.initializer}
+    dequantized = {
+        node.output[0]: numbers.get(node.input[0]) for node in graph.node if node.op_type == "DequantizeLinear"
+    }
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert [dequantized[node.input[1]] for node in convolutions] == [onnx.TensorProto.INT8] * 3
+    assert all(node.input[0] in dequantized for node in convolutions)
+
+
+def test_training_reaches_each_weight(result, x):
+    model = quantize(result, [x], progress=False).train()
+    model(x).square().sum().backward()
+    assert all(
+        p.grad is not None and bool(p.grad.abs().sum() > 0) for n, p in model.named_parameters() if "weight" in n
+    )
+
+
+def test_one_weight_may_stay_in_float(result, x):
+    config = QuantConfig(skip={lambda point: point.label == "expand.weight"})
+    model = quantize(result, [x], config, progress=False)
+    report = quantization_report(model)
+    assert [p.label for p in report.not_quantized] == ["expand.weight"] and report.uncovered == ()
+    frozen = freeze(model)
+    assert [p.dim() for n, p in frozen.named_parameters() if n.endswith("weight")] == [4]
+    with torch.no_grad():
+        torch.testing.assert_close(frozen(x), model(x), rtol=1e-5, atol=1e-6)
