@@ -37,7 +37,8 @@ def result(request, x):
     pattern, norm = KINDS[request.param]
     torch.manual_seed(0)
     model = SqueezeExcite(norm=norm)
-    model.train()(x)  # statistics of batch norm
+    for _ in range(30):
+        model.train()(x)  # statistics of batch norm
     return transform(model.eval(), x, patterns=[pattern(), ConvActPattern()])
 
 
