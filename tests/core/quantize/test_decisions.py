@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import BackendNotFoundError, QuantizationConfigError, QuantizationError
+from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.quantize import (
     LayerQuantConfig,
@@ -43,6 +44,11 @@ def skipped(report, *paths):
     assert not {p.path for p in report.quantized} & set(paths)
     (rule,) = {p.rule for p in report.not_quantized}
     return rule
+
+
+def secret(x):
+    """A function that nobody knows."""
+    return x * 2
 
 
 def first_layer(point):
@@ -252,12 +258,44 @@ class TestUncovered:
             (lambda self, x: x @ x.transpose(-2, -1), "matmul"),
             (lambda self, x: torch.bmm(x, x), "bmm"),
             (lambda self, x: torch.einsum("bij,bjk->bik", x, x), "einsum"),
+            (lambda self, x: torch.linalg.multi_dot([x, x, x]), "linalg_multi_dot"),
+            (lambda self, x: torch.ops.aten.mm(x, x), "mm"),
+            (lambda self, x: torch.sparse.mm(x, x), "_sparse_mm"),
+            (lambda self, x: x.addmv(x, x), "addmv"),
+            (lambda self, x: torch.nn.functional.bilinear(x, x, x), "bilinear"),
+            (lambda self, x: torch.convolution(x, x, None, [1], [0], [1], False, [0], 1), "convolution"),
         ],
-        ids=["matmul", "bmm", "einsum"],
     )
     def test_products_of_tensors(self, function, kind):
         ((_, operator, reason),) = self.uncovered(function)
         assert (operator, reason) == (kind, "no fusion has taken it")
+
+    def test_what_is_not_known(self):
+        """Functions from outside torch, layers from outside torch with a weight, conversions that were not fused."""
+
+        class Projection(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.weight = nn.Parameter(torch.ones(4, 4))
+
+        class Scores(ConvertedModule):
+            def forward(self, q, k):
+                return torch.relu(q @ k.transpose(-2, -1))
+
+        class Heads(ConvertedModule):
+            def forward(self, x):
+                return x.reshape(2, 2)
+
+        graph = fx.Graph()
+        x = graph.placeholder("x")
+        scores = graph.call_module("scores", (graph.call_module("heads", (x,)), x))
+        graph.output(graph.call_function(secret, (graph.call_module("projection", (scores,)),)))
+        model = fx.GraphModule({"scores": Scores(), "heads": Heads(), "projection": Projection()}, graph)
+        assert quantization_report(insert_qdq(model)).uncovered == (
+            ("scores", "Scores", "no fusion has taken it, or none with places (it computes matmul)"),
+            ("projection", "Projection", "it is from outside torch, and whether it multiplies is not known"),
+            ("secret", "secret", "it is from outside torch, and whether it multiplies is not known"),
+        )
 
     def test_weighted_modules_and_calls(self):
         def forward(self, x):

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from embedl_deploy.graph.products import WEIGHTED
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
@@ -23,7 +24,6 @@ from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_paramete
 _PLACE = "weight_fake_quant"
 _OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
 _ADVICE = "there is no place for the quantizer of its weight"
-_WEIGHTED = (*_OPERATORS, nn.modules.rnn.RNNBase, nn.MultiheadAttention, nn.Bilinear)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def weights_besides(module: nn.Module, paths: Collection[str]) -> Iterator[tuple
     for path, part in module.named_modules():
         if told is not None and path.startswith(told):
             continue  # a part of what was told already
-        if isinstance(part, _WEIGHTED) and path not in paths:
+        if isinstance(part, WEIGHTED) and path not in paths:
             told = f"{path}." if path else ""
             yield path, part, reason_of_part(module, path) or _ADVICE
 

@@ -10,25 +10,19 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.modules import FusedModule, QuantStub, weights_besides
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.decisions import Decision, decide
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.hardware import choose_policy, complete_config
+from embedl_deploy.quantize.opaque import opaque_calls
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.quantize.scales import grid_from_range
-
-_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.rnn.RNNBase, nn.MultiheadAttention)
-_PRODUCTS = frozenset(
-    {"matmul", "bmm", "einsum", "linear", "addmm", "baddbmm", "scaled_dot_product_attention"}
-    | {"conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
-)
 
 
 def insert_qdq(
@@ -108,7 +102,9 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
         points.append(PointReport(*places, point.kind, point.index, decision.config))
     copied.recompile()
-    copied.meta[REPORT] = QuantizationReport(tuple(points), tuple(_uncovered(model, decisions)), policy)
+    copied.meta[REPORT] = QuantizationReport(
+        tuple(points), (*_uncovered(model, decisions), *opaque_calls(model, decisions)), policy
+    )
     return copied
 
 
@@ -221,14 +217,12 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
             for part, operator, reason in weights_besides(module or nn.Module(), weights[node.name]):
                 found.append((".".join(filter(None, (str(node.target), part))), type(operator).__name__, reason))
             continue
-        if module is not None and any(isinstance(part, _WEIGHTED) for part in module.modules()):
+        if module is not None and any(isinstance(part, WEIGHTED) for part in module.modules()):
             reason = "no fusion has taken it"
             if isinstance(module, FusedModule):
                 nothing = "the module, or the pattern that made it, has no place for quantizers"
                 reason = module.why_not_quantized or nothing
             found.append((node.name, type(module).__name__, reason))
-        elif node.op != "call_module" and operation(node) in _PRODUCTS:
-            form = module_class_of_call(node)
-            kind = str(operation(node)) if form is None else form.__name__
+        elif node.op != "call_module" and (kind := product_of_call(node)) is not None:
             found.append((node.name, kind, "no fusion has taken it"))
     return found

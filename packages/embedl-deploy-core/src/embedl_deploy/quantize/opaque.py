@@ -1,0 +1,62 @@
+"""Calls of which only their author knows whether they multiply and accumulate.
+
+An empty list of what stays in float is a promise, so they are on it.
+"""
+
+from collections.abc import Iterator
+
+from torch import fx, nn
+from torch._ops import OpOverload
+
+from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
+from embedl_deploy.graph.products import WEIGHTED, product_of_call
+from embedl_deploy.graph.shapes import dtype_of
+from embedl_deploy.modules import ConvertedModule, FusedModule
+from embedl_deploy.quantize.decisions import Decision
+
+_KNOWN = ("torch", "_operator", "builtins", "math", "embedl_deploy")
+_NOT_KNOWN = "it is from outside torch, and whether it multiplies is not known"
+
+
+def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[tuple[str, str, str]]:
+    """Functions and whole modules from outside torch, and products inside modules without a weight.
+
+    Args:
+        model: A transformed model.
+        decisions: About its points; what has one is left out.
+
+    Yields:
+        Node name, function or class, reason.
+    """
+    covered = {decision.point.node.name for decision in decisions}
+    for node in model.graph.nodes:
+        dtype = dtype_of(node)
+        if node.name in covered or (dtype is not None and not dtype.is_floating_point):
+            continue
+        if node.op == "call_function" and _is_foreign(node.target):
+            yield node.name, getattr(node.target, "__name__", str(node.target)), _NOT_KNOWN
+        module = get_module(node) if node.op == "call_module" else None
+        if module is None or any(isinstance(part, WEIGHTED) for part in module.modules()):
+            continue
+        if isinstance(module, (FusedModule, ConvertedModule)):
+            for product in _products_in(module):
+                reason = getattr(module, "why_not_quantized", None) or "no fusion has taken it, or none with places"
+                yield node.name, type(module).__name__, f"{reason} (it computes {product})"
+        elif not is_plain_torch_module(module) and any(p.dim() > 1 for p in module.parameters()):
+            yield node.name, type(module).__name__, _NOT_KNOWN
+
+
+def _is_foreign(target: object) -> bool:
+    if isinstance(target, OpOverload):
+        return target.namespace not in ("aten", "prims", "embedl_deploy")
+    return (getattr(target, "__module__", None) or "torch").partition(".")[0] not in _KNOWN
+
+
+def _products_in(module: nn.Module) -> list[str]:
+    """The products that a module computes, as far as its ``forward`` can be traced."""
+    try:
+        graph = fx.Tracer().trace(module)
+    except Exception:  # noqa: BLE001 - forward is a backend's code, and may ask for what tracing does not have
+        return []
+    traced = fx.GraphModule(module, graph)
+    return [name for node in traced.graph.nodes if (name := product_of_call(node)) is not None]
