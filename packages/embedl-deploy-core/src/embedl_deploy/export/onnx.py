@@ -15,6 +15,7 @@ from torch import nn
 from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
+from embedl_deploy.export.attention import ExportableAttention
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.export.runtime import difference_in_onnxruntime, sensitivity
@@ -191,7 +192,7 @@ def _export(
     output_names: Sequence[str] | None,
 ) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
     try:
-        with _exporter_quiet(), torch.no_grad():
+        with _exporter_quiet(), torch.no_grad(), ExportableAttention():
             given: Any = model
             lowered = operators is not None and shapes is None
             if lowered:

@@ -2,6 +2,7 @@
 
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, conv2d_with, linear_with
 from embedl_deploy.modules.activations import ActivationLike
+from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.padded_conv import PaddedConv2d
@@ -34,6 +35,7 @@ __all__ = [
     "is_homogeneous",
     "linear_with",
     "named_weights",
+    "open_unseen_rows",
     "reason_of_part",
     "symbolic_trace",
     "weights_besides",

@@ -27,6 +27,11 @@ class QuantStub(nn.Module):
         """Whether a quantizer stands here."""
         return self.quantizer is not None
 
+    @property
+    def observed(self) -> bool:
+        """Whether a quantizer stands here that is being calibrated: it looks at every value that flows by."""
+        return getattr(self.quantizer, "observer", None) is not None
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Quantize and dequantize ``x``, or return it as it is."""
         return x if self.quantizer is None else self.quantizer(x)

@@ -2,7 +2,7 @@
 
     x ─▶ MHAInProjection ─▶ q, k, v ─▶ ScaledDotProductAttention ─▶ Linear
 
-softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
+softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1; 0 where a query sees no key, as torch has it. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize
+from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize, open_unseen_rows
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -125,6 +125,8 @@ class ScaledDotProductAttention(ConvertedModule):
         joins_heads: Whether the heads are joined, or given back as they come.
         is_causal: Whether the query at a position sees only the keys up to that position. Not together with a mask.
         scale: f; ``None`` for 1/√D.
+        unseen_is_nan: Whether a query to which the mask shows no key gets NaN, as from ``nn.MultiheadAttention`` with
+            ``need_weights``, or 0, as from ``F.scaled_dot_product_attention``. Quantized it gets 0: integers have no NaN.
     """
 
     def __init__(
@@ -135,6 +137,7 @@ class ScaledDotProductAttention(ConvertedModule):
         joins_heads: bool = True,
         is_causal: bool = False,
         scale: float | None = None,
+        unseen_is_nan: bool = False,
     ) -> None:
         super().__init__()
         self.dropout = dropout
@@ -142,6 +145,7 @@ class ScaledDotProductAttention(ConvertedModule):
         self.joins_heads = joins_heads
         self.is_causal = is_causal
         self.scale = scale
+        self.unseen_is_nan = unseen_is_nan
 
     def forward(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
@@ -152,7 +156,10 @@ class ScaledDotProductAttention(ConvertedModule):
         """
         dropout = self.dropout if self.training else 0.0
         settings: dict[str, Any] = {"dropout_p": dropout, "is_causal": self.is_causal, "scale": self.scale}
-        return self.joined(F.scaled_dot_product_attention(query, key, value, mask, **settings))
+        attended = F.scaled_dot_product_attention(query, key, value, mask, **settings)
+        if mask is not None and self.unseen_is_nan:
+            attended = attended.masked_fill(open_unseen_rows(mask)[1], float("nan"))
+        return self.joined(attended)
 
     def scaled(self, query: torch.Tensor) -> torch.Tensor:
         """f·q."""
@@ -175,7 +182,10 @@ class ScaledDotProductAttention(ConvertedModule):
 
     def extra_repr(self) -> str:
         """What differs from the usual."""
-        usual: dict[str, Any] = {"batch_first": True, "joins_heads": True, "is_causal": False, "scale": None}
+        usual: dict[str, Any] = {
+            **{"batch_first": True, "joins_heads": True, "is_causal": False, "scale": None},
+            "unseen_is_nan": False,
+        }
         unusual = [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
         return ", ".join([f"dropout={self.dropout}", *unusual])
 
@@ -229,7 +239,11 @@ class FusedScaledDotProductAttention(FusedModule):
         if not self.softmax_quant.enabled and not self.query_quant.enabled:
             return self.attention(query, key, value, mask)  # type: ignore[no-any-return]  # as above
         attention = self.attention
+        mask, unseen = (None, None) if mask is None else open_unseen_rows(mask)
         # Scaling the query, not the product, keeps the range of the first product small.
         scores = attention.masked(self.query_quant(attention.scaled(query)) @ key.transpose(-2, -1), mask)
-        weights = self.softmax_quant(scores.softmax(dim=-1))
-        return attention.joined(F.dropout(weights, attention.dropout, attention.training) @ value)
+        weights = scores.softmax(dim=-1)
+        if unseen is not None and self.softmax_quant.observed:
+            weights = weights.masked_fill(unseen, 0.0)  # nothing reads them, so what rounding does to them is no loss
+        attended = F.dropout(self.softmax_quant(weights), attention.dropout, attention.training) @ value
+        return attention.joined(attended if unseen is None else attended.masked_fill(unseen, 0.0))

@@ -110,7 +110,9 @@ class DecomposeMultiheadAttentionPattern(Pattern):
             mask = insert_call(pattern_match, AttentionMask(), (parts[0], *masks), path=f"{home}.mask")
             new.append(mask)
             parts = [*parts, mask]
-        sdpa = ScaledDotProductAttention(attention.dropout, batch_first=attention.batch_first)
+        sdpa = ScaledDotProductAttention(
+            attention.dropout, batch_first=attention.batch_first, unseen_is_nan=call["need_weights"] is not False
+        )
         attended = insert_call(pattern_match, sdpa, parts, path=f"{home}.attention")
         output = insert_call(pattern_match, attention.out_proj, (attended,), path=f"{home}.out_proj")
         for user in list(node.users):
