@@ -49,6 +49,19 @@ def test_others_do_not(keys, sharpness, config, caplog):
     assert not caplog.messages
 
 
+@pytest.mark.parametrize(("seeing", "share"), [(300, 1.0), (0, 0.0)], ids=["half of them", "none"])
+def test_queries_that_see_no_key_do_not_count(seeing, share):
+    class Padded(nn.Module):
+        def forward(self, x, mask):
+            return F.scaled_dot_product_attention(x * 0.1, x, x, mask)
+
+    x = random_input(2, 600, 8) + 1
+    mask = (torch.arange(600) < seeing)[:, None].expand(600, 600)
+    model = quantize(transform(Padded().eval(), (x, mask), backend="tensorrt"), [(x, mask)], progress=False)
+    vanishing = [found for _, found in quantization_report(model).vanishing]
+    assert vanishing == ([pytest.approx(share, abs=0.01)] if share else [])
+
+
 def test_what_reads_it_is_calibrated_in_float():
     x = random_input(2, 600, 8) + 1
     read = F.scaled_dot_product_attention(x * 0.1, x, x)

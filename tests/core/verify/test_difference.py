@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from embedl_deploy.errors import InputError
-from embedl_deploy.verify import Difference, compare_models, difference, output_tensors, run_unchanged
+from embedl_deploy.verify import (
+    Difference,
+    compare_models,
+    difference,
+    output_tensors,
+    run_unchanged,
+    signal_to_noise,
+)
 from support.nets import net, random_input
 
 nan, inf = float("nan"), float("inf")
@@ -72,6 +79,21 @@ class TestDifference:
 
     def test_prints(self):
         assert str(Difference(0.125, 0.5)) == "max |Δ| = 0.125 (0.5 of the largest output)"
+
+
+@pytest.mark.parametrize(
+    ("reference", "other", "expected"),
+    [
+        ((0.0, inf, 10.0), (0.0, inf, 9.0), 20.0),
+        ((-inf, 1.0), (-inf, 1.0), inf),
+        ((-inf, 1.0), (0.0, 1.0), -inf),
+        ((1.0, 1.0), (1.0, -inf), -inf),
+        ((nan, 1.0), (nan, 1.0), -inf),
+    ],
+    ids=["noise beside infinity", "a mask", "a mask that was lost", "infinity that came", "NaN"],
+)
+def test_signal_to_noise_of_what_is_not_finite(reference, other, expected):
+    assert signal_to_noise(t(*reference), t(*other)) == pytest.approx(expected)
 
 
 def test_output_tensors_in_order():

@@ -92,6 +92,20 @@ def test_attention_of_every_kind_is_computed_in_int8(tmp_path, model, inputs):
     assert precisions and all(found == "int8" for _, found in precisions)
 
 
+class Masked(nn.Module):
+    def forward(self, x, mask):
+        heads = x.unflatten(-1, (4, -1)).transpose(1, 2)
+        return nn.functional.scaled_dot_product_attention(heads, heads, heads, mask)
+
+
+def test_a_mask_leaves_both_products_in_the_kernel_of_the_softmax(tmp_path):
+    inputs = random_input(2, 16, 64), torch.ones(2, 1, 16, 16, dtype=torch.bool).tril(-1)
+    result = transform(Masked().eval(), inputs, backend="tensorrt")
+    for model in (result, quantize(result, [inputs], progress=False)):
+        export_onnx(model, inputs, path := tmp_path / "net.onnx", dtype=torch.float16)
+        assert built(path, target="sm89").report.weighted_by_precision == {}, "a product is a kernel of its own"
+
+
 def test_what_stays_in_float_is_named(tmp_path):
     path = exported(tmp_path / "net.onnx", network(), IMAGE, QuantConfig(skip=["0*"]), dtype=torch.float16)
     (found,) = built(path).report.float_layers

@@ -71,6 +71,29 @@ def test_scaled_dot_product_attention() -> None:
     assert attention(q[0], k[0], v[0]).shape == (5, 6)
 
 
+def test_a_query_that_sees_no_key_gets_0_or_nan() -> None:
+    mask = torch.tensor([True, False, True, True, True])[:, None].expand(5, 5)
+    for nan in (False, True):
+        attention = ScaledDotProductAttention(joins_heads=False, unseen_is_nan=nan)
+        attended = attention(*QKV, mask)
+        assert attended[:, :, 1].isnan().all() if nan else not attended[:, :, 1].any()
+        rest = [0, 2, 3, 4]
+        assert_close(attended[:, :, rest], ScaledDotProductAttention(joins_heads=False)(*QKV)[:, :, rest], 1e-6)
+        assert ("unseen_is_nan" in repr(attention)) is nan
+
+
+def test_in_steps_a_query_that_sees_no_key_gets_0_and_no_gradient() -> None:
+    mask = torch.zeros(5, 5).index_fill(0, torch.tensor([1]), -math.inf)
+    q, k, v = (x.clone().requires_grad_() for x in QKV)
+    fused = FusedScaledDotProductAttention(ScaledDotProductAttention(joins_heads=False, unseen_is_nan=True))
+    fused.softmax_quant.quantizer = nn.Identity()
+    attended = fused(q, k, v, mask)
+    assert not attended[:, :, 1].any()
+    attended.sum().backward()
+    assert not q.grad[:, :, 1].any() and q.grad[:, :, 2].any()
+    assert all(x.grad.isfinite().all() for x in (q, k, v))
+
+
 def test_dropout_acts_in_training_mode_alone() -> None:
     attention = ScaledDotProductAttention(dropout=0.5)
     assert "dropout=0.5" in repr(attention)

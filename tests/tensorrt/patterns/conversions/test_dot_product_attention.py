@@ -1,5 +1,6 @@
 """F.scaled_dot_product_attention becomes a module that is fused and quantized."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedl_deploy import export_onnx, transform
+from embedl_deploy.export import run_onnx
 from embedl_deploy.quantize import quantization_report, quantize
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.patterns import ConvertDotProductAttentionPattern
@@ -19,6 +21,9 @@ NAME = "ConvertDotProductAttentionPattern"
 #: (B, H, S, D): five queries, seven keys.
 Q, K, V = (random_input(2, 3, n, 4) for n in (5, 7, 7))
 MASK = torch.ones(5, 7).tril(1).bool()
+#: The third query sees nothing, as a padded one does.
+PADDED = MASK.clone()
+PADDED[2] = False
 attend = F.scaled_dot_product_attention
 
 CALLS: dict[str, Callable[..., torch.Tensor]] = {
@@ -30,6 +35,10 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
     "a factor of 0": lambda m, q, k, v: attend(q, k, v, scale=0.0),
     "booleans": lambda m, q, k, v: attend(q, k, v, m.mask),
     "numbers": lambda m, q, k, v: attend(q, k, v, attn_mask=m.mask * 0.7),
+    "a query that sees no key": lambda m, q, k, v: attend(q, k, v, m.padded),
+    "numbers for no key": lambda m, q, k, v: attend(
+        q, k, v, torch.zeros_like(q @ k.mT).masked_fill(~m.padded, -math.inf)
+    ),
     "one for each head": lambda m, q, k, v: attend(q, k, v, attn_mask=q @ k.transpose(-2, -1)),
 }
 
@@ -37,6 +46,7 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
 def model_of(call: Callable[..., torch.Tensor]) -> nn.Module:
     model = net(call).eval()
     model.register_buffer("mask", MASK)
+    model.register_buffer("padded", PADDED)
     return model
 
 
@@ -94,6 +104,21 @@ def test_a_transformer_is_fused_quantized_and_exported(tmp_path) -> None:
         assert (quantized(x) - model(x)).norm() < 0.05 * model(x).norm()
     exported = export_onnx(quantized, x, tmp_path / "blocks.onnx", dynamic_batch=True)
     assert exported.difference.max_rel < 1e-5
+
+
+def test_queries_that_see_no_key_are_calibrated_quantized_and_exported(tmp_path) -> None:
+    inputs = (Q, K, PADDED.expand(2, 1, 5, 7))
+    model = net(lambda m, q, k, mask: attend(q, k, k, mask))
+    wanted = model(*inputs)
+    result = transform(model, inputs, patterns=TENSORRT_PATTERNS)
+    quantized = quantize(result, [inputs], progress=False)
+    for dtype in (torch.float32, torch.float16):
+        export_onnx(quantized, inputs, path := tmp_path / "a.onnx", dtype=dtype)
+        for found in (quantized(*inputs), *run_onnx(path, Q.to(dtype), K.to(dtype), inputs[2])):
+            assert not found[:, :, 2].any()
+            assert (found - wanted).norm() < 0.05 * wanted.norm()
+    seeing = quantize(result, [(Q, K, MASK.expand(2, 1, 5, 7))], progress=False)(*inputs)
+    assert torch.equal(seeing, quantized(*inputs)), "scales that depend on rows that nothing reads"
 
 
 NOT_CONVERTED: dict[str, tuple[Callable[..., torch.Tensor], str]] = {

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import transform
+from embedl_deploy.quantize import quantize
 from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.modules import MHAInProjection, ScaledDotProductAttention
 from embedl_deploy.tensorrt.patterns import DecomposeMultiheadAttentionPattern
@@ -47,6 +48,20 @@ def test_matches_every_spelling_of_plain_self_attention(call: Callable[..., torc
     result = check_rewrite(net(call, attn=attention()), (X,), PATTERNS)
     assert applied(result) == [(NAME, "attn")]
     assert parts(result.model) == PARTS
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_a_query_that_sees_no_key_gets_what_torch_gives(need_weights: bool) -> None:
+    """NaN with ``need_weights``, else 0 behind the products; with gradients, so that torch takes no other path."""
+    padding = torch.zeros(2, 5, dtype=torch.bool)
+    padding[1] = padding[0, 3] = True
+    model = net(lambda m, x, pad: m.attn(x, x, x, key_padding_mask=pad, need_weights=need_weights)[0], attn=attention())
+    wanted = model(X, padding)
+    assert wanted[1].isnan().all() if need_weights else torch.equal(wanted[1], model.attn.out_proj.bias.expand(5, 8))
+    result = transform(model, (X, padding), patterns=TENSORRT_PATTERNS)
+    torch.testing.assert_close(result.model(X, padding), wanted, equal_nan=True)
+    quantized = quantize(result, [(X, padding)], progress=False)
+    assert torch.equal(quantized(X, padding)[1], model.attn.out_proj.bias.expand(5, 8))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """``F.scaled_dot_product_attention`` as it is exported: what torch computes, where the exporter's translation differs.
 
-torch's exporter gives the mean of all values to a query that sees no key (a boolean mask) or NaN (a mask of numbers)
-where torch gives 0, and refuses other ranks than four. Attention without a mask, of rank four, is exported as it stands.
+To a query that sees no key torch gives 0; its exporter gives the mean of all values (a boolean mask) or NaN (a mask of
+numbers), and refuses other ranks than four. Attention without a mask, of rank four, is exported as it stands.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,7 +22,7 @@ class ExportableAttention(TorchFunctionMode):
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Iterable[type],  # noqa: ARG002 - torch names them
+        types: Iterable[type],
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
@@ -43,7 +43,7 @@ def _attention(
     given = [query, key, value]
     ranks = {tensor.dim() for tensor in given}
     if ranks != {4}:
-        leading = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in given))
+        leading: torch.Size = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in given))  # type: ignore[no-untyped-call]  # torch has none
         mask = None if attn_mask is None else _of_rank_four(attn_mask, leading)
         attended = _attention(*(_of_rank_four(tensor, leading) for tensor in given), mask, *settings, **named)
         return attended.reshape((*leading, *attended.shape[1:])[-max(ranks) :])

@@ -1,7 +1,7 @@
 """Masks under which a query sees no key.
 
-A softmax over scores that are all −∞ is NaN. ``F.scaled_dot_product_attention`` gives 0 there, whatever the mask's type,
-and every padded batch has such rows; attention that is computed in steps has to do likewise.
+A softmax over scores that are all −∞ is NaN. ``F.scaled_dot_product_attention`` gives 0 there, whatever the type of the
+mask, and padded batches have such rows; attention that is computed in steps has to do likewise.
 """
 
 import torch
@@ -10,8 +10,8 @@ import torch
 def open_unseen_rows(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """A mask that leaves no softmax without keys, and the queries whose result is then to be set to 0.
 
-    Setting the result to 0 behind the second product, not the weights in front of it, lets compilers compute the softmax
-    and both products in one kernel. The values of the other rows are those of ``mask``::
+    Setting the result to 0 behind the second product, not the weights in front of it, lets compilers compute the
+    softmax and both products in one kernel. The values of the other rows are those of ``mask``::
 
         mask, unseen = open_unseen_rows(mask)
         ...  # softmax(scores with mask) @ value
@@ -22,8 +22,8 @@ def open_unseen_rows(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             numbers that are added to the scores, −∞ where it is not.
 
     Returns:
-        The mask, of the same shape and dtype, with rows that show no key replaced by rows that show all; and those rows as
-        booleans, (..., L, 1).
+        The mask, of the same shape and dtype, with rows that show no key replaced by rows that show all; and those
+        rows as booleans, (..., L, 1).
     """
     if mask.dtype == torch.bool:
         unseen = ~mask.any(dim=-1, keepdim=True)

@@ -64,13 +64,16 @@ def difference(reference: Any, other: Any) -> Difference:
 
 
 def signal_to_noise(reference: Any, other: Any) -> float:
-    """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal."""
+    """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal.
+
+    Infinities, of which masks are made, are no signal, and no noise where both have them. NaN is noise without end.
+    """
     signal = noise = 0.0
     for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
         x, y = x.detach().double(), y.detach().to(x.device).double()
-        signal += float(x.square().sum())
-        noise += float((y - x).square().sum())
-    if math.isnan(noise) or math.isnan(signal):
+        signal += float(torch.where(x.isinf(), 0.0, x).square().sum())
+        noise += float(torch.where(x == y, 0.0, y - x).square().sum())
+    if not math.isfinite(noise) or math.isnan(signal):
         return -math.inf
     if noise == 0:
         return math.inf

@@ -2,7 +2,8 @@
 
     x ─▶ MHAInProjection ─▶ q, k, v ─▶ ScaledDotProductAttention ─▶ Linear
 
-softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1; 0 where a query sees no key, as torch has it. Axes: B batch, S sequence, E embedding, H heads, D = E/H.
+softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1; 0 where a query sees no key, as torch has it.
+Axes: B batch, S sequence, E embedding, H heads, D = E/H.
 """
 
 from typing import Any
@@ -126,7 +127,8 @@ class ScaledDotProductAttention(ConvertedModule):
         is_causal: Whether the query at a position sees only the keys up to that position. Not together with a mask.
         scale: f; ``None`` for 1/√D.
         unseen_is_nan: Whether a query to which the mask shows no key gets NaN, as from ``nn.MultiheadAttention`` with
-            ``need_weights``, or 0, as from ``F.scaled_dot_product_attention``. Quantized it gets 0: integers have no NaN.
+            ``need_weights``, or 0, as from ``F.scaled_dot_product_attention``. Quantized it gets 0, for want of NaN in
+            integers.
     """
 
     def __init__(
@@ -183,7 +185,10 @@ class ScaledDotProductAttention(ConvertedModule):
     def extra_repr(self) -> str:
         """What differs from the usual."""
         usual: dict[str, Any] = {
-            **{"batch_first": True, "joins_heads": True, "is_causal": False, "scale": None},
+            "batch_first": True,
+            "joins_heads": True,
+            "is_causal": False,
+            "scale": None,
             "unseen_is_nan": False,
         }
         unusual = [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
