@@ -1,6 +1,7 @@
 """One name for one operation, however it is written."""
 
 import operator
+import re
 
 import pytest
 import torch
@@ -45,6 +46,41 @@ def last_call(function):
 )  # fmt: skip
 def test_spellings_share_a_name(name, targets):
     assert {str(target): operation_of_target(target) for target in targets} == {str(t): name for t in targets}
+
+
+#: What torch's documentation calls an alias, and keeps a name of its own here.
+_NOT_ALIASES = {
+    "linalg.det",
+    "linalg.inv",
+    "linalg.pinv",
+    "linalg.slogdet",
+    "linalg.matrix_exp",
+    "linalg.matrix_power",
+} | {"linalg.householder_product"}
+
+
+def _documented_aliases():
+    """(name, what it is an alias of) of every function that torch's documentation calls an alias."""
+    for name in dir(torch):
+        text = getattr(getattr(torch, name), "__doc__", None)
+        found = re.search(r"Alias (?:for|of) :func:`torch\.([\w.]+)", text) if isinstance(text, str) else None
+        if found and found.group(1) not in _NOT_ALIASES and callable(getattr(torch, name)):
+            yield name, found.group(1)
+
+
+@pytest.mark.parametrize(("alias", "name"), list(_documented_aliases()))
+def test_what_torch_documents_as_an_alias_is_one_operation(alias, name):
+    other = torch
+    for part in name.split("."):
+        other = getattr(other, part)
+    assert operation_of_target(getattr(torch, alias)) == operation_of_target(other)
+    if hasattr(torch.Tensor, alias):
+        assert operation_of_target(alias) == operation_of_target(other)
+
+
+def test_an_operator_of_someone_else_is_one_operation_as_packet_and_as_overload():
+    packet = torch.ops.prims.add
+    assert operation_of_target(packet) is operation_of_target(packet.default) is packet.default
 
 
 def test_foreign_functions_and_namespaces_stand_for_themselves():

@@ -8,7 +8,6 @@ question climbs as far as it can.
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
 from embedl_deploy.patterns.examples import Example
@@ -37,13 +36,10 @@ def is_rank_query(node: fx.Node) -> bool:
 
 def _keeps_rank(node: fx.Node) -> bool:
     """Whether an operator's result has as many dimensions as its input."""
-    if node.op == "call_module":
-        module = get_module(node)
-        if isinstance(module, nn.MaxPool2d) and module.return_indices:
-            return False
-        return isinstance(module, _KEEP_RANK)
-    form = module_class_of_call(node)
-    return form is not None and issubclass(form, _KEEP_RANK) and get_module(node) is not None
+    module = get_module(node)
+    if isinstance(module, nn.MaxPool2d) and module.return_indices:
+        return False
+    return isinstance(module, _KEEP_RANK)
 
 
 def _top(node: fx.Node) -> fx.Node:

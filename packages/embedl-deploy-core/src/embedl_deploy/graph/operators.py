@@ -16,7 +16,10 @@ from torch._ops import OpOverload, OpOverloadPacket
 #: An operation: a name shared by all its spellings, or, for a foreign function, the function.
 Operation = str | Callable[..., Any]
 
-_TORCH_NAMESPACES = ("torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "torch.special")
+_TORCH_NAMESPACES = frozenset(
+    {"torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "torch.special"}
+    | {"torch._C._special", "torch._C._linalg"}
+)
 _OPERATOR_NAMES = {
     "truediv": "div",
     "and_": "bitwise_and",
@@ -24,6 +27,49 @@ _OPERATOR_NAMES = {
     "iand": "bitwise_and",  # there is no operator.and that the prefix could be taken from, nor an operator.or
     "ior": "bitwise_or",
 }
+
+#: Further names of torch for the same operation, as its documentation says, and those of its decompositions.
+ALIASES = {
+    "_threshold": "threshold",
+    "absolute": "abs",
+    "arccos": "acos",
+    "arccosh": "acosh",
+    "arcsin": "asin",
+    "arcsinh": "asinh",
+    "arctan": "atan",
+    "arctan2": "atan2",
+    "arctanh": "atanh",
+    "clip": "clamp",
+    "concat": "cat",
+    "concatenate": "cat",
+    "divide": "div",
+    "expit": "sigmoid",
+    "fix": "trunc",
+    "gammainc": "igamma",
+    "gammaincc": "igammac",
+    "ger": "outer",
+    "greater": "gt",
+    "greater_equal": "ge",
+    "less": "lt",
+    "less_equal": "le",
+    "logsigmoid": "log_sigmoid",
+    "moveaxis": "movedim",
+    "multigammaln": "mvlgamma",
+    "multiply": "mul",
+    "ndimension": "dim",
+    "negative": "neg",
+    "nelement": "numel",
+    "not_equal": "ne",
+    "psi": "digamma",
+    "row_stack": "vstack",
+    "subtract": "sub",
+    "swapaxes": "transpose",
+    "swapdims": "transpose",
+    "trapz": "trapezoid",
+    "true_divide": "div",
+}
+#: Functions of torch.linalg that are the operation of that name; those of torch.special all are.
+_SAME_IN_LINALG = frozenset({"linalg_matmul", "linalg_diagonal"})
 
 #: Names of the methods by which ``x += y``, ``x[i] = y`` and the like write into ``x``.
 _WRITING_METHODS = frozenset(
@@ -44,14 +90,28 @@ def _strip_in_place(name: str) -> str:
     return name[:-1] if name.endswith("_") and not name.startswith("_") and len(name) > 1 else name
 
 
+def _common_name(name: str) -> str:
+    """The one name of an operation of torch: without the mark of being in place, the namespace, or an alias."""
+    name = _strip_in_place(name)
+    if name in _SAME_IN_LINALG or name.startswith("special_"):
+        name = name.partition("_")[2]
+    return ALIASES.get(name, name)
+
+
 def operation_of_target(target: Any) -> Operation:
     """Name the operation that a ``call_function`` target (a callable) or a method name (a string) computes."""
     if isinstance(target, str):
-        return _strip_in_place(target)
+        return _common_name(target)
     if isinstance(target, OpOverload):
-        return _strip_in_place(target._opname) if target.namespace == "aten" else target
+        return _common_name(target._opname) if target.namespace == "aten" else target
     if isinstance(target, OpOverloadPacket):
-        return _strip_in_place(target._qualified_op_name.split("::")[-1])
+        namespace, _, own_name = target._qualified_op_name.partition("::")
+        if namespace == "aten":
+            return _common_name(own_name)
+        overloads: list[str] = target.overloads()  # type: ignore[no-untyped-call]  # torch's
+        if len(overloads) == 1:  # Python code calls the packet, torch.export its overload
+            target = getattr(target, overloads[0])
+        return target  # type: ignore[no-any-return]  # a foreign operator stands for itself
     module = getattr(target, "__module__", None)
     name = getattr(target, "__name__", None)
     if module == "_operator" and name is not None:
@@ -59,9 +119,9 @@ def operation_of_target(target: Any) -> Operation:
             name = name[1:]  # operator.iadd -> add
         return _OPERATOR_NAMES.get(name, _strip_in_place(name))
     if module in _TORCH_NAMESPACES and name is not None:
-        return _strip_in_place(name)
+        return _common_name(name)
     if getattr(target, "__objclass__", None) is torch._C.TensorBase and name is not None:
-        return _strip_in_place(name)  # torch.Tensor.relu and friends
+        return _common_name(name)  # torch.Tensor.relu and friends
     return target  # type: ignore[no-any-return]  # a foreign callable stands for itself
 
 

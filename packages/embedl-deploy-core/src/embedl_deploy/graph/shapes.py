@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
 )
 from torch.fx._pytree import tree_flatten_spec
-from torch.fx.passes.shape_prop import TensorMetadata, _extract_tensor_metadata
+from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -25,26 +25,6 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.placement import describe_failed_module
 
 _logger = logging.getLogger(__name__)
-
-
-def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape of a node's value if shapes were propagated and it is one tensor, else ``None``."""
-    meta = node.meta.get("tensor_meta")
-    if isinstance(meta, TensorMetadata):
-        return tuple(meta.shape)
-    value = node.meta.get("val")  # torch.export leaves fake tensors here
-    if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
-        return tuple(value.shape)
-    return None
-
-
-def dtype_of(node: fx.Node) -> torch.dtype | None:
-    """The dtype of a node's value if shapes were propagated and it is one tensor, else ``None``."""
-    meta = node.meta.get("tensor_meta")
-    if isinstance(meta, TensorMetadata):
-        return meta.dtype
-    value = node.meta.get("val")
-    return value.dtype if isinstance(value, torch.Tensor) else None
 
 
 class _ShapeInterpreter(fx.Interpreter):

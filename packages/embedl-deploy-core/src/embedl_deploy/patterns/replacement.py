@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
-from embedl_deploy.graph.lookup import get_module, owner, submodule
+from embedl_deploy.graph.lookup import constants_of, get_module, owner, submodule, tensor_inputs
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.placement import Placement, note_placement
 from embedl_deploy.graph.uses import target_uses
@@ -42,8 +42,8 @@ def _home(node: fx.Node) -> str:
     """The module path that a node's computation comes from: of a function, its name in the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
-    for constant in node.all_input_nodes:
-        if constant.op == "get_attr" and "." in str(constant.target):
+    for constant in constants_of(node):
+        if "." in str(constant.target):
             return str(constant.target).rpartition(".")[0]
     stack = node.meta.get("nn_module_stack") or {}
     caller, kind = next(reversed(stack.values())) if stack else ("", "")
@@ -171,7 +171,9 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
         here = f"{path}.{name}" if name else path
         paths += [here, *(f"{here}.{tensor}" for tensor in (*part._parameters, *part._buffers))]
     own = [node for node in matched if node.op == "call_module"]
-    own += [n for node in matched for n in node.all_input_nodes if n.op == "get_attr" and inside.issuperset(n.users)]
+    flowing = {value for node in matched for value in tensor_inputs(node)}
+    constants = [n for node in matched for n in constants_of(node) if n not in flowing]
+    own += [constant for constant in constants if inside.issuperset(constant.users)]
     uses, ours = target_uses(graph), Counter(str(node.target) for node in dict.fromkeys(own))
     if any(uses.count(target) > ours[target] for target in paths):
         return add_module(graph_module, path, module)

@@ -15,7 +15,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.backend import PointKind
-from embedl_deploy.graph.lookup import get_module, has_hooks
+from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
 from embedl_deploy.modules import FusedConv, with_parameters
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
@@ -64,8 +64,8 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
     targets = [node.target for node in model.graph.nodes if node.op == "call_module"]
     pairs = []
     for node in model.graph.nodes:
-        source = node.args[0] if node.args else None
-        if node.name not in weights or not isinstance(source, fx.Node) or source.name not in weights:
+        source = argument_at(node, 0) if node.name in weights else None
+        if not isinstance(source, fx.Node) or source.name not in weights:
             continue
         first, second = get_module(source), get_module(node)
         if not isinstance(first, FusedConv) or not isinstance(second, FusedConv):

@@ -10,7 +10,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.modules import FusedModule, QuantStub, weights_besides
 from embedl_deploy.pipeline import BACKEND
@@ -143,13 +143,13 @@ class _Placer:
         own = next((name for name, part in module.named_modules() if part is stub), None) if stub else None
         if own:
             return self._fill(module, path, own, config, f"{path} {own}")
-        argument = node.args[point.index]
+        argument = argument_at(node, point.index)
         assert isinstance(argument, fx.Node)  # points_of has looked
         source = self.source_of.get(argument, argument)
         written = self._written(source, self.original[node.name])
         target = self._in_graph(source, written, config, users=set())
         quantized = self.shared[(source, written, config)]
-        node.args = (*node.args[: point.index], quantized, *node.args[point.index + 1 :])
+        set_argument(node, point.index, quantized)
         if isinstance(module, FusedModule):
             module.input_quant_stubs[point.index] = self.graph_module.get_submodule(target)  # type: ignore[assignment]
         return target

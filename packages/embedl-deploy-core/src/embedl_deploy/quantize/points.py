@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import argument_at, get_module
 from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub, WeightFakeQuantize, named_weights
 from embedl_deploy.patterns import PatternMatch, QDQPoint
 
@@ -56,7 +56,7 @@ def points_of(graph_module: fx.GraphModule, matches: Mapping[str, PatternMatch])
 def _points_at(node: fx.Node, module: nn.Module, match: PatternMatch | None) -> Iterator[QuantPoint]:
     path, pattern = str(node.target), "" if match is None else match.pattern_name
     for index in _input_positions(module, match):
-        if index < len(node.args) and isinstance(node.args[index], fx.Node):
+        if isinstance(argument_at(node, index), fx.Node):
             yield QuantPoint(node, path, module, PointKind.INPUT, index, f"input {index}", pattern)
     if match is None or match.pattern.qdq_points:
         for weight in _weights(module, path, pattern):

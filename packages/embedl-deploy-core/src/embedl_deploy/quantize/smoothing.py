@@ -21,7 +21,7 @@ from torch import fx, nn
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.edit import add_call
-from embedl_deploy.graph.lookup import get_module, has_hooks
+from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks, set_argument
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.quantize.calibration import evaluation_mode
@@ -150,7 +150,7 @@ def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: t
         formats = {name: weights[node.name][name] for name in _products_of(node) if name in weights[node.name]}
         if point.index != 0 or not formats:
             continue
-        source = node.args[0]
+        source = argument_at(node, 0)
         assert isinstance(source, fx.Node)  # points are where tensors flow in
         group = groups.setdefault(source, _Group(source, config))
         group.readers[node] = formats
@@ -268,7 +268,7 @@ def insert_scale(model: fx.GraphModule, source: fx.Node, readers: list[fx.Node],
     with model.graph.inserting_before(first):
         node = add_call(model, f"{source.name}_smooth", ChannelScale(factors), source)
     for reader in readers:
-        reader.args = (node, *reader.args[1:])
+        set_argument(reader, 0, node)
     return str(node.target)
 
 

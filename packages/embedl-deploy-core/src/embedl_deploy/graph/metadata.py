@@ -1,0 +1,25 @@
+"""Shape and dtype of a node's value, where they were propagated."""
+
+import torch
+from torch import fx
+from torch.fx.passes.shape_prop import TensorMetadata
+
+
+def shape_of(node: fx.Node) -> tuple[int, ...] | None:
+    """The shape of a node's value if shapes were propagated and it is one tensor, else ``None``."""
+    meta = node.meta.get("tensor_meta")
+    if isinstance(meta, TensorMetadata):
+        return tuple(meta.shape)
+    value = node.meta.get("val")  # torch.export leaves fake tensors here
+    if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
+        return tuple(value.shape)
+    return None
+
+
+def dtype_of(node: fx.Node) -> torch.dtype | None:
+    """The dtype of a node's value if shapes were propagated and it is one tensor, else ``None``."""
+    meta = node.meta.get("tensor_meta")
+    if isinstance(meta, TensorMetadata):
+        return meta.dtype
+    value = node.meta.get("val")
+    return value.dtype if isinstance(value, torch.Tensor) else None
