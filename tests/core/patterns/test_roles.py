@@ -79,7 +79,11 @@ def test_the_fused_module_is_called_with_it(function, trace):
 def test_a_fused_module_does_not_take_the_place_of_the_table_that_flows_into_it():
     held = nn.Module()
     held.t = table()
-    model = net(lambda m, x: torch.relu(F.linear(m.held.t, m.linear.weight, m.linear.bias)) + x, held=held, linear=nn.Linear(8, 8))
+    model = net(
+        lambda m, x: torch.relu(F.linear(m.held.t, m.linear.weight, m.linear.bias)) + x,
+        held=held,
+        linear=nn.Linear(8, 8),
+    )
     result = check_rewrite(model, (X,), [LinearActPattern()])
     assert dict(result.model.named_parameters())["held.t"].shape == (5, 8)
 

@@ -115,7 +115,8 @@ def _module(node: fx.Node, module: nn.Module) -> str | None:
     for classes, reason in _MODULES:
         if isinstance(module, classes):
             return reason
-    return _MODULE_FAMILIES.get(type(module).__module__.rpartition(".")[2], ENGINE)
+    home = next((cls.__module__ for cls in type(module).__mro__ if cls.__module__.startswith("torch.nn.")), "")
+    return _MODULE_FAMILIES.get(home.rpartition(".")[2], ENGINE)
 
 
 def operation_name(node: fx.Node) -> str:

@@ -6,6 +6,7 @@ directions for as long as it fits; the attempt that gets furthest gives the reas
 
 from torch import fx
 
+from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
 from embedl_deploy.patterns.elements import Element
 from embedl_deploy.patterns.pattern import Pattern
@@ -54,7 +55,7 @@ def describe_node(node: fx.Node) -> str:
     if node.op in ("placeholder", "output"):
         return f"the model's {'input' if node.op == 'placeholder' else 'output'}"
     module = get_module(node)
-    kind = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
+    kind = class_name(module) if module is not None else getattr(node.target, "__name__", str(node.target))
     return f"{node.name} ({kind})"
 
 

@@ -11,6 +11,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
+from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import constants_of, get_module, owner, submodule, tensor_inputs
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.placement import Placement, note_placement
@@ -51,7 +52,7 @@ def _home(node: fx.Node) -> str:
     if not caller or not isinstance(name, str) or not _is_container(owner(node), caller):
         return node.name
     # torch.export opens modules of torch.nn, too: what equals such a module has its path.
-    whole = module is not None and str(kind).rpartition(".")[2] == type(module).__name__
+    whole = module is not None and str(kind).rpartition(".")[2] == class_name(module)
     return str(caller) if whole else f"{caller}.{name}"
 
 

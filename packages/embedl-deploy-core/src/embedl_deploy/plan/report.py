@@ -6,6 +6,7 @@ from typing import Any
 from torch import fx
 
 from embedl_deploy.graph.effects import overwrites
+from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
@@ -140,5 +141,5 @@ class TransformationReport(Mapping[str, Any]):
 def _kind(node: fx.Node) -> str:
     module = get_module(node)
     if module is not None:
-        return type(module).__name__
+        return class_name(module)
     return str(getattr(node.target, "__name__", node.target))

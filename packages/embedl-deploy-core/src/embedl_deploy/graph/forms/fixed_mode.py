@@ -71,6 +71,12 @@ class FrozenRReLU(FixedMode, nn.RReLU):
     """Randomized leaky ReLU that draws its slopes always or never."""
 
 
+def class_name(module: nn.Module) -> str:
+    """The class of a module as users know it: that of ``torch.nn`` for one that stays in its mode."""
+    cls = type(module)
+    return cls.__mro__[2].__name__ if isinstance(module, FixedMode) else cls.__name__
+
+
 def in_mode(module: nn.Module, *, training: bool) -> nn.Module:
     """A module of this file, in its mode."""
     object.__setattr__(module, "training", training)
