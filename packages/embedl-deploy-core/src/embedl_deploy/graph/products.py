@@ -60,7 +60,7 @@ def product_of_call(node: fx.Node) -> str | None:
     if name is None or not is_product(name):
         return None
     form = module_class_of_call(node)
-    return name if form is None else form.__name__
+    return name if form is None or form.__name__.startswith("_") else form.__name__
 
 
 def _torch_name(target: Callable[..., Any] | str) -> str | None:

@@ -22,6 +22,8 @@ from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import has_hooks
+from embedl_deploy.graph.metadata import dtype_of as dtype_of
+from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module
 
 _logger = logging.getLogger(__name__)
