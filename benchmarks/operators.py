@@ -2,14 +2,15 @@
 
     python benchmarks/operators.py [--operators NAME …] [--json FILE] [--write]
 
-The single-node models of the ONNX project's own tests are compiled, one of each set of attributes, types and inputs, by
-TensorRT for RTX, which needs no GPU. What is refused is tried again without each of its attributes, and in float32:
-where that is taken, the attribute's value or the type is the reason. What is taken is tried in every other type that the
-standard allows. Compilers run in a process of their own, which may crash. ``--write`` puts the table into
+The single-node models of the ONNX project's own tests are compiled, one of each set of attributes, types and inputs,
+by TensorRT for RTX, which needs no GPU. What is refused is tried again without each of its attributes, and in float32:
+where that is taken, the attribute's value or the type is the reason. What is taken is tried in every other type that
+the standard allows. Compilers run in a process of their own, which may crash. ``--write`` puts the table into
 ``packages/embedl-deploy-tensorrt``. It takes about half an hour on two cores.
 """
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import sys
@@ -31,6 +32,10 @@ TABLE = Path(__file__).resolve().parents[1] / (
 #: The types that the compiler has; of others the rule TRT-O02 knows.
 TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT64", "INT32", "INT8", "UINT8", "BOOL")
 _TEXTS = {f"tensor({kind.lower()})": kind for kind in TYPES}
+#: Operators whose shapes the standard's own inference does not find from these models.
+_NOT_INFERRED = frozenset({"MeanVarianceNormalization"})
+#: What is said of a model whose inputs are sizes: it is no refusal of the operator.
+_NOT_ASKED = "no optimization profile has been defined"
 TARGET = "sm89"
 SECONDS = 120.0
 
@@ -43,6 +48,7 @@ class Case:
     arrays: dict[str, Any]
     opset: int
     ir_version: int
+    outputs: tuple[onnx.ValueInfoProto, ...] = ()
 
     @property
     def operator(self) -> str:
@@ -65,11 +71,12 @@ class Case:
         return (self.operator, tuple(attributes), self.types(), ranks, tuple(map(bool, self.node.output)))
 
     def models(self) -> Iterator[bytes]:
-        """The node as a file: its later inputs as constants, then all of them as inputs of the graph."""
+        """The node as a file: its later inputs as constants, then all of them as inputs of the graph, then none."""
         given = [name for name in self.node.input if name]
         yield self._model(given[:1], given[1:])
         if len(given) > 1:
             yield self._model(given, [])
+        yield self._model([], given)
 
     def _model(self, inputs: list[str], constants: list[str]) -> bytes:
         values = [
@@ -79,20 +86,43 @@ class Case:
             for name in inputs
         ]
         tensors = [numpy_helper.from_array(np.asarray(self.arrays[name]), name) for name in constants]
-        outputs = [onnx.ValueInfoProto(name=name) for name in self.node.output if name]
-        graph = helper.make_graph([self.node], "operator", values, outputs, tensors)
+        known = {value.name: value for value in self.outputs}
+        outputs = [known.get(name, onnx.ValueInfoProto(name=name)) for name in self.node.output if name]
+        nodes = [self.node]
+        if not inputs:  # an engine has an input
+            nodes.append(helper.make_node("Identity", ["beside"], ["beside_it"]))
+            values.append(helper.make_tensor_value_info("beside", TensorProto.FLOAT, [4]))
+            outputs.append(helper.make_tensor_value_info("beside_it", TensorProto.FLOAT, [4]))
+        graph = helper.make_graph(nodes, "operator", values, outputs, tensors)
         model = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=self.ir_version
         )
-        model = onnx.shape_inference.infer_shapes(model, strict_mode=True)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=self.operator not in _NOT_INFERRED)
         return bytes(model.SerializeToString())
 
-    def without(self, attribute: str) -> "Case":
-        """The same with an attribute at its default."""
+    def parts(self) -> list[tuple[str, str | int]]:
+        """What may be left out: attributes, optional inputs and optional outputs."""
+        schema = self.schema
+        parts: list[tuple[str, str | int]] = [("attribute", each.name) for each in self.node.attribute]
+        parts += [("input", n) for n, name in enumerate(self.node.input) if name and n >= schema.min_input]
+        parts += [("output", n) for n, name in enumerate(self.node.output) if name and n >= max(schema.min_output, 1)]
+        return parts
+
+    def without(self, *parts: tuple[str, str | int]) -> "Case":
+        """The same without some parts: attributes are then at their defaults. With an output go those behind it."""
         node = onnx.NodeProto()
         node.CopyFrom(self.node)
         del node.attribute[:]
-        node.attribute.extend(each for each in self.node.attribute if each.name != attribute)
+        node.attribute.extend(each for each in self.node.attribute if ("attribute", each.name) not in parts)
+        for kind, names in (("input", node.input), ("output", node.output)):
+            gone = {place for place in range(len(names)) if (kind, place) in parts}
+            if kind == "output" and gone:
+                gone = set(range(min(gone), len(names)))
+            kept = ["" if place in gone else name for place, name in enumerate(names)]
+            while kept and not kept[-1]:
+                kept.pop()
+            del names[:]
+            names.extend(kept)
         return replace(self, node=node)
 
     def in_type(self, old: str, new: str) -> "Case":
@@ -104,7 +134,8 @@ class Case:
             kinds = {_TEXTS[kind] for kind in formal[min(place, len(formal) - 1)].types if kind in _TEXTS}
             if name and new in kinds and _type_of(arrays[name]) == old:
                 arrays[name] = np.asarray(arrays[name]).astype(dtype)
-        return replace(self, arrays=arrays)
+        outputs = [_typed(value.name, new if _kind_of(value) == old else _kind_of(value)) for value in self.outputs]
+        return replace(self, arrays=arrays, outputs=tuple(outputs))
 
 
 @dataclass(frozen=True)
@@ -115,8 +146,23 @@ class Verdict:
     words: str = ""
 
 
+def _kind_of(value: onnx.ValueInfoProto) -> str:
+    return str(TensorProto.DataType.Name(value.type.tensor_type.elem_type))
+
+
+def _typed(name: str, kind: str) -> onnx.ValueInfoProto:
+    """A value of a type, and of any shape."""
+    return helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), None)
+
+
 def _type_of(array: Any) -> str:
     return str(TensorProto.DataType.Name(helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype)))
+
+
+def _is_odd(value: Any) -> bool:
+    """Whether an input is text, or a tensor without numbers: no compiler is asked about those."""
+    array = np.asarray(value)
+    return array.size == 0 or array.dtype.kind in "OSU"
 
 
 def standard_cases(wanted: list[str] | None) -> list[Case]:
@@ -136,11 +182,12 @@ def standard_cases(wanted: list[str] | None) -> list[Case]:
         node = graph.node[0]
         if not all(tensors) or (wanted and node.op_type not in wanted):
             continue
-        if not values or any(np.size(value) == 0 for value in values.values()):
+        if not values or any(_is_odd(value) for value in values.values()):
             continue
         node.name = "subject"
         opset = next(each.version for each in test.model.opset_import if each.domain in ("", "ai.onnx"))
-        case = Case(node, values, opset, min(test.model.ir_version, 11))
+        outputs = tuple(_typed(value.name, _kind_of(value)) for value in graph.output)
+        case = Case(node, values, opset, min(test.model.ir_version, 11), outputs)
         cases.setdefault(case.key(), case)
     return list(cases.values())
 
@@ -193,7 +240,8 @@ class Compiler:
                 self._known[model] = self._ask(model)
             if self._known[model].taken:
                 return self._known[model]
-            verdict = verdict or self._known[model]
+            if _NOT_ASKED not in self._known[model].words:
+                verdict = verdict or self._known[model]
         return verdict
 
     def _ask(self, model: bytes) -> Verdict:
@@ -216,14 +264,23 @@ class Compiler:
         self._process.join()
 
 
+#: In place of the value of an attribute: any but its default.
+OTHER = "*"
+
+
 def _value_of(case: Case, attribute: str) -> Any:
-    """An attribute's number or text; ``None`` for lists, tensors and graphs."""
+    """An attribute's whole number or text; of other attributes whether they are at their default, which is ``None``."""
     found = next((each for each in case.node.attribute if each.name == attribute), None)
-    value = case.schema.attributes[attribute].default_value if found is None else found
-    if value.type not in (onnx.AttributeProto.INT, onnx.AttributeProto.STRING):
+    default = case.schema.attributes[attribute].default_value
+    value = default if found is None else found
+    if value.type == onnx.AttributeProto.UNDEFINED:
         return None
     plain = helper.get_attribute_value(value)
-    return plain.decode() if isinstance(plain, bytes) else plain
+    if value.type in (onnx.AttributeProto.INT, onnx.AttributeProto.STRING):
+        return plain.decode() if isinstance(plain, bytes) else plain
+    if default.type != onnx.AttributeProto.UNDEFINED and plain == helper.get_attribute_value(default):
+        return None
+    return OTHER
 
 
 @dataclass
@@ -237,51 +294,61 @@ class Table:
         verdicts = [(case, verdict) for case in cases if (verdict := self.compiler(case)) is not None]
         taken = [case for case, verdict in verdicts if verdict.taken]
         refused = [(case, verdict) for case, verdict in verdicts if not verdict.taken]
-        row: dict[str, Any] = {"opset": cases[0].schema.since_version, "taken": len(taken), "refused": len(refused)}
-        attributes: dict[tuple[str, Any], str] = {}
+        blamed: dict[tuple[str, str | int, Any], str] = {}
         unexplained = []
         for case, verdict in refused:
-            reasons = self._attributes(case)
-            for name in reasons:
-                attributes.setdefault((name, _value_of(case, name)), verdict.words)
-            if not reasons and taken and not self._blames_type(case):
+            parts, cured = self._cure(case)
+            blamed |= {self._key(case, *part): verdict.words for part in parts if self._key(case, *part) not in blamed}
+            taken += cured
+            if not parts and not self._blames_type(case):
                 unexplained.append(verdict.words)
-        fine = {(name, _value_of(case, name)) for case in taken for name in case.schema.attributes}
-        row["attributes"] = [
-            {"name": name, "value": value, "words": words}
-            for (name, value), words in attributes.items()
-            if value is not None and (name, value) not in fine
+        fine = {self._key(case, *part) for case in taken for part in self._all_parts(case)}
+        row: dict[str, Any] = {"opset": cases[0].schema.since_version, "taken": len(taken), "refused": len(refused)}
+        row["parts"] = [
+            {"kind": kind, "name": name, "value": value, "words": words}
+            for (kind, name, value), words in blamed.items()
+            if (kind, name, value) not in fine and value is not None
         ]
         row["types"] = self._types(taken) if taken else {}
         row["unexplained"] = sorted(set(unexplained))
-        if not taken:
-            row["words"] = refused[0][1].words if refused else "not tried"
         return row
+
+    def _cure(self, case: Case) -> tuple[list[tuple[str, str | int]], list[Case]]:
+        """The fewest parts, up to two, without which a case would be taken, in any such choice; and what is taken."""
+        parts = case.parts()
+        for count in (1, 2):
+            blamed: dict[tuple[str, str | int], None] = {}
+            cured = []
+            for chosen in itertools.combinations(parts, count):
+                changed = case.without(*chosen)
+                verdict = self.compiler(changed)
+                if verdict is not None and verdict.taken:
+                    blamed |= dict.fromkeys(chosen)
+                    cured.append(changed)
+            if blamed:
+                return list(blamed), cured
+        return [], []
+
+    def _all_parts(self, case: Case) -> list[tuple[str, str | int]]:
+        return [*(("attribute", name) for name in case.schema.attributes), *case.parts()]
+
+    def _key(self, case: Case, kind: str, name: str | int) -> tuple[str, str | int, Any]:
+        return (kind, name, _value_of(case, str(name)) if kind == "attribute" else OTHER)
 
     def _types(self, taken: list[Case]) -> dict[str, str]:
         """The types of the first input that are refused where another is taken, with the compiler's words."""
-        bases = {case.types()[0]: case for case in reversed(taken)}
+        bases = {case.types()[0]: case for case in reversed(taken) if case.types()}
+        if not bases:
+            return {}
         base = next((bases[kind] for kind in TYPES if kind in bases), taken[0])
+        allowed = {_TEXTS[text] for text in base.schema.inputs[0].types if text in _TEXTS}
         found = {}
         for kind in TYPES:
-            if kind in bases or kind not in self._constraint(base):
+            if kind in bases or kind not in allowed:
                 continue
             verdict = self.compiler(base.in_type(base.types()[0], kind))
             if verdict is not None and not verdict.taken:
                 found[kind] = verdict.words
-        return found
-
-    def _constraint(self, case: Case) -> set[str]:
-        """The types that the standard allows for the first input."""
-        return {_TEXTS[text] for text in case.schema.inputs[0].types if text in _TEXTS}
-
-    def _attributes(self, case: Case) -> list[str]:
-        """The attributes without which a case would be taken."""
-        found = []
-        for attribute in case.node.attribute:
-            verdict = self.compiler(case.without(attribute.name))
-            if verdict is not None and verdict.taken:
-                found.append(attribute.name)
         return found
 
     def _blames_type(self, case: Case) -> bool:

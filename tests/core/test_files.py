@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from embedl_deploy.files import written_whole
+from embedl_deploy.errors import InputError
+from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
 
 
 def entries(folder):
@@ -78,3 +79,47 @@ def test_permissions_are_those_of_a_new_file(tmp_path):
     with written_whole(whole) as temporary:
         temporary.write_text("x")
     assert whole.stat().st_mode == plain.stat().st_mode
+
+
+class TestOverwriting:
+    @pytest.fixture
+    def source(self, tmp_path):
+        (tmp_path / "sub").mkdir()
+        (tmp_path / "sub" / "x.npy").write_text("data")
+        return tmp_path / "sub" / "x.npy"
+
+    @pytest.mark.parametrize("kind", ["itself", "symlink", "hard link", "other spelling", "linked folder"])
+    def test_an_input_is_kept(self, source, tmp_path, kind):
+        target = tmp_path / "target"
+        if kind == "symlink":
+            target.symlink_to(source)
+        elif kind == "hard link":
+            target.hardlink_to(source)
+        elif kind == "linked folder":
+            (tmp_path / "link").symlink_to(source.parent)
+            target = tmp_path / "link" / "x.npy"
+        else:
+            target = source if kind == "itself" else tmp_path / "sub" / ".." / "sub" / "x.npy"
+        with pytest.raises(InputError, match=r"-o '.*' is the same file as --data '.*', which would be overwritten"):
+            refuse_overwriting([NamedFile("--data", source)], [NamedFile("-o", target)])
+
+    def test_every_file_of_a_folder_is_an_input(self, source, tmp_path):
+        folder = NamedFile("--data", tmp_path)
+        with pytest.raises(InputError, match="is a file of --data"):
+            refuse_overwriting([folder], [NamedFile("-o", source)])
+        refuse_overwriting([folder], [NamedFile("-o", source.parent / "new.onnx")])
+
+    @pytest.mark.parametrize(("one", "other"), [("a", "a"), ("a", "A"), ("caf\u00e9", "cafe\u0301"), ("a", "sub/../a")])
+    def test_two_outputs_are_two_files(self, source, tmp_path, one, other):
+        with pytest.raises(InputError, match="are one file"):
+            refuse_overwriting([], [NamedFile("-o", tmp_path / one), NamedFile("--recipe", tmp_path / other)])
+
+    def test_devices_and_pipes_are_not_replaced(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(InputError, match="is a device or a pipe"):
+            refuse_overwriting([], [NamedFile("-o", tmp_path / "pipe")])
+
+    def test_files_that_are_not_there_are_no_obstacle(self, tmp_path):
+        refuse_overwriting([NamedFile("x", tmp_path / "gone")], [NamedFile("-o", tmp_path / "new")])
+        with pytest.raises(InputError, match="is the same file as"):
+            refuse_overwriting([NamedFile("x", tmp_path / "gone")], [NamedFile("-o", tmp_path / "gone")])

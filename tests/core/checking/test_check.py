@@ -221,15 +221,22 @@ def test_what_is_no_backend(tmp_path):
         check(tmp_path / "none.onnx", "acme")
 
 
-def test_weights_in_a_second_file_are_not_needed(backend, tmp_path):
+def test_weights_in_a_second_file_must_be_there_and_are_not_read(backend, tmp_path, monkeypatch):
     backend(NoRelu())
+    monkeypatch.setattr(ir.ExternalTensor, "_load", lambda tensor: pytest.fail("it was read"))
     file = OnnxFile()
     y = relus(file, file.node("MatMul", file.input(2, 64), file.constant(np.ones((64, 64)))), 1)
     ir.save(file.model(y), tmp_path / "m.onnx", external_data="weights.data", size_threshold_bytes=0)
-    (tmp_path / "weights.data").unlink()
     report = check(tmp_path / "m.onnx")
     assert [finding.rule for finding in report.findings] == ["ACME-1"]
     assert report.undecided == ()
+    opened = ir.load(tmp_path / "m.onnx")
+    (tmp_path / "weights.data").unlink()
+    for model in (tmp_path / "m.onnx", opened):
+        with pytest.raises(InputError, match=r"'c0' is in 'weights\.data', which is not there\. Copy it beside"):
+            check(model)
+    with pytest.raises(InputError, match=r"'weights\.data'; expected the path of the model"):
+        check(onnx.load(tmp_path / "m.onnx", load_external_data=False))
 
 
 def test_the_report_is_plain_values(backend):

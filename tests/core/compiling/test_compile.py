@@ -123,15 +123,22 @@ class TestBadInput:
         with pytest.raises(InputError, match=r"net\.engine' is a folder"):
             compile(tmp_path / "net.onnx")
         shutil.copy(file, tmp_path / "other.engine")
-        with pytest.raises(InputError, match=r"other\.engine' is the ONNX file itself"):
+        with pytest.raises(InputError, match=r"other\.engine' is the same file as onnx_path"):
             compile(tmp_path / "other.engine")
 
     def test_paths(self, use, file, tmp_path):
         use(Acme())
         with pytest.raises(InputError, match="is a folder"):
             compile(file, tmp_path)
-        with pytest.raises(InputError, match="is the ONNX file itself"):
+        with pytest.raises(InputError, match=r"engine_path '.*' is the same file as onnx_path"):
             compile(file, file)
+        onnx.save(onnx.load(file), tmp_path / "net.onnx", save_as_external_data=True, location="w", size_threshold=0)
+        for options, name in (
+            ({"engine_path": tmp_path / "w"}, "engine_path"),
+            ({"timing_cache": tmp_path / "w"}, "tim"),
+        ):
+            with pytest.raises(InputError, match=f"{name}.* is the same file as weights"):
+                compile(tmp_path / "net.onnx", **options)
         with pytest.raises(InputError, match="is not there"):
             compile(tmp_path / "nothing.onnx")
 

@@ -1,10 +1,13 @@
-"""Files: there to be read, or written whole or not at all."""
+"""Files: there to be read, written whole or not at all, and never both."""
 
+import itertools
 import os
 import tempfile
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from embedl_deploy.errors import InputError
 
@@ -20,6 +23,73 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
         kind = "a folder" if file.is_dir() else "not there"
         raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
     return file
+
+
+class NamedFile(NamedTuple):
+    """A file, and what the user calls it.
+
+    Attributes:
+        name: Of the argument or option that names it, such as ``"--data"``.
+        path: Where it is.
+    """
+
+    name: str
+    path: Path
+
+
+def refuse_overwriting(read: Sequence[NamedFile], written: Sequence[NamedFile]) -> None:
+    """Look whether anything that is to be written is a file that is read, or would be written twice.
+
+    Links of both kinds are followed, and in a folder that is read every file counts. Of two files to be written, names
+    that differ in case or in the form of their accents are one: on some file systems they are.
+
+    Args:
+        read: Files and folders to be read.
+        written: Files to be written, there or not.
+
+    Raises:
+        InputError: There is such a file, or one to be written is a device or a pipe.
+    """
+    for target in written:
+        if target.path.exists() and not target.path.is_file() and not target.path.is_dir():
+            raise InputError(
+                f"{target.name} {str(target.path)!r} is a device or a pipe; expected a file, which is written beside "
+                "it and moved there."
+            )
+        source = next((source for source in read if _holds(source.path, target.path)), None)
+        if source is not None:
+            place = "is a file of" if source.path.is_dir() else "is the same file as"
+            raise InputError(
+                f"{target.name} {str(target.path)!r} {place} {source.name} {str(source.path)!r}, which would be "
+                "overwritten. Nothing was done; write to another file."
+            )
+    for first, second in itertools.combinations(written, 2):
+        if _is_same(first.path, second.path) or _folded(first.path) == _folded(second.path):
+            raise InputError(
+                f"{first.name} {str(first.path)!r} and {second.name} {str(second.path)!r} are one file. Nothing was "
+                "done; write them to different files."
+            )
+
+
+def _holds(source: Path, target: Path) -> bool:
+    """Whether a target is a source, or a file in it."""
+    if _is_same(source, target):
+        return True
+    if not (target.exists() and source.is_dir()):
+        return False
+    inside = (Path(folder) / name for folder, _, names in os.walk(source) for name in names)
+    return any(_is_same(file, target) for file in inside)
+
+
+def _is_same(first: Path, second: Path) -> bool:
+    try:
+        return first.samefile(second)
+    except OSError:  # one of them is not there
+        return os.path.realpath(first) == os.path.realpath(second)
+
+
+def _folded(path: Path) -> str:
+    return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from embedl_deploy.artifact import read_onnx, users_module_of
+from embedl_deploy.artifact import check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
 from embedl_deploy.errors import InputError
@@ -24,8 +24,8 @@ _ORDER = {severity: place for place, severity in enumerate(Severity)}
 def check(model: Checkable, backend: str | None = None) -> CheckReport:
     """Ask a backend's rules whether its compiler takes an ONNX file as it is meant.
 
-    Nothing is compiled and nothing is changed. Shapes that the file leaves out are inferred where they can be; weights
-    in a second file stay there until a rule looks at them.
+    Nothing is compiled and nothing is changed. Shapes that the file leaves out are inferred where they can be. Weights
+    in a second file must be there, in the folder of the first, and stay there until a rule looks at them.
 
     Args:
         model: Path of an ONNX file, or a model in memory.
@@ -33,7 +33,7 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
 
     Raises:
         BackendNotFoundError: No such backend is installed, or none was chosen and the choice is not obvious.
-        InputError: There is no such file, or it is no ONNX model.
+        InputError: There is no such file, it is no ONNX model, or a weight is not there or not of the declared size.
     """
     chosen = get_backend(backend)
     return run_rules(chosen, chosen.check_rules, model)
@@ -86,12 +86,13 @@ def _opened(model: Checkable) -> tuple["ir.Model", str]:
     import onnx_ir as ir
 
     if isinstance(model, onnx.ModelProto):
-        model = ir.from_proto(model)
+        model = model_of(model, None)
     if not isinstance(model, ir.Model):
         raise InputError(
             f"model is a {type(model).__name__}; expected the path of an ONNX file, an onnx.ModelProto or an "
             "onnx_ir.Model."
         )
+    check_weight_files(model)
     return model, model.graph.name or "(unnamed graph)"
 
 

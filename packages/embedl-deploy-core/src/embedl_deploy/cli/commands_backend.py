@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.scaffold import new_backend
 
 
-@click.command("new-backend")
+@click.command("new-backend", cls=FileCommand)
 @click.argument("name")
 @click.option(
     "--directory",

@@ -7,16 +7,17 @@ import click
 
 from embedl_deploy import compile as compile_onnx
 from embedl_deploy.backend import get_backend
-from embedl_deploy.cli.options import INPUT_FILE, backend_option, chosen, output_option
+from embedl_deploy.cli.options import backend_option, chosen, output_option
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import count_of_bytes, shape_ranges
+from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
 from embedl_deploy.engine import Device, EngineReport, compare, estimate
 from embedl_deploy.errors import InputError
 
 
-@click.command("compile")
-@click.argument("onnx", type=INPUT_FILE, metavar="FILE.onnx")
-@output_option("The engine; by default beside the file, as FILE.engine. Its report goes beside it, as JSON.")
+@click.command("compile", cls=FileCommand)
+@click.argument("onnx", type=InputFile(), metavar="FILE.onnx")
+@output_option("The engine; by default beside the file, as FILE.engine. Its report goes beside it, as JSON.", ".json")
 @backend_option
 @click.option("--compiler", metavar="NAME", help="By default the first that is installed; see `backends -v`.")
 @click.option("--target", metavar="NAME", help="What to compile for, in the backend's words, such as an architecture.")
@@ -29,7 +30,7 @@ from embedl_deploy.errors import InputError
     help="Shapes of an input with open dimensions: x=1,3,8,8/4,3,8,8/8,3,8,8. Repeatable.",
 )
 @click.option("--workspace", callback=count_of_bytes, metavar="BYTES", help="Scratch memory of kernels, such as 512M.")
-@click.option("--timing-cache", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Kept timings.")
+@click.option("--timing-cache", type=OutputFile(), metavar="FILE", help="Kept timings.")
 @click.option("--refit", is_flag=True, help="Make an engine whose weights can be changed later.")
 @click.option("--strip-weights", is_flag=True, help="Leave out the weights that refitting can put back.")
 @click.option("--optimization-level", type=int, metavar="N", help="How hard to try, in the compiler's numbers.")
@@ -48,8 +49,8 @@ def compile_command(
     )
 
 
-@click.command("report")
-@click.argument("file", type=INPUT_FILE, metavar="FILE.json")
+@click.command("report", cls=FileCommand)
+@click.argument("file", type=InputFile(), metavar="FILE.json")
 @click.option("--layers", is_flag=True, help="List every layer.")
 @click.option("--module", metavar="PATH", help="What became of a PyTorch module and of those in it.")
 @click.option("--estimate", "device", metavar="DEVICE", help="Least time on a device; see `backends -v`.")
@@ -93,9 +94,9 @@ def _device(name: str, backend: str | None) -> Device:
     return fitting[0]
 
 
-@click.command("compare")
-@click.argument("first", type=INPUT_FILE, metavar="FIRST.json")
-@click.argument("second", type=INPUT_FILE, metavar="SECOND.json")
+@click.command("compare", cls=FileCommand)
+@click.argument("first", type=InputFile(), metavar="FIRST.json")
+@click.argument("second", type=InputFile(), metavar="SECOND.json")
 @json_option
 def compare_command(output: Output, first: Path, second: Path) -> None:
     """Compare two engines of one network, by their reports.

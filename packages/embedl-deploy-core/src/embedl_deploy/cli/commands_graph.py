@@ -23,6 +23,7 @@ from embedl_deploy.cli.options import (
     subject_options,
 )
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import BackendError, ExportError, InputError
 from embedl_deploy.files import written_whole
@@ -39,7 +40,7 @@ _KINDS = {
 }
 
 
-@click.command("backends")
+@click.command("backends", cls=FileCommand)
 @click.option("-v", "--verbose", is_flag=True, help="Also what each backend brings, which takes loading all of it.")
 @backend_option
 @json_option
@@ -121,7 +122,7 @@ def _contribution_lines(contributions: Sequence[Mapping[str, str]]) -> Iterator[
             )
 
 
-@click.command("plan")
+@click.command("plan", cls=FileCommand)
 @subject_options
 @rewrite_options
 @output_option("Write the plan as JSON, to review, change and pass to --plan.")
@@ -138,7 +139,7 @@ def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewri
     output.result(plan, json.loads(text))
 
 
-@click.command("transform")
+@click.command("transform", cls=FileCommand)
 @subject_options
 @rewrite_options
 @click.option(

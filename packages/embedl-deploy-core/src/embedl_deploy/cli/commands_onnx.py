@@ -9,7 +9,6 @@ from embedl_deploy import check
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
 from embedl_deploy.cli.options import (
-    INPUT_FILE,
     Rewrites,
     Subject,
     backend_option,
@@ -18,9 +17,10 @@ from embedl_deploy.cli.options import (
     subject_options,
 )
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.paths import FileCommand, InputFile
 
 
-@click.command("export")
+@click.command("export", cls=FileCommand)
 @subject_options
 @rewrite_options
 @onnx_options
@@ -37,8 +37,8 @@ def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rew
     output.result(text, {"transformation": dict(result.report), "export": export_data(exported)})
 
 
-@click.command("check")
-@click.argument("onnx", type=INPUT_FILE, metavar="FILE.onnx")
+@click.command("check", cls=FileCommand)
+@click.argument("onnx", type=InputFile(), metavar="FILE.onnx")
 @backend_option
 @json_option
 @click.pass_context

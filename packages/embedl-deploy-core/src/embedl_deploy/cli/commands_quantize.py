@@ -11,8 +11,6 @@ import click
 from embedl_deploy.cli.data import Batches, array_batches
 from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
 from embedl_deploy.cli.options import (
-    INPUT_FILE,
-    OUTPUT_FILE,
     Rewrites,
     Subject,
     rewrite_options,
@@ -21,6 +19,7 @@ from embedl_deploy.cli.options import (
 )
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import numbers, size
+from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import written_whole
 from embedl_deploy.pipeline import BACKEND
@@ -66,7 +65,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         run,
         click.option(
             "--data",
-            type=INPUT_FILE,
+            type=InputFile(),
             required=True,
             metavar="PATH",
             help="Calibration data: an .npz or .npy file whose first dimension counts samples, or a folder of images.",
@@ -84,7 +83,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-@click.command("quantize")
+@click.command("quantize", cls=FileCommand)
 @subject_options
 @data_options
 @rewrite_options
@@ -102,7 +101,7 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--bias-correction", is_flag=True, help="Correct the mean of every layer's output.")
 @click.option("--learned-rounding", is_flag=True, help="Choose each weight by what it does to the layer's output.")
 @click.option("--integer-weights", is_flag=True, help="Store weights as integers: a quarter of the size.")
-@click.option("--recipe", type=OUTPUT_FILE, metavar="FILE", help="Also write how it was quantized, as JSON.")
+@click.option("--recipe", type=OutputFile(), metavar="FILE", help="Also write how it was quantized, as JSON.")
 @json_option
 def quantize_command(
     output: Output,

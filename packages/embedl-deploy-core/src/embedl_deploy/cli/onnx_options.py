@@ -51,7 +51,7 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return with_options(
         run,
-        output_option("The ONNX file to write.", required=True),
+        output_option("The ONNX file to write.", ".data", required=True),
         click.option(
             "--dtype", type=click.Choice(list(_TYPES)), help="Floating-point type of the file; by default the model's."
         ),

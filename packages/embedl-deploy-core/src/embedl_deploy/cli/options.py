@@ -23,14 +23,10 @@ from embedl_deploy.backend import discover_backends
 from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
 from embedl_deploy.cli.models import ModelName, read_arguments
 from embedl_deploy.cli.parameters import complete_backend
+from embedl_deploy.cli.paths import InputFile, ModelSource, OutputFile
 from embedl_deploy.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-#: A file to read; that it is there is for the public API to say.
-INPUT_FILE = click.Path(path_type=Path)
-#: A file to write; checked before the work is done, not after.
-OUTPUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
 @dataclass(frozen=True)
@@ -137,7 +133,7 @@ def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return with_options(
         run,
         backend_option,
-        click.option("--plan", type=INPUT_FILE, metavar="FILE", help="Decisions: what `plan -o FILE` wrote, edited."),
+        click.option("--plan", type=InputFile(), metavar="FILE", help="Decisions: what `plan -o FILE` wrote, edited."),
         click.option(
             "--trace",
             type=click.Choice([kind.value for kind in Trace]),
@@ -177,7 +173,7 @@ def subject_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return with_options(
         run,
-        click.argument("model", metavar="MODEL"),
+        click.argument("model", type=ModelSource(), metavar="MODEL"),
         click.option(
             "--model-arg",
             multiple=True,
@@ -185,7 +181,7 @@ def subject_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="An argument of the factory, a Python literal or a string. Repeatable.",
         ),
         click.option(
-            "--state-dict", type=INPUT_FILE, metavar="FILE", help="Weights for the model: .safetensors, .pt or .pth."
+            "--state-dict", type=InputFile(), metavar="FILE", help="Weights for the model: .safetensors, .pt or .pth."
         ),
         click.option(
             "--allow-pickle", is_flag=True, help="Load pickled objects from model files, which can run any code."
@@ -197,15 +193,14 @@ def subject_options(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="[NAME=]SHAPE[:TYPE]",
             help="An example input such as 1,3,224,224 or ids=1,128:int64. Repeatable, in order.",
         ),
-        click.option("--inputs", type=INPUT_FILE, metavar="FILE", help="Example inputs: an .npz or .npy file."),
+        click.option("--inputs", type=InputFile(), metavar="FILE", help="Example inputs: an .npz or .npy file."),
     )
 
 
-def output_option(help_text: str, *, required: bool = False) -> Callable[[F], F]:
-    """``-o``, as ``output_path``."""
-    return click.option(
-        "-o", "--output", "output_path", type=OUTPUT_FILE, metavar="FILE", required=required, help=help_text
-    )
+def output_option(help_text: str, *companions: str, required: bool = False) -> Callable[[F], F]:
+    """``-o``, as ``output_path``; ``companions`` are endings of the names of what is written beside it."""
+    kind = OutputFile(*companions)
+    return click.option("-o", "--output", "output_path", type=kind, metavar="FILE", required=required, help=help_text)
 
 
 def with_options(function: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import read_onnx
+from embedl_deploy.artifact import check_weight_files, read_onnx
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.compiling.float_layers import explain_float_layers
@@ -15,7 +16,10 @@ from embedl_deploy.compiling.refusal import explained, refuse_what_crashes
 from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.files import written_whole
+from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 Shape = Sequence[int]
 
@@ -76,7 +80,8 @@ def compile(  # noqa: A001 - the user's word for it
         progress: Show a progress bar, on a terminal.
 
     Raises:
-        InputError: The file is no ONNX model, or an option does not fit.
+        InputError: The file is no ONNX model, a weight is not there, an option does not fit, or the engine, its
+            report or the timing cache would overwrite the file or its weights.
         CompilerNotFoundError: No compiler is installed; says what to install, and the command line for elsewhere.
         CompileError: It refuses the file, or takes too long. The message names the ONNX node and the
             PyTorch module, and what mends it, as far as the compiler and the checker's rules tell.
@@ -96,9 +101,9 @@ def compile(  # noqa: A001 - the user's word for it
         timeout=timeout,
     )
     _check_options(options, [str(value.name) for value in model.graph.inputs])
-    given = None if engine_path is None else _checked_path(Path(engine_path), source)
+    given = None if engine_path is None else _checked_path(Path(engine_path), source, model, options)
     builder = choose_compiler(chosen, compiler, source, given, options)
-    path = _checked_path(source.with_suffix(builder.suffix), source) if given is None else given
+    path = _checked_path(source.with_suffix(builder.suffix), source, model, options) if given is None else given
     with _bar(progress) as advance:
         try:
             refuse_what_crashes(chosen, source, model)
@@ -115,19 +120,25 @@ def compile(  # noqa: A001 - the user's word for it
         messages=build.messages,
     )
     report = replace(report, float_layers=explain_float_layers(report, model))
-    report_path = path.with_name(f"{path.name}.json")
+    report_path = _report_path(path)
     with written_whole(path) as temporary:
         temporary.write_bytes(build.engine)
         temporary.with_name(report_path.name).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return CompileResult(path, report_path, report)
 
 
-def _checked_path(path: Path, source: Path) -> Path:
+def _checked_path(path: Path, source: Path, model: "ir.Model", options: CompileOptions) -> Path:
     if path.is_dir() or not path.name:
         raise InputError(f"engine_path {os.fspath(path)!r} is a folder; expected the name of a file.")
-    if path.resolve() == source.resolve():
-        raise InputError(f"engine_path {os.fspath(path)!r} is the ONNX file itself; give the engine another name.")
+    read = [NamedFile("onnx_path", source), *(NamedFile("weights", file) for file in check_weight_files(model))]
+    written = [NamedFile("engine_path", path), NamedFile("its report", _report_path(path))]
+    written += [] if options.timing_cache is None else [NamedFile("timing_cache", options.timing_cache)]
+    refuse_overwriting(read, written)
     return path
+
+
+def _report_path(engine: Path) -> Path:
+    return engine.with_name(f"{engine.name}.json")
 
 
 def _check_options(options: CompileOptions, inputs: Sequence[str]) -> None:
