@@ -1,4 +1,4 @@
-"""An extension of the TensorRT backend: a fusion of the house, and another opinion on where quantizers pay.
+"""An extension of the TensorRT backend: a fusion of the house, and one more objection to quantizers.
 
 It owns no backend: its entry point is named ``tensorrt.inhouse``, and it implements the same hooks.
 """
@@ -11,7 +11,6 @@ from torch import nn
 from embedl_deploy.backend import QuantPoint, QuantPolicy, hookimpl
 from embedl_deploy.modules import FusedMatmul
 from embedl_deploy.patterns import Example, Pattern, QDQPoint
-from embedl_deploy.tensorrt.policies import quantize_mixed
 
 
 class InhouseLinearTanh(FusedMatmul):
@@ -43,11 +42,11 @@ class LinearTanhPattern(Pattern):
         return [Example(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()), (torch.randn(2, 4),), "it is a sigmoid")]
 
 
-def mixed_without_poolers(point: QuantPoint) -> str | None:
-    """TensorRT's policy ``"mixed"``, and the fusion above stays in float: the house's kernel has no INT8 version."""
+def poolers_in_float(point: QuantPoint) -> str | None:
+    """The fusion above stays in float; the rest is for TensorRT's policy of the same name to say."""
     if isinstance(point.module, InhouseLinearTanh):
         return "the kernel for Linear → Tanh has no INT8 version"
-    return quantize_mixed(point)
+    return None
 
 
 @hookimpl(tryfirst=True)
@@ -58,5 +57,5 @@ def embedl_deploy_fusions() -> Sequence[Pattern]:
 
 @hookimpl
 def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
-    """In the place of TensorRT's policy of that name."""
-    return {"mixed": mixed_without_poolers}
+    """Beside TensorRT's policy of that name: either may object."""
+    return {"mixed": poolers_in_float}

@@ -162,12 +162,16 @@ class TestInhouse:
         assert result.verify(x).max_rel < 1e-6
         assert get_backend("tensorrt").fusions[0].name == "LinearTanhPattern"
 
-    def test_its_policy_takes_the_place_of_tensorrts(self):
+    def test_its_policy_objects_beside_tensorrts(self):
         model, x = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval(), torch.randn(2, 5, 4)
         result = transform(model, x, backend="tensorrt")
         report = quantization_report(quantize(result, [x], QuantConfig(policy="mixed")))
         assert {(point.path, point.rule) for point in report.not_quantized} == {
-            ("0", "policy tensorrt's 'mixed': the kernel for Linear → Tanh has no INT8 version")
+            (
+                "0",
+                "policy tensorrt's 'mixed' (from embedl-deploy-tensorrt-inhouse 1.0): the kernel for Linear → Tanh has "
+                "no INT8 version",
+            )
         }
 
     def test_the_command_line_says_what_is_whose(self, capsys):

@@ -9,7 +9,7 @@ from torch import nn
 from embedl_deploy import transform
 from embedl_deploy.backend import get_backend, list_backends
 from embedl_deploy.errors import PluginError
-from embedl_deploy.quantize import QuantConfig, quantize
+from embedl_deploy.quantize import QuantConfig, insert_qdq, quantization_report, quantize
 
 EXTENSION = """
 class AcmeConv(FusedModule):
@@ -101,7 +101,13 @@ def test_two_of_one_name_both_take_part(install):
     install("tensorrt.acme", second, distribution="rival", version="3")
     backend = get_backend("tensorrt")
     assert set(backend.extensions) == {"tensorrt.acme (acme 1.2)", "tensorrt.acme (rival 3)"}
-    assert {"AcmeConvPattern", "RivalConvPattern"} <= {pattern.name for pattern in backend.fusions}
+    assert [pattern.name for pattern in backend.fusions][:2] == ["AcmeConvPattern", "RivalConvPattern"]
+    statuses = list_backends()
+    assert [name for name in statuses if name.startswith("tensorrt.")] == ["tensorrt.acme", "tensorrt.acme (rival 3)"]
+    assert (
+        "Extension 'tensorrt.acme' is provided by two distributions, acme 1.2 and rival 3: both take part. Uninstall "
+        "the one that is not meant."
+    ) in statuses["tensorrt"].conflicts
 
 
 def test_its_explanation_is_asked_first(install):
@@ -132,12 +138,31 @@ class TestPolicies:
         assert policies["acme"](None) == "Acme says no"
         assert policies["all"].__name__ == "quantize_all"
 
-    def test_one_of_the_same_name_takes_the_place_of_the_backends(self, install):
+    def test_those_of_one_name_may_each_object(self, install):
         before = list(get_backend("tensorrt").policies)
-        install("tensorrt.acme", POLICY.format(policies="{'all': lambda point: 'Acme says no'}"))
-        policies = get_backend("tensorrt").policies
-        assert list(policies) == before
-        assert policies["all"](None) == "Acme says no"
+        first = "lambda point: 'Acme says no' if point.kind.name == 'WEIGHT' else None"
+        install("tensorrt.acme", POLICY.format(policies=f"{{'all': {first}}}"))
+        second = "lambda point: 'Rival says no' if point.index == 0 else None"
+        rival = POLICY.format(policies=f"{{'all': {second}}}").replace("@hookimpl", "@hookimpl(trylast=True)")
+        install("tensorrt.rival", rival, distribution="rival", version="3")
+        assert list(get_backend("tensorrt").policies) == before
+        assert get_backend("tensorrt").conflicts == ()
+        x = torch.randn(1, 3, 8, 8)
+        result = transform(nn.Sequential(nn.Conv2d(3, 4, 3)), x, backend="tensorrt")
+        points = quantization_report(insert_qdq(result.model, result.matches)).points
+        assert {point.label: point.rule for point in points} == {
+            "input 0": "policy tensorrt's 'all' (from rival 3): Rival says no",
+            "weight": "policy tensorrt's 'all' (from acme 1.2): Acme says no",
+        }
+
+    @pytest.mark.parametrize("answer", ["''", "'  '"])
+    def test_an_empty_string_is_no_reason(self, install, answer):
+        install("tensorrt.acme", POLICY.format(policies=f"{{'all': lambda point: {answer}}}"))
+        result = transform(nn.Sequential(nn.Conv2d(3, 4, 3)), backend="tensorrt")
+        with pytest.raises(
+            PluginError, match=rf"\(from acme 1\.2\) returned {answer} at 0 input 0; expected a reason in words"
+        ):
+            insert_qdq(result.model, result.matches)
 
     def test_a_broken_one_leaves_the_backends(self, install):
         before = list(get_backend("tensorrt").policies)
@@ -159,3 +184,86 @@ class TestPolicies:
         with pytest.raises(PluginError, match=rf"Policy tensorrt's 'acme' \(from acme 1\.2\) {what}.*uninstall acme"):
             quantize(result, [x], QuantConfig(policy="acme"))
         quantize(result, [x], QuantConfig(policy="all"))
+
+
+class TestConflicts:
+    """What extensions bring and nobody uses is told, in the list of backends and once in the log."""
+
+    def test_two_extensions_with_a_pattern_of_one_name(self, install, caplog):
+        install("tensorrt.b", EXTENSION.format(marker="hookimpl"), distribution="b", version="1")
+        install("tensorrt.a", EXTENSION.format(marker="hookimpl"), distribution="a", version="1")
+        text = (
+            "tensorrt.a (a 1) and tensorrt.b (b 1) both bring fusion 'AcmeConvPattern': that of tensorrt.a (a 1) is "
+            "tried first. Uninstall one of them, or have the one that shall win ask for it: @hookimpl(tryfirst=True)."
+        )
+        assert list_backends()["tensorrt"].conflicts == (text,)
+        with caplog.at_level(logging.WARNING, logger="embedl_deploy"):
+            assert [pattern.origin for pattern in get_backend("tensorrt").fusions[:2]] == ["a 1", "b 1"]
+            get_backend("tensorrt")
+        assert caplog.messages == [f"Backend 'tensorrt': {text}"]
+
+    def test_two_extensions_that_look_for_the_same_nodes(self, install):
+        install("tensorrt.a", EXTENSION.format(marker="hookimpl"), distribution="a", version="1")
+        other = EXTENSION.format(marker="hookimpl(tryfirst=True)").replace("AcmeConv", "OtherConv")
+        install("tensorrt.b", other, distribution="b", version="1")
+        assert list_backends()["tensorrt"].conflicts == (
+            "OtherConvPattern of tensorrt.b (b 1) and AcmeConvPattern of tensorrt.a (a 1) look for the same nodes: "
+            "OtherConvPattern is tried first. Switch one of them off in the plan, or uninstall one of them.",
+        )
+
+    RULES = """
+from embedl_deploy.backend import Rule, Severity
+class Short(Rule):
+    id, severity, title, remedy = "ACME-1", Severity.WARNING, "Short.", "Shorten it."
+    def find(self, model):
+        return ()
+
+@hookimpl({order})
+def embedl_deploy_check_rules():
+    return [Short()]
+"""
+
+    @pytest.mark.parametrize(
+        ("backend", "extension", "winner", "told"),
+        [
+            ("", "", "more 3", False),
+            ("", "trylast=True", "acme 1.2", True),
+            ("tryfirst=True", "", "acme 1.2", True),
+            ("tryfirst=True", "tryfirst=True", "more 3", False),
+        ],
+    )
+    def test_a_rule_that_is_not_used(self, install, describe, backend, extension, winner, told):
+        install("acme", describe + self.RULES.format(order=backend))
+        install("acme.more", self.RULES.format(order=extension), distribution="more", version="3")
+        assert get_backend("acme").rule_origins == {"ACME-1": winner}
+        text = (
+            "acme (acme 1.2) and acme.more (more 3) both bring rule 'ACME-1': that of acme (acme 1.2) is used, and "
+            "that of acme.more (more 3) is not. Uninstall one of them, or have the one that shall win ask for it: "
+            "@hookimpl(tryfirst=True)."
+        )
+        assert get_backend("acme").conflicts == ((text,) if told else ())
+
+    def test_two_extensions_with_number_formats(self, install):
+        code = "@hookimpl\ndef embedl_deploy_quantization_config():\n    return None\n"
+        install("sensai.a", code, distribution="a", version="1")
+        assert get_backend("sensai").conflicts == ()
+        install("sensai.b", code, distribution="b", version="1")
+        (conflict,) = get_backend("sensai").conflicts
+        assert "both bring number formats from embedl_deploy_quantization_config: sensai.a (a 1) is asked" in conflict
+
+
+class TestOfNoUsableBackend:
+    def test_of_none(self, install):
+        install("ghost.acme", "")
+        assert list_backends()["ghost.acme"].error == (
+            "Extension 'ghost.acme' (from acme 1.2) extends the backend 'ghost', which is not installed. Install "
+            "'ghost', or uninstall acme."
+        )
+
+    def test_of_a_broken_one(self, install):
+        install("ghost", "1 / 0", distribution="ghost")
+        install("ghost.acme", "")
+        assert list_backends()["ghost.acme"].error == (
+            "Extension 'ghost.acme' (from acme 1.2) extends the backend 'ghost', which is broken. See the error of "
+            "'ghost', or uninstall acme."
+        )

@@ -1,5 +1,7 @@
 """Broken plugins: each is named with its distribution and what is wrong with it, and hurts nobody else."""
 
+import sys
+
 import pytest
 
 from embedl_deploy import EmbedlDeployError
@@ -188,17 +190,37 @@ def test_an_entry_point_that_leads_nowhere(install, tmp_path):
     assert "cannot be imported: AttributeError" in error_of("acme")
 
 
-def test_two_plugins_of_one_name(install):
-    install("acme", distribution="acme")
-    install("acme", distribution="rival", version="3")
-    with pytest.raises(PluginError) as caught:
-        get_backend("acme")
-    message = str(caught.value)
-    assert "Backend 'acme' is provided by 2 distributions: acme 1.2, rival 3" in message
-    assert "uninstall all but one" in message
-    statuses = list_backends()
-    assert statuses["acme"].error == message
-    assert statuses["tensorrt"].usable
+@pytest.mark.parametrize("marker", ["hookimpl", "hookimpl(optionalhook=False)"])
+def test_an_unknown_hook_may_be_marked_as_one_of_other_versions(install, describe, marker):
+    code = "\n@{}\ndef embedl_deploy_tomorrow(backend, model):\n    return []\n"
+    install("acme", describe + code.format("hookimpl(optionalhook=True)"))
+    assert get_backend("acme").info.title == "Acme Edge NPU"
+    install("second", describe + code.format(marker), distribution="second")
+    with pytest.raises(PluginError, match=r"embedl_deploy_tomorrow, which is no hook.*@hookimpl\(optionalhook=True\)"):
+        get_backend("second")
+
+
+def test_hooks_are_called_once_and_what_they_give_is_kept(install, describe):
+    counting = "".join(
+        f"\n@hookimpl\ndef embedl_deploy_{hook}():\n    CALLS.append('{hook}')\n    return {{}} or []\n"
+        for hook in ("conversions", "leaf_modules", "check_rules", "compilers", "devices")
+    )
+    once = describe.replace("    return", "    CALLS.append('describe')\n    return")
+    fusions = "\n@hookimpl\ndef embedl_deploy_fusions():\n    CALLS.append('fusions')\n    return [Good()]\n"
+    install("acme", "CALLS = []\n" + once + counting + GOOD_PATTERN + fusions)
+    install("acme.more", GOOD_PATTERN.replace("Good", "More"), distribution="more")
+    assert list_backends()["acme"].usable
+    (pattern,) = get_backend("acme").fusions
+    assert get_backend("acme").fusions == (pattern,)
+    assert pattern.origin == "acme 1.2"
+    calls = sys.modules["acme_plugin"].CALLS
+    assert sorted(calls) == sorted({*calls})
+    assert len(calls) == 7
+
+
+def test_a_hook_that_gives_a_list_cannot_be_wrapped(install, describe):
+    install("acme", describe + "\n@hookimpl(wrapper=True)\ndef embedl_deploy_fusions():\n    return (yield)\n")
+    assert "wraps embedl_deploy_fusions, which is called for each plugin alone" in error_of("acme")
 
 
 def test_a_plugin_may_be_any_object(install, describe, tmp_path):

@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from embedl_deploy.backend import BackendStatus
 from embedl_deploy.cli import commands_graph, commands_quantize, program
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
@@ -23,6 +24,24 @@ ROOT = Path(__file__).parents[3]
 T = ("-b", "tensorrt")
 X = ("-i", "1,3,16,16")
 QUANTIZE = ("quantize", "nets:Net", *T, *X, "-o", "out.onnx")
+
+
+@pytest.mark.parametrize(
+    ("named", "code"), [((), 0), (("-b", "good"), 0), (("-b", "bad"), 1), (("-b", "good.more"), 1)]
+)
+def test_a_broken_backend_that_is_named_is_the_answer_no(command, monkeypatch, named, code):
+    statuses = {
+        "bad": BackendStatus("bad", "bad 1.2", "cannot be imported"),
+        "good": BackendStatus("good", "good 1.2", conflicts=("two of them bring the same",)),
+        "good.more": BackendStatus("good.more", "more 1.2", "has a wrong hook"),
+    }
+    monkeypatch.setattr(commands_graph, "list_backends", lambda: statuses)
+    done = command("backends", *named)
+    assert done.code == code
+    shown = [name for name in statuses if f"{name} (" in done.out]
+    wanted = {"bad": ["bad"], "good": ["good", "good.more"], "good.more": ["good.more"]}
+    assert shown == (wanted[named[1]] if named else [*statuses])
+    assert ("good (good 1.2)\n  conflict: two of them bring the same" in done.out) == ("good" in shown)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,12 @@
 """A small backend that keeps everything the kit asks, to be spoilt in one thing at a time."""
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.backend import Backend, BackendInfo
-from embedl_deploy.backend.discovery import ENTRY_POINT_GROUP, PluginSource
-from embedl_deploy.backend.loading import LoadedPlugin, build_backend
 from embedl_deploy.modules import FusedConv, FusedModule
 from embedl_deploy.patterns import Example, Pattern, QDQPoint, get_module
 
@@ -92,9 +89,3 @@ def make_backend(*patterns: Pattern, **more: Any) -> Backend:
     """A backend that was not loaded from a plugin."""
     given = {"name": "acme", "info": INFO, "origin": "acme 1.0", "conversions": (), "leaf_modules": (), **more}
     return Backend(fusions=patterns, **given)
-
-
-def load_backend(plugin: object) -> Backend:
-    """A backend with the hooks of an object."""
-    source = PluginSource("acme", EntryPoint("acme", "acme_plugin", ENTRY_POINT_GROUP), "acme", "1.0")
-    return build_backend(LoadedPlugin(source, plugin, INFO), [])

@@ -10,11 +10,10 @@ from core.testing.small_backend import (
     BlockPattern,
     WrongInEvaluation,
     block,
-    load_backend,
     make_backend,
     with_graft,
 )
-from embedl_deploy.backend import BackendInfo, PointKind, Rule, Severity, Violation, hookimpl
+from embedl_deploy.backend import BackendInfo, PointKind, Rule, Severity, Violation
 from embedl_deploy.patterns import Example
 from embedl_deploy.testing import BACKEND_CHECKS, NETWORK_CHECKS, ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.failures import UnexpectedError
@@ -33,17 +32,13 @@ def complaint(check, subject):
     return advice(check, subject, failure.value)
 
 
-class Turning:
-    """A plugin that gives its fusions in another order each time."""
-
-    def __init__(self, *, turns):
-        self.turns, self.fusions = turns, [BlockPattern(), Again()]
-
-    @hookimpl
-    def embedl_deploy_fusions(self):
-        if self.turns:
-            self.fusions.reverse()
-        return list(self.fusions)
+def with_translations(function):
+    backend = make_backend()
+    found = {torch.ops.aten.hardtanh.default: lambda x, low, high: function(x, low)}
+    if function.__code__.co_argcount == 1:
+        found = {torch.ops.aten.hardtanh.default: function}
+    object.__setattr__(backend, "onnx_translations", lambda opset: found)
+    return backend
 
 
 def silent(point):
@@ -69,12 +64,6 @@ def fails_at_outputs(point):
             "the description of its BackendInfo is empty",
         ),
         (
-            "stable-hooks",
-            lambda: load_backend(Turning(turns=False)),
-            lambda: load_backend(Turning(turns=True)),
-            "found:    embedl_deploy_fusions gives [",
-        ),
-        (
             "unique-names",
             lambda: make_backend(BlockPattern(), Again()),
             lambda: make_backend(BlockPattern(), BlockPattern()),
@@ -87,13 +76,19 @@ def fails_at_outputs(point):
             "the answer True",
         ),
         (
+            "onnx-translations",
+            lambda: with_translations(lambda x, most: None),
+            lambda: with_translations(lambda x: None),
+            "the translation of aten.hardtanh.default takes (x)",
+        ),
+        (
             "policies",
             lambda: make_backend(BlockPattern(), policies={"all": silent}),
             lambda: make_backend(BlockPattern(), policies={"all": fails_at_outputs}),
             "of kind OUTPUT in int8, in the plain convolutional network\n  found:    KeyError: 'input 0', raised at ",
         ),
     ],
-    ids=["describes-itself", "stable-hooks", "unique-names", "policies, no reason", "policies, an exception"],
+    ids=["describes-itself", "unique-names", "policies, no reason", "onnx-translations", "policies, an exception"],
 )
 def test_a_check_of_a_backend(check, good, spoilt, found):
     BACKEND[check].run(BackendSubject(good()))

@@ -129,6 +129,61 @@ def test_when_the_option_is_typed(project, capsys):
     assert "conformance/acme/WrongPattern::can be deep-copied" in printed
 
 
+HOUSE = """
+from core.testing.small_backend import BlockPattern, WrongInEvaluation
+from embedl_deploy.backend import hookimpl
+from torch import nn
+
+class HousePattern(BlockPattern):
+    graft = WrongInEvaluation
+
+@hookimpl
+def embedl_deploy_fusions():
+    return [HousePattern()]
+
+@hookimpl
+def embedl_deploy_quantization_policies():
+    return {"all": lambda point: ""}
+"""
+
+
+@pytest.fixture
+def house(project):
+    """An extension of the backend, beside it."""
+    info = project / "house-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: house\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[embedl_deploy.backends]\nacme.house = house_plugin\n")
+    (project / "house_plugin.py").write_text(HOUSE)
+    reset_backends()
+    yield project
+    sys.modules.pop("house_plugin", None)
+
+
+def test_an_extension_is_tested_alone(house, capsys):
+    chosen = "acme.house and (policies or numbers-evaluation or is-reached)"
+    status, printed = run_here(capsys, "--conformance", "acme.house", "-k", chosen, "-rfs")
+    assert status == pytest.ExitCode.TESTS_FAILED
+    ids = {line.split(" - ")[0] for line in printed.splitlines() if line.startswith("FAILED") and "house" in line}
+    assert ids == {
+        "FAILED conformance/acme.house/the extension::has policies that answer",
+        "FAILED conformance/acme.house/HousePattern::keeps its numbers in evaluation mode",
+    }
+    assert "Extension 'acme.house': it does not hold that HousePattern keeps its numbers in evaluation" in printed
+    assert "found:    the answer ''" in printed
+    _, collected = run_here(capsys, "test_own.py", "--conformance", "acme.house", "--collect-only", "-q")
+    labels = {line.split("::")[0] for line in collected.splitlines() if line.startswith("conformance/acme.house/")}
+    assert {"conformance/acme.house/the extension", "conformance/acme.house/HousePattern"} < labels
+    assert not any("WrongPattern" in label or "RaisingPattern" in label for label in labels)
+
+
+def test_an_unknown_extension(house, capsys):
+    status = pytest.main(["--conformance", "acme.attic", "-p", "no:cacheprovider", "-p", "no:faulthandler"])
+    assert status == pytest.ExitCode.USAGE_ERROR
+    words = "--conformance acme.attic: 'acme' has no such extension; it has acme.house."
+    assert words in capsys.readouterr().err
+
+
 def test_an_unknown_backend(project, capsys):
     status = pytest.main(["--conformance", "nowhere", "-p", "no:cacheprovider", "-p", "no:faulthandler"])
     assert status == pytest.ExitCode.USAGE_ERROR

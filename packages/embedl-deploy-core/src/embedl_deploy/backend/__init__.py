@@ -1,8 +1,8 @@
 """Backends: finding, loading and choosing the plugins that know a hardware target."""
 
+from embedl_deploy.backend.backend import Backend
 from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
-from embedl_deploy.backend.loading import Backend
 from embedl_deploy.backend.origins import Contribution
 from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
 from embedl_deploy.backend.registry import (

@@ -6,12 +6,15 @@ but is no hook, or takes a parameter that the hook does not have, is an error th
 
 A *backend* is registered under its own name in the entry-point group ``embedl_deploy.backends``. An *extension* of a
 backend is registered in the same group under ``<backend>.<extension>``: it adds patterns to a backend that exists.
-Several implementations of one hook are called extensions first; mark one ``tryfirst`` or ``trylast`` to move it.
+
+Several plugins of one backend have one order: those whose implementation of the hook is marked ``tryfirst``, then
+extensions by name, then the backend, then those marked ``trylast``. A hook that only some versions of the core have is
+marked ``optionalhook``: versions without it leave it out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from torch import fx, nn
@@ -23,6 +26,8 @@ from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
 
 if TYPE_CHECKING:
+    from torch._ops import OpOverload
+
     from embedl_deploy.quantize import QuantConfig
 
 PROJECT = "embedl_deploy"
@@ -57,7 +62,7 @@ def embedl_deploy_describe() -> BackendInfo:  # type: ignore[empty-body]  # a sp
 def embedl_deploy_conversions(backend: str) -> Sequence[Pattern] | None:
     """Give the structural rewrites, in the order in which they are tried.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+    Called once, when the plugin is loaded.
 
     Args:
         backend: Name of the backend.
@@ -71,7 +76,7 @@ def embedl_deploy_conversions(backend: str) -> Sequence[Pattern] | None:
 def embedl_deploy_fusions(backend: str) -> Sequence[Pattern] | None:
     """Give the fusions, longest and most specific first: the first that takes a node has it.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+    Called once, when the plugin is loaded.
 
     Args:
         backend: Name of the backend.
@@ -87,7 +92,7 @@ def embedl_deploy_leaf_modules(backend: str) -> Sequence[type[nn.Module]] | None
 
     Fused and converted modules are kept whole without being named.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+    Called once, when the plugin is loaded.
 
     Args:
         backend: Name of the backend.
@@ -101,15 +106,15 @@ def embedl_deploy_leaf_modules(backend: str) -> Sequence[type[nn.Module]] | None
 def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolicy] | None:
     """Name policies that say where quantizers do not pay on the hardware.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+    Called once, when the plugin is loaded.
 
     Args:
         backend: Name of the backend.
 
     Returns:
         Policies by name, the default first; ``None`` for none. A policy is called with a :class:`QuantPoint` and
-        returns why no quantizer should stand there, or ``None``. An extension's policy takes the place of the
-        backend's of the same name.
+        returns why no quantizer should stand there, or ``None``. Policies of several plugins under one name are all
+        asked: each may object, and the report names the distribution of the one that did.
     """
 
 
@@ -129,18 +134,35 @@ def embedl_deploy_quantization_config(backend: str) -> "QuantConfig | None":
 
 
 @hookspec
+def embedl_deploy_onnx_translations(backend: str, opset: int) -> "Mapping[OpOverload, Callable[..., Any]] | None":
+    """Say what operators of your own are in ONNX, for :func:`embedl_deploy.export_onnx`.
+
+    Called each time that a model is exported that was transformed for the backend, not when the backend is loaded:
+    import ``onnxscript`` inside.
+
+    Args:
+        backend: Name of the backend.
+        opset: Version of the ONNX operator set that the file is written for.
+
+    Returns:
+        For each overload of an operator, such as ``torch.ops.acme.clip.default``, a function that is called with its
+        arguments and calls operators of ``onnxscript.opset<version>``; ``None`` for none. Of two for one operator the
+        first is used.
+    """
+
+
+@hookspec
 def embedl_deploy_check_rules(backend: str) -> Sequence[Rule] | None:
     """Give the rules that the compiler's ONNX files have to keep, for :func:`embedl_deploy.check`.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import
-    ``onnx`` and ``onnx_ir`` only inside a rule's ``find``.
+    Called once, when the plugin is loaded: import ``onnx`` and ``onnx_ir`` only inside a rule's ``find``.
 
     Args:
         backend: Name of the backend.
 
     Returns:
-        Rules, no two with the same id; ``None`` for none. An extension's rule takes the place of the backend's of the
-        same id.
+        Rules, no two with the same id; ``None`` for none. Of rules of several plugins with one id the first is used:
+        the extension's, unless it is marked ``trylast``.
     """
 
 
@@ -148,8 +170,7 @@ def embedl_deploy_check_rules(backend: str) -> Sequence[Rule] | None:
 def embedl_deploy_compilers(backend: str) -> Sequence[Compiler] | None:
     """Give the compilers that can be called from Python, for :func:`embedl_deploy.compile`, the preferred first.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time, and import the
-    compiler's own packages only inside its methods.
+    Called once, when the plugin is loaded: import the compiler's own packages only inside its methods.
 
     Args:
         backend: Name of the backend.
@@ -163,7 +184,7 @@ def embedl_deploy_compilers(backend: str) -> Sequence[Compiler] | None:
 def embedl_deploy_devices(backend: str) -> Sequence[Device] | None:
     """Give peak rates of devices, for :func:`embedl_deploy.engine.estimate`.
 
-    Called when the backend is loaded, first to check it and then to use it: give the same each time.
+    Called once, when the plugin is loaded.
 
     Args:
         backend: Name of the backend.

@@ -1,6 +1,6 @@
 """Where each thing that a backend brings comes from: its own distribution, or that of an extension."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,39 +27,10 @@ class Contribution:
     origin: str
 
 
-#: By kind: the hook, and the name of one of the values that it gives. Policies are given by name.
-_HOOKS: dict[str, tuple[str, Callable[[Any], str]]] = {
-    "conversion": ("embedl_deploy_conversions", lambda pattern: str(pattern.name)),
-    "fusion": ("embedl_deploy_fusions", lambda pattern: str(pattern.name)),
-    "policy": ("embedl_deploy_quantization_policies", str),
-    "rule": ("embedl_deploy_check_rules", lambda rule: str(rule.id)),
-    "compiler": ("embedl_deploy_compilers", lambda compiler: str(compiler.name)),
-    "device": ("embedl_deploy_devices", lambda device: str(device.name)),
-}
-
-
-def contributions_of(manager: pluggy.PluginManager, sources: Mapping[str, PluginSource]) -> Iterator[Contribution]:
-    """Everything that the plugins of a backend bring, kind by kind, in the order in which hooks are called.
-
-    What an extension replaces, a policy or a rule of the same name, is listed for both.
-
-    Args:
-        manager: With the plugins of the backend, each of which has been checked.
-        sources: Where they are from, by the names under which they are registered.
-
-    Raises:
-        PluginError: A hook fails.
-    """
-    for kind, (hook, name_of) in _HOOKS.items():
-        caller = getattr(manager.hook, hook)
-        for implementation in reversed(caller.get_hookimpls()):  # as pluggy calls them: the last registered first
-            source = sources[implementation.plugin_name]
-            others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
-            try:
-                names = [name_of(value) for values in _ask(manager, hook, others, source) for value in values]
-            except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
-                raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
-            yield from (Contribution(kind, name, source.name, source.origin) for name in names)
+def plugins_in_order(manager: pluggy.PluginManager, hook: str) -> list[str]:
+    """Names of the plugins that implement a hook, in the order in which they are called."""
+    implementations = reversed(getattr(manager.hook, hook).get_hookimpls())  # pluggy keeps the last called first
+    return list(dict.fromkeys(each.plugin_name for each in implementations if not (each.wrapper or each.hookwrapper)))
 
 
 def culprit_of(
@@ -84,9 +55,8 @@ def culprit_of(
     implementations = reversed(getattr(manager.hook, hook).get_hookimpls())
     # Wrappers last: alone they have nothing to wrap, and may fail at that.
     for implementation in sorted(implementations, key=lambda each: bool(each.wrapper or each.hookwrapper)):
-        others = [plugin for plugin in manager.get_plugins() if plugin is not implementation.plugin]
         try:
-            answer = manager.subset_hook_caller(hook, others)(**arguments)
+            answer = _ask_alone(manager, implementation.plugin_name, hook, **arguments)
         except (Exception, SystemExit):  # noqa: BLE001 - a plugin's hook may raise anything
             return sources[implementation.plugin_name]
         if answer is not None and not isinstance(answer, kind):
@@ -94,6 +64,45 @@ def culprit_of(
     return next(iter(sources.values()))
 
 
-def _ask(manager: pluggy.PluginManager, hook: str, others: list[Any], source: PluginSource) -> list[Iterable[Any]]:
-    answers: list[Iterable[Any]] = manager.subset_hook_caller(hook, others)(backend=source.backend)
-    return answers
+def translations_from(
+    manager: pluggy.PluginManager, sources: Mapping[str, PluginSource], opset: int
+) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What the operators of a backend's plugins are in ONNX; of two translations of one operator the first.
+
+    Raises:
+        PluginError: A plugin's hook fails, or gives something else than functions for operators.
+    """
+    from torch._ops import OpOverload
+
+    hook = "embedl_deploy_onnx_translations"
+    found: dict[Callable[..., Any], Callable[..., Any]] = {}
+    for name in plugins_in_order(manager, hook):
+        source = sources[name]
+        try:
+            answers = _ask_alone(manager, name, hook, backend=source.backend, opset=opset)
+        except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
+            raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
+        for answer in answers:
+            if not isinstance(answer, Mapping):
+                raise plugin_error(
+                    source, f"returns {answer!r} from {hook}; expected a mapping from operators, or None"
+                )
+            for operator, function in answer.items():
+                if not isinstance(operator, OpOverload):
+                    raise plugin_error(
+                        source,
+                        f"returns {operator!r} as an operator from {hook}; expected an overload, such as "
+                        "torch.ops.acme.clip.default",
+                    )
+                if not callable(function):
+                    raise plugin_error(
+                        source, f"returns {function!r} for {operator} from {hook}; expected a function of onnxscript"
+                    )
+                found.setdefault(operator, function)
+    return found
+
+
+def _ask_alone(manager: pluggy.PluginManager, plugin_name: str, hook: str, **arguments: Any) -> Any:
+    """What one of the plugins answers."""
+    others = [plugin for name, plugin in manager.list_name_plugin() if name != plugin_name]
+    return manager.subset_hook_caller(hook, others)(**arguments)

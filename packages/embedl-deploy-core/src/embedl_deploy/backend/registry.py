@@ -7,14 +7,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import RLock
 
+from embedl_deploy.backend.backend import Backend
 from embedl_deploy.backend.discovery import PluginSource, installed_plugins
-from embedl_deploy.backend.loading import Backend, LoadedPlugin, build_backend, load_plugin
-from embedl_deploy.errors import BackendNotFoundError, PluginError
+from embedl_deploy.backend.joining import build_backend
+from embedl_deploy.backend.loading import LoadedPlugin, load_plugin
+from embedl_deploy.backend.rivals import choose_distribution, choose_from, forget_distributions
+from embedl_deploy.errors import BackendError, BackendNotFoundError, PluginError
 
 _logger = logging.getLogger(__name__)
 _lock = RLock()
 _plugins: dict[PluginSource, LoadedPlugin | PluginError] = {}
 _backends: dict[str, Backend] = {}
+_untold: dict[str, list[str]] = {}  # what is wrong with extensions, until the backend is asked for
 _process_choice: str | None = None
 _block_choice: ContextVar[Backend | None] = ContextVar("embedl_deploy_backend", default=None)
 
@@ -27,16 +31,33 @@ class BackendStatus:
         name: Entry-point name.
         origin: Distribution and version that ship it.
         error: What is wrong with it, or ``None``.
+        conflicts: Where plugins of this backend get in each other's way, and what is done about it, in words.
     """
 
     name: str
     origin: str
     error: str | None = None
+    conflicts: tuple[str, ...] = ()
 
     @property
     def usable(self) -> bool:
         """Whether it loaded."""
         return self.error is None
+
+
+def _sources_of(name: str) -> list[PluginSource]:
+    """The distributions that have a backend of a name."""
+    return [source for source in installed_plugins() if source.name == name and not source.is_extension]
+
+
+def _source_of(name: str) -> PluginSource:
+    """The one that is used.
+
+    Raises:
+        BackendNotFoundError: The distribution that was chosen has no such backend.
+        PluginError: There are several, and none was chosen.
+    """
+    return choose_from(name, _sources_of(name))
 
 
 def discover_backends() -> dict[str, str]:
@@ -51,26 +72,46 @@ def discover_backends() -> dict[str, str]:
 def list_backends() -> dict[str, BackendStatus]:
     """Load every installed plugin and say which of them work.
 
-    Backends come under their names, extensions under ``"<backend>.<extension>"``. A plugin that cannot be loaded
-    is listed with its error and affects no other. Names taken twice are listed once, with both distributions.
+    Backends come under their names, extensions under ``"<backend>.<extension>"``, or ``"<backend>.<extension>
+    (<distribution> <version>)"`` from the second of one name on. A plugin that cannot be loaded is listed with its
+    error and affects no other. A backend's name that is taken twice is listed once, with both distributions.
     """
     statuses: dict[str, BackendStatus] = {}
+    for name in dict.fromkeys(source.name for source in installed_plugins() if not source.is_extension):
+        statuses[name] = _status_of_backend(name)
     for source in installed_plugins():
-        before = statuses.get(source.name)
-        if before is not None and not source.is_extension:
-            continue
-        error = None
-        try:
-            _check_unique(source)
-            _load(source)
-        except PluginError as broken:
-            error = str(broken)
-        if before is None:
-            statuses[source.name] = BackendStatus(source.name, source.origin, error)
-        else:  # extensions of one name all take part: one line for them, no error lost
-            errors = " ".join(text for text in (before.error, error) if text) or None
-            statuses[source.name] = BackendStatus(source.name, f"{before.origin}, {source.origin}", errors)
-    return statuses
+        if source.is_extension:
+            key = source.name if source.name not in statuses else f"{source.name} ({source.origin})"
+            statuses[key] = _status_of_extension(source, statuses.get(source.backend))
+    return dict(sorted(statuses.items()))
+
+
+def _status_of_backend(name: str) -> BackendStatus:
+    origins = [source.origin for source in _sources_of(name)]
+    try:
+        source = _source_of(name)
+        _load(source)
+    except BackendError as broken:
+        return BackendStatus(name, ", ".join(origins), str(broken))
+    others = [origin for origin in origins if origin != source.origin]
+    conflicts = [f"{', '.join(others)} provides {name!r}, too, and is not used: {source.origin} was chosen."]
+    return BackendStatus(name, source.origin, None, (*(conflicts if others else ()), *_join(name).conflicts))
+
+
+def _status_of_extension(source: PluginSource, backend: BackendStatus | None) -> BackendStatus:
+    try:
+        _load(source)
+    except PluginError as broken:
+        return BackendStatus(source.name, source.origin, str(broken))
+    if backend is not None and backend.usable:
+        return BackendStatus(source.name, source.origin)
+    state = "not installed" if backend is None else "broken"
+    do = f"Install {source.backend!r}" if backend is None else f"See the error of {source.backend!r}"
+    error = (
+        f"Extension {source.name!r} (from {source.origin}) extends the backend {source.backend!r}, which is {state}. "
+        f"{do}, or uninstall {source.distribution}."
+    )
+    return BackendStatus(source.name, source.origin, error)
 
 
 def _load(source: PluginSource) -> LoadedPlugin:
@@ -85,17 +126,6 @@ def _load(source: PluginSource) -> LoadedPlugin:
         # A new one each time: an exception that is raised again keeps every traceback it ever had.
         raise PluginError(str(loaded), plugin=loaded.plugin, distribution=loaded.distribution) from loaded.__cause__
     return loaded
-
-
-def _check_unique(source: PluginSource) -> None:
-    same = [other.origin for other in installed_plugins() if other.name == source.name]
-    if len(same) > 1 and not source.is_extension:
-        raise PluginError(
-            f"Backend {source.name!r} is provided by {len(same)} distributions: {', '.join(same)}. "
-            "A backend's name must be unique; uninstall all but one of them.",
-            plugin=source.name,
-            distribution=", ".join(same),
-        )
 
 
 def get_backend(name: str | None = None) -> Backend:
@@ -117,22 +147,28 @@ def get_backend(name: str | None = None) -> Backend:
     if not isinstance(name, str):
         raise BackendNotFoundError(f"backend is {name!r}; expected the name of a backend. {_installed_names()}")
     with _lock:
-        if name in _backends:
-            return _backends[name]
-        sources = installed_plugins()
-        main = next((source for source in sources if source.name == name and not source.is_extension), None)
-        if main is None:
-            raise BackendNotFoundError(f"No backend {name!r} is installed. {_installed_names()}")
-        _check_unique(main)
-        loaded = _load(main)
-        extensions = []
-        for source in sources:
-            if source.is_extension and source.backend == name:
-                try:
-                    extensions.append(_load(source))
-                except PluginError as error:  # the backend works without it, and list_backends names it
-                    _logger.warning("%s", error)
-        _backends[name] = build_backend(loaded, extensions)
+        backend = _join(name)
+        for trouble in _untold.pop(name, ()):  # the backend works all the same, and list_backends names it
+            _logger.warning("%s", trouble)
+    return backend
+
+
+def _join(name: str) -> Backend:
+    """The backend of a name with its extensions; joined once, and kept."""
+    with _lock:
+        if name not in _backends:
+            if not _sources_of(name):
+                raise BackendNotFoundError(f"No backend {name!r} is installed. {_installed_names()}")
+            main = _load(_source_of(name))
+            extensions, broken = [], []
+            for source in installed_plugins():
+                if source.is_extension and source.backend == name:
+                    try:
+                        extensions.append(_load(source))
+                    except PluginError as error:
+                        broken.append(str(error))
+            backend = _backends[name] = build_backend(main, extensions)
+            _untold[name] = [*broken, *(f"Backend {name!r}: {conflict}" for conflict in backend.conflicts)]
         return _backends[name]
 
 
@@ -156,8 +192,13 @@ def _only_installed() -> str:
     )
 
 
-def set_backend(name: str | None) -> None:
+def set_backend(name: str | None, *, distribution: str | None = None) -> None:
     """Choose a backend for the whole process; ``None`` takes the choice back.
+
+    Args:
+        name: The backend's name.
+        distribution: Whose backend of that name, where several distributions have one; the environment variable
+            ``EMBEDL_DEPLOY_DISTRIBUTION=name=distribution`` says the same from outside.
 
     Raises:
         BackendNotFoundError: No such backend is installed.
@@ -165,7 +206,17 @@ def set_backend(name: str | None) -> None:
     """
     global _process_choice
     if name is not None:
-        get_backend(name)
+        with _lock:
+            if distribution is None:
+                get_backend(name)
+            else:
+                _backends.pop(name, None)
+                before = choose_distribution(name, distribution)
+                try:
+                    get_backend(name)
+                except BackendError:
+                    choose_distribution(name, before)
+                    raise
     _process_choice = name
 
 
@@ -192,3 +243,5 @@ def reset_backends() -> None:
         _block_choice.set(None)
         _plugins.clear()
         _backends.clear()
+        _untold.clear()
+        forget_distributions()

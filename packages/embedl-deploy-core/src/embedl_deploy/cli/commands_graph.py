@@ -44,10 +44,11 @@ _KINDS = {
 @click.option("-v", "--verbose", is_flag=True, help="Also what each backend brings, which takes loading all of it.")
 @backend_option
 @json_option
-def backends_command(output: Output, backend: str | None, verbose: bool) -> None:
+@click.pass_context
+def backends_command(context: click.Context, output: Output, backend: str | None, verbose: bool) -> None:
     """List installed backends, and what is wrong with broken ones.
 
-    Extensions of a backend are listed as BACKEND.EXTENSION.
+    Extensions of a backend are listed as BACKEND.EXTENSION. Exit code 1 if the one that is named with -b is broken.
     """
     statuses = list_backends()
     if backend is not None and backend not in statuses:
@@ -55,13 +56,17 @@ def backends_command(output: Output, backend: str | None, verbose: bool) -> None
     data: dict[str, dict[str, Any]] = {}
     lines = []
     for name, status in statuses.items():
-        if backend is not None and name.partition(".")[0] != backend:
+        if backend is not None and backend not in (status.name, status.name.partition(".")[0]):
             continue
-        data[name] = {"origin": status.origin, "extension": "." in name, "error": status.error}
-        if verbose and status.usable and "." not in name:
+        is_extension = "." in status.name
+        data[name] = {"origin": status.origin, "extension": is_extension, "error": status.error}
+        data[name]["conflicts"] = list(status.conflicts)
+        if verbose and status.usable and not is_extension:
             data[name].update(_contents(name))
-        lines += _lines(name, data[name])
+        lines += _lines(status.name, data[name])
     output.result("\n".join(lines) or "No backend is installed: pip install embedl-deploy-<target>.", data)
+    if backend is not None and data[backend]["error"]:
+        context.exit(ExitCode.NO)
 
 
 def _contents(name: str) -> dict[str, Any]:
@@ -89,6 +94,7 @@ def _lines(name: str, entry: dict[str, Any]) -> list[str]:
     lines = [f"{name} ({kind}{entry['origin']}){': broken' if entry['error'] else ''}"]
     if entry["error"]:
         return [*lines, f"  {entry['error']}"]
+    lines += [f"  conflict: {conflict}" for conflict in entry["conflicts"]]
     if "title" in entry:
         lines.append(f"  {entry['title']}: {entry['description']}")
         lines.append(

@@ -16,6 +16,7 @@ from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.attention import ExportableAttention
+from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.export.runtime import difference_in_onnxruntime, sensitivity
@@ -125,6 +126,7 @@ def export_onnx(
     )
     from embedl_deploy.export.qdq import translations
 
+    given = model
     reasons = reasons_in_float(model)
     model = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
@@ -137,7 +139,8 @@ def export_onnx(
     if dynamic_batch:
         example, named = without_batch_of_one((example, named))
         shapes = dynamic_first_dimension(example, named)
-    operators = translations(opset) if is_quantized(model) else None
+    quantizers = translations(opset) if is_quantized(model) else {}
+    operators = {**backend_translations(given, opset), **quantizers} or None
     program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
     if dynamic_batch:
         check_open_batch(model, program.model.graph.inputs, shapes)

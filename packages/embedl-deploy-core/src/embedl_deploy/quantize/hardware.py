@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from embedl_deploy.backend import Backend, Contribution, QuantPoint, QuantPolicy, get_backend
+from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
 from embedl_deploy.errors import (
     EmbedlDeployError,
     InputError,
@@ -60,7 +61,7 @@ class ChosenPolicy:
     Attributes:
         name: Its name, for people.
         function: The policy itself; ``None`` where there is none, and nothing is objected to.
-        owner: Who ships it; ``None`` for a user's own function.
+        owner: Who ships it; ``None`` for a user's own function, and for one that several plugins give.
     """
 
     name: str
@@ -68,30 +69,42 @@ class ChosenPolicy:
     owner: Contribution | None = None
 
     def objection(self, point: QuantPoint) -> str | None:
-        """Why nothing should be quantized at a point.
+        """Why nothing should be quantized at a point; the words of an extension come with its distribution.
 
         Raises:
             PluginError: It fails, or answers with something that is no reason, and is a plugin's.
             QuantizationError: The same, of a user's own function.
         """
-        if self.function is None:
-            return None
-        try:
-            reason = self.function(point)
-        except Exception as error:  # a policy of a plugin or a user may raise anything
-            raise self._failure(f"fails at {point}: {type(error).__name__}: {error}") from error
-        if reason is not None and not isinstance(reason, str):
-            raise self._failure(f"returned {reason!r} at {point}; expected a reason, or None.")
-        return None if reason is None else f"policy {self.name}: {reason}"
+        parts: list[tuple[QuantPolicy, Contribution | PolicyPart | None]]
+        if isinstance(self.function, JoinedPolicy):
+            parts = [(part.function, part) for part in self.function.parts]
+        else:
+            parts = [] if self.function is None else [(self.function, self.owner)]
+        for function, owner in parts:
+            reason = self._answer(function, owner, point)
+            if reason is not None:
+                told = owner is not None and (len(parts) > 1 or "." in owner.plugin)
+                shipped = f" (from {owner.origin})" if owner is not None and told else ""
+                return f"policy {self.name}{shipped}: {reason}"
+        return None
 
-    def _failure(self, what: str) -> EmbedlDeployError:
-        if self.owner is None:
+    def _answer(self, function: QuantPolicy, owner: Contribution | PolicyPart | None, point: QuantPoint) -> str | None:
+        try:
+            reason: object = function(point)
+        except Exception as error:  # a policy of a plugin or a user may raise anything
+            raise self._failure(owner, f"fails at {point}: {type(error).__name__}: {error}") from error
+        if reason is None or (isinstance(reason, str) and reason.strip()):
+            return reason
+        raise self._failure(owner, f"returned {reason!r} at {point}; expected a reason in words, or None.")
+
+    def _failure(self, owner: Contribution | PolicyPart | None, what: str) -> EmbedlDeployError:
+        if owner is None:
             return QuantizationError(f"Policy {self.name} {what}")
         return PluginError(
-            f"Policy {self.name} (from {self.owner.origin}) {what.rstrip('.')}. Repair or uninstall "
-            f"{self.owner.origin.split()[0]}, or choose another policy: QuantConfig(policy=...).",
-            plugin=self.owner.plugin,
-            distribution=self.owner.origin,
+            f"Policy {self.name} (from {owner.origin}) {what.rstrip('.')}. Repair or uninstall "
+            f"{owner.origin.split()[0]}, or choose another policy: QuantConfig(policy=...).",
+            plugin=owner.plugin,
+            distribution=owner.origin,
         )
 
 
@@ -121,6 +134,5 @@ def choose_policy(config: QuantConfig, transformed_for: str | None) -> ChosenPol
             f"QuantConfig: backend {backend_name!r} has no policy {name!r}; it has "
             f"{', '.join(backend.policies) or 'none'}."
         )
-    # Of two with one name the first is used: the extension's.
     owner = next((c for c in backend.contributions if (c.kind, c.name) == ("policy", name)), None)
     return ChosenPolicy(f"{backend_name}'s {name!r}", backend.policies[name], owner)

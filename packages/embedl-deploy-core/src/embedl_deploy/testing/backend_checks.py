@@ -1,11 +1,13 @@
 """Checks of a backend as a whole: what it says of itself, its hooks, its policies."""
 
+import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from embedl_deploy.backend import PointKind, QuantPoint, hookspecs
+from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.errors import PluginError
 from embedl_deploy.pipeline import transform
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
@@ -14,12 +16,8 @@ from embedl_deploy.testing.subjects import BackendSubject
 
 #: Number formats that a policy is asked about.
 _PRECISIONS = ("int8", "float8_e4m3fn")
-#: Hooks that are called when a backend is loaded, with its name: those that give lists.
-_HOOKS = tuple(
-    name
-    for name, hook in vars(hookspecs).items()
-    if name.startswith("embedl_deploy_") and not hook.embedl_deploy_spec["firstresult"]
-)
+#: Versions of the operator set that files are written for.
+_OPSETS = (18, 21)
 
 
 def describes_itself(subject: BackendSubject) -> None:
@@ -30,26 +28,34 @@ def describes_itself(subject: BackendSubject) -> None:
             raise ConformanceFailure(f"the {name} of its BackendInfo is empty", "a name or a sentence for people")
 
 
-def hooks_give_the_same(subject: BackendSubject) -> None:
-    """Every hook that is called when the backend is loaded gives the same each time, in the same order."""
-    manager = subject.backend._manager
-    for name in _HOOKS:
-        if not hasattr(manager.hook, name):
-            raise DoesNotApply("the backend was not loaded from a plugin")
-        hook = getattr(manager.hook, name)
-        once, again = (_words(hook(backend=subject.backend.name)) for _ in range(2))
-        if once != again:
-            raise ConformanceFailure(f"{name} gives {once}, then {again}", "the same at every call")
+def translations_are_given(subject: BackendSubject) -> None:
+    """The hook for operators of the backend's own gives functions that take what the operators take."""
+    for opset in _OPSETS:
+        try:
+            found = subject.backend.onnx_translations(opset)
+        except PluginError as error:
+            raise ConformanceFailure(str(error), "a mapping from overloads to functions of onnxscript") from error
+        if not found:
+            raise DoesNotApply("the backend brings no operators of its own")
+        for operator in found:
+            schema = operator._schema  # type: ignore[attr-defined]  # an overload, as has been checked
+            missing = _missing_arguments(found[operator], [argument.name for argument in schema.arguments])
+            if missing is not None:
+                raise ConformanceFailure(
+                    f"the translation of {operator} takes {missing}", f"a function that takes what {schema} takes"
+                )
 
 
-def _words(results: list[Any]) -> list[str]:
-    """What a hook gave, by the names of it."""
-    values = [value for result in results for value in result]
-    return [value if isinstance(value, str) else str(_name(value)) for value in values]
-
-
-def _name(value: Any) -> str:
-    return next((str(name) for key in ("name", "id", "__name__") if (name := getattr(value, key, None))), repr(value))
+def _missing_arguments(function: Callable[..., Any], names: list[str]) -> str | None:
+    """The parameters of a function that cannot be called with as many arguments; ``None`` if it can."""
+    try:
+        signature = inspect.signature(function)
+        signature.bind(*names)
+    except TypeError:
+        return str(signature)
+    except ValueError:
+        return None  # it does not tell
+    return None
 
 
 def names_are_unique(subject: BackendSubject) -> None:
@@ -90,7 +96,7 @@ def _points(subject: BackendSubject) -> Iterator[tuple[str, QuantPoint]]:
     """Points of the networks, each as every kind and in every format."""
     for name, make in NETWORKS.items():
         example = make()
-        result = transform(example.model, example.args, backend=subject.backend)
+        result = transform(example.model, example.args, backend=subject.whole or subject.backend)
         for point in points_of(result.model, patterns_by_node(result.matches)):
             for kind in PointKind:
                 for precision in _PRECISIONS:

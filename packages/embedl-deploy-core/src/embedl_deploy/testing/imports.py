@@ -23,7 +23,8 @@ print(json.dumps(sorted({name.partition(".")[0] for name in set(sys.modules) - b
 
 def imports_little(subject: BackendSubject) -> None:
     """A process that imports the plugin does not import ONNX tools, or what the distribution has as extras."""
-    sources = [source for source in installed_plugins() if source.name == subject.backend.name]
+    name = subject.plugin or subject.backend.name
+    sources = [source for source in installed_plugins() if source.name == name]
     if not sources:
         raise DoesNotApply("the backend is not installed as a distribution")
     for source in sources:

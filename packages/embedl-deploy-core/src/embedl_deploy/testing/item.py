@@ -11,7 +11,7 @@ import torch
 
 from embedl_deploy.logs import quiet
 from embedl_deploy.testing.failures import DoesNotApply, complaint_of
-from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject
+from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject, owner_of
 from embedl_deploy.testing.table import Check
 
 Subject = PatternSubject | BackendSubject | NetworkSubject
@@ -30,7 +30,7 @@ class ConformanceItem(pytest.Item):
         self.check = check
         self.subject = subject
         self.add_marker(pytest.mark.conformance)
-        self.extra_keyword_matches.update({subject.backend.name, subject.label, check.id})
+        self.extra_keyword_matches.update({subject.plugin or subject.backend.name, subject.label, check.id})
 
     def runtest(self) -> None:
         """Look; skip with the reason if there is nothing to look at."""
@@ -51,13 +51,17 @@ class ConformanceItem(pytest.Item):
     def reportinfo(self) -> tuple[PathLike[str] | str, int | None, str]:
         """Where the pattern is defined, and the title."""
         path, line = _definition(self.subject)
-        return path or self.path, line, f"{self.subject.backend.name}: {self.subject.label} {self.check.title}"
+        return (
+            path or self.path,
+            line,
+            f"{self.subject.plugin or self.subject.backend.name}: {self.subject.label} {self.check.title}",
+        )
 
 
 def advice(check: Check[Any], subject: Subject, error: BaseException) -> str:
     """What failed, on what, what was found and expected, and what to do."""
     complaint = complaint_of(error, subject.packages)
-    lines = [f"Backend {subject.backend.name!r}: it does not hold that {subject.label} {check.title}."]
+    lines = [f"{owner_of(subject)}: it does not hold that {subject.label} {check.title}."]
     if complaint.where:
         lines.append(f"  where:    {complaint.where}")
     lines += [f"  found:    {complaint.found}", f"  expected: {complaint.expected}", f"  why:      {check.why}"]

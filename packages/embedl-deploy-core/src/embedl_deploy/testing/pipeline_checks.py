@@ -12,7 +12,7 @@ from embedl_deploy.checking.checker import run_rules
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export import export_onnx
 from embedl_deploy.modules import FusedModule
-from embedl_deploy.patterns import Example
+from embedl_deploy.patterns import Example, MatchStatus
 from embedl_deploy.pipeline import TransformationResult, transform
 from embedl_deploy.quantize import calibrate, insert_qdq, quantization_report
 from embedl_deploy.testing.agreement import require_same_training
@@ -29,7 +29,18 @@ _LEAST_DB = 10.0
 
 def _transformed(subject: NetworkSubject) -> tuple[Example, TransformationResult]:
     example = subject.make()
-    return example, transform(example.model, example.args, backend=subject.backend, strict=True)
+    result = transform(example.model, example.args, backend=subject.backend, strict=True)
+    if subject.plugin and not _concerns(subject, result):
+        raise DoesNotApply("the extension changes nothing in this network")
+    return example, result
+
+
+def _concerns(subject: NetworkSubject, result: TransformationResult) -> bool:
+    """Whether a pattern of the extension has taken something, or its policies or rules are asked."""
+    kinds = {each.kind for each in subject.backend.contributions if each.plugin == subject.plugin}
+    own = {id(pattern) for pattern in subject.backend.patterns_from(subject.plugin)}
+    applied = result.report.with_status(MatchStatus.APPLIED)
+    return bool(kinds & {"policy", "rule"}) or any(id(match.pattern) in own for match in applied)
 
 
 def network_is_transformed(subject: NetworkSubject) -> None:

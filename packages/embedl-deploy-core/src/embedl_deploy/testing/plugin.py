@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from embedl_deploy.backend import Backend, get_backend
+from embedl_deploy.backend import Backend, get_backend, list_backends
 from embedl_deploy.errors import BackendError
 from embedl_deploy.testing.item import ConformanceItem, Subject
 from embedl_deploy.testing.networks import NETWORKS
 from embedl_deploy.testing.pattern_table import PATTERN_CHECKS
-from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject
+from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject, extension_alone
 from embedl_deploy.testing.table import Check
 from embedl_deploy.testing.whole_table import BACKEND_CHECKS, NETWORK_CHECKS
 
@@ -31,7 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="BACKEND",
-        help="test that an installed backend keeps what embedl-deploy expects of it; may be given several times",
+        help="test that an installed backend, or BACKEND.EXTENSION, keeps what embedl-deploy expects of it; may be "
+        "given several times",
     )
 
 
@@ -70,10 +71,23 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def _load(name: str) -> Backend:
+    """The backend of that name, or the one that an extension of that name extends.
+
+    Raises:
+        UsageError: It is not installed, or broken.
+    """
     try:
-        return get_backend(name)
+        backend = get_backend(name.partition(".")[0])
     except BackendError as error:
         raise pytest.UsageError(f"{_OPTION} {name}: {error}") from error
+    if "." in name:
+        status = list_backends().get(name)
+        if status is None:
+            known = ", ".join(each for each in list_backends() if each.startswith(f"{backend.name}.")) or "none"
+            raise pytest.UsageError(f"{_OPTION} {name}: {backend.name!r} has no such extension; it has {known}.")
+        if status.error is not None:
+            raise pytest.UsageError(f"{_OPTION} {name}: {status.error}")
+    return backend
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -87,14 +101,14 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Append the checks."""
     for name in asked_for(config):
-        items.extend(_items(session, _load(name)))
+        items.extend(_items(session, name, _load(name)))
 
 
-def _items(session: pytest.Session, backend: Backend) -> Iterator[ConformanceItem]:
-    """The checks of a backend, in an order that is the same in every process."""
+def _items(session: pytest.Session, name: str, backend: Backend) -> Iterator[ConformanceItem]:
+    """The checks of a backend or extension, in an order that is the same in every process."""
     taken: dict[str, int] = {}
-    for subject, checks in checks_of(backend):
-        group = f"conformance/{backend.name}/{subject.label}"
+    for subject, checks in checks_of(backend, name if "." in name else ""):
+        group = f"conformance/{name}/{subject.label}"
         taken[group] = taken.get(group, 0) + 1  # that names are unique is a check of its own
         if taken[group] > 1:
             group += f" ({taken[group]})"
@@ -104,11 +118,20 @@ def _items(session: pytest.Session, backend: Backend) -> Iterator[ConformanceIte
             )
 
 
-def checks_of(backend: Backend) -> Iterator[tuple[Subject, list[Check[Any]]]]:
-    """What is looked at of a backend, and the checks that are asked of it."""
-    yield BackendSubject(backend), list(BACKEND_CHECKS)
-    for pattern in backend.patterns:
+def checks_of(backend: Backend, extension: str = "") -> Iterator[tuple[Subject, list[Check[Any]]]]:
+    """What is looked at of a backend, and the checks that are asked of it.
+
+    Args:
+        backend: The backend, with its extensions.
+        extension: Name of the one extension that is tested; by default the backend with everything.
+    """
+    if extension:
+        alone = BackendSubject(extension_alone(backend, extension), extension, backend)
+        yield alone, [check for check in BACKEND_CHECKS if not check.backends_only]
+    else:
+        yield BackendSubject(backend), list(BACKEND_CHECKS)
+    for pattern in backend.patterns_from(extension) if extension else backend.patterns:
         checks = [check for check in PATTERN_CHECKS if not (check.fusions_only and pattern.is_conversion)]
-        yield PatternSubject(backend, pattern), list(checks)
+        yield PatternSubject(backend, pattern, extension), list(checks)
     for name, make in NETWORKS.items():
-        yield NetworkSubject(backend, name, make), list(NETWORK_CHECKS)
+        yield NetworkSubject(backend, name, make, extension), list(NETWORK_CHECKS)

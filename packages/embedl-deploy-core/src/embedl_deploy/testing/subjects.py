@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import Backend, QuantPoint
+from embedl_deploy.backend import Backend, QuantPoint, QuantPolicy
+from embedl_deploy.backend.policy import JoinedPolicy
+from embedl_deploy.capture import Trace
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.pipeline import TransformationResult, transform
@@ -20,12 +22,14 @@ class PatternSubject:
     """A pattern of a backend.
 
     Attributes:
-        backend: The backend that registers it.
+        backend: The backend that registers it, with its extensions.
         pattern: The pattern.
+        plugin: Name of the extension that is tested; empty if it is the backend.
     """
 
     backend: Backend
     pattern: Pattern
+    plugin: str = ""
 
     @property
     def label(self) -> str:
@@ -37,28 +41,39 @@ class PatternSubject:
         """Packages whose lines are the author's own."""
         return frozenset({package_of(type(self.pattern).__module__)})
 
-    def rewrite(self, model: nn.Module, example: Example) -> TransformationResult:
+    def rewrite(self, model: nn.Module, example: Example, trace: Trace = Trace.AUTO) -> TransformationResult:
         """``model``, a form of the example's, with this one pattern applied; raises what the pattern raises."""
-        return transform(model, example.args, patterns=[self.pattern], backend=self.backend, strict=True)
+        return transform(model, example.args, patterns=[self.pattern], backend=self.backend, strict=True, trace=trace)
 
 
 @dataclass(frozen=True)
 class BackendSubject:
-    """A backend as a whole."""
+    """A backend as a whole, or what an extension adds to one.
+
+    Attributes:
+        backend: The backend, with its extensions; of an extension what it brings by itself.
+        plugin: Name of the extension that is tested; empty if it is the backend.
+        whole: Where an extension is tested, the backend with it.
+    """
 
     backend: Backend
+    plugin: str = ""
+    whole: Backend | None = None
 
     @property
     def label(self) -> str:
         """What it is called in node ids and messages."""
-        return "the backend"
+        return "the extension" if self.plugin else "the backend"
 
     @property
     def packages(self) -> frozenset[str]:
         """Packages whose lines are the author's own."""
         owners = (*self.backend.patterns, *self.backend.check_rules, *self.backend.compilers)
-        functions = {policy.__module__ for policy in self.backend.policies.values() if hasattr(policy, "__module__")}
-        return frozenset(map(package_of, {type(owner).__module__ for owner in owners} | functions))
+        policies = self.backend.policies.values()
+        parts = [part for policy in policies for part in getattr(policy, "parts", ())]
+        functions = {getattr(function, "__module__", "") for function in (*policies, *(p.function for p in parts))}
+        own = {type(owner).__module__ for owner in owners} | functions - {JoinedPolicy.__module__, ""}
+        return frozenset(map(package_of, own))
 
 
 @dataclass(frozen=True, eq=False)  # files are remembered by subject
@@ -66,19 +81,46 @@ class NetworkSubject:
     """A small network, for the whole pipeline of a backend.
 
     Attributes:
-        backend: The backend.
+        backend: The backend, with its extensions.
         label: The network's name.
         make: Makes it, with inputs; the same at each call.
+        plugin: Name of the extension that is tested; empty if it is the backend.
     """
 
     backend: Backend
     label: str
     make: Callable[[], Example]
+    plugin: str = ""
 
     @property
     def packages(self) -> frozenset[str]:
         """Packages whose lines are the author's own."""
         return BackendSubject(self.backend).packages
+
+
+def owner_of(subject: PatternSubject | BackendSubject | NetworkSubject) -> str:
+    """Whose fault it is, for messages."""
+    return f"Extension {subject.plugin!r}" if subject.plugin else f"Backend {subject.backend.name!r}"
+
+
+def extension_alone(backend: Backend, plugin: str) -> Backend:
+    """What one extension of a backend brings, without the backend's own and other extensions' things."""
+    own = {(each.kind, each.name) for each in backend.contributions if each.plugin == plugin}
+    patterns = backend.patterns_from(plugin)
+    policies: dict[str, QuantPolicy] = {}
+    for name, policy in backend.policies.items():
+        if ("policy", name) in own:
+            parts = policy.parts if isinstance(policy, JoinedPolicy) else ()
+            policies[name] = next((part.function for part in parts if part.plugin == plugin), policy)
+    return replace(
+        backend,
+        conversions=tuple(pattern for pattern in patterns if pattern.is_conversion),
+        fusions=tuple(pattern for pattern in patterns if not pattern.is_conversion),
+        policies=policies,
+        check_rules=tuple(rule for rule in backend.check_rules if ("rule", rule.id) in own),
+        compilers=tuple(compiler for compiler in backend.compilers if ("compiler", compiler.name) in own),
+        devices=tuple(device for device in backend.devices if ("device", device.name) in own),
+    )
 
 
 def label_of(example: Example, number: int, kind: str = "example") -> str:

@@ -19,6 +19,7 @@ class Check(Generic[SubjectT]):
         run: Looks. Raises :class:`ConformanceFailure` if it does not hold, :class:`DoesNotApply` if there is nothing
             to look at.
         fusions_only: Whether it is no question for a conversion.
+        backends_only: Whether it is no question for an extension.
     """
 
     id: str
@@ -27,3 +28,4 @@ class Check(Generic[SubjectT]):
     advice: str
     run: Callable[[SubjectT], None]
     fusions_only: bool = False
+    backends_only: bool = False

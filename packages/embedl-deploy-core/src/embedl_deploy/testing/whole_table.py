@@ -2,9 +2,9 @@
 
 from embedl_deploy.testing.backend_checks import (
     describes_itself,
-    hooks_give_the_same,
     names_are_unique,
     policies_answer,
+    translations_are_given,
 )
 from embedl_deploy.testing.imports import imports_little
 from embedl_deploy.testing.pipeline_checks import (
@@ -25,13 +25,7 @@ BACKEND_CHECKS: tuple[Check[BackendSubject], ...] = (
         "Title and description are what lists and reports show.",
         "Return BackendInfo(title, description) from embedl_deploy_describe.",
         describes_itself,
-    ),
-    Check(
-        "stable-hooks",
-        "gives the same from its hooks each time",
-        "Hooks are called to check the backend and again to use it; plans are the same in every process.",
-        "Build the lists once, when the module is imported, and never from a set.",
-        hooks_give_the_same,
+        backends_only=True,
     ),
     Check(
         "unique-names",
@@ -46,6 +40,14 @@ BACKEND_CHECKS: tuple[Check[BackendSubject], ...] = (
         "A policy is asked about every point of every model; an exception stops the user.",
         "Return None where nothing is known, and test for the kind of the point and the type of its module first.",
         policies_answer,
+    ),
+    Check(
+        "onnx-translations",
+        "says what its own operators are in ONNX",
+        "A translation that cannot be called with the operator's arguments ends the export of every model that has it.",
+        "Return {torch.ops.acme.clip.default: function} from embedl_deploy_onnx_translations; the function takes what "
+        "the operator takes.",
+        translations_are_given,
     ),
     Check(
         "imports",
