@@ -33,6 +33,22 @@ def time_of_transform(rounds: int) -> Measurement:
     )
 
 
+def time_of_comparison(rounds: int) -> Measurement:
+    """What comparing the captured graph with the model costs, against the two forward passes that it consists of."""
+    model, x = import_torchvision().models.resnet50(weights=None).eval(), torch.randn(1, 3, 224, 224)
+
+    @torch.no_grad()
+    def forward_passes() -> None:
+        model(x)
+        model(x)
+
+    def cost() -> float:
+        with_it = seconds(lambda: transform(model, x, backend="tensorrt"))
+        return with_it - seconds(lambda: transform(model, x, backend="tensorrt", verify_capture=False))
+
+    return paired("verify_capture, resnet50", "two forward passes", 2, cost, lambda: seconds(forward_passes), rounds)
+
+
 class Chain(nn.Module):
     """Residual blocks in a row, about ``nodes`` nodes in all; each has two convolutions with batch norm."""
 
@@ -119,6 +135,7 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     rows = [
         time_of_transform(3 * rounds),
+        time_of_comparison(rounds),
         growth_with_graph_size(max(3, rounds // 2)),
         time_of_import(rounds),
         peak_memory("vit_b_16"),

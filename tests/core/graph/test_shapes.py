@@ -8,7 +8,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from embedl_deploy import transform
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph import dtype_of, propagate_shapes, shape_of
-from embedl_deploy.graph.shapes import bind_inputs, describe_inputs
+from embedl_deploy.graph.inputs import bind_inputs, describe_inputs
 from embedl_deploy.modules import symbolic_trace
 from support.nets import net, random_input
 

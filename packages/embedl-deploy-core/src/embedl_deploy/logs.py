@@ -4,14 +4,20 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from embedl_deploy.exclusive import global_state
+
 
 @contextmanager
 def quiet(name: str, below: int) -> Iterator[None]:
-    """Within the block, the logger of this name says nothing less severe than ``below``; afterwards as before."""
+    """Within the block, the logger of this name says nothing less severe than ``below``; afterwards as before.
+
+    One thread at a time: a logger has one level for all of them.
+    """
     logger = logging.getLogger(name)
-    level = logger.level
-    logger.setLevel(below)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+    with global_state:
+        level = logger.level
+        logger.setLevel(below)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

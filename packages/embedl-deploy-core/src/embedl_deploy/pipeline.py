@@ -76,6 +76,7 @@ def get_transformation_plan(
     backend: str | Backend | None = None,
     trace: Trace | str = Trace.AUTO,
     strict: bool = False,
+    verify_capture: bool = True,
 ) -> TransformationPlan:
     """Find out what would be rewritten, without doing it.
 
@@ -88,6 +89,8 @@ def get_transformation_plan(
         backend: Name of an installed backend. With neither, the backend in use, or the only one installed.
         trace: How to capture the model.
         strict: Raise when a pattern fails, instead of reporting it.
+        verify_capture: With example inputs, run the model and the captured graph on them once, and compare: two forward
+            passes. Where they differ, another way of capture is tried, or the model is refused.
 
     Returns:
         A plan to read, change and apply.
@@ -101,7 +104,7 @@ def get_transformation_plan(
     chosen, resolved = _choose(patterns, backend)
     example, named = normalize_args(args, kwargs)
     leaves = resolved.leaf_modules if resolved is not None else ()
-    captured = capture(model, example, named, trace=trace, leaf_modules=leaves)
+    captured = capture(model, example, named, trace=trace, leaf_modules=leaves, verify=verify_capture)
     return make_plan(
         captured.graph_module,
         chosen,
@@ -122,6 +125,7 @@ def load_transformation_plan(
     patterns: Sequence[Pattern] | None = None,
     backend: str | Backend | None = None,
     trace: Trace | str = Trace.AUTO,
+    verify_capture: bool = True,
 ) -> TransformationPlan:
     """Make the plan of a model again and take over the decisions of a plan's JSON.
 
@@ -133,6 +137,7 @@ def load_transformation_plan(
         patterns: The patterns of the plan, if it was made with a list of patterns.
         backend: Another backend than the one that the plan names.
         trace: How to capture the model.
+        verify_capture: As for :func:`get_transformation_plan`.
 
     Raises:
         PlanError: The text is no plan, or one of another model or other patterns.
@@ -142,7 +147,9 @@ def load_transformation_plan(
         backend = data.get("backend")
         if backend is None:
             raise PlanError("The plan was made with a list of patterns, not a backend. Pass the same list: patterns=.")
-    plan = get_transformation_plan(model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace)
+    plan = get_transformation_plan(
+        model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace, verify_capture=verify_capture
+    )
     apply_json_decisions(plan, data)
     return plan
 
@@ -178,6 +185,7 @@ def transform(
     backend: str | Backend | None = None,
     trace: Trace | str = Trace.AUTO,
     strict: bool = False,
+    verify_capture: bool = True,
 ) -> TransformationResult:
     """Capture a model, convert and fuse it. See :func:`get_transformation_plan` for arguments and errors.
 
@@ -186,7 +194,14 @@ def transform(
         proof.
     """
     plan = get_transformation_plan(
-        model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace, strict=strict
+        model,
+        args,
+        kwargs=kwargs,
+        patterns=patterns,
+        backend=backend,
+        trace=trace,
+        strict=strict,
+        verify_capture=verify_capture,
     )
     return apply_transformation_plan(plan, strict=strict)
 

@@ -5,24 +5,21 @@ A graph that ``torch.export`` made holds ATen calls on parameters; patterns read
 equals as that module. Putting larger ATen subgraphs back together into modules belongs into this room too.
 """
 
-import io
-import logging
-import sys
 from collections.abc import Iterable
-from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.agreement import find_disagreement
+from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.graph.shapes import describe_inputs, propagate_shapes
-from embedl_deploy.logs import quiet
+from embedl_deploy.graph.shapes import propagate_shapes
 
 
 class Trace(Enum):
@@ -81,6 +78,7 @@ def capture(
     *,
     trace: Trace | str = Trace.AUTO,
     leaf_modules: Iterable[type[nn.Module]] = (),
+    verify: bool = True,
 ) -> Captured:
     """Capture ``model`` as a graph module of its own, and propagate shapes if inputs are given.
 
@@ -90,9 +88,10 @@ def capture(
         kwargs: Example keyword inputs.
         trace: How to capture a module.
         leaf_modules: Further classes to keep whole.
+        verify: Run model and graph on the example inputs, and compare.
 
     Raises:
-        CaptureError: The model cannot be captured.
+        CaptureError: The model cannot be captured, or the graph computes something else.
         InputError: It is no model, or the inputs do not fit it.
     """
     try:
@@ -101,12 +100,32 @@ def capture(
         raise InputError(
             f"trace is {trace!r}; expected Trace.AUTO, Trace.SYMBOLIC or Trace.EXPORT, or its value."
         ) from error
-    captured = _capture(_unwrap(model), args, kwargs or {}, trace, tuple(leaf_modules))
-    if args is None:
-        return captured
-    note = propagate_shapes(captured.graph_module, args, kwargs or {})
-    notes = captured.notes if note is None else (*captured.notes, note)
-    return Captured(captured.graph_module, captured.method, notes)
+    model = _unwrap(model)
+    capturing = _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify)
+    if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
+        return capturing.given()
+    if trace is Trace.EXPORT:
+        return capturing.exported()
+    try:
+        return capturing.symbolic()
+    except CaptureError as symbolic_error:
+        if trace is Trace.SYMBOLIC or args is None:
+            raise
+        try:
+            captured = capturing.exported()
+        except CaptureError as export_error:
+            raise CaptureError(
+                f"{symbolic_error}\n\ntorch.export was tried as well: {export_error}",
+                module_path=symbolic_error.module_path,
+                source=symbolic_error.source,
+            ) from symbolic_error
+        return replace(captured, notes=(*captured.notes, _fallback_note(symbolic_error)))
+
+
+def _fallback_note(error: CaptureError) -> str:
+    where = f" at {error.source}" if error.source else ""
+    reason = str(error).splitlines()[0] if not error.source else "symbolic tracing failed"
+    return f"captured by torch.export, because {reason}{where}"
 
 
 def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
@@ -125,55 +144,73 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
     return model
 
 
-def _capture(
-    model: nn.Module | torch.export.ExportedProgram,
-    args: tuple[Any, ...] | None,
-    kwargs: dict[str, Any],
-    trace: Trace,
-    leaf_modules: tuple[type[nn.Module], ...],
-) -> Captured:
-    if isinstance(model, torch.export.ExportedProgram):
-        return Captured(_copy(module_of(model)), "given")
-    if isinstance(model, fx.GraphModule):
-        return Captured(_copy(model), "given")
-    notes: tuple[str, ...] = ()
+@dataclass(frozen=True)
+class _Capturing:
+    """One model and its example inputs, to be captured one way or another."""
+
+    model: Any
+    args: tuple[Any, ...] | None
+    kwargs: dict[str, Any]
+    leaf_modules: tuple[type[nn.Module], ...]
+    verify: bool
+
+    def given(self) -> Captured:
+        """The graph that the user passes."""
+        is_program = isinstance(self.model, torch.export.ExportedProgram)
+        graph_module = _copy(module_of(self.model) if is_program else self.model)
+        return Captured(graph_module, "given", self._shapes(graph_module))
+
+    def symbolic(self) -> Captured:
+        """By ``torch.fx``.
+
+        Raises:
+            CaptureError: See :func:`capture`.
+        """
+        _refuse_what_replaces_forward(self.model)
+        graph_module, notes = trace_symbolically(
+            self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
+        )
+        return self._compared(Captured(graph_module, "symbolic", (*notes, *self._shapes(graph_module))))
+
+    def exported(self) -> Captured:
+        """By ``torch.export``.
+
+        Raises:
+            CaptureError: See :func:`capture`.
+        """
+        graph_module = capture_by_export(_copy(self.model), self.args, self.kwargs)
+        return self._compared(Captured(graph_module, "export", self._shapes(graph_module)))
+
+    def _shapes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
+        note = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
+        return () if note is None else (note,)
+
+    def _compared(self, captured: Captured) -> Captured:
+        if self.args is None or not self.verify:
+            return captured
+        found = find_disagreement(self.model, captured.graph_module, self.args, self.kwargs)
+        if found is None:
+            return captured
+        raise CaptureError(
+            f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
+            f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "
+            "class of a value, the time or a random number. Rewrite that part, or pass a GraphModule of your own.",
+            module_path=found.module,
+        )
+
+
+def _refuse_what_replaces_forward(model: nn.Module) -> None:
+    """Refuse to trace the class's forward of a model that runs something else."""
     if model._forward_hooks or model._forward_pre_hooks:
-        notes = ("hooks registered on the model itself are not captured; those on its sub-modules are",)
-    if trace is Trace.EXPORT:
-        return Captured(_export(_copy(model), args, kwargs), "export", notes)
-    try:
-        copied = _copy(model)
-        versions = {name: buffer._version for name, buffer in copied.named_buffers()}
-        graph_module, said = trace_symbolically(copied, leaf_modules, args, kwargs)
-        return Captured(graph_module, "symbolic", notes + said + _undo_writes(model, copied, versions))
-    except CaptureError as symbolic_error:
-        if trace is Trace.SYMBOLIC or args is None:
-            raise
-        try:
-            graph_module = _export(_copy(model), args, kwargs)
-        except CaptureError as export_error:
-            raise CaptureError(
-                f"{symbolic_error}\n\ntorch.export was tried as well: {export_error}",
-                module_path=symbolic_error.module_path,
-                source=symbolic_error.source,
-            ) from symbolic_error
-        where = f" at {symbolic_error.source}" if symbolic_error.source else ""
-        note = f"captured by torch.export, because symbolic tracing failed{where}"
-        return Captured(graph_module, "export", (*notes, note))
-
-
-def _undo_writes(model: nn.Module, copied: nn.Module, versions: dict[str, int]) -> tuple[str, ...]:
-    """Take back what the model's forward wrote into the copy's buffers while it was traced, and say that it did.
-
-    A write into a buffer that involves no traced value is carried out once, during tracing, and is not in the graph.
-    """
-    written = [name for name, buffer in copied.named_buffers() if buffer._version != versions.get(name)]
-    with torch.no_grad():
-        for name in written:
-            copied.get_buffer(name).copy_(model.get_buffer(name))
-    if not written:
-        return ()
-    return (f"the model's forward writes into {', '.join(map(repr, written))}; that is not part of the graph",)
+        what = "has hooks that run when it is called"
+    elif "forward" in vars(model):
+        what = "has a forward of its own, which is not that of its class"
+    else:
+        return
+    raise CaptureError(
+        f"{type(model).__name__} {what}, which torch.fx does not see on the model itself. Give example inputs, so that "
+        "torch.export can capture it, or make it a part of a model without: nn.Sequential(model)."
+    )
 
 
 def _copy(model: Any) -> Any:
@@ -184,23 +221,4 @@ def _copy(model: Any) -> Any:
             f"{type(model).__name__} cannot be deep-copied, which is needed to leave it unchanged: "
             f"{type(error).__name__}: {error}. Remove what cannot be copied (open files, locks, tensors computed with "
             "gradient) from its attributes."
-        ) from error
-
-
-def _export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
-    if args is None:
-        raise InputError("Trace.EXPORT needs example inputs: pass args=(x,) to the call.")
-    said = io.StringIO()
-    try:
-        # On its way to an error, which is told below, torch prints graphs and logs guesses.
-        with redirect_stderr(said), quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR):
-            program = torch.export.export(model, args, kwargs)
-        sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
-        graph_module = module_of(program)
-        return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
-    except Exception as error:  # the model's own code runs here and may raise anything
-        first = str(error).strip().splitlines()
-        raise CaptureError(
-            f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "
-            f"{type(error).__name__}: {first[0] if first else 'no message'}"
         ) from error

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.side_effects import SideEffects
 from embedl_deploy.capture.tracer import CaptureTracer
 from embedl_deploy.errors import CaptureError
-from embedl_deploy.graph.shapes import describe_inputs
+from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.working import WorkingGraphModule
 
 _NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
@@ -25,15 +26,17 @@ _ADVICE = """Try one of these:
 
 
 def trace_symbolically(
+    original: nn.Module,
     model: nn.Module,
     leaf_modules: Iterable[type[nn.Module]],
     args: tuple[Any, ...] | None = None,
     kwargs: dict[str, Any] | None = None,
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    """Trace ``model``, sharing its modules.
+    """Trace a copy of a model, sharing the modules of the copy.
 
     Args:
-        model: The model.
+        original: The model.
+        model: A deep copy of it.
         leaf_modules: Further classes to keep whole.
         args: Example inputs. Inputs that have a default and are not given are fixed to it.
         kwargs: Example keyword inputs.
@@ -45,18 +48,29 @@ def trace_symbolically(
         CaptureError: The model's code cannot be traced; names line and module.
     """
     tracer = CaptureTracer(leaf_modules, args, kwargs or {})
+    effects = SideEffects(model)
     try:
         graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         raise _capture_error(model, tracer.failed_module or "", error) from error
-    return WorkingGraphModule(model, graph, type(model).__name__), _notes(tracer.fixed)
+    said = effects.take_back(original, graph)
+    return WorkingGraphModule(model, graph, type(model).__name__), (*_notes(tracer), *said)
 
 
-def _notes(fixed: dict[str, Any]) -> tuple[str, ...]:
-    if not fixed:
-        return ()
-    values = ", ".join(f"{name}={describe_inputs((value,), {})[1:-1]}" for name, value in fixed.items())
-    return (f"inputs are fixed as the example inputs have them, which give no tensor for them: {values}",)
+def _notes(tracer: CaptureTracer) -> list[str]:
+    notes = []
+    if tracer.fixed:
+        values = ", ".join(f"{name}={describe_inputs((v,), {})[1:-1]}" for name, v in tracer.fixed.items())
+        notes.append(f"inputs are fixed as the example inputs have them, which give no tensor for them: {values}")
+    if tracer.taken_for_tensors:
+        names = ", ".join(map(repr, tracer.taken_for_tensors))
+        notes.append(f"the model asks what {names} is; without example inputs it is taken for a tensor")
+    if tracer.texts:
+        notes.append(f"text that the model makes of values, at {', '.join(tracer.texts)}, is not part of the graph")
+    if tracer.without_gradient:
+        names = ", ".join(repr(path or "forward") for path in tracer.without_gradient)
+        notes.append(f"{names} switches gradients off or on for a while; the graph does not, which matters in training")
+    return notes
 
 
 def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureError:

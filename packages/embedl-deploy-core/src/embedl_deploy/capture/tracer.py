@@ -1,29 +1,37 @@
 """Tracing that knows the example inputs, and does not pass over what a graph cannot say.
 
-In a symbolic trace a proxy stands for every input, and Python code that asks about it gets the proxy's answer:
+Beyond what single values are asked (:mod:`embedl_deploy.capture.proxies`):
 
-====================================  ==========================  ===============================================
-the model asks or does                a proxy alone               here
-====================================  ==========================  ===============================================
-``mask is None``, mask not given      no                          yes: the input is its default, and leaves the graph
-``mask is None``, mask given as None  no                          yes: the input stays, and is not read
-``torch.is_tensor(x)``                no                          for inputs, what they are; else tracing fails
-``with torch.autocast(...)``          lost from the graph         tracing fails
-====================================  ==========================  ===============================================
+=============================================  =================  ===================================================
+the model asks or does                         torch.fx           here
+=============================================  =================  ===================================================
+``mask is None``, mask not given               no                 yes: the input is its default, and leaves the graph
+``mask is None``, mask given as None           no                 yes: the input stays, and is not read
+``len(xs)`` of ``*xs``, ``"m" in kwargs``      a proxy            known: one input for each value that is given
+catches the error that stopped the trace       goes on            the trace ends with that error
+``torch.rand(...)``                            a constant         tracing fails
+``with torch.autocast(...)``                   lost               tracing fails
+``with torch.no_grad()``                       lost               lost, with a note
+=============================================  =================  ===================================================
 
 Where tracing fails, ``torch.export`` may take over, which runs the model's code on tensors.
 """
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 import torch
 from torch import fx, nn
 from torch.fx.proxy import TraceError
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedl_deploy.capture.proxies import TruthfulProxy
+from embedl_deploy.capture.type_question import type_knows_proxies
+from embedl_deploy.capture.values import ExampleValues
 from embedl_deploy.modules import LeafTracer
+
+_AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
 
 
 class CaptureTracer(LeafTracer):
@@ -36,25 +44,90 @@ class CaptureTracer(LeafTracer):
 
     Attributes:
         fixed: The inputs that were replaced by a value while tracing, by name.
+        texts: Where in the model's code text was made of traced values.
+        taken_for_tensors: Inputs that the model asked about where there are no example inputs.
+        without_gradient: Paths of the modules that switch gradients on or off by themselves.
+        values: What is known of traced values.
     """
 
+    values: ExampleValues
+
     def __init__(
-        self, leaf_modules: Iterable[type[nn.Module]], args: tuple[Any, ...] | None, kwargs: dict[str, Any]
+        self,
+        leaf_modules: Iterable[type[nn.Module]] = (),
+        args: tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(leaf_modules)
         self.fixed: dict[str, Any] = {}
-        self._example = None if args is None else (args, kwargs)
-        self._given: dict[str, Any] | None = None
+        self.texts: list[str] = []
+        self.without_gradient: dict[str, None] = {}
+        self.taken_for_tensors: list[str] = []
+        self._example = None if args is None else (args, kwargs or {})
+        self._stopped: TraceError | None = None
+        self._context = _context()
 
     def trace(
         self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> fx.Graph:
-        """The graph of ``root``."""
-        with self._truthful():
-            graph = super().trace(root, concrete_args)  # type: ignore[arg-type]  # fx takes tuples as well
+        """The graph of ``root``.
+
+        Raises:
+            TraceError: The code depends on what is not known, even if it catches the error itself.
+        """
+        self._context = _context()
+        with _NoRandomNumbers(self), type_knows_proxies(root if isinstance(root, nn.Module) else nn.Module()):
+            graph = super().trace(root, concrete_args)
+        if self._stopped is not None:
+            raise self._stopped
         # They hold the model, and fx leaves its tracers to the garbage collector.
-        self.root, self.graph, self._given = nn.Module(), fx.Graph(), None
+        self.root, self.graph = nn.Module(), fx.Graph()
+        self.taken_for_tensors = self.values.taken_for_tensors
+        del self.values
         return graph
+
+    def stop(self, reason: str) -> NoReturn:
+        """End the trace, now or, if the model catches the error, later."""
+        error = TraceError(reason)
+        if self._stopped is None:
+            self._stopped, self.failed_module = error, self._current_module()
+        raise error
+
+    def _current_module(self) -> str:
+        return next(reversed(self.module_stack.values()))[0] if self.module_stack else ""
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether a call of a module is part of the trace, and not made to find out a value."""
+        return super().is_tracing and not self._finding_out()
+
+    def _finding_out(self) -> bool:
+        values = getattr(self, "values", None)
+        return values is not None and values.computing
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for the value of a node while tracing."""
+        return TruthfulProxy(node, self)
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Stop: the trace would follow one branch for all values."""
+        self.stop(f"the truth of {obj.node.name!r}, on which control flow depends, is not known in symbolic tracing")
+
+    def iter(self, obj: fx.Proxy) -> Any:
+        """Stop: the number of items is not known."""
+        self.stop(f"{obj.node.name!r} is iterated over, and how many items it has is not known in symbolic tracing")
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """Make a node, unless it is computed in a context that a graph has no place for."""
+        if kind.startswith("call_") and self._context != (context := _context()):
+            if self._context[1:] != context[1:]:
+                self.stop(
+                    "a symbolic trace cannot hold torch.autocast; leave it to who calls the model, and choose the type "
+                    "of the file when exporting: export_onnx(dtype=...)"
+                )
+            if self._context[0] != context[0]:
+                self.without_gradient[self._current_module()] = None
+        return super().create_node(kind, *args, **kwargs)
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
@@ -62,10 +135,12 @@ class CaptureTracer(LeafTracer):
         """What ``root_fn`` is called with: proxies for its inputs, values for those that are fixed."""
         called, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         signature = inspect.signature(inspect.unwrap(root_fn))
-        self._given = self._bound(signature, is_module)
-        if self._given is None:
-            return called, args
-        return called, [self._fixed(arg, signature) for arg in args]
+        given = self._bound(signature, is_module)
+        if given is not None:
+            args = [self._known(arg, signature, given) for arg in args]
+            _keep_last_defaults(self.graph)
+        self.values = ExampleValues(self.root, self.graph, given)
+        return called, args
 
     def _bound(self, signature: inspect.Signature, is_module: bool) -> dict[str, Any] | None:
         """The example inputs by the names of parameters; ``None`` if there are none, or they do not fit."""
@@ -77,17 +152,18 @@ class CaptureTracer(LeafTracer):
         except TypeError:  # told where shapes are propagated, with the names of the inputs
             return None
 
-    def _fixed(self, arg: Any, signature: inspect.Signature) -> Any:
-        """A proxy, or the value that takes its place."""
-        assert self._given is not None
+    def _known(self, arg: Any, signature: inspect.Signature, given: dict[str, Any]) -> Any:
+        """What the model is called with in place of a proxy for an input: that, or the value that it is fixed to."""
         if not isinstance(arg, fx.Proxy):
             return arg
         name = str(arg.node.target)
-        parameter = signature.parameters.get(name)  # inputs in *args and **kwargs have a name that is none
-        if parameter is None:
+        if name.startswith("*"):
+            return self._one_for_each(arg, signature, given)
+        parameter = signature.parameters.get(name)
+        if parameter is None:  # a part of a nested input
             return arg
-        if name in self._given:
-            if self._given[name] is not None:
+        if name in given:
+            if given[name] is not None:
                 return arg
             self.fixed[name] = None
             return None
@@ -95,42 +171,47 @@ class CaptureTracer(LeafTracer):
         self.graph.erase_node(arg.node)
         return parameter.default
 
-    def _is_tensor(self, node: fx.Node) -> bool:
-        """Whether a traced value is a tensor.
+    def _one_for_each(self, starred: fx.Proxy, signature: inspect.Signature, given: dict[str, Any]) -> Any:
+        """Inputs for each value that goes into ``*args`` or ``**kwargs``, in place of one for all of them."""
+        stars, name = str(starred.node.target).count("*"), str(starred.node.target).lstrip("*")
+        rest = given.pop(name, {} if stars == 2 else ())
+        named = dict(rest) if stars == 2 else {f"{name}_{i}": value for i, value in enumerate(rest)}
+        place = starred.node
+        if stars == 1:  # in front of the inputs that go by keyword
+            by_keyword = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+            place = next((node for node in self.graph.nodes if node.target in by_keyword), place)
+        with self.graph.inserting_before(place):
+            inputs = {key: self.create_proxy("placeholder", key, (), {}) for key in named}
+        self.graph.erase_node(starred.node)
+        given.update(named)
+        values = {key: None if named[key] is None else proxy for key, proxy in inputs.items()}
+        return values if stars == 2 else tuple(values.values())
 
-        Raises:
-            TraceError: That is not known.
-        """
-        name = str(node.target)
-        if node.op == "placeholder" and name.startswith("*"):
-            return False
-        if node.op == "placeholder" and self._given is not None and name in self._given:
-            return isinstance(self._given[name], torch.Tensor)
-        if node.op == "placeholder" and self._given is None and not node.args:
-            return True
-        raise TraceError(f"whether {node.name!r} is a tensor, which torch.is_tensor is asked, is not known in tracing")
 
-    @contextmanager
-    def _truthful(self) -> Iterator[None]:
-        """Let ``torch.is_tensor`` and ``torch.autocast`` know of the trace."""
-        is_tensor = torch.is_tensor
-        enter: Callable[[torch.autocast], Any] = torch.autocast.__enter__
+def _keep_last_defaults(graph: fx.Graph) -> None:
+    """Take the defaults from inputs that others without one follow; they are among the example inputs."""
+    required = False
+    for node in reversed(graph.nodes):
+        required = required or not node.args
+        if required:
+            node.args = ()
 
-        def is_tensor_or_stands_for_one(obj: Any) -> bool:
-            return self._is_tensor(obj.node) if isinstance(obj, fx.Proxy) else is_tensor(obj)
 
-        def enter_unless_enabled(block: torch.autocast) -> Any:
-            if block._enabled:
-                raise TraceError(
-                    "a symbolic trace cannot hold torch.autocast; leave it to who calls the model, and choose the type "
-                    "of the file when exporting: export_onnx(dtype=...)"
-                )
-            return enter(block)
+def _context() -> tuple[bool, ...]:
+    """Whether gradients are computed, and for which kinds of device types are chosen by torch.autocast."""
+    return (torch.is_grad_enabled(), *map(torch.is_autocast_enabled, _AUTOCAST_DEVICES))
 
-        torch.is_tensor = is_tensor_or_stands_for_one  # type: ignore[assignment]
-        torch.autocast.__enter__ = enter_unless_enabled  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            torch.is_tensor = is_tensor
-            torch.autocast.__enter__ = enter  # type: ignore[method-assign]
+
+class _NoRandomNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
+    """Stops a trace that draws a random number, which would be a constant of the graph."""
+
+    def __init__(self, tracer: CaptureTracer) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
+        self._tracer = tracer
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in func.tags and self._tracer.is_tracing:
+            self._tracer.stop(
+                f"{func.__name__.partition('.')[0]} draws random numbers, which would be the same ones in every call"
+            )
+        return func(*args, **(kwargs or {}))

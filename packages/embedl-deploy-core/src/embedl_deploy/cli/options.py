@@ -63,16 +63,22 @@ class Rewrites:
         plan: File with the decisions of an earlier ``plan`` command.
         trace: How to capture the model.
         strict: Whether a pattern that fails is an error.
+        verify_capture: Whether model and graph are compared on the example inputs.
     """
 
     backend: str | None
     plan: Path | None
     trace: Trace
     strict: bool
+    verify_capture: bool
 
     def planned(self, subject: Subject) -> TransformationPlan:
         """The plan for a model."""
-        choices: dict[str, Any] = {"kwargs": subject.kwargs or None, "trace": self.trace}
+        choices: dict[str, Any] = {
+            "kwargs": subject.kwargs or None,
+            "trace": self.trace,
+            "verify_capture": self.verify_capture,
+        }
         if self.plan is None:
             backend = chosen(self.backend)
             return get_transformation_plan(subject.model, subject.args, backend=backend, strict=self.strict, **choices)
@@ -124,11 +130,13 @@ def backend_option(function: F) -> F:
 
 
 def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``--backend``, ``--plan``, ``--trace`` and ``--strict``, as ``rewrites``."""
+    """``--backend``, ``--plan``, ``--trace``, ``--verify-capture`` and ``--strict``, as ``rewrites``."""
 
     @functools.wraps(function)
-    def run(*, backend: str | None, plan: Path | None, trace: str, strict: bool, **rest: Any) -> Any:
-        return function(rewrites=Rewrites(backend, plan, Trace(trace), strict), **rest)
+    def run(
+        *, backend: str | None, plan: Path | None, trace: str, strict: bool, verify_capture: bool, **rest: Any
+    ) -> Any:
+        return function(rewrites=Rewrites(backend, plan, Trace(trace), strict, verify_capture), **rest)
 
     return with_options(
         run,
@@ -140,6 +148,12 @@ def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=Trace.AUTO.value,
             show_default=True,
             help="How to capture the model.",
+        ),
+        click.option(
+            "--verify-capture/--no-verify-capture",
+            default=True,
+            show_default=True,
+            help="Run the model and the captured graph on the example inputs, if there are any, and compare.",
         ),
         click.option("--strict", is_flag=True, help="Stop when a pattern fails, instead of reporting it."),
     )

@@ -22,8 +22,8 @@ from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.export.runtime import difference_in_onnxruntime, sensitivity
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.collector import collector_paused
+from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import describe_failed_module
-from embedl_deploy.graph.shapes import describe_inputs
 from embedl_deploy.logs import quiet
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.verify import Difference

@@ -16,11 +16,11 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     UnsupportedFakeTensorException,
 )
-from torch.fx._pytree import tree_flatten_spec
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
@@ -29,13 +29,22 @@ from embedl_deploy.graph.placement import describe_failed_module
 _logger = logging.getLogger(__name__)
 
 
-class _ShapeInterpreter(fx.Interpreter):
-    def __init__(self, graph_module: fx.GraphModule, mode: FakeTensorMode) -> None:
-        super().__init__(graph_module)
+class FakeInterpreter(BoundInterpreter):
+    """Runs a graph on fake tensors, and writes the shape of every value into its node's ``meta``.
+
+    Args:
+        root: The module that the graph's paths start from. Not changed.
+        mode: The mode of the fake tensors.
+        graph: The graph; that of ``root`` if it is a graph module.
+    """
+
+    def __init__(self, root: nn.Module, mode: FakeTensorMode, graph: fx.Graph | None = None) -> None:
+        super().__init__(root, graph=graph)
         self.mode = mode
         self.current: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
+        """The value of one node, whose inputs are in ``env``."""
         self.current = n
         result = super().run_node(n)
         if isinstance(result, torch.Tensor):
@@ -48,9 +57,11 @@ class _ShapeInterpreter(fx.Interpreter):
     # a batch norm in training mode, would be carried out.
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A parameter or buffer, as a fake tensor."""
         return _to_fake(self.mode, super().get_attr(target, args, kwargs))
 
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What a module gives, which is not changed by it."""
         module = self.fetch_attr(target)
         if _is_like_its_input(module, args):
             return args[0]
@@ -105,7 +116,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     inputs = bind_inputs(graph_module, args, kwargs)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
-    interpreter = _ShapeInterpreter(graph_module, mode)
+    interpreter = FakeInterpreter(graph_module, mode)
     try:
         with mode, torch.no_grad():
             interpreter.run(*fake, enable_io_processing=False)
@@ -136,64 +147,7 @@ def _takes(graph_module: fx.GraphModule, inputs: list[Any]) -> bool:
     """Whether a copy of the graph runs on these inputs, real ones."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            fx.Interpreter(deep_copy(graph_module)).run(*inputs, enable_io_processing=False)
+            BoundInterpreter(deep_copy(graph_module)).run(*inputs, enable_io_processing=False)
     except Exception:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
         return False
     return True
-
-
-def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
-    spec = codegen.pytree_info.in_spec
-    # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
-    nested = (args, kwargs) if spec.num_children == 2 and spec.child(1).type is dict else args
-    try:
-        return list(tree_flatten_spec(nested, spec))
-    except (TypeError, ValueError, KeyError, IndexError) as error:
-        raise InputError(
-            f"The model was exported for inputs of another structure than {describe_inputs(args, kwargs)}: {error}. "
-            "Pass args and kwargs as it was exported."
-        ) from error
-
-
-def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
-
-    def one(value: Any) -> str:
-        if isinstance(value, torch.Tensor):
-            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
-        if isinstance(value, dict):
-            return f"{{{', '.join(f'{key!r}: {one(part)}' for key, part in value.items())}}}"
-        if isinstance(value, list):
-            return f"[{', '.join(map(one, value))}]"
-        if isinstance(value, tuple):
-            return f"({', '.join(map(one, value))}{',' if len(value) == 1 else ''})"
-        return repr(value)
-
-    parts = [one(value) for value in args] + [f"{name}={one(value)}" for name, value in kwargs.items()]
-    return f"({', '.join(parts)})"
-
-
-def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
-    """Arrange example inputs in the order of the graph's placeholders.
-
-    Raises:
-        InputError: Too many or too few inputs, or a keyword that the model does not take.
-    """
-    codegen = graph_module.graph._codegen
-    if isinstance(codegen, fx.graph._PyTreeCodeGen):
-        return _flatten_as_exported(codegen, args, kwargs)
-    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    names = [str(node.target) for node in placeholders]
-    values = dict(zip(names, args, strict=False))
-    unknown = [name for name in kwargs if name not in names or name in values]
-    values.update(kwargs)
-    missing = [n.target for n in placeholders if str(n.target) not in values and not n.args]
-    if len(args) > len(names) or unknown or missing:
-        raise InputError(
-            f"The model takes the inputs ({', '.join(names)}) but args gives {describe_inputs(args, kwargs)}"
-            + (f"; missing: {', '.join(map(str, missing))}" if missing else "")
-            + (f"; unknown or given twice: {', '.join(unknown)}" if unknown else "")
-            + ". Pass args=(first, second, ...) as the model is called."
-        )
-    return [values.get(str(node.target), node.args[0] if node.args else None) for node in placeholders]

@@ -1,12 +1,14 @@
 """Symbolic tracing that keeps fused, converted and backend-declared modules whole."""
 
 import operator
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 
@@ -57,7 +59,25 @@ class LeafTracer(fx.Tracer):
     def __init__(self, leaf_modules: Iterable[type[nn.Module]] = ()) -> None:
         super().__init__()
         self._leaves: tuple[type[nn.Module], ...] = (FusedModule, ConvertedModule, *leaf_modules)
+        self._thread = threading.get_ident()
         self.failed_module: str | None = None
+
+    def trace(
+        self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
+    ) -> fx.Graph:
+        """The graph of ``root``. One thread at a time traces; others wait, or go on calling their own models."""
+        with global_state:
+            self._thread = threading.get_ident()
+            return super().trace(root, concrete_args)  # type: ignore[arg-type]  # fx takes tuples as well
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether a call of a module is part of the trace: torch.fx intercepts those of all threads."""
+        return threading.get_ident() == self._thread
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """What a module's attribute is while tracing."""
+        return super().getattr(attr, attr_val, parameter_proxy_cache) if self.is_tracing else attr_val
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """What stands for the value of a node while tracing."""
@@ -71,6 +91,8 @@ class LeafTracer(fx.Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Trace a call of ``m``, and remember it if it is the innermost that fails."""
+        if not self.is_tracing:
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:

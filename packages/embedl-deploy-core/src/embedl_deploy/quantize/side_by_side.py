@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.shapes import bind_inputs
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.modules import NamedWeight, QuantStub
 
 #: One run of the model: its positional and keyword inputs.
@@ -38,7 +38,7 @@ class InputRecorder:
         self._handle.remove()
 
 
-class _Walk(fx.Interpreter):
+class _Walk(BoundInterpreter):
     """One run of a graph, a node at a time."""
 
     def __init__(self, model: fx.GraphModule, inputs: Inputs) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from embedl_deploy.graph.shapes import bind_inputs
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 
@@ -27,7 +27,7 @@ class LayerDifference:
     difference: Difference
 
 
-class _Recorder(fx.Interpreter):
+class _Recorder(BoundInterpreter):
     """Keeps the value of every node, as it was when it was computed."""
 
     def __init__(self, model: fx.GraphModule) -> None:

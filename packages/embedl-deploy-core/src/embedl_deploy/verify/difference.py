@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.placement import fused_modules_named
 
 
@@ -91,7 +92,8 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *buffers.values()) if t.is_cuda})
-    with torch.no_grad(), torch.random.fork_rng(devices=devices), fused_modules_named():
+    # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
+    with global_state, torch.no_grad(), torch.random.fork_rng(devices=devices), fused_modules_named():
         return torch.func.functional_call(model, buffers, args, kwargs)
 
 

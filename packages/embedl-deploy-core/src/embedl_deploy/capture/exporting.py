@@ -1,0 +1,50 @@
+"""Capture by ``torch.export``, which runs the model's code on fake tensors."""
+
+import io
+import logging
+import sys
+from contextlib import redirect_stderr
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.capture.guard import module_of
+from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.exclusive import global_state
+from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.logs import quiet
+
+
+def capture_by_export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
+    """The graph that ``torch.export`` makes of a model. One thread at a time.
+
+    Args:
+        model: The model; its own code may change it.
+        args: Example inputs.
+        kwargs: Example keyword inputs.
+
+    Raises:
+        CaptureError: It cannot be exported.
+        InputError: There are no example inputs.
+    """
+    if args is None:
+        raise InputError("Trace.EXPORT needs example inputs: pass args=(x,) to the call.")
+    said = io.StringIO()
+    try:
+        # On its way to an error, which is told below, torch prints graphs and logs guesses.
+        with (
+            global_state,
+            redirect_stderr(said),
+            quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR),
+        ):
+            program = torch.export.export(model, args, kwargs)
+        sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
+        graph_module = module_of(program)
+        return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
+    except Exception as error:  # the model's own code runs here and may raise anything
+        first = str(error).strip().splitlines()
+        raise CaptureError(
+            f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "
+            f"{type(error).__name__}: {first[0] if first else 'no message'}"
+        ) from error

@@ -1,0 +1,198 @@
+"""Proxies that do not lie.
+
+In a symbolic trace a proxy stands for a value, and Python code that asks about the value gets the proxy's answer. A
+plain proxy has one for many questions, and it is wrong: it is no tensor, has every attribute, hashes by identity. Here
+a question is answered from what is known of the value, or it stops the trace:
+
+=====================================================  =========================================================
+the model asks                                         answer
+=====================================================  =========================================================
+``isinstance(x, torch.Tensor)``, ``x.__class__``       the class of the value, if that is known
+``hasattr(x, "tensors")``, ``getattr(x, "n", None)``   whether the value has it, if that is known
+``str(x)``, ``f"{x.shape}"``, ``print(x)``             the text of sizes and types, if known; a note says so
+``int(x)``, ``float(x)``, ``len(x)``, ``bool(x)``      stops the trace: the graph would hold for one value only
+iteration, ``x in values``, ``{...}.get(x)``           stops the trace
+``x.dtype is torch.float32``                           stops the trace
+=====================================================  =========================================================
+
+There is no ``__index__``: functions of torch ask for it to find out what they were given, so an index raises Python's
+own ``TypeError``.
+
+The machinery of ``torch.fx`` itself, and this package, ask proxies what they are as proxies, and are told that.
+"""
+
+import dis
+import os
+import sys
+from types import FrameType
+from typing import Any, NoReturn, Protocol
+
+import torch
+from torch.fx.proxy import Attribute
+
+from embedl_deploy.capture.values import ExampleValues, UnknownValueError, class_of
+from embedl_deploy.modules.tracer import InPlaceProxy
+
+_TORCH = os.path.dirname(torch.__file__)
+#: Who asks about proxies as such.
+_MACHINERY = (
+    os.path.join(_TORCH, "fx", ""),
+    os.path.join(_TORCH, "utils", "_pytree.py"),
+    os.path.join(_TORCH, "nn", "modules", "module.py"),  # where an attribute is kept that is assigned
+    os.path.dirname(os.path.dirname(__file__)),
+)
+#: Who passes on another's question: ``isinstance`` with nn.Parameter or an abstract base class.
+_GO_BETWEENS = (os.path.join(_TORCH, "nn", "parameter.py"), "<frozen abc>")
+#: What models compare by identity, because torch has one object for each of them.
+_SINGLETONS = frozenset({"dtype", "device", "layout", "grad", "grad_fn"})
+_PLAIN_ACCESS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+
+
+def _asking(depth: int) -> FrameType:
+    """The frame of whoever asks, ``depth`` frames above the caller."""
+    frame = sys._getframe(depth + 1)
+    while frame.f_code.co_filename in _GO_BETWEENS and frame.f_back is not None:
+        frame = frame.f_back
+    return frame
+
+
+def _is_machinery(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_MACHINERY)
+
+
+def _instruction(frame: FrameType) -> str:
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]]
+
+
+def _is_compared_by_identity(frame: FrameType) -> bool:
+    """Whether the attribute that the frame is loading goes into ``is``, or into ``is not``, next."""
+    loaded = 0
+    for instruction in dis.get_instructions(frame.f_code):
+        if instruction.offset <= frame.f_lasti or instruction.opname in _PLAIN_ACCESS:
+            continue
+        if not instruction.opname.startswith("LOAD_"):
+            return instruction.opname == "IS_OP" and loaded <= 1
+        loaded += 1
+    return False
+
+
+class Witness(Protocol):
+    """What a proxy needs of its tracer."""
+
+    values: ExampleValues
+    texts: list[str]
+
+    def stop(self, reason: str) -> NoReturn:
+        """End the trace."""
+
+
+class TruthfulProxy(InPlaceProxy):
+    """A proxy whose answers are those of the value that it stands for."""
+
+    tracer: Witness  # type: ignore[assignment]  # fx's own class knows nothing of values
+
+    def __getattr__(self, k: str) -> Any:
+        if k == "_is_param":  # nn.Parameter asks whether a tensor poses as one, before it asks for the class
+            raise AttributeError(k)
+        frame = _asking(1)
+        if _is_machinery(frame):
+            return super().__getattr__(k)
+        is_plain = _instruction(frame) in _PLAIN_ACCESS
+        if k in _SINGLETONS and is_plain and _is_compared_by_identity(frame):
+            self._stop(f"which object {k!r} is")
+        if not is_plain or not hasattr(torch.Tensor, k):
+            try:
+                has = self._is_known_to_have(k)
+            except UnknownValueError:
+                has = is_plain  # or it would not be read
+                if not has:
+                    self._stop(f"whether there is an attribute {k!r}")
+            if not has:
+                raise AttributeError(f"{self._known_class().__name__!r} object has no attribute {k!r}")
+        return TruthfulAttribute(self, k)
+
+    @property  # type: ignore[misc]  # nobody sets it
+    def __class__(self) -> Any:  # what isinstance asks
+        if _is_machinery(_asking(1)):
+            return type(self)
+        return self.class_of_value()
+
+    def class_of_value(self) -> type:
+        """The class of the value.
+
+        Raises:
+            TraceError: It is not known.
+        """
+        try:
+            return self._known_class()
+        except UnknownValueError:
+            self._stop("the class")
+
+    def __str__(self) -> str:
+        return self._text(_asking(1))
+
+    def __format__(self, format_spec: str) -> str:
+        return format(self._text(_asking(1)), format_spec)
+
+    def _text(self, frame: FrameType) -> str:
+        if _is_machinery(frame):
+            return repr(self)
+        self.tracer.texts.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        try:
+            known = self._value()
+        except UnknownValueError:
+            return repr(self)
+        return repr(self) if isinstance(known, torch.Tensor) else str(known)
+
+    def __hash__(self) -> int:
+        if not _is_machinery(_asking(1)):
+            self._stop("the hash")
+        return id(self)
+
+    def __int__(self) -> int:
+        self._stop("the value as an integer")
+
+    def __float__(self) -> float:
+        self._stop("the value as a number")
+
+    def __complex__(self) -> complex:
+        self._stop("the value as a number")
+
+    def __round__(self, ndigits: int | None = None) -> int:
+        self._stop("the value as a number")
+
+    def __len__(self) -> int:
+        self._stop("the length")
+
+    def _value(self) -> Any:
+        return self.tracer.values.of(self.node)
+
+    def _known_class(self) -> type:
+        return self.tracer.values.class_of(self.node)
+
+    def _is_known_to_have(self, name: str) -> bool:
+        return self.tracer.values.has(self.node, name)
+
+    def _stop(self, question: str) -> NoReturn:
+        self.tracer.stop(f"{question} of {self.node.name!r} is not known in symbolic tracing")
+
+
+class TruthfulAttribute(TruthfulProxy, Attribute):
+    """An attribute of a value; a node of the graph only once something is done with it."""
+
+    root: TruthfulProxy
+
+    def _value(self) -> Any:
+        try:
+            return getattr(self.root._value(), self.attr)
+        except AttributeError as error:
+            raise UnknownValueError(self.attr) from error
+
+    def _known_class(self) -> type:
+        return class_of(self._value())
+
+    def _is_known_to_have(self, name: str) -> bool:
+        return hasattr(self._value(), name)
+
+    def _stop(self, question: str) -> NoReturn:
+        self.tracer.stop(f"{question} of {self.attr!r} of {self.root.node.name!r} is not known in symbolic tracing")

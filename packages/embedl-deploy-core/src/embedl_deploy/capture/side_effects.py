@@ -1,0 +1,113 @@
+"""What the model's forward does to the model while it is traced: no part of the graph, and taken back.
+
+Tracing runs the model's Python code once, on a copy. What the code assigns to attributes happens there and then, with
+proxies for values; what it writes into buffers, without a traced value involved, likewise.
+"""
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.errors import CaptureError
+
+#: Attributes of every module that hold others.
+_TABLES = frozenset({"_buffers", "_modules", "_parameters"})
+
+
+class SideEffects:
+    """The state of a model before it is traced.
+
+    Args:
+        model: The copy that is traced.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._attributes = {path: dict(vars(module)) for path, module in model.named_modules()}
+        self._buffers = {name: (buffer, buffer._version) for name, buffer in model.named_buffers()}
+
+    def take_back(self, original: nn.Module, graph: fx.Graph) -> tuple[str, ...]:
+        """Undo what would be wrong or in the way later.
+
+        Args:
+            original: The model that the copy was made of.
+            graph: What was traced.
+
+        Returns:
+            What the user should know.
+
+        Raises:
+            CaptureError: The graph depends on a buffer that forward sets: its next call would start from the new value.
+        """
+        kept = self._forget_proxies()
+        written = self._undo_writes(original)
+        read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+        state = next(
+            (name for name in (*kept, *written) if name in self._buffers and (name in kept or name in read)), None
+        )
+        if state is not None:
+            raise CaptureError(
+                f"{type(original).__name__} cannot be traced symbolically: its forward sets the buffer {state!r} and "
+                "computes with it, which a symbolic graph cannot do. Give example inputs, transform(model, "
+                "args=(...)), so that torch.export can capture the model instead.",
+                module_path=state.rpartition(".")[0],
+            )
+        notes = []
+        if written:
+            notes.append(f"the model's forward writes into {_quoted(written)}; that is not part of the graph")
+        if kept:
+            notes.append(f"the model's forward keeps values in {_quoted(kept)}; the graph does not")
+        return tuple(notes)
+
+    def _forget_proxies(self) -> list[str]:
+        """Put back attributes and buffers that hold traced values; their names."""
+        found = []
+        for path, module in self._model.named_modules():
+            before = self._attributes.get(path, {})
+            for table, old in ((vars(module), before), (module._buffers, self._buffers_of(path))):
+                for name in [name for name, value in table.items() if name not in _TABLES and _holds_proxy(value)]:
+                    found.append(f"{path}.{name}" if path else name)
+                    if name in old and old[name] is not table[name]:
+                        table[name] = old[name]
+                    elif name in old:
+                        _remove_proxies(table[name])
+                    else:
+                        del table[name]
+        return found
+
+    def _buffers_of(self, path: str) -> dict[str, torch.Tensor]:
+        parts = ((name.rpartition("."), buffer) for name, (buffer, _) in self._buffers.items())
+        return {name: buffer for (owner, _, name), buffer in parts if owner == path}
+
+    def _undo_writes(self, original: nn.Module) -> list[str]:
+        """Take back writes into buffers that were carried out during tracing; the names of the buffers."""
+        now = dict(self._model.named_buffers())
+        written = [n for n, (old, version) in self._buffers.items() if now.get(n) is not old or old._version != version]
+        for name in written:
+            path, _, last = name.rpartition(".")
+            self._model.get_submodule(path)._buffers[last] = self._buffers[name][0]
+            with torch.no_grad():
+                self._buffers[name][0].copy_(original.get_buffer(name))
+        return written
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _holds_proxy(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_holds_proxy, value))
+    if isinstance(value, dict):
+        return any(map(_holds_proxy, value.values()))
+    return isinstance(value, fx.Proxy)
+
+
+def _remove_proxies(container: Any) -> None:
+    """Take traced values out of a list or dictionary that was there before."""
+    if isinstance(container, list):
+        container[:] = [item for item in container if not _holds_proxy(item)]
+    elif isinstance(container, dict):
+        for key in [key for key, item in container.items() if _holds_proxy(item)]:
+            del container[key]

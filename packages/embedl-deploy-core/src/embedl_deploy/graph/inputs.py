@@ -1,0 +1,94 @@
+"""A model's inputs: which of a graph's placeholders takes which, and how messages describe them."""
+
+from typing import Any
+
+import torch
+from torch import fx
+from torch.fx._pytree import tree_flatten_spec
+from torch.fx.immutable_collections import immutable_dict, immutable_list
+
+from embedl_deploy.errors import InputError
+
+
+class BoundInterpreter(fx.Interpreter):
+    """Runs a graph as its generated code would, on inputs from :func:`bind_inputs`."""
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """The next input; one for all of ``*args``, and one for all of ``**kwargs``."""
+        return next(self.args_iter)
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function with lists and dictionaries of its own, which it may change."""
+        return super().call_function(target, *_mutable((args, kwargs)))
+
+
+def _mutable(value: Any) -> Any:
+    """Lists and dictionaries in place of the immutable ones that a graph's nodes hold."""
+    if isinstance(value, immutable_list):
+        return [_mutable(item) for item in value]
+    if isinstance(value, immutable_dict):
+        return {key: _mutable(item) for key, item in value.items()}
+    return tuple(map(_mutable, value)) if type(value) is tuple else value
+
+
+def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
+    spec = codegen.pytree_info.in_spec
+    # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
+    nested = (args, kwargs) if spec.num_children == 2 and spec.child(1).type is dict else args
+    try:
+        return list(tree_flatten_spec(nested, spec))
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise InputError(
+            f"The model was exported for inputs of another structure than {describe_inputs(args, kwargs)}: {error}. "
+            "Pass args and kwargs as it was exported."
+        ) from error
+
+
+def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
+
+    def one(value: Any) -> str:
+        if isinstance(value, torch.Tensor):
+            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{key!r}: {one(part)}' for key, part in value.items())}}}"
+        if isinstance(value, list):
+            return f"[{', '.join(map(one, value))}]"
+        if isinstance(value, tuple):
+            return f"({', '.join(map(one, value))}{',' if len(value) == 1 else ''})"
+        return repr(value)
+
+    parts = [one(value) for value in args] + [f"{name}={one(value)}" for name, value in kwargs.items()]
+    return f"({', '.join(parts)})"
+
+
+def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """Arrange example inputs in the order of the graph's placeholders.
+
+    Raises:
+        InputError: Too many or too few inputs, or a keyword that the model does not take.
+    """
+    codegen = graph_module.graph._codegen
+    if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        return _flatten_as_exported(codegen, args, kwargs)
+    placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    starred = [str(node.target) for node in placeholders if str(node.target).startswith("*")]
+    names = [str(node.target) for node in placeholders if node.target not in starred]
+    values = dict(zip(names, args, strict=False))
+    more = {name: value for name, value in kwargs.items() if name not in names}
+    unknown = [name for name in kwargs if name in values]
+    values.update(kwargs)
+    for name in starred:
+        values[name] = more if name.startswith("**") else args[len(names) :]
+    is_taken = {name.count("*") for name in starred}
+    unknown += [] if 2 in is_taken else list(more)
+    missing = [n.target for n in placeholders if str(n.target) not in values and not n.args]
+    if (len(args) > len(names) and 1 not in is_taken) or unknown or missing:
+        raise InputError(
+            f"The model takes the inputs ({', '.join(names)}) but args gives {describe_inputs(args, kwargs)}"
+            + (f"; missing: {', '.join(map(str, missing))}" if missing else "")
+            + (f"; unknown or given twice: {', '.join(unknown)}" if unknown else "")
+            + ". Pass args=(first, second, ...) as the model is called."
+        )
+    return [values.get(str(node.target), node.args[0] if node.args else None) for node in placeholders]

@@ -1,0 +1,151 @@
+"""Models that take any number of inputs, and models whose forward changes the model."""
+
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import transform
+from embedl_deploy.errors import CaptureError
+from support.nets import random_input
+from support.small_patterns import PATTERNS
+
+X = random_input(1, 4, 8)
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+        self.register_buffer("mean", torch.zeros(8))
+        self.seen = []
+        self.last = None
+
+
+class Keywords(Net):
+    def forward(self, x, **kwargs):
+        return self.fc(x) + kwargs.get("bias", 0)
+
+
+class Rest(Net):
+    def forward(self, *xs):
+        return self.fc(xs[0]) + sum(xs[1:]) / len(xs)
+
+
+class First(Net):
+    def forward(self, x, *xs):
+        return self.fc(x) + xs[0]
+
+
+class Everything(Net):
+    def forward(self, x, scale=2.0, *xs, shift=None, **kwargs):
+        for more in (*xs, *kwargs.values()):
+            x = x + more
+        return self.fc(x) * scale if shift is None else self.fc(x) * scale + shift
+
+
+def agree(model, *args, **kwargs):
+    result = transform(model.eval(), args, kwargs=kwargs, patterns=PATTERNS)
+    assert result.report["capture"] == "symbolic", result.report["notes"]
+    assert result.verify(*args, **kwargs).max_abs == 0
+    return [node.target for node in result.model.graph.find_nodes(op="placeholder")]
+
+
+class TestAnyNumberOfInputs:
+    def test_none_more(self):
+        assert agree(Keywords(), X) == ["x"]
+        assert agree(Everything(), X) == ["x"]
+
+    def test_one_input_for_each(self):
+        assert agree(Keywords(), X, bias=X + 1) == ["x", "bias"]
+        assert agree(Rest(), X, X + 1, X + 2) == ["xs_0", "xs_1", "xs_2"]
+
+    def test_in_the_order_of_the_call(self):
+        assert agree(Everything(), X, 3.0, X + 1, shift=X, more=X + 2) == ["x", "scale", "xs_0", "shift", "more"]
+
+    def test_without_example_inputs_they_stay_together(self):
+        result = transform(First().eval(), patterns=PATTERNS)
+        assert result.verify(X, X + 1).max_abs == 0
+
+
+def window(sizes, n):
+    if n <= 4:
+        sizes[0] = 0
+    return sizes
+
+
+torch.fx.wrap("window")
+
+
+def test_a_wrapped_function_may_change_its_list():
+    class Rolled(Net):
+        def forward(self, x):
+            return self.fc(torch.roll(x, window([2], x.shape[1])[0], 1))
+
+    assert agree(Rolled(), X) == ["x"]
+
+
+class TestForwardThatChangesTheModel:
+    @pytest.mark.parametrize("where", ["last", "seen"])
+    def test_values_that_it_keeps_for_somebody_to_read(self, where):
+        class Keeping(Net):
+            def forward(self, x):
+                y = self.fc(x)
+                if where == "last":
+                    self.last = y
+                else:
+                    self.seen.append(y)
+                return torch.relu(y)
+
+        model = Keeping().eval()
+        result = transform(model, patterns=PATTERNS)
+        assert (model.last, model.seen) == (None, [])
+        assert result.report["notes"] == [f"the model's forward keeps values in {where!r}; the graph does not"]
+        assert torch.equal(result.model(X), torch.relu(model.fc(X)))
+
+    def test_a_buffer_that_it_computes_from_inputs(self):
+        class Running(Net):
+            def forward(self, x):
+                self.mean = 0.9 * self.mean + 0.1 * x.mean((0, 1))
+                return self.fc(x) - self.mean
+
+        model = Running().eval()
+        result = transform(model, X, patterns=PATTERNS)
+        assert result.report["capture"] == "export"
+        torch.testing.assert_close(result.model(X), model.fc(X) - 0.1 * X.mean((0, 1)))
+        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
+            transform(model, patterns=PATTERNS)
+
+    @pytest.mark.parametrize("in_place", [True, False])
+    def test_a_buffer_that_counts_calls_and_is_read(self, in_place):
+        class Counting(Net):
+            def forward(self, x):
+                if in_place:
+                    self.mean += 1
+                else:
+                    self.mean = self.mean + 1
+                return self.fc(x) + self.mean
+
+        model = Counting().eval()
+        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
+            transform(model, patterns=PATTERNS)
+        assert torch.equal(transform(model, X, patterns=PATTERNS).model(X), model.fc(X) + 1)
+
+
+class TestWhatRunsInPlaceOfForward:
+    @pytest.mark.parametrize("change", [
+        lambda net: net.register_forward_hook(lambda module, args, output: output + 3),
+        lambda net: net.register_forward_pre_hook(lambda module, args: (args[0] * 2,)),
+        lambda net: setattr(net, "forward", types.MethodType(lambda self, x: self.fc(x) * 5, net)),
+    ])  # fmt: skip
+    def test_is_captured_by_torch_export_or_as_a_part(self, change):
+        net = Keywords().eval()
+        change(net)
+        expected = net(X)
+        result = transform(net, X, patterns=PATTERNS)
+        assert result.report["capture"] == "export"
+        assert torch.equal(result.model(X), expected)
+        with pytest.raises(CaptureError, match=r"torch\.fx does not see on the model itself"):
+            transform(net, patterns=PATTERNS)
+        assert torch.equal(transform(nn.Sequential(net), patterns=PATTERNS).model(X), expected)

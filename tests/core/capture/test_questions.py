@@ -1,0 +1,129 @@
+"""What a model asks about its values while it is traced: the answer is true, or the trace ends."""
+
+import math
+from collections.abc import Iterable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from embedl_deploy import transform
+from embedl_deploy.capture import Trace
+from embedl_deploy.errors import CaptureError
+from support.nets import net, random_input
+from support.small_patterns import PATTERNS
+
+X = random_input(3, 8)
+
+
+def made_of(forward):
+    """A model that returns ``m.a(x)`` where the answer is right, and ``m.b(x)`` where it is not."""
+    return net(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8))
+
+
+def _number_or_none(value):
+    try:
+        return int(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+def _length_or_none(value):
+    try:
+        return len(value)
+    except (TypeError, RuntimeError):
+        return None
+
+
+TRUE_OF_A_TENSOR = {
+    "isinstance": lambda m, x: m.a(x) if isinstance(x, torch.Tensor) else m.b(x),
+    "isinstance_of_several": lambda m, x: m.b(x) if isinstance(x, (list, tuple, dict)) else m.a(x),
+    "isinstance_parameter": lambda m, x: m.b(x) if isinstance(x, nn.Parameter) else m.a(x),
+    "class": lambda m, x: m.a(x) if x.__class__ is torch.Tensor else m.b(x),
+    "type": lambda m, x: m.a(x) if type(x) is torch.Tensor else m.b(x),
+    "subclass": lambda m, x: m.a(x) if issubclass(type(x), torch.Tensor) else m.b(x),
+    "hasattr": lambda m, x: m.b(x) if hasattr(x, "tensors") else m.a(x),
+    "hasattr_that_is_there": lambda m, x: m.a(x) if hasattr(x, "shape") else m.b(x),
+    "getattr_with_default": lambda m, x: m.a(x) if getattr(x, "mask", None) is None else m.b(x),
+    "is_tensor": lambda m, x: m.a(x) if torch.is_tensor(x) else m.b(x),
+}
+OF_COMPUTED_VALUES = {
+    "isinstance": lambda m, x: m.a(x) if isinstance(F.relu(x), torch.Tensor) else m.b(x),
+    "size": lambda m, x: m.a(x) if isinstance(x.shape[1], int) else m.b(x),
+    "shape": lambda m, x: m.a(x) if isinstance(x.shape, tuple) else m.b(x),
+    "type_of_size": lambda m, x: m.a(x) if type(x.size(1)) is int else m.b(x),
+    "parameter": lambda m, x: m.a(x) if isinstance(m.a.weight, nn.Parameter) else m.b(x),
+}
+STOPPING = {
+    "dtype_as_key": lambda m, x: m.a(x) if {torch.float32: 2}.get(x.dtype, 1) == 2 else m.b(x),
+    "dtype_by_identity": lambda m, x: m.a(x) if x.dtype is torch.float32 else m.b(x),
+    "dtype_by_identity_turned": lambda m, x: m.a(x) if torch.float32 is x.dtype else m.b(x),
+    "caught_int": lambda m, x: m.b(x) if _number_or_none(x.shape[1]) is None else m.a(x),
+    "caught_len": lambda m, x: m.b(x) if _length_or_none(x) is None else m.a(x),
+    "iterable": lambda m, x: m.a(torch.stack(list(x))) if isinstance(x, Iterable) else m.b(x),
+    "float": lambda m, x: m.a(x) * math.floor(float(x.shape[1])) / 8,
+    "in": lambda m, x: m.a(x) if 8 in x.shape else m.b(x),
+    "random": lambda m, x: m.a(x) + 0 * torch.rand(8),
+    "random_in_place": lambda m, x: m.a(x) + 0 * torch.empty(8).normal_(),
+}
+
+
+class TestWithExampleInputs:
+    @pytest.mark.parametrize("forward", [*TRUE_OF_A_TENSOR.values(), *OF_COMPUTED_VALUES.values()])
+    def test_answers_are_true(self, forward):
+        model = made_of(forward)
+        result = transform(model, X, patterns=PATTERNS, trace=Trace.SYMBOLIC)
+        assert torch.equal(result.model(X), model.a(X))
+
+    @pytest.mark.parametrize("name", STOPPING)
+    def test_what_is_not_known_is_left_to_torch_export(self, name):
+        model = made_of(STOPPING[name])
+        result = transform(model, X, patterns=PATTERNS)
+        assert result.report["capture"] == "export"
+        assert torch.equal(result.model(X), model.a(X))
+
+    def test_inputs_of_other_classes(self):
+        model = made_of(lambda m, xs: m.a(xs["x"]) if isinstance(xs, dict) and not hasattr(xs, "shape") else m.b(xs))
+        result = transform(model, ({"x": X},), patterns=PATTERNS, trace=Trace.SYMBOLIC)
+        assert torch.equal(result.model({"x": X}), model.a(X))
+
+    def test_sizes_as_text_are_those_of_the_example(self):
+        model = made_of(lambda m, x: m.a(x) if {"8": 1}.get(f"{x.shape[1]}") else m.b(x))
+        result = transform(model, X, patterns=PATTERNS, trace=Trace.SYMBOLIC)
+        assert torch.equal(result.model(X), model.a(X))
+        assert "text that the model makes of values, at " in result.report["notes"][0]
+
+
+class TestWithoutExampleInputs:
+    @pytest.mark.parametrize("name", TRUE_OF_A_TENSOR)
+    def test_inputs_are_taken_for_tensors_which_is_noted(self, name):
+        model = made_of(TRUE_OF_A_TENSOR[name])
+        result = transform(model, patterns=PATTERNS)
+        assert torch.equal(result.model(X), model.a(X))
+        assert "without example inputs it is taken for a tensor" in result.report["notes"][0]
+
+    @pytest.mark.parametrize("name", OF_COMPUTED_VALUES.keys() - {"parameter"})
+    def test_nothing_is_known_of_computed_values(self, name):
+        with pytest.raises(CaptureError, match="is not known in symbolic tracing") as caught:
+            transform(made_of(OF_COMPUTED_VALUES[name]), patterns=PATTERNS)
+        assert "test_questions.py" in caught.value.source
+
+    @pytest.mark.parametrize("name", STOPPING)
+    def test_tracing_ends(self, name):
+        with pytest.raises(CaptureError, match=r"transform\(model, args="):
+            transform(made_of(STOPPING[name]), patterns=PATTERNS)
+
+
+class TestContexts:
+    def test_switching_gradients_off_is_noted(self):
+        def forward(m, x):
+            with torch.no_grad():
+                x = m.a(x)
+            return m.b(x)
+
+        assert "switches gradients off" in transform(made_of(forward), patterns=PATTERNS).report["notes"][0]
+
+    def test_the_callers_own_context_is_none_of_the_models(self):
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert transform(made_of(lambda m, x: m.a(x)), patterns=PATTERNS).report["notes"] == []
