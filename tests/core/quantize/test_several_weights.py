@@ -7,6 +7,7 @@ from torch import nn
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.backend import PointKind
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import (
     IntegerWeight,
     QuantConfig,
@@ -17,7 +18,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
-from support.squeeze_excite import ConvActPattern, NestedSEPattern, PlainSEPattern, SqueezeExcite
+from support.squeeze_excite import ConvActPattern, NestedSE, NestedSEPattern, PlainSE, PlainSEPattern, SqueezeExcite
 
 KINDS = {
     "nested": (NestedSEPattern, False),
@@ -157,3 +158,76 @@ def test_one_weight_may_stay_in_float(result, x):
     assert [p.dim() for n, p in frozen.named_parameters() if n.endswith("weight")] == [4]
     with torch.no_grad():
         torch.testing.assert_close(frozen(x), model(x), rtol=1e-5, atol=1e-6)
+
+
+class Hidden(NestedSE):
+    """Its second convolution has no place for a quantizer."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.expand = parts[4]
+
+
+class HiddenPattern(NestedSEPattern):
+    graft = Hidden
+
+
+def se(pattern, x):
+    torch.manual_seed(0)
+    return transform(SqueezeExcite().eval(), x, patterns=[pattern(), ConvActPattern()])
+
+
+def test_a_weight_without_a_place_is_listed_by_its_path(x):
+    result = se(HiddenPattern, x)
+    report = quantization_report(quantize(result, [x], progress=False))
+    assert report.uncovered == (("pool.expand", "Conv2d", "there is no place for the quantizer of its weight"),)
+    assert "pool.expand (Conv2d): there is no place" in str(report) and "(2 weights)" in str(report)
+    result.model.get_submodule("pool").why_not_quantized = "the gate is computed in float"
+    report = quantization_report(quantize(result, [x], progress=False))
+    assert report.uncovered == (("pool.expand", "Conv2d", "the gate is computed in float"),)
+    assert len([point for point in report.quantized if point.kind is PointKind.WEIGHT]) == 2
+
+
+def test_a_module_that_opts_out_has_no_weights(x):
+    result = se(NestedSEPattern, x)
+    module = result.model.get_submodule("pool")
+    module.input_quant_stubs, module.why_not_quantized = {}, "no kernel"
+    report = quantization_report(quantize(result, [x], progress=False))
+    assert [(p.path, p.label) for p in report.quantized] == [("stem.0", "input 0"), ("stem.0", "weight")]
+    assert [entry[::2] for entry in report.uncovered] == [
+        ("pool.reduce.conv", "no kernel"),
+        ("pool.expand.conv", "no kernel"),
+    ]
+
+
+class Ignoring(NestedSE):
+    def forward(self, x, y):
+        return y * self.gate(self.expand.conv(self.reduced_quant(self.reduce(self.pooled_quant(self.pool(x))))))
+
+
+class Swapped(PlainSE):
+    def forward(self, x, y):
+        first, second = self.expand_weight_fake_quant, self.reduce_weight_fake_quant
+        reduced = self.act(self._convolved(self.reduce, first, self.pooled_quant(self.pool(x))))
+        return y * self.gate(self._convolved(self.expand, second, self.reduced_quant(reduced)))
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (
+            Ignoring,
+            r"Ignoring at 'pool', placed by pattern 'IgnoringPattern', was run, and its forward never called "
+            r"'expand.weight_fake_quant', the place of a weight's quantizer",
+        ),
+        (
+            Swapped,
+            r"Swapped at 'pool', placed by pattern 'SwappedPattern', calls 'reduce_weight_fake_quant' with a tensor of "
+            r"shape \(8, 4, 1, 1\) that is not the weight of 'reduce', shape \(4, 8, 1, 1\)",
+        ),
+    ],
+)
+def test_a_forward_that_does_not_use_its_places_is_told_as_that(module, text, x):
+    pattern = type(f"{module.__name__}Pattern", (NestedSEPattern,), {"graft": module})
+    with pytest.raises(QuantizationError, match=text):
+        quantize(se(pattern, x), [x], progress=False)

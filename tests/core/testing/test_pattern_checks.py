@@ -12,6 +12,7 @@ from embedl_deploy.patterns import Example, Pattern, QDQPoint
 from embedl_deploy.testing import PATTERN_CHECKS, ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.item import advice
 from embedl_deploy.testing.subjects import PatternSubject
+from support.squeeze_excite import NestedSEPattern, PlainSEPattern
 
 X = (torch.ones(2, 4, 6, 6).cumsum(-1) / 6,)
 CHECKS = {check.id: check for check in PATTERN_CHECKS}
@@ -116,6 +117,21 @@ class NoPlacePattern(BlockPattern):
     graft = staticmethod(lambda *parts: NoPlace(*parts))
 
 
+class HiddenWeight(FusedModule):
+    inputs_to_quantize = frozenset({0})
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.conv, self.bn, self.act = parts
+
+    def forward(self, x):
+        return self.act(self.bn(self.conv(x)))
+
+
+class ToldWeight(HiddenWeight):
+    why_not_quantized = "the kernel takes weights in float"
+
+
 class FloatWeight(Block):
     def forward(self, x):
         return self.act(self.bn(self.conv(x)))
@@ -146,6 +162,11 @@ SPOILT = [
     ("onnx", with_graft(Branches), "cannot be exported to ONNX"),
     ("qdq-points", ManyPoints, "qdq_points names RESIDUAL_INPUT, but Block is called with 1 arguments"),
     ("qdq-points", NoPlacePattern, "names INPUT, argument 0, for which NoPlace has no place"),
+    (
+        "weights-have-places",
+        with_graft(HiddenWeight),
+        "Conv2d at conv of 0 (HiddenWeight) has no place for the quantizer",
+    ),
     ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
     ("quantized", with_graft(NotFinite), "the quantized model gives numbers that are not finite"),
 ]
@@ -281,3 +302,8 @@ def test_dropout_is_left_out_of_comparisons_in_training_mode():
     for check in ("numbers-training", "gradients"):
         with pytest.raises(DoesNotApply, match="dropout"):
             CHECKS[check].run(PatternSubject(make_backend(Drops()), Drops()))
+
+
+@pytest.mark.parametrize("pattern", [with_graft(ToldWeight), NestedSEPattern, PlainSEPattern])
+def test_modules_with_several_weights_or_a_reason_pass(pattern):
+    assert failures(pattern(), leave_out=("onnx",)) == {}

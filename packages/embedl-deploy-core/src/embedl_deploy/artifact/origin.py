@@ -29,7 +29,7 @@ def module_of(node: "ir.Node") -> str | None:
     path = next((scope for scope in reversed(scopes[:-1]) if scope), "")
     parts: list[str] = []
     for part in path.split("."):
-        if part in _SLOTS:
+        if part in _SLOTS or part.endswith("_weight_fake_quant"):
             break
         parts.append(part)
     return ".".join(parts) or None

@@ -39,13 +39,15 @@ class FusedModule(nn.Module):
     A subclass stores the original modules, folds nothing, and calls them in the original order, so that it computes
     what they computed in training mode as well as in evaluation mode, hooks included. It does not look at
     ``input_quant_stubs``: quantization puts them into the graph, in front of the call. A quantized weight it does
-    look at: where it has a ``weight_fake_quant``, it computes with ``self.weight_fake_quant(weight)``.
+    look at: where it has a ``weight_fake_quant``, it computes with ``self.weight_fake_quant(weight)``. It may have any
+    number of weights; :mod:`embedl_deploy.modules.weights` says which place is for which.
 
     Attributes:
         inputs_to_quantize: Positions of the call's arguments that want a quantizer. A class attribute: it is a
             property of the type, read without an instance, and checked when the class is made (``InputError``).
         makes_new_tensor: The output never shares memory with an input.
-        why_not_quantized: Set it in an instance that opts out of quantization: the reason, for reports.
+        why_not_quantized: Set it in an instance that opts out of quantization, or in which a part does: the reason, for
+            reports. With no ``input_quant_stubs`` its weights are left in float as well.
     """
 
     inputs_to_quantize: ClassVar[Collection[int]] = frozenset()

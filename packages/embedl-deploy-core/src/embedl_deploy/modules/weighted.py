@@ -97,10 +97,10 @@ class FusedConv(FusedModule):
         y = self.bn(y)
         return y
 
-    def _forward_alone(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convolve(x)
+    def _forward_alone(self, *x: torch.Tensor) -> torch.Tensor:
+        return self.convolve(*x)
 
-    #: A subclass that computes more has its own, with as many arguments as it wants.
+    #: :meth:`convolve`. A subclass that computes more has its own, with as many arguments as it wants.
     forward: Callable[..., Any] = _forward_alone
 
     def folded_weight(self) -> torch.Tensor:
@@ -200,10 +200,10 @@ class FusedMatmul(FusedModule):
             return F.linear(x, self.weight_fake_quant(self.linear.weight), self.linear.bias)
         return self.linear(x)  # type: ignore[no-any-return]  # modules are untyped callables
 
-    def _forward_alone(self, x: torch.Tensor) -> torch.Tensor:
-        return self.project(x)
+    def _forward_alone(self, *x: torch.Tensor) -> torch.Tensor:
+        return self.project(*x)
 
-    #: As in :class:`FusedConv`.
+    #: :meth:`project`, unless a subclass computes more.
     forward: Callable[..., Any] = _forward_alone
 
     @torch.no_grad()

@@ -10,9 +10,10 @@ from torch import fx, nn
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
-from embedl_deploy.quantize.observers import KnownRangeObserver, make_observer
+from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver, make_observer
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
+from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
 
 _logger = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
 
     Raises:
         InputError: The model or the data is no such thing.
-        QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached. No scale is changed
-            then.
+        QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
+            place of a weight's quantizer something else. No scale is changed then.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"model is a {type(model).__name__}; expected what insert_qdq returned.")
@@ -70,20 +71,14 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
-        with evaluation_mode(model):
+        with evaluation_mode(model), noting_calls(model) as called:
             run_data(model, data, progress=progress)
     finally:
         for quantizer in quantizers:
             quantizer.observer = None
-    unseen = [observer.name for observer in observers if observer.batches == 0]
-    if len(unseen) == len(observers):
-        raise QuantizationError("No tensor was seen: the calibration function did not run the model it was given.")
-    if unseen:
-        raise QuantizationError(
-            f"The calibration data never reached {len(unseen)} of {len(observers)} tensors: {', '.join(unseen[:5])}. "
-            "Use data that takes every path through the model, or leave those modules out: QuantConfig(skip=...).",
-            tensor=unseen[0],
-        )
+    watched = dict(zip(quantizers, observers, strict=True))
+    check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, called)
+    check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})
     grids = [observer.grid() for observer in observers]
     zeros = []
     for quantizer, grid in zip(quantizers, grids, strict=True):

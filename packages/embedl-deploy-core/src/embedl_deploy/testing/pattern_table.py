@@ -11,7 +11,7 @@ from embedl_deploy.testing.matching import (
     leaves_users_model_alone,
     matches_each_example_once,
 )
-from embedl_deploy.testing.quantizing import is_quantized, points_exist, stubs_are_used
+from embedl_deploy.testing.quantizing import is_quantized, points_exist, stubs_are_used, weights_have_places
 from embedl_deploy.testing.state import can_be_copied, keeps_parameters, keeps_sharing, state_can_be_loaded
 from embedl_deploy.testing.subjects import PatternSubject
 from embedl_deploy.testing.table import Check
@@ -132,6 +132,15 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "A point that the module has no place for is never quantized, and nobody is told.",
         "Make qdq_points and the module's inputs_to_quantize name the same arguments.",
         points_exist,
+        fusions_only=True,
+    ),
+    Check(
+        "weights-have-places",
+        "has a place for the quantizer of each weight",
+        "A convolution or product that the hardware runs in the same kernel would stay in float.",
+        "Make the part a FusedConv or FusedMatmul, which has a place; or give the module one named "
+        "<part>_weight_fake_quant; or say in why_not_quantized why it stays in float.",
+        weights_have_places,
         fusions_only=True,
     ),
     Check(

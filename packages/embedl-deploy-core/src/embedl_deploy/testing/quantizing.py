@@ -5,7 +5,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.modules import FusedModule, QuantStub, named_weights, reason_of_part, weights_besides
 from embedl_deploy.patterns import Example, PatternMatch
 from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
 from embedl_deploy.quantize.points import POSITIONS, patterns_by_node, points_of
@@ -44,6 +44,32 @@ def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> No
             f"input_quant_stubs are {sorted(module.input_quant_stubs)}",
             f"{position} in inputs_to_quantize, or why_not_quantized",
         )
+
+
+@for_each_example
+def weights_have_places(subject: PatternSubject, example: Example) -> None:
+    """Every convolution and product in a module that is quantized has a place for the quantizer of its weight.
+
+    Or the module says why not.
+    """
+    looked = False
+    for node, module, match in placed_by(subject.rewrite(telling(example.model), example)):
+        if not match.pattern.qdq_points or not isinstance(module, FusedModule):
+            continue
+        looked = True
+        weights = named_weights(module)
+        misnamed = [f"{weight.place}: {weight.problem}" for weight in weights if weight.problem is not None]
+        if misnamed:
+            raise ConformanceFailure(f"{type(module).__name__} has a place of no one weight, {misnamed[0]}", "its name")
+        for path, part, _ in weights_besides(module, [weight.path for weight in weights]):
+            if reason_of_part(module, path) is None:
+                raise ConformanceFailure(
+                    f"{type(part).__name__} at {path} of {node.target} ({type(module).__name__}) has no place for the "
+                    "quantizer of its weight",
+                    "a place, or why_not_quantized",
+                )
+    if not looked:
+        raise DoesNotApply("it places no FusedModule with points for quantizers")
 
 
 class _Witness(nn.Module):
