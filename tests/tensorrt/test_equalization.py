@@ -106,3 +106,13 @@ def test_scales_per_tensor_gain():
         errors.append(float((quantized(X) - wanted).detach().square().sum()))
     assert errors[1] < 0.8 * errors[0]
     assert "Equalization: 1 of 1 places" in str(quantization_report(quantized))
+
+
+def test_a_convolution_that_adds_its_own_input_is_declined():
+    """``relu(bn(conv(y)) + y)``: the tensor has one reader, which reads it twice."""
+    torch.manual_seed(0)
+    stem, conv = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+    model = net(lambda m, x: torch.relu(m.conv(y := m.stem(x)) + y), stem=stem, conv=conv).eval()
+    before, after, done = equalized(model)
+    assert done == {"stem.0 → conv.0": "declined: conv_2 reads stem_2 2 times"}
+    torch.testing.assert_close(after(X), before(X))

@@ -6,6 +6,13 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from torch import fx
+from torch.utils import _pytree as pytree
+
+
+def times_read(node: fx.Node) -> int:
+    """How often the value of a node is an argument: of ``x + x`` twice, though it has one user."""
+    arguments = (value for user in node.users for value in pytree.tree_leaves((user.args, user.kwargs)))
+    return sum(value is node for value in arguments)
 
 
 class TargetUses:

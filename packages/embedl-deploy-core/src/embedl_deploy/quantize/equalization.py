@@ -16,6 +16,7 @@ from torch import fx
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
+from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, with_parameters
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
@@ -73,6 +74,8 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
         pair = _Pair(source, node)
         if len(source.users) > 1:
             pair.outcome = f"declined: {source.name} feeds {len(source.users)} users"
+        elif times_read(source) > 1:
+            pair.outcome = f"declined: {node.name} reads {source.name} {times_read(source)} times"
         elif targets.count(source.target) > 1 or targets.count(node.target) > 1:
             pair.outcome = "declined: a module is called more than once"
         elif any(has_hooks(part) for part in first.modules()):

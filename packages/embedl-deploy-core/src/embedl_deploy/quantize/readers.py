@@ -68,7 +68,7 @@ class ReaderWatch:
                 self.reads.add(name)
                 self._reading = True
             elif name in self.reads:
-                self.problem = f"{name} is multiplied with something else too"
+                self.problem = self.problem or f"{name} is multiplied with something else too"
 
         return called
 
@@ -77,7 +77,7 @@ class ReaderWatch:
 
     def _used(self, function: str, arguments: Collection[Any]) -> None:
         if self._inside == 0 and any(value is self._given for value in arguments):
-            self.problem = f"the module reads it by {function} too, besides its products"
+            self.problem = self.problem or f"the module reads it by {function} too, besides its products"
 
 
 class _Uses(TorchFunctionMode):

@@ -23,6 +23,7 @@ from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks, set_argument
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.config import Selector, describe_selector, selects
@@ -247,7 +248,8 @@ def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: S
     """Divide the group's input; returns where that was done."""
     before, single = _norm_before(group.source)
     module = get_module(before)
-    alone = single and set(group.source.users) == set(group.readers) and _called_once(model, before)
+    alone = set(group.source.users) == set(group.readers) and times_read(group.source) == len(group.readers)
+    alone = alone and single and _called_once(model, before)
     problem = "other operators read its output" if not alone else "it is no fused module"
     if alone and module is not None and any(has_hooks(part) for part in module.modules()):
         problem = "it has hooks, which may not let factors through"
