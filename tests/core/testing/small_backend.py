@@ -53,6 +53,7 @@ class Around(FusedModule):
     """A module in another: what ``Again`` takes again."""
 
     inputs_to_quantize = frozenset({0})
+    why_not_quantized = "the weight is that of the module inside"
 
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ Dividing the channels of a tensor, and multiplying the columns of weights, is ex
 such products. What a module's ``forward`` does with its input is seen when it runs.
 """
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -37,7 +38,7 @@ class ReaderWatch:
         self._reading = False
         self._mode: _Uses | None = None
         self._handles = [
-            module.register_forward_pre_hook(self._called),
+            module.register_forward_pre_hook(self._called, with_kwargs=True),
             module.register_forward_hook(self._returned, always_call=True),
         ]
         for name, product in products.items():
@@ -49,8 +50,9 @@ class ReaderWatch:
         for handle in self._handles:
             handle.remove()
 
-    def _called(self, _module: nn.Module, args: tuple[Any, ...]) -> None:
-        self._given, self._reading = args[0], False
+    def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(iter(inspect.signature(module.forward).parameters))
+        self._given, self._reading = args[0] if args else kwargs[first], False
         self._mode = _Uses(self._used)
         self._mode.__enter__()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
