@@ -42,7 +42,12 @@ def test_all_stages(stages):
     assert fused.difference.max_rel < 1e-5
     assert 20 < quantized.sqnr < 60
     assert abs(onnx.sqnr - quantized.sqnr) < 1
-    assert list(found.layers) == ["quantized", "ONNX Runtime"]
+    assert list(found.layers) == ["fused", "quantized", "ONNX Runtime"]
+    assert [(layer.module, layer.pattern, layer.is_wrong) for layer in found.layers["fused"]] == [
+        ("0", "ConvBNReLUPattern", False),
+        ("3", "ConvBNReLUPattern", False),
+        ("5", "ConvBNPattern", False),
+    ]
     assert [layer.module for layer in found.layers["quantized"]] == ["0", "3", "5"]
     assert "quantized: most is lost at" in str(found)
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))

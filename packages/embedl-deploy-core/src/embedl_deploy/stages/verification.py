@@ -20,6 +20,7 @@ from embedl_deploy.export import run_onnx
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
+from embedl_deploy.stages.rewrites import RewriteDifference, compare_rewrites
 from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged, signal_to_noise
 
 #: What a stage can be given as.
@@ -47,7 +48,8 @@ class Verification:
 
     Attributes:
         stages: In the order in which they were given.
-        layers: By stage, its layers against those of the graph before it; empty unless asked for.
+        layers: By stage, its layers against those of the graph before it, or its fused modules against what they
+            replaced; empty unless asked for.
     """
 
     stages: tuple[StageDifference, ...]
@@ -68,6 +70,8 @@ class Verification:
         for stage, layers in self.layers.items():
             lowest = math.inf
             for layer in layers:
+                if isinstance(layer, RewriteDifference):
+                    continue  # it has inputs of its own, without the noise of those before it
                 added = _noise(layer.sqnr) - _noise(lowest) if lowest > -math.inf else 0.0
                 if lowest < math.inf and added > most:
                     worst, most = (stage, layer, lowest - layer.sqnr), added
@@ -84,6 +88,9 @@ class Verification:
     def __str__(self) -> str:
         width = max(len(stage.name) for stage in self.stages)
         lines = [f"{s.name.ljust(width)}  {s.sqnr:6.1f} dB  {s.difference}" for s in self.stages]
+        for stage_name, layers in self.layers.items():
+            wrong = [layer for layer in layers if isinstance(layer, RewriteDifference) and layer.is_wrong]
+            lines += [f"{stage_name}: not what it replaced: {layer}" for layer in wrong]
         drop = self.largest_drop()
         if drop is not None:
             stage, layer, lost = drop
@@ -125,13 +132,15 @@ def verify_stages(
             ``.onnx``), run in ONNX Runtime; or the path of an engine, run by the backend's compiler where the machine
             has the hardware for it.
         kwargs: Keyword inputs; for stages that are modules.
-        layers: Also compare every graph with the graph before it, node by node, and every ONNX file with the graph
-            before it, module by module. Nodes are found by their names, so this tells most between a transformed model
-            and the same model quantized, and between a model and the file that it was exported to.
+        layers: Also look inside. Of a result of ``transform`` every fused module is compared with the nodes that it
+            replaced, on the same inputs. Every other graph is compared with the graph before it, node by node, and
+            every ONNX file with the graph before it, module by module; nodes are found by their names, so this tells
+            most between a transformed model and the same model quantized, and between a model and its file.
         backend: Name of the backend whose compiler runs engines.
 
     Raises:
         InputError: An argument does not fit.
+        FusedModuleError: A module that a pattern put into a stage raises.
         ExportError: An ONNX file cannot be run.
         CompileError: An engine cannot be run here.
     """
@@ -152,7 +161,9 @@ def verify_stages(
         largest = difference(wanted, outputs)  # first, because it compares the shapes
         found.append(StageDifference(name, signal_to_noise(wanted, outputs), largest))
         if isinstance(model, fx.GraphModule):
-            if layers and graph_before is not None:
+            if layers and isinstance(stage, TransformationResult):
+                by_layer[name] = compare_rewrites(stage, inputs, named)
+            elif layers and graph_before is not None:
                 by_layer[name] = compare_layers(graph_before, model, inputs, named)
             graph_before = model
         elif layers and graph_before is not None and _is_onnx(model):

@@ -64,7 +64,7 @@ NETWORK_CHECKS: tuple[Check[NetworkSubject], ...] = (
         "network-numbers",
         "keeps its numbers when it is transformed",
         "Patterns that are right one by one can be wrong together.",
-        "Switch patterns off in the plan, plan.matches[node][pattern].apply = False, until it agrees.",
+        "Print embedl_deploy.verify_stages(model, args, {'fused': result}, layers=True): it names the module that differs.",
         network_is_transformed,
     ),
     Check(
@@ -78,7 +78,8 @@ NETWORK_CHECKS: tuple[Check[NetworkSubject], ...] = (
         "network-quantized",
         "is near its float numbers when it is quantized",
         "Quantization in eight bits costs these networks little.",
-        "Compare layer by layer: embedl_deploy.verify_stages(model, args, backend=...).",
+        "Compare layer by layer: embedl_deploy.verify_stages(model, args, {'fused': result, 'quantized': quantized}, "
+        "layers=True).",
         network_is_quantized,
     ),
     Check(
