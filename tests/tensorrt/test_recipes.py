@@ -121,7 +121,7 @@ class TestWhatIsWrong:
             ("[]", "no recipe"),
             ('{"format": "embedl-deploy/plan", "version": 1}', "no recipe"),
             ('{"format": "embedl-deploy/quantization", "version": 9}', "version 9; this release reads version 1"),
-            ('{"format": "embedl-deploy/quantization", "version": 1}', "missing or unknown entries: backend, biased"),
+            ('{"format": "embedl-deploy/quantization", "version": 1}', "missing or unknown entries: backend, correc"),
         ],
     )
     def test_text(self, text, message):
@@ -143,9 +143,16 @@ class TestWhatIsWrong:
         with pytest.raises(QuantizationError, match=message):
             QuantizationRecipe.from_json(json.dumps(data)).rebuild(fresh(convolutions, IMAGES))
 
-    @pytest.mark.parametrize("key", ["points", "scaled", "folded", "biased", "corrections"])
+    @pytest.mark.parametrize("key", ["points", "scaled", "folded", "corrections"])
     def test_a_list(self, recipe, key):
         data = json.loads(recipe.to_json())
         data[key] = "all"
         with pytest.raises(QuantizationError, match="expected a list"):
+            QuantizationRecipe.from_json(json.dumps(data))
+
+    @pytest.mark.parametrize("key", ["tensors", "shared"])
+    def test_names(self, recipe, key):
+        data = json.loads(recipe.to_json())
+        data[key] = {"stem": 3}
+        with pytest.raises(QuantizationError, match="expected texts by name"):
             QuantizationRecipe.from_json(json.dumps(data))

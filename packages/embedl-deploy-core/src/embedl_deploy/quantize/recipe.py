@@ -21,6 +21,7 @@ from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze
+from embedl_deploy.quantize.ownership import own_modules, own_tensors, shared_modules, tensors_of
 from embedl_deploy.quantize.placement import place
 from embedl_deploy.quantize.quantizer import IntegerWeight
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
@@ -42,7 +43,8 @@ class QuantizationRecipe:
             ``None``) and rule.
         scaled: Explicit channel scales: source node, readers.
         folded: Paths of convolutions without batch norm.
-        biased: Paths of convolutions and products with a bias, of those whose weight is a point.
+        tensors: The shape of every tensor by name, or, where it was told under another name, that name.
+        shared: Modules that live at a second path, and the first one.
         frozen: Whether weights are stored as integers.
         corrections: What was done to keep accuracy; for the record.
     """
@@ -52,7 +54,8 @@ class QuantizationRecipe:
     points: tuple[dict[str, Any], ...]
     scaled: tuple[dict[str, Any], ...]
     folded: tuple[str, ...]
-    biased: tuple[str, ...]
+    tensors: dict[str, str]
+    shared: dict[str, str]
     frozen: bool
     corrections: tuple[dict[str, str], ...]
 
@@ -84,10 +87,14 @@ class QuantizationRecipe:
         if set(fields) != expected:
             wrong = ", ".join(sorted(set(fields) ^ expected))
             raise QuantizationError(f"The recipe has missing or unknown entries: {wrong}.")
-        for key in ("points", "scaled", "folded", "biased", "corrections"):
+        for key in ("points", "scaled", "folded", "corrections"):
             if not isinstance(fields[key], list):
                 raise QuantizationError(f"The recipe's {key!r} is {fields[key]!r}; expected a list.")
             fields[key] = tuple(fields[key])
+        for key in ("tensors", "shared"):
+            named = fields[key]
+            if not isinstance(named, dict) or not all(isinstance(value, str) for value in named.values()):
+                raise QuantizationError(f"The recipe's {key!r} is {named!r}; expected texts by name.")
         return QuantizationRecipe(**fields)
 
     def rebuild(self, model: fx.GraphModule | TransformationResult) -> fx.GraphModule:
@@ -111,12 +118,13 @@ class QuantizationRecipe:
             insert_scale(graph_module, source, readers, torch.ones(entry["channels"]))
         for path in self.folded:
             _module(graph_module, path, FusedConv).fold_batch_norm()
-        for path in self.biased:
-            _add_bias(_module(graph_module, path, nn.Module), path)
+        own_modules(graph_module, self.tensors, self.shared)
         quantized = place(graph_module, decisions, self.policy)
         corrections = tuple(Correction(**entry) for entry in self.corrections)
         quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=corrections)
-        return freeze(_with_grids(quantized)) if self.frozen else quantized
+        quantized = freeze(_with_grids(quantized)) if self.frozen else quantized
+        own_tensors(quantized, self.tensors)
+        return quantized
 
 
 def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
@@ -147,7 +155,6 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
             names = [reader.name for reader in readers]
             entry = {"source": node.all_input_nodes[0].name, "readers": names, "channels": module.factors.numel()}
             scaled.append(entry)
-    weights = {path: named_weights(module) for path, module in modules.items()}
     return QuantizationRecipe(
         backend=model.meta.get(BACKEND),
         policy=report.policy,
@@ -159,12 +166,8 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
             for inner, part in module.named_modules()
             if isinstance(part, FusedConv) and part.bn is None
         ),
-        biased=tuple(
-            _joined(path, weight.path)
-            for path, found in weights.items()
-            for weight in found
-            if getattr(weight.operator, "bias", None) is not None
-        ),
+        tensors=tensors_of(model),
+        shared=shared_modules(model),
         frozen=any(isinstance(part, IntegerWeight) for part in model.modules()),
         corrections=tuple(asdict(correction) for correction in report.corrections),
     )
@@ -215,18 +218,6 @@ def _module(model: fx.GraphModule, path: str, kind: type[Any]) -> Any:
         found = "nothing" if module is None else f"a {type(module).__name__}"
         raise QuantizationError(f"The recipe needs a {kind.__name__} at {path!r}, where the model has {found}.")
     return module
-
-
-def _add_bias(module: nn.Module, path: str) -> None:
-    if not isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)):
-        raise QuantizationError(
-            f"The recipe gives {path!r} a bias, where the model has a {type(module).__name__}, and no convolution or "
-            "Linear. Rebuild from the model that the recipe was made from, transformed by the same patterns."
-        )
-    operator: Any = module
-    if operator.bias is None:
-        channels = operator.out_features if isinstance(module, nn.Linear) else operator.out_channels
-        operator.bias = nn.Parameter(operator.weight.new_zeros(channels), operator.weight.requires_grad)
 
 
 def _with_grids(quantized: fx.GraphModule) -> fx.GraphModule:
