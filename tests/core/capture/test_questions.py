@@ -94,6 +94,13 @@ class TestWithExampleInputs:
         assert torch.equal(result.model(X), model.a(X))
         assert "text that the model makes of values, at " in result.report["notes"][0]
 
+    def test_text_for_people_is_not_noted(self):
+        def forward(m, x):
+            torch._assert(x.dim() == 2, f"expected two dimensions, not {x.shape}")
+            return m.a(x)
+
+        assert transform(made_of(forward), patterns=PATTERNS).report["notes"] == []
+
 
 class TestWithoutExampleInputs:
     @pytest.mark.parametrize("name", TRUE_OF_A_TENSOR)

@@ -9,7 +9,7 @@ the model asks                                         answer
 =====================================================  =========================================================
 ``isinstance(x, torch.Tensor)``, ``x.__class__``       the class of the value, if that is known
 ``hasattr(x, "tensors")``, ``getattr(x, "n", None)``   whether the value has it, if that is known
-``str(x)``, ``f"{x.shape}"``, ``print(x)``             the text of sizes and types, if known; a note says so
+``str(x)``, ``f"{x.shape}"``                           the text of sizes and types, if known; a note says so
 ``int(x)``, ``float(x)``, ``len(x)``, ``bool(x)``      stops the trace: the graph would hold for one value only
 iteration, ``x in values``, ``{...}.get(x)``           stops the trace
 ``x.dtype is torch.float32``                           stops the trace
@@ -22,7 +22,9 @@ The machinery of ``torch.fx`` itself, and this package, ask proxies what they ar
 """
 
 import dis
+import linecache
 import os
+import re
 import sys
 from types import FrameType
 from typing import Any, NoReturn, Protocol
@@ -45,6 +47,8 @@ _MACHINERY = (
 _GO_BETWEENS = (os.path.join(_TORCH, "nn", "parameter.py"), "<frozen abc>")
 #: What models compare by identity, because torch has one object for each of them.
 _SINGLETONS = frozenset({"dtype", "device", "layout", "grad", "grad_fn"})
+#: Lines that make text for somebody to read, not for the program to go by.
+_FOR_PEOPLE = re.compile(r"\b(_?assert|raise|warn\w*|log\w*|print)\b")
 _PLAIN_ACCESS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 
 
@@ -80,7 +84,7 @@ class Witness(Protocol):
     """What a proxy needs of its tracer."""
 
     values: ExampleValues
-    texts: list[str]
+    texts: dict[str, None]
 
     def stop(self, reason: str) -> NoReturn:
         """End the trace."""
@@ -137,7 +141,9 @@ class TruthfulProxy(InPlaceProxy):
     def _text(self, frame: FrameType) -> str:
         if _is_machinery(frame):
             return repr(self)
-        self.tracer.texts.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if not _FOR_PEOPLE.search(line):
+            self.tracer.texts[f"{frame.f_code.co_filename}:{frame.f_lineno}"] = None
         try:
             known = self._value()
         except UnknownValueError:

@@ -60,7 +60,7 @@ class CaptureTracer(LeafTracer):
     ) -> None:
         super().__init__(leaf_modules)
         self.fixed: dict[str, Any] = {}
-        self.texts: list[str] = []
+        self.texts: dict[str, None] = {}
         self.without_gradient: dict[str, None] = {}
         self.taken_for_tensors: list[str] = []
         self._example = None if args is None else (args, kwargs or {})
