@@ -38,6 +38,8 @@ class ForkMatch:
 
 
 Placement = fx.Node | WildcardMatch | ForkMatch
+#: The name of the place of a pattern that failed before it had looked at any.
+EVERYWHERE = "(everywhere)"
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class PatternMatch:
         status: What became of it; ``PLANNED`` until a plan is applied.
         reason: Why it is not applied, or failed; empty otherwise.
         stage: ``"conversion"`` or ``"fusion"``.
-        node_name: Name of the last matched node.
+        node_name: Name of the last matched node; ``"(everywhere)"`` where the pattern's ``match`` failed.
         node_names: Names of all matched nodes.
         twin: How many earlier matches there are of the same nodes by patterns of the same name.
     """
@@ -185,7 +187,7 @@ class PatternMatch:
     def __post_init__(self) -> None:
         self.stage = "conversion" if self.pattern.is_conversion else "fusion"
         self.node_names = tuple(node.name for node in self.tree_match.nodes)
-        self.node_name = self.tree_match.last.name
+        self.node_name = self.node_names[-1] if self.node_names else EVERYWHERE
 
     @property
     def pattern_name(self) -> str:

@@ -1,10 +1,6 @@
 """Making the rewrites, so that one that fails leaves nothing behind."""
 
-import logging
-import sys
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import fx
 
@@ -12,8 +8,8 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.uses import TargetUses, uses_known
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
-
-_logger = logging.getLogger(__name__)
+from embedl_deploy.plan.failures import fail
+from embedl_deploy.plan.finding import move_up
 
 
 def apply_matches(
@@ -30,9 +26,11 @@ def apply_matches(
     made again, so that nothing of the failed one remains. A checkpoint is taken before the first rewrite of that kind
     and after each failure, so the cost is linear in the size of the graph as long as nothing fails.
 
+    What failed leaves its nodes to the next in line, the first match that was skipped for its sake.
+
     Args:
         graph_module: Changed in place.
-        matches: Matches in it.
+        matches: All matches in it, in order of priority.
         strict: Raise at the first failure.
         checkpoint: The graph's present state, if it was taken already.
 
@@ -40,40 +38,46 @@ def apply_matches(
         PatternError: A rewrite failed, and ``strict`` is set.
     """
     pending = [match for match in matches if match.apply]
+    while pending:
+        waiting = [match for match in matches if match.status is MatchStatus.SKIPPED]
+        _apply(graph_module, pending, waiting, strict=strict, checkpoint=checkpoint)
+        checkpoint = None
+        pending = move_up(matches, [match for match in pending if match.status is MatchStatus.FAILED])
+
+
+def _apply(
+    graph_module: fx.GraphModule,
+    pending: Sequence[PatternMatch],
+    waiting: Sequence[PatternMatch],
+    *,
+    strict: bool,
+    checkpoint: Checkpoint | None,
+) -> None:
+    """Apply ``pending``; of ``waiting`` it is only kept up to date which nodes they are of."""
     first = next((i for i, match in enumerate(pending) if _has_own_replace(match)), len(pending))
-    _Run(graph_module, strict=strict).apply(pending[:first])
+    _Run(graph_module, waiting, strict=strict).apply(pending[:first])
     rest = pending[first:]
     if not rest:
         return
-    run = _Run(graph_module, strict=strict)
+    reasons = [match.reason for match in rest]
+    run = _Run(graph_module, waiting, strict=strict)
     run.checkpoint = before = checkpoint if checkpoint is not None and first == 0 else Checkpoint(graph_module)
     run.apply(rest)
     if _problem(graph_module) is None:
         return
     # Some rewrite left a broken graph without raising. Start over, and look at the graph after every single one.
     moved = before.restore()
-    for match in rest:
+    for match in (*rest, *waiting):
         match.tree_match = match.tree_match.moved(moved)
-        match.status, match.apply, match.reason, match.replaced_by = MatchStatus.PLANNED, True, "", ()
-    run = _Run(graph_module, strict=strict, careful=True)
+    for match, reason in zip(rest, reasons, strict=True):
+        match.status, match.apply, match.reason, match.replaced_by = MatchStatus.PLANNED, True, reason, ()
+    run = _Run(graph_module, waiting, strict=strict, careful=True)
     run.checkpoint = Checkpoint(graph_module)
     run.apply(rest)
 
 
 def _has_own_replace(match: PatternMatch) -> bool:
     return type(match.pattern).replace is not Pattern.replace
-
-
-def _where(pattern: Pattern, error: Exception) -> str:
-    """``replace (plugin.py:20)``: the method, and the innermost line of the pattern's own file that was run."""
-    method = "replace" if type(pattern).replace is not Pattern.replace else "its graft"
-    home = sys.modules.get(type(pattern).__module__)
-    lines = [
-        f"{Path(frame.filename).name}:{frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if home is not None and frame.filename == getattr(home, "__file__", None)
-    ]
-    return f"{method} ({lines[-1]})" if lines else method
 
 
 def _problem(graph_module: fx.GraphModule) -> Exception | None:
@@ -88,8 +92,11 @@ def _problem(graph_module: fx.GraphModule) -> Exception | None:
 class _Run:
     """One pass over matches, with what is needed to go back."""
 
-    def __init__(self, graph_module: fx.GraphModule, *, strict: bool, careful: bool = False) -> None:
+    def __init__(
+        self, graph_module: fx.GraphModule, waiting: Sequence[PatternMatch], *, strict: bool, careful: bool = False
+    ) -> None:
         self.graph_module = graph_module
+        self.waiting = waiting
         self.strict = strict
         self.careful = careful
         self.checkpoint: Checkpoint | None = None
@@ -103,21 +110,13 @@ class _Run:
             if error is None:
                 self.done.append(match)
                 continue
-            match.status, match.apply = MatchStatus.FAILED, False
-            match.reason = f"{type(error).__name__}: {error}"
-            what = match.reason.rstrip(".")
-            if self.strict:
-                raise PatternError(
-                    f"Pattern {match.pattern_name!r} failed at {match.node_name!r} (nodes "
-                    f"{', '.join(match.node_names)}): {what}. Repair the pattern, switch this match off, or "
-                    "use strict=False to go on without it."
-                ) from error
-            _logger.warning(
-                "Pattern %r failed at %r in %s: %s. Nothing of it remains; the rest is rewritten.",
-                match.pattern_name,
-                match.node_name,
-                _where(match.pattern, error),
-                what,
+            fail(
+                match,
+                "replace" if _has_own_replace(match) else "its graft",
+                error,
+                f"{type(error).__name__}: {error}",
+                consequence="Nothing of it remains; the rest is rewritten.",
+                strict=self.strict,
             )
             if self.checkpoint is not None:
                 self._go_back(self.checkpoint, pending[index + 1 :])
@@ -125,7 +124,7 @@ class _Run:
     def _go_back(self, checkpoint: Checkpoint, later: Sequence[PatternMatch]) -> None:
         moved = checkpoint.restore()
         self.uses = TargetUses(self.graph_module.graph)
-        for match in (*self.done, *later):
+        for match in (*self.done, *later, *self.waiting):
             match.tree_match = match.tree_match.moved(moved)
         for match in self.done:
             error = self._try(match)

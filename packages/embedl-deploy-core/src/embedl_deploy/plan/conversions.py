@@ -42,7 +42,7 @@ def convert_and_find(
     limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
     for _ in range(MAX_ROUNDS):
         with graph_unchanged():
-            round_found = find_matches(graph_module, conversions, strict=strict)
+            round_found = find_matches(graph_module, conversions, strict=strict, told=seen)
             found.declined = round_found.declined
             # What an earlier round skipped, or failed at, is found again in each later one; it is not news.
             news = [match for match in round_found.matches if match.key not in seen]

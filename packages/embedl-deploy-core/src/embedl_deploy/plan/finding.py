@@ -1,15 +1,17 @@
 """Finding matches and deciding between those that want the same nodes."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.memo import graph_unchanged, remembered
-from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
+from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, TreeMatch
+from embedl_deploy.plan.failures import fail
 
 #: Asks a plan whether a match is to be applied; ``None`` means that the plan does not know it.
 Decide = Callable[[PatternMatch], bool | None]
@@ -23,17 +25,22 @@ class Found:
     declined: list[Declined] = field(default_factory=list)
 
 
-def find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, strict: bool) -> Found:
+def find_matches(
+    graph_module: fx.GraphModule, patterns: Sequence[Pattern], *, strict: bool, told: Collection[Any] = ()
+) -> Found:
     """Run every pattern over the graph, in order of priority.
 
-    Matches that in-place operations forbid are declined. A match whose ``check`` raises is among the matches as one
-    that failed; a pattern whose ``match`` raises is declined everywhere. If ``strict``, both raise ``PatternError``.
+    Matches that in-place operations forbid are declined. Where ``check`` raises there is a match that failed; where
+    ``match`` or a predicate raises there is one without nodes for the whole graph. If ``strict``, either raises
+    ``PatternError``. Failures whose keys are in ``told`` are not logged again.
     """
     with graph_unchanged():
-        return _find_matches(graph_module, patterns, strict)
+        return _find_matches(graph_module, patterns, strict, told)
 
 
-def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], strict: bool) -> Found:
+def _find_matches(
+    graph_module: fx.GraphModule, patterns: Sequence[Pattern], strict: bool, told: Collection[Any]
+) -> Found:
     found = Found()
     effects = remembered(Effects, graph_module.graph)
     for pattern in patterns:
@@ -41,17 +48,21 @@ def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], str
             matches = pattern.match(graph_module)
             if not isinstance(matches, list) or not all(isinstance(match, PatternMatch) for match in matches):
                 raise PatternError(f"match() returned {matches!r}; expected a list of PatternMatch")
-        except Exception as error:  # a pattern of a plugin may raise anything
+        except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
             reason = f"its match() failed: {type(error).__name__}: {error}"
-            if strict:
-                raise PatternError(
-                    f"Pattern {pattern.name!r}: {reason.rstrip('.')}. Repair the pattern or leave it out."
-                ) from error
-            found.declined.append(Declined(pattern.name, ("(everywhere)",), reason))
+            everywhere = PatternMatch(pattern, TreeMatch(()))
+            found.matches.append(
+                fail(
+                    *(everywhere, "match", error, reason),
+                    consequence="It is left out; the others go on.",
+                    strict=strict,
+                    told=everywhere.key in told,
+                )
+            )
             continue
         found.declined.extend(getattr(matches, "declined", ()))
         for match, raised in getattr(matches, "failed", ()):
-            found.matches.append(_failed(match, raised, strict=strict))
+            found.matches.append(_check_failed(match, raised, strict=strict, told=match.key in told))
         refused: set[fx.Node] = set()
         for match in matches:
             hazard = effects.hazard(match.nodes)
@@ -67,17 +78,12 @@ def _find_matches(graph_module: fx.GraphModule, patterns: Sequence[Pattern], str
     return found
 
 
-def _failed(match: PatternMatch, error: Exception, *, strict: bool) -> PatternMatch:
+def _check_failed(match: PatternMatch, error: Exception, *, strict: bool, told: bool) -> PatternMatch:
     """The match, as one whose ``check`` failed."""
     is_ours = isinstance(error, PatternError) and str(error).startswith("check() ")
-    match.reason = str(error) if is_ours else f"check() raised {type(error).__name__}: {error}"
-    match.status, match.apply = MatchStatus.FAILED, False
-    if strict:
-        raise PatternError(
-            f"Pattern {match.pattern_name!r} failed at {match.node_name!r}: {match.reason.rstrip('.')}. "
-            "Repair the pattern or leave it out."
-        ) from error
-    return match
+    reason = str(error) if is_ours else f"check() raised {type(error).__name__}: {error}"
+    consequence = "The place is left to other patterns."
+    return fail(match, "check", error, reason, consequence=consequence, strict=strict, told=told)
 
 
 def _number_twins(matches: Sequence[PatternMatch]) -> None:
@@ -87,6 +93,10 @@ def _number_twins(matches: Sequence[PatternMatch]) -> None:
         named = match.pattern_name, match.node_names
         match.twin = counts[named]
         counts[named] += 1
+
+
+#: How the reason begins of a match that another one stands in the way of, and of one that took the other's place.
+OVERLAPS, MOVED_UP = "overlaps ", "moved up: "
 
 
 def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
@@ -104,14 +114,39 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
         rival = next((holder[node] for node in match.nodes if node in holder), None)
         match.apply = decision is not False and rival is None
         if rival is not None:
-            match.reason = f"overlaps {rival.pattern_name} at {rival.node_name}"
+            match.reason = f"{OVERLAPS}{rival.pattern_name} at {rival.node_name}"
             if match.twin and rival.pattern_name == match.pattern_name:
                 match.reason += f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
         elif decision is False:
-            if not match.reason.startswith("overlaps"):  # keep why it was not planned in the first place
+            if not match.reason.startswith(OVERLAPS):  # keep why it was not planned in the first place
                 match.reason = "switched off in the plan"
         else:
             match.reason = ""
             holder.update(dict.fromkeys(match.nodes, match))
         if not match.apply:
             match.status = MatchStatus.SKIPPED
+
+
+def move_up(matches: Sequence[PatternMatch], failed: Sequence[PatternMatch]) -> list[PatternMatch]:
+    """The next in line for the nodes of matches that failed: those that were skipped only for their sake.
+
+    Args:
+        matches: All matches of the graph, in order of priority, with what became of each.
+        failed: Those of them that failed just now.
+
+    Returns:
+        The matches that are to be applied now, in order.
+    """
+    taken = {name for match in matches if match.status is MatchStatus.APPLIED for name in match.node_names}
+    freed = {name: match for match in failed for name in match.node_names}
+    promoted = []
+    for match in matches:
+        if match.status is not MatchStatus.SKIPPED or not match.reason.startswith(OVERLAPS):
+            continue
+        rival = next((freed[name] for name in match.node_names if name in freed), None)
+        if rival is not None and taken.isdisjoint(match.node_names):
+            match.status, match.apply = MatchStatus.PLANNED, True
+            match.reason = f"{MOVED_UP}{rival.pattern_name} failed"
+            taken.update(match.node_names)
+            promoted.append(match)
+    return promoted

@@ -10,6 +10,7 @@ from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
+from embedl_deploy.plan.finding import MOVED_UP
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
 
@@ -52,6 +53,14 @@ class TransformationReport(Mapping[str, Any]):
                 self.unsupported[node.name] = reason
         self._data = self._as_data()
 
+    def _next_in_line(self, failed: PatternMatch) -> str:
+        """Who has the nodes of a match that failed, as an addition to its reason."""
+        names = set(failed.node_names)
+        applied = self.with_status(MatchStatus.APPLIED)
+        takers = [m.pattern_name for m in applied if m.reason.startswith(MOVED_UP) and names & set(m.node_names)]
+        origin = f" (from {failed.pattern.origin})" if failed.pattern.origin else ""
+        return origin + (f"; moved up: {', '.join(dict.fromkeys(takers))}" if takers else "")
+
     def with_status(self, status: MatchStatus) -> list[PatternMatch]:
         """The matches that came to a given end."""
         return [match for match in self.matches if match.status is status]
@@ -66,6 +75,8 @@ class TransformationReport(Mapping[str, Any]):
             entry["nodes"] = list(match.node_names)
             if match.reason:
                 entry["reason"] = match.reason
+            if match.status is MatchStatus.FAILED and match.pattern.origin:
+                entry["origin"] = match.pattern.origin
             if match.replaced_by:
                 entry["replaced_by"] = list(match.replaced_by)
             return entry
@@ -99,7 +110,9 @@ class TransformationReport(Mapping[str, Any]):
 
     def why_not(self, node: str, pattern: str | None = None) -> list[str]:
         """Why patterns did not take a node; see :meth:`TransformationPlan.why_not`."""
-        failed = [m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name)]
+        failed = [
+            m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name) or not m.node_names
+        ]
         lines = [f"{node}: {m.pattern_name} failed: {m.reason}" for m in failed]
         failed_names = {m.pattern_name for m in failed}
         return lines + [
@@ -119,7 +132,7 @@ class TransformationReport(Mapping[str, Any]):
         ]
         failed = self.with_status(MatchStatus.FAILED)
         if failed:
-            rows = [(m.node_name, m.pattern_name, m.reason) for m in failed]
+            rows = [(m.node_name, m.pattern_name, f"{m.reason}{self._next_in_line(m)}") for m in failed]
             lines.append(reasons_table("Failed and undone", rows))
         switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if not m.reason.startswith("overlaps")]
         if switched_off:

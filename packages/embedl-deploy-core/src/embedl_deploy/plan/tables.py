@@ -86,7 +86,7 @@ def plan_table(plan: "TransformationPlan") -> str:
     for match in plan:
         if match in inside:
             continue
-        nodes = " → ".join(match.node_names)
+        nodes = " → ".join(match.node_names) or match.node_name
         table.add_row(
             "yes" if match.apply else "no",
             match.stage,

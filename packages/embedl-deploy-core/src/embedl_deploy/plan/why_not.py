@@ -22,13 +22,14 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
     lines: list[str] = []
     answered: set[str] = set()
     for match in plan:
-        if names & set(match.node_names):
+        if names & set(match.node_names) or not match.node_names:
             answered.add(match.pattern_name)
             state = "applies" if match.apply else match.status.value if match.status.value == "failed" else "skipped"
+            where = f" ({' → '.join(match.node_names)})" if match.node_names else ""
             why = f": {match.reason}" if match.reason else ""
-            lines.append(_line(node_name, match.pattern_name, f"{state} ({' → '.join(match.node_names)}){why}"))
+            lines.append(_line(node_name, match.pattern_name, f"{state}{where}{why}"))
     for refusal in plan.declined:
-        if names & set(refusal.node_names) or refusal.node_names == ("(everywhere)",):
+        if names & set(refusal.node_names):
             answered.add(refusal.pattern_name)
             lines.append(_line(node_name, refusal.pattern_name, f"declined: {refusal.reason}"))
     for pattern in plan.patterns:
