@@ -49,7 +49,8 @@ def _binding_problem(graft: Callable[..., Any], count: int) -> str | None:
 def collect_modules(tree: CompiledTree, match: TreeMatch) -> tuple[Any, ...]:
     """The modules that a match gives to a graft: nested branches first, then the trunk, in tree order.
 
-    An optional element gives its module or ``None``, an unlimited wildcard a tuple; functions give nothing.
+    An optional element gives its module or ``None``, an unlimited wildcard a tuple; functions give nothing. A fork
+    whose branches may come in any order gives that order, behind its branches.
     """
     collected: list[Any] = []
     for element, placement in zip(tree.elements, match.placements, strict=True):
@@ -59,6 +60,8 @@ def collect_modules(tree: CompiledTree, match: TreeMatch) -> tuple[Any, ...]:
         elif isinstance(element, CompiledFork) and isinstance(placement, ForkMatch):
             for branch, branch_match in zip(element.branches, placement.branches, strict=True):
                 collected.extend(collect_modules(branch, branch_match))
+            if element.any_order:
+                collected.append(placement.operands)
             if element.join.modules != 0 and (module := get_module(placement.node)) is not None:
                 collected.append(module)
         elif (

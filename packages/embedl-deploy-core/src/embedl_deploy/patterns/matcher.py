@@ -182,23 +182,41 @@ def _match_fork(fork: CompiledFork, node: fx.Node) -> Iterator[ForkMatch]:
     operands = tensor_inputs(node)
     if len(operands) != len(fork.branches):
         return
-    straight = tuple(range(len(operands)))
-    for order in permutations(straight) if is_commutative(node) else (straight,):
-        branches: list[TreeMatch] = []
-        for branch, operand in zip(fork.branches, order, strict=True):
-            match = _match_branch(branch, operands[operand], taken={n for b in branches for n in b.nodes})
-            if match is None:
-                break
-            branches.append(match)
-        else:
-            yield ForkMatch(node, tuple(branches), order)
+    for order in _orders(fork, node):
+        inputs = [operands[operand] for operand in order]
+        for branches in _match_branches(fork.branches, inputs, taken=frozenset()):
+            yield ForkMatch(node, branches, order)
 
 
-def _match_branch(branch: CompiledTree, operand: fx.Node, taken: set[fx.Node]) -> TreeMatch | None:
+def _orders(fork: CompiledFork, node: fx.Node) -> Iterator[tuple[int, ...]]:
+    """The orders of the operands to try: for each branch, which of them it is to explain."""
+    straight = tuple(range(len(fork.branches)))
+    if not (fork.any_order or is_commutative(node)):
+        yield straight
+        return
+    free = [index for index, branch in enumerate(fork.branches) if not branch.elements]
+    for order in permutations(straight):
+        chosen = [order[index] for index in free]
+        if len(straight) == 2 or chosen == sorted(chosen):  # those that take anything stay as they are
+            yield order
+
+
+def _match_branches(
+    branches: tuple[CompiledTree, ...], operands: list[fx.Node], taken: frozenset[fx.Node]
+) -> Iterator[tuple[TreeMatch, ...]]:
+    """All ways to lay the branches so that no two share a node, the greediest first."""
+    if not branches:
+        yield ()
+        return
+    for match in _match_branch(branches[0], operands[0]):
+        if taken.isdisjoint(match.nodes):
+            for rest in _match_branches(branches[1:], operands[1:], taken.union(match.nodes)):
+                yield (match, *rest)
+
+
+def _match_branch(branch: CompiledTree, operand: fx.Node) -> Iterator[TreeMatch]:
     if not branch.elements:
-        return TreeMatch(())
+        yield TreeMatch(())
+        return
     for placements in _match_ending_at(branch, len(branch.elements) - 1, operand):
-        match = TreeMatch(tuple(placements))
-        if not taken.intersection(match.nodes):
-            return match
-    return None
+        yield TreeMatch(tuple(placements))

@@ -241,7 +241,8 @@ def graft_match(pattern_match: PatternMatch) -> list[fx.Node]:
         raise PatternError(f"Pattern {pattern.name!r} declares neither graft nor replace(). Declare one of them.")
     modules = collect_modules(pattern.compiled_tree(), pattern_match.tree_match)
     known = _grafted.setdefault(_graph_module(pattern_match), {})
-    key = (graft, *map(_call_key, pattern_match.nodes))
+    orders = [part for part in modules if isinstance(part, tuple) and all(isinstance(each, int) for each in part)]
+    key = (graft, *map(_call_key, pattern_match.nodes), *orders)
     reusable = any(node.op == "call_module" for node in pattern_match.nodes)
     path, module = known.get(key, ("", None))
     if reusable and module is not None and _lives_at(_graph_module(pattern_match), path, module):

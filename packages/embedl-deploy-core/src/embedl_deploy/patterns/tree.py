@@ -37,15 +37,20 @@ class Fork:
         join: The element of the node that joins.
         branches: One tree per operand, in operand order; the empty tree ``()`` takes any value and consumes nothing.
             If the join is commutative the operands may come in any order.
+        any_order: The operands may come in any order although the order makes a difference, as in a concatenation. A
+            graft is then given the order in front of what the join gives: for each branch, the position of its
+            operand. In ``replace`` and ``check`` it is ``match.tree_match.placements[0].operands``.
 
     Example:
-        ``Fork(operator.add, (nn.Conv2d, nn.BatchNorm2d), ())`` is a batch-normalized convolution plus anything.
+        ``Fork(operator.add, (nn.Conv2d, nn.BatchNorm2d), ())`` is a batch-normalized convolution plus anything;
+        ``Fork(torch.cat, (nn.Conv2d,), (), any_order=True)`` is a convolution beside anything.
     """
 
     join: Any
     branches: tuple[Sequence[Any], ...]
+    any_order: bool = False
 
-    def __init__(self, join: Any, *branches: Sequence[Any]) -> None:
+    def __init__(self, join: Any, *branches: Sequence[Any], any_order: bool = False) -> None:
         if len(branches) < 2:
             raise PatternError(
                 f"Fork: {len(branches)} branch(es) given, expected at least two. "
@@ -53,6 +58,7 @@ class Fork:
             )
         object.__setattr__(self, "join", join)
         object.__setattr__(self, "branches", branches)
+        object.__setattr__(self, "any_order", any_order)
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class CompiledFork:
 
     join: Element
     branches: tuple["CompiledTree", ...]
+    any_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,7 +120,7 @@ class CompiledTree:
                 counts = [branch.graft_arguments() for branch in element.branches]
                 if None in counts:
                     return None
-                total += sum(count for count in counts if count is not None)
+                total += sum(count for count in counts if count is not None) + element.any_order
                 element = element.join
             if element.modules is None:
                 return None
@@ -154,5 +161,5 @@ def _compile_position(element: Any, index: int, where: str) -> Element | Compile
         branches = tuple(
             CompiledTree(()) if not branch else compile_tree(branch, f"{where} (branch)") for branch in element.branches
         )
-        return CompiledFork(compile_element(element.join, where), branches)
+        return CompiledFork(compile_element(element.join, where), branches, element.any_order)
     return compile_element(element, where)
