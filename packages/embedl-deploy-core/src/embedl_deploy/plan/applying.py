@@ -6,6 +6,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.checkpoint import Checkpoint
+from embedl_deploy.graph.dead_code import remove_unused
 from embedl_deploy.graph.uses import TargetUses, uses_known
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
 from embedl_deploy.plan.failures import fail
@@ -101,10 +102,12 @@ class _Run:
         self.careful = careful
         self.checkpoint: Checkpoint | None = None
         self.done: list[PatternMatch] = []  # since the checkpoint
+        self._wanted: set[str] = {name for match in waiting for name in match.node_names}
         self.uses = TargetUses(graph_module.graph)
 
     def apply(self, pending: Sequence[PatternMatch]) -> None:
         """Apply the matches in order."""
+        self._wanted.update(name for match in pending for name in match.node_names)
         for index, match in enumerate(pending):
             error = self._try(match)
             if error is None:
@@ -138,6 +141,8 @@ class _Run:
 
     def _try(self, match: PatternMatch) -> Exception | None:
         try:
+            replaced = match.nodes
+            left = dict.fromkeys((*replaced, *(value for node in replaced for value in node.all_input_nodes)))
             with uses_known(self.uses):
                 nodes = match.pattern.replace(match)
             if _has_own_replace(match):
@@ -148,6 +153,7 @@ class _Run:
             return error
         problem = _problem(self.graph_module) if self.careful else None
         if problem is None:
+            remove_unused(left, replaced, self._wanted - set(match.node_names))
             match.replaced_by = tuple(node.name for node in nodes)
             match.status = MatchStatus.APPLIED
         return problem

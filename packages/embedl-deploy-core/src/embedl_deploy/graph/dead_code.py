@@ -1,0 +1,59 @@
+"""Removing what a rewrite has left without a reader, such as the sizes that a view was given."""
+
+from collections.abc import Collection, Iterable
+
+from torch import fx
+
+from embedl_deploy.graph.effects import overwrites
+from embedl_deploy.graph.operators import operation
+
+#: Further operations that draw random numbers.
+_DRAWING = frozenset(
+    {
+        "bernoulli",
+        "multinomial",
+        "normal",
+        "poisson",
+        "binomial",
+        "rrelu",
+        "gumbel_softmax",
+        "scaled_dot_product_attention",
+    }
+)
+
+
+def remove_unused(left: Iterable[fx.Node], replaced: Collection[fx.Node], keep: Collection[str]) -> None:
+    """Remove nodes without readers from a graph, and what only they read.
+
+    What has effects stays: a write in place, an assertion, a draw of random numbers, a call of a module, which may have
+    hooks or statistics, and a function from outside torch, of which nothing is known. A node that a rewrite has
+    replaced is gone in meaning already, so a call of a module goes, too.
+
+    Args:
+        left: Nodes that may have lost their last reader, those removed meanwhile included.
+        replaced: Those of them that were replaced.
+        keep: Names of nodes that stay whatever they are.
+    """
+    waiting = list(left)
+    while waiting:
+        node = waiting.pop()
+        if node._erased or node.users or node.name in keep or not _is_pure(node, was_replaced=node in replaced):
+            continue
+        inputs = node.all_input_nodes
+        node.graph.erase_node(node)
+        waiting.extend(inputs)
+
+
+def _is_pure(node: fx.Node, *, was_replaced: bool) -> bool:
+    if node.op == "get_attr":
+        return True
+    if node.op == "call_module":
+        return was_replaced and not overwrites(node)
+    if node.op not in ("call_function", "call_method") or overwrites(node):
+        return False
+    if node.op == "call_function" and node.is_impure():
+        return False
+    name = operation(node)
+    if not isinstance(name, str):
+        return node.target is getattr
+    return not (name.startswith(("rand", "_assert")) or "dropout" in name or name in _DRAWING)
