@@ -28,7 +28,7 @@ fx.wrap("unknown")
         (lambda m, x: (x + 1).view(x.size(0), -1), False),
         (lambda m, x: m.weight * 2, False),
         (lambda m, x: x.add_(1), True),
-        (lambda m, x: torch.rand(3) + x, True),
+        (lambda m, x: torch.rand_like(x), True),
         (lambda m, x: F.dropout(x), True),
         (lambda m, x: x.bernoulli(), True),
         (lambda m, x: torch._assert(x.sum() > 0, "positive"), True),
