@@ -13,8 +13,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.graph.inputs import bind_inputs
 from embedl_deploy.graph.placement import Placement, fused_modules_named
-from embedl_deploy.graph.shapes import bind_inputs
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference

@@ -64,7 +64,8 @@ NETWORK_CHECKS: tuple[Check[NetworkSubject], ...] = (
         "network-numbers",
         "keeps its numbers when it is transformed",
         "Patterns that are right one by one can be wrong together.",
-        "Print embedl_deploy.verify_stages(model, args, {'fused': result}, layers=True): it names the module that differs.",
+        "Print embedl_deploy.verify_stages(model, args, {'fused': result}, layers=True): it names the module that "
+        "differs.",
         network_is_transformed,
     ),
     Check(
