@@ -262,7 +262,7 @@ class TestUncovered:
             (lambda self, x: torch.ops.aten.mm(x, x), "mm"),
             (lambda self, x: torch.sparse.mm(x, x), "_sparse_mm"),
             (lambda self, x: x.addmv(x, x), "addmv"),
-            (lambda self, x: torch.nn.functional.bilinear(x, x, x), "bilinear"),
+            (lambda self, x: torch.nn.functional.bilinear(x, x, x), "Bilinear"),
             (lambda self, x: torch.convolution(x, x, None, [1], [0], [1], False, [0], 1), "convolution"),
         ],
     )

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConfig
 from embedl_deploy.quantize.operators import STORAGE, fake_quantize
+from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
 from support.nets import random_input
 
@@ -127,3 +128,18 @@ class TestWeights:
         assert (sums[1] <= sums[0] * 1.0001).all()
         if precision is Precision.INT4:
             assert sums[1].sum() < sums[0].sum() * 0.99, "four bits gain by clipping"
+
+
+@pytest.mark.parametrize("size", [5, 6, 2**31 - 1])
+def test_a_block_larger_than_the_row_is_the_row(size):
+    """And needs no memory of its own size."""
+    weight = torch.randn(3, 5)
+    config = TensorQuantConfig(Precision.INT4, block_size=size, learnable=True)
+    quantizer = Quantizer(config, "weight", is_weight=True)
+    quantizer.set_grid(grid_of_weight(weight, config))
+    assert torch.equal(quantizer.scale, weight.abs().amax(1, keepdim=True) / 7)
+    rows = TensorQuantConfig(Precision.INT4, per_channel=True)
+    expected = fake_quantize(weight, quantizer.scale.detach().flatten(), None, 0, 0, rows.precision.value)
+    assert torch.equal(quantizer(weight), expected)
+    quantizer(weight).sum().backward()
+    assert quantizer.scale.grad.shape == (3, 1)

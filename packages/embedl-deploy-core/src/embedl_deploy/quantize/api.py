@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from embedl_deploy.backend import PointKind
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
@@ -14,8 +15,10 @@ from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.data import CalibrationData, check_data
 from embedl_deploy.quantize.equalization import equalize
+from embedl_deploy.quantize.finite import require_finite
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.hardware import complete_config
+from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
 from embedl_deploy.quantize.placement import decide_for, place
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
@@ -84,6 +87,8 @@ def quantize(
     matches = model.matches if isinstance(model, TransformationResult) else None
     config = complete_config(config, graph_module.meta.get(BACKEND))
     decisions, policy = decide_for(graph_module, matches, config)
+    require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
+    shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
     if equalization or smoothing is not None:
         graph_module = deep_copy(graph_module)
@@ -102,7 +107,9 @@ def quantize(
     if bias_correction or learned_rounding:
         correct = learn_rounding if learned_rounding else correct_biases
         corrections += correct(quantized, recorder.inputs, progress=progress)
-    quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=tuple(corrections))
+    report = quantization_report(quantized)
+    findings = (*report.findings, *shared_no_longer(shared_before, tensors_of(quantized)))
+    quantized.meta[REPORT] = replace(report, corrections=tuple(corrections), findings=findings)
     return freeze(quantized) if freeze_weights else quantized
 
 

@@ -8,8 +8,10 @@ from dataclasses import replace
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.modules import QuantStub
+from embedl_deploy.modules import QuantStub, WeightFakeQuantize
 from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
+from embedl_deploy.quantize.findings import Finding, summary
+from embedl_deploy.quantize.finite import blaming_the_model, require_finite
 from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver, make_observer
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
@@ -67,11 +69,16 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     quantizers = list(quantizers_of(model).values())
     if not quantizers:
         raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
+    require_finite(
+        (path, part)
+        for path, part in model.named_modules()
+        if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
+    )
     observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
-        with evaluation_mode(model), noting_calls(model) as called:
+        with blaming_the_model(model), evaluation_mode(model), noting_calls(model) as called:
             run_data(model, data, progress=progress)
     finally:
         for quantizer in quantizers:
@@ -85,10 +92,20 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         quantizer.set_grid(grid)
         if grid.is_constant_zero:
             zeros.append(quantizer.name)
-    if zeros:
-        _logger.info("zero in all calibration data, in whole or in some channel: %s", ", ".join(zeros))
+    findings = [observer.finding(grid) for observer, grid in zip(observers, grids, strict=True)]
+    _report_findings(model, tuple(finding for finding in findings if finding is not None))
     _report_vanishing(model, [observer for observer in observers if isinstance(observer, KnownRangeObserver)])
     return zeros
+
+
+def _report_findings(model: nn.Module, findings: tuple[Finding, ...]) -> None:
+    """Say what was noticed, all in the report, and in one line of the log what is serious."""
+    report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
+    if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.findings != findings:
+        model.meta[REPORT] = replace(report, findings=findings)
+    told = summary(findings)
+    if told is not None:
+        _logger.warning("%s", told)
 
 
 def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver]) -> None:

@@ -102,6 +102,8 @@ def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> De
     if config.block_size is not None and not isinstance(operator, nn.Linear):
         kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
         return Decision(point, None, f"scales in blocks are for matrix products; this is {kind}")
+    if config.block_size is not None and isinstance(operator, nn.Linear):  # a block ends where the row does
+        config = replace(config, block_size=min(config.block_size, operator.in_features))
     if config.per_channel and config.axis is None and isinstance(operator, nn.modules.conv._ConvTransposeNd):
         config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})
     return Decision(point, config, rule)

@@ -67,6 +67,8 @@ class CalibrationMethod(Enum):
     MSE = "mse"
 
 
+#: No row of a weight has more values, nor can files say more.
+_LARGEST_BLOCK = 2**31 - 1
 _BY_BITS = {4: Precision.INT4, 8: Precision.INT8, 16: Precision.INT16}
 
 
@@ -127,6 +129,8 @@ class TensorQuantConfig:
         if self.block_size is not None:
             if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
                 raise _invalid(f"block_size={self.block_size!r}; expected a positive number of values")
+            if self.block_size > _LARGEST_BLOCK:
+                raise _invalid(f"block_size={self.block_size}; expected at most {_LARGEST_BLOCK}, the inputs of a row")
             if self.per_channel:
                 raise _invalid("block_size with per_channel=True; blocks have a scale for each channel already")
             if not self.symmetric:

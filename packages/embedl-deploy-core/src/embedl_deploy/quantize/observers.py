@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 import torch
 
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize.findings import Finding, Seen
 from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.histogram import Histogram
 from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight
@@ -35,6 +36,7 @@ class Observer(ABC):
         self.config = config
         self.name = name
         self.batches = 0
+        self.seen = Seen()
 
     def observe(self, x: torch.Tensor) -> None:
         """Take note of a batch.
@@ -54,6 +56,10 @@ class Observer(ABC):
     def grid(self) -> Grid:
         """The scale and zero point found; called after at least one batch."""
 
+    def finding(self, grid: Grid) -> Finding | None:
+        """What users should know of the tensor, if anything; ``grid`` is the one found."""
+        return self.seen.finding(self.name, self.config)
+
     def _extremes(self, x: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest value, checked."""
         low, high = torch.stack(torch.aminmax(in_memory_order(x))).tolist()
@@ -64,6 +70,7 @@ class Observer(ABC):
                 f"{x.numel()}. Find the input that causes them, or the layer before that overflows.",
                 tensor=self.name,
             )
+        self.seen.add(low, high, x.numel())
         return low, high
 
 
@@ -119,6 +126,12 @@ class WeightObserver(Observer):
     def grid(self) -> Grid:
         """By extremes, or by least squared error."""
         return grid_of_weight(self.weight, self.config)
+
+    def finding(self, grid: Grid) -> Finding | None:
+        """Whether it has channels, or blocks, of zeros: they stay zero, and may be pruned."""
+        if not grid.is_constant_zero:
+            return None
+        return Finding(self.name, "zero, in whole or in some channel or block", serious=False)
 
 
 class KnownRangeObserver(Observer):

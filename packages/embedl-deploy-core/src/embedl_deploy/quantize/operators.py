@@ -20,6 +20,7 @@ def expand_scale(scale: torch.Tensor, x: torch.Tensor, axis: int, block: int) ->
     if scale.dim() == 0 or scale.shape == x.shape:
         return scale
     if block > 0:
+        block = min(block, x.shape[axis])  # a block may be larger than the row
         return scale.repeat_interleave(block, dim=axis).narrow(axis, 0, x.shape[axis])
     return scale.reshape([-1 if d == axis % x.dim() else 1 for d in range(x.dim())])
 
@@ -100,6 +101,7 @@ def _sum_to(values: torch.Tensor, scale: torch.Tensor, axis: int, block: int) ->
     if scale.dim() == 0:
         return values.sum()
     if block > 0:
+        block = min(block, values.shape[-1])
         padded = torch.nn.functional.pad(values, (0, scale.shape[-1] * block - values.shape[-1]))
         return padded.reshape(*scale.shape, block).sum(-1)
     return values.sum(dim=[d for d in range(values.dim()) if d != axis % values.dim()])

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.modules import QuantStub, with_parameters
+from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
 
 #: In front of the name under which a shared tensor or module was told already.
@@ -33,6 +34,14 @@ def tensors_of(model: nn.Module) -> dict[str, str]:
         shape = "x".join(map(str, tensor.shape)) or "scalar"
         found[name] = shape if first == name else f"{_SAME}{first}"
     return found
+
+
+def shared_no_longer(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Finding]:
+    """Tensors that were one with another, and are not any more, by two answers of :func:`tensors_of`."""
+    for name, told in before.items():
+        if told.startswith(_SAME) and not after.get(name, told).startswith(_SAME):
+            other = told.removeprefix(_SAME)
+            yield Finding(name, f"one tensor with {other} before; corrections gave each its own", serious=False)
 
 
 def shared_modules(model: nn.Module) -> dict[str, str]:

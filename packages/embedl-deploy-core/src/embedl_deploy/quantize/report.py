@@ -7,6 +7,7 @@ from torch import fx
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.formats import TensorQuantConfig
 
 #: ``model.meta`` entry of the report.
@@ -80,6 +81,8 @@ class QuantizationReport:
         corrections: What smoothing, equalization, bias correction and learned rounding did, place by place.
         vanishing: Tensors whose range is known beforehand, such as a softmax, and the share of their sum that is
             rounded to zero, where calibration found a quarter or more.
+        findings: What else was noticed: tensors that were zero, or one value, in all calibration data, batches that
+            reach much further than all others, channels of weights that are zero, tensors that are shared no longer.
     """
 
     points: tuple[PointReport, ...]
@@ -87,6 +90,7 @@ class QuantizationReport:
     policy: str
     corrections: tuple[Correction, ...] = ()
     vanishing: tuple[tuple[str, float], ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     @property
     def quantized(self) -> list[PointReport]:
@@ -115,6 +119,9 @@ class QuantizationReport:
                 "Rounded to zero, because the range is fixed and the values are small (leave the module in float):"
             )
             lines += [f"  {name}: {share:.0%}" for name, share in self.vanishing]
+        if self.findings:
+            lines.append("Noticed:")
+            lines += [f"  {finding}" for finding in self.findings]
         if self.not_quantized:
             lines.append("In float:")
             lines += [f"  {p.path} {p.label} ({p.module}): {p.rule}" for p in self.not_quantized]

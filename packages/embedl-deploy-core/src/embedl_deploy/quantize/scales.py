@@ -175,9 +175,10 @@ def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
 def _groups(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tensor, tuple[int, ...]]:
     """The weight as (scales, values of each), and the shape of the scales."""
     if config.block_size is not None:
-        blocks = -(-weight.shape[-1] // config.block_size)
-        padded = torch.nn.functional.pad(weight, (0, blocks * config.block_size - weight.shape[-1]))
-        return padded.reshape(-1, config.block_size), (*weight.shape[:-1], blocks)
+        size = min(config.block_size, max(weight.shape[-1], 1))  # a block may be larger than the row
+        blocks = -(-weight.shape[-1] // size)
+        padded = torch.nn.functional.pad(weight, (0, blocks * size - weight.shape[-1]))
+        return padded.reshape(-1, size), (*weight.shape[:-1], blocks)
     if config.per_channel:
         channels = weight.movedim(config.axis or 0, 0)
         return channels.reshape(channels.shape[0], -1), (channels.shape[0],)

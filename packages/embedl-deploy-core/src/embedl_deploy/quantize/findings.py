@@ -1,0 +1,90 @@
+"""What calibration notices of a tensor that users should know: data that cannot be representative, dead weights."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
+
+#: How many times as far as all others a batch must reach to be told, and of how many batches.
+_FAR, _ENOUGH_BATCHES = 10.0, 4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about one tensor.
+
+    Attributes:
+        tensor: The tensor.
+        what: What was noticed.
+        serious: Whether the data, or the model before the tensor, should be looked at.
+    """
+
+    tensor: str
+    what: str
+    serious: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.tensor}: {self.what}"
+
+
+@dataclass
+class Seen:
+    """The extremes of a tensor over all batches, and those of the batch that reaches furthest.
+
+    Attributes:
+        low: The smallest value.
+        high: The largest.
+        furthest: The largest magnitude.
+        batch: In which batch that was, counted from 1.
+        second: The largest magnitude in any other batch.
+        values: How many values there were.
+        batches: How many batches.
+    """
+
+    low: float = math.inf
+    high: float = -math.inf
+    furthest: float = -1.0
+    batch: int = 0
+    second: float = -1.0
+    values: int = 0
+    batches: int = field(default=0)
+
+    def add(self, low: float, high: float, values: int) -> None:
+        """Take note of a batch."""
+        self.batches += 1
+        self.low, self.high, self.values = min(self.low, low), max(self.high, high), self.values + values
+        reach = max(abs(low), abs(high))
+        if reach > self.furthest:
+            self.furthest, self.second, self.batch = reach, self.furthest, self.batches
+        else:
+            self.second = max(self.second, reach)
+
+    def finding(self, tensor: str, config: TensorQuantConfig) -> Finding | None:
+        """What is strange about the values, if anything."""
+        if self.values < 2:
+            return None
+        if self.low == self.high:
+            value = "zero" if self.low == 0 else f"{self.low:.3g}"
+            scale = ", so its scale is 1" if self.low == 0 else ""
+            return Finding(tensor, f"{value} everywhere in all calibration data{scale}")
+        by_extremes = config.calibration_method is CalibrationMethod.MINMAX
+        if by_extremes and self.batches >= _ENOUGH_BATCHES and self.furthest > _FAR * self.second > 0:
+            return Finding(
+                tensor,
+                f"batch {self.batch} of {self.batches} reaches {self.furthest:.3g}, all others {self.second:.3g} at "
+                "most; its scale is that of one batch",
+            )
+        return None
+
+
+def summary(findings: Iterable[Finding]) -> str | None:
+    """The serious ones in one line, if there are any."""
+    serious = [finding for finding in findings if finding.serious]
+    if not serious:
+        return None
+    more = f"; {len(serious) - 2} more" if len(serious) > 2 else ""
+    return (
+        f"calibration data that may not be representative: {'; '.join(map(str, serious[:2]))}{more}. Pass data as the "
+        "model will see it; quantization_report(model) lists all."
+    )

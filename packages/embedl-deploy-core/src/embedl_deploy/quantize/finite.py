@@ -1,0 +1,61 @@
+"""NaN and infinity in the model's own tensors, which no calibration data can mend."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from embedl_deploy.errors import QuantizationError
+
+
+def require_finite(parts: Iterable[tuple[str, nn.Module]]) -> None:
+    """Refuse modules, by path, whose weights, biases or statistics hold NaN or infinity.
+
+    Raises:
+        QuantizationError: One does; the message names the tensor.
+    """
+    for path, module in parts:
+        bad = _not_finite(module, path)
+        if bad:
+            raise QuantizationError(
+                f"The model itself holds NaN or infinity, whatever the calibration data: {_listed(bad)}. Look at the "
+                "checkpoint that was loaded, or at the training that it came from.",
+                tensor=next(iter(bad)),
+            )
+
+
+@contextmanager
+def blaming_the_model(model: nn.Module) -> Iterator[None]:
+    """Within the block an error about NaN or infinity in calibration also names the model's tensors that hold any."""
+    try:
+        yield
+    except QuantizationError as error:
+        bad = {name: count for name, count in _not_finite(model, "").items() if "infinite value" in str(error)}
+        if not bad:
+            raise
+        raise QuantizationError(
+            f"{error} The model itself holds some: {_listed(bad)}. If those flow there, look at the checkpoint that "
+            "was loaded, or at the training that it came from.",
+            tensor=error.tensor,
+        ) from error
+
+
+def _not_finite(module: nn.Module, path: str) -> dict[str, str]:
+    """Parameters with NaN or infinity and buffers with NaN, and how many values of how many.
+
+    Buffers hold masks, which may be infinite, and scales of quantizers, which are NaN until they are found.
+    """
+    found = {}
+    for name, tensor in (*module.named_parameters(path), *module.named_buffers(path)):
+        if not tensor.dtype.is_floating_point or tensor.dtype.itemsize == 1 or name.endswith(".quantizer.scale"):
+            continue
+        bad = ~torch.isfinite(tensor) if isinstance(tensor, nn.Parameter) else torch.isnan(tensor)
+        if bool(bad.any()):
+            found[name] = f"{int(bad.sum())} of {tensor.numel()} values"
+    return found
+
+
+def _listed(bad: dict[str, str]) -> str:
+    entries = [f"{name!r} ({count})" for name, count in bad.items()]
+    return ", ".join(entries[:4]) + (f" and {len(entries) - 4} more" if len(entries) > 4 else "")

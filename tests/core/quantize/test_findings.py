@@ -1,0 +1,129 @@
+"""What calibration notices reaches the user: in the report, and the serious part in one line of the log."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy.errors import QuantizationError
+from embedl_deploy.quantize import (
+    CalibrationMethod,
+    QuantConfig,
+    TensorQuantConfig,
+    calibrate,
+    insert_qdq,
+    quantization_report,
+    quantize,
+)
+from support.nets import net, random_input
+from support.quantizable import PATTERNS, transform
+
+X = random_input(2, 4)
+
+
+def model():
+    return net(lambda m, x: m.second(torch.relu(m.first(x))), first=nn.Linear(4, 4), second=nn.Linear(4, 4))
+
+
+def inserted(method=CalibrationMethod.MINMAX):
+    result = transform(model(), patterns=PATTERNS)
+    return insert_qdq(
+        result.model, result.matches, QuantConfig(activation=TensorQuantConfig(calibration_method=method))
+    )
+
+
+def noticed(quantized, data, caplog):
+    with caplog.at_level(logging.WARNING, "embedl_deploy"):
+        calibrate(quantized, data, progress=False)
+    return {finding.tensor: finding.what for finding in quantization_report(quantized).findings}
+
+
+def test_ordinary_data_is_not_worth_a_word(caplog):
+    assert noticed(inserted(), [X, 3 * X, X / 3, X, X], caplog) == {} and not caplog.messages
+    assert "Noticed" not in str(quantization_report(inserted()))
+
+
+@pytest.mark.parametrize("method", CalibrationMethod)
+@pytest.mark.parametrize(("value", "what"), [(0.0, "zero everywhere"), (2.5, "2.5 everywhere")])
+def test_one_value_throughout(value, what, method, caplog):
+    quantized = inserted(method)
+    found = noticed(quantized, [torch.full_like(X, value)] * 2, caplog)
+    assert found["the output of x"].startswith(f"{what} in all calibration data")
+    assert f"the output of x: {what}" in str(quantization_report(quantized))
+    (message,) = caplog.messages
+    assert message.startswith("calibration data that may not be representative: the output of x: ")
+
+
+def test_a_dead_layer(caplog):
+    quantized = inserted()
+    with torch.no_grad():
+        quantized.first.linear.bias.fill_(-1e3)
+    (message,) = [noticed(quantized, [X, X], caplog)] and caplog.messages
+    assert "the output of first_1: zero everywhere" in message
+
+
+@pytest.mark.parametrize(("batches", "told"), [([X] * 4, False), ([X, X, X], True), ([X], False)])
+def test_a_batch_far_from_all_others(batches, told, caplog):
+    quantized = inserted()
+    found = noticed(quantized, [*batches[:2], 1000 * X if told else 5 * X, *batches[2:]], caplog)
+    assert ("the output of x" in found) == told
+    assert not told or found["the output of x"].startswith("batch 3 of 4 reaches")
+
+
+def test_a_pruned_channel_is_reported_and_no_warning(caplog):
+    quantized = inserted()
+    with torch.no_grad():
+        quantized.second.linear.weight[1] = 0
+    assert noticed(quantized, [X], caplog) == {"second weight": "zero, in whole or in some channel or block"}
+    assert not caplog.messages
+
+
+def test_a_second_calibration_forgets(caplog):
+    quantized = inserted()
+    assert noticed(quantized, [torch.zeros_like(X)], caplog) and not noticed(quantized, [X], caplog)
+
+
+def test_tensors_that_are_shared_no_longer():
+    tied = model()
+    tied.second.weight = tied.first.weight
+    result = transform(tied, patterns=PATTERNS)
+    (finding,) = quantization_report(quantize(result, [X], learned_rounding=True, progress=False)).findings
+    assert str(finding).startswith("second.linear.weight: one tensor with first.linear.weight before")
+    assert quantization_report(quantize(result, [X], progress=False)).findings == ()
+
+
+class TestNotANumber:
+    """In the model's own tensors: no data can mend it, and the message says so."""
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    @pytest.mark.parametrize("name", ["first.weight", "second.bias"])
+    @pytest.mark.parametrize("methods", [{}, {"equalization": True, "smooth_quant": 0.5}], ids=["plain", "smoothed"])
+    def test_in_what_is_quantized(self, name, value, methods):
+        broken = model()
+        broken.get_parameter(name).data.view(-1)[1] = value
+        result = transform(broken, patterns=PATTERNS)
+        layer, _, tensor = name.partition(".")
+        with pytest.raises(QuantizationError, match=r"The model itself holds NaN or infinity") as caught:
+            quantize(result, [X], progress=False, **methods)
+        assert f"'{layer}.linear.{tensor}' (1 of {broken.get_parameter(name).numel()} values)" in str(caught.value)
+        with pytest.raises(QuantizationError, match=r"The model itself holds NaN"):
+            calibrate(insert_qdq(result.model, result.matches), [X], progress=False)
+
+    def test_in_what_is_not(self):
+        broken = net(lambda m, x: m.fc(m.norm(x) + m.shift), norm=nn.LayerNorm(4), fc=nn.Linear(4, 4))
+        broken.register_buffer("shift", torch.full((4,), float("nan")))
+        result = transform(broken, patterns=PATTERNS)
+        message = r"batch 1 holds 8 NaN or infinite value.*The model itself holds some: 'shift' \(4 of 4 values\)"
+        with pytest.raises(QuantizationError, match=message):
+            quantize(result, [X], progress=False)
+
+    def test_in_the_data_alone(self):
+        with pytest.raises(QuantizationError, match="batch 1 holds 8 NaN") as caught:
+            quantize(transform(model(), patterns=PATTERNS), [X * float("nan")], progress=False)
+        assert "The model itself" not in str(caught.value)
+
+    def test_a_mask_may_be_infinite(self):
+        masked = net(lambda m, x: m.fc((x + m.mask).softmax(-1)), fc=nn.Linear(4, 4))
+        masked.register_buffer("mask", torch.tensor([0.0, 0.0, float("-inf"), 0.0]))
+        quantize(transform(masked, patterns=PATTERNS), [X], progress=False)
