@@ -228,7 +228,9 @@ class TestPolicies:
 
     @pytest.mark.parametrize("answer", [True, False, 0, PointKind.INPUT], ids=str)
     def test_one_that_returns_no_reason(self, answer):
-        with pytest.raises(QuantizationError, match=r"returned .* at first input 0; expected a reason, or None"):
+        with pytest.raises(
+            QuantizationError, match=r"returned .* at first input 0; expected a reason in words, or None"
+        ):
             report_of(perceptron(), QuantConfig(policy=lambda point: answer))
 
 
