@@ -97,6 +97,40 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize(
+    ("torch", "torchvision", "oldest"),
+    [
+        nox.param("2.9.1", "0.24.1", True, id="oldest"),
+        nox.param("2.13.0", "0.28.0", False, id="development"),
+        nox.param("2.14.1", "0.29.1", False, id="newest"),
+    ],
+)
+def torch_versions(session: nox.Session, torch: str, torchvision: str, oldest: bool) -> None:
+    """All tests with the oldest torch that is declared, with that of development, and with the newest. Takes an hour.
+
+    With the oldest torch, every other dependency is the oldest that the core declares as well.
+    """
+    core = nox.project.load_toml(PACKAGES[0] / "pyproject.toml")["project"]
+    declared = [requirement for requirement in core["dependencies"] if not requirement.startswith("torch")]
+    wanted = [f"torch=={torch}", f"torchvision=={torchvision}"]
+    if oldest:
+        wanted += [requirement.replace(">=", "==") for requirement in declared]
+    chosen = {requirement.partition("==")[0] for requirement in wanted}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    constraints = Path(session.create_tmp()) / "constraints.txt"
+    constraints.write_text("\n".join([*wanted, *(line for line in lines if line.partition("==")[0] not in chosen)]))
+    wheels = _build_wheels(session)
+    session.install("-c", str(constraints), "torch", "torchvision")
+    session.install("-c", str(constraints), *TEST_REQUIREMENTS, *wheels)
+    session.install("--force-reinstall", "--no-deps", *wheels)
+    session.run(
+        *("python", "-m", "pytest", "--numprocesses=auto", "--dist=loadfile"),
+        *session.posargs,
+        env={"OMP_NUM_THREADS": "1"},
+    )
+
+
+@nox.session
 def slow(session: nox.Session) -> None:
     """Tests that take minutes: accuracy after quantization and fine-tuning, on real images and labels."""
     _install_wheels(session, *TEST_REQUIREMENTS)
