@@ -17,6 +17,7 @@ from embedl_deploy.patterns.matches import (
 )
 from embedl_deploy.patterns.pattern import Pattern, QDQPoint, validate_pattern
 from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match, replace_tree, sources_of
+from embedl_deploy.patterns.reshaping import share_reshaped
 from embedl_deploy.patterns.tree import Fork, Wildcard
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "replace_tree",
     "resolve_module",
     "shape_of",
+    "share_reshaped",
     "sources_of",
     "validate_pattern",
 ]
