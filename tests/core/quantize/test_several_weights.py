@@ -8,8 +8,10 @@ from torch import nn
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.export.prepare import reasons_in_float
 from embedl_deploy.quantize import (
     IntegerWeight,
+    ModulesToSkip,
     QuantConfig,
     QuantizationRecipe,
     Quantizer,
@@ -149,11 +151,19 @@ def test_training_reaches_each_weight(result, x):
     )
 
 
-def test_one_weight_may_stay_in_float(result, x):
-    config = QuantConfig(skip={lambda point: point.label == "expand.weight"})
+@pytest.mark.parametrize("selector", ["predicate", "path", "instance"])
+def test_one_weight_may_stay_in_float(result, x, selector):
+    selectors = {
+        "predicate": lambda point: point.label == "expand.weight",
+        "path": "pool.expand*",
+        "instance": result.model.get_submodule("pool").expand,
+    }
+    config = QuantConfig(skip=ModulesToSkip(weight=[selectors[selector]]))
     model = quantize(result, [x], config, progress=False)
     report = quantization_report(model)
     assert [p.label for p in report.not_quantized] == ["expand.weight"] and report.uncovered == ()
+    reasons = reasons_in_float(model)
+    assert {path.rpartition(".conv")[0] or path for path in reasons} == {"pool.expand"}
     frozen = freeze(model)
     assert [p.dim() for n, p in frozen.named_parameters() if n.endswith("weight")] == [4]
     with torch.no_grad():

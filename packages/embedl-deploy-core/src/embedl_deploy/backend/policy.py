@@ -1,6 +1,6 @@
 """Where a quantizer could stand, and who may object to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -57,8 +57,24 @@ class QuantPoint:
             return None
         return next((weight for weight in named_weights(self.module) if weight.name == self.label), None)
 
+    @property
+    def parts(self) -> list[nn.Module]:
+        """The module and what it wraps; for a weight without what the module wraps for its other weights."""
+        parts, weight = list(self.module.modules()), self.weight
+        if weight is None:
+            return parts
+        own = set(_wrapped(weight, self.module))
+        others = {part for other in named_weights(self.module) for part in _wrapped(other, self.module)}
+        return [part for part in parts if part in own or part not in others]
+
     def __str__(self) -> str:
         return f"{self.path} {self.label}"
+
+
+def _wrapped(weight: NamedWeight, module: nn.Module) -> Iterable[nn.Module]:
+    """The part of a module that computes with a weight: the operator where that is the module itself."""
+    part = weight.operator if weight.owner is module else weight.owner
+    return () if part is None else part.modules()
 
 
 #: Says why the hardware is better off without a quantizer at a point, or ``None`` to have one there.

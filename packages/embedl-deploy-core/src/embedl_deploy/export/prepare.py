@@ -11,6 +11,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_HALF, OPSET_OF_PRECISION
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.modules import named_weights
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
 from embedl_deploy.quantize.report import REPORT
 
@@ -62,12 +63,16 @@ def reasons_in_float(model: nn.Module) -> dict[str, str]:
     quantized = {point.path for point in report.quantized if point.kind is PointKind.WEIGHT}
     reasons: dict[str, str] = {}
     for point in report.not_quantized:
+        if point.kind is PointKind.WEIGHT and point.label != "weight":  # one of several: it goes by its operator's path
+            weights = named_weights(model.get_submodule(point.path))
+            path = next((weight.path for weight in weights if weight.name == point.label), "")
+            reasons[f"{point.path}.{path}"] = point.rule
         if point.path not in quantized:
             reasons.setdefault(point.path, point.rule)
-    paths = {node.name: str(node.target) for node in model.graph.find_nodes(op="call_module")}
+    paths = {node.name: str(node.target) if node.op == "call_module" else "" for node in model.graph.nodes}
     for name, _operator, reason in report.uncovered:
-        if name in paths:
-            reasons.setdefault(paths[name], reason)
+        if path := paths.get(name, name):  # a part of a module goes by its path
+            reasons.setdefault(path, reason)
     return reasons
 
 

@@ -180,14 +180,26 @@ def check_selectors(selectors: Any, where: str) -> None:
 
 
 def selects(selector: Any, point: QuantPoint) -> bool:
-    """Whether a selector means the module of a point: that module itself, or one that it wraps."""
+    """Whether a selector means the module of a point: that module itself, or one that it wraps.
+
+    What a module with several weights wraps for another of them does not count for a weight.
+    """
     if isinstance(selector, str):
-        return fnmatch.fnmatchcase(point.path, selector)
+        return any(fnmatch.fnmatchcase(path, selector) for path in _paths(point))
     if isinstance(selector, nn.Module):
-        return any(part is selector for part in point.module.modules())
+        return any(part is selector for part in point.parts)
     if isinstance(selector, type):
-        return any(isinstance(part, selector) for part in point.module.modules())
+        return any(isinstance(part, selector) for part in point.parts)
     return bool(selector(point))
+
+
+def _paths(point: QuantPoint) -> list[str]:
+    """The path of a point's module, and, for one weight of several, those of its operator and of the part around it."""
+    weight = point.weight
+    if weight is None or weight.name == "weight":
+        return [point.path]
+    inner = [weight.path, weight.place.rpartition(".")[0]]
+    return [point.path, *(f"{point.path}.{path}" for path in inner if path)]
 
 
 def describe_selector(selector: Any) -> str:

@@ -25,7 +25,7 @@ def quantize_all(point: QuantPoint) -> str | None:
         return "what it pools is normalized next, in float: pooling in INT8 needs INT8 on both sides"
     if not point.precision.startswith("float8"):
         return None
-    for part in point.module.modules():
+    for part in point.parts:
         if isinstance(part, nn.Conv2d) and part.groups > 1:
             return f"TensorRT has no FP8 kernel for a convolution in {part.groups} groups"
         if isinstance(part, nn.Conv2d) and part.in_channels < FEWEST_FP8_CHANNELS:
@@ -37,7 +37,7 @@ def quantize_mixed(point: QuantPoint) -> str | None:
     """Leave depthwise convolutions, global pooling, stems over a few channels and products with a vector in float."""
     if _is_vector_product(point):
         return "a product with one vector an image: quantizing it takes a kernel of its own"
-    for part in point.module.modules():
+    for part in point.parts:
         if isinstance(part, nn.AdaptiveAvgPool2d):
             return "global pooling is bound by memory"
         if isinstance(part, nn.Conv2d) and is_depthwise_conv(part):
@@ -59,10 +59,10 @@ def _is_normalized(node: fx.Node) -> bool:
 def _is_vector_product(point: QuantPoint) -> bool:
     """Whether a weight meets one position of each image, as in a classifier or a squeeze-and-excitation; if known."""
     shape = shape_of(point.node)
-    weighted = any(isinstance(part, (nn.Linear, nn.Conv2d)) for part in point.module.modules())
+    weighted = any(isinstance(part, (nn.Linear, nn.Conv2d)) for part in point.parts)
     if shape is None or not weighted or len(shape) < 2:
         return False
-    positions = shape[1:-1] if any(isinstance(part, nn.Linear) for part in point.module.modules()) else shape[2:]
+    positions = shape[1:-1] if any(isinstance(part, nn.Linear) for part in point.parts) else shape[2:]
     return math.prod(positions) == 1
 
 
