@@ -16,6 +16,7 @@ from embedl_deploy.quantize import (
     QuantizationRecipe,
     Quantizer,
     freeze,
+    insert_qdq,
     quantization_recipe,
     quantization_report,
     quantize,
@@ -196,6 +197,38 @@ def test_a_weight_without_a_place_is_listed_by_its_path(x):
     report = quantization_report(quantize(result, [x], progress=False))
     assert report.uncovered == (("pool.expand", "Conv2d", "the gate is computed in float"),)
     assert len([point for point in report.quantized if point.kind is PointKind.WEIGHT]) == 2
+
+
+class NoStubBetween(NestedSE):
+    """What is between its convolutions has no place for a quantizer."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.reduced_quant = nn.Identity()
+
+
+class Raw(NestedSE):
+    """Multiplies by a parameter of its own."""
+
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.table = nn.Parameter(torch.eye(8))
+
+    def forward(self, x, y):
+        return torch.einsum("bchw,dc->bdhw", super().forward(x, y), self.table)
+
+
+@pytest.mark.parametrize(
+    ("module", "listed"),
+    [
+        (NoStubBetween, ("pool.expand.conv", "Conv2d", "no place for the quantizer of its input")),
+        (Raw, ("pool.table", "einsum", "no place for the quantizer of its weight")),
+    ],
+)
+def test_products_in_forward_are_looked_at(module, listed, x):
+    result = se(type("AnyPattern", (NestedSEPattern,), {"graft": module}), x)
+    uncovered = quantization_report(insert_qdq(result.model, result.matches)).uncovered
+    assert [entry[:2] for entry in uncovered if listed[2] in entry[2]] == [listed[:2]]
 
 
 def test_a_module_that_opts_out_has_no_weights(x):

@@ -128,6 +128,15 @@ class HiddenWeight(FusedModule):
         return self.act(self.bn(self.conv(x)))
 
 
+class HiddenTable(Block):
+    def __init__(self, *parts):
+        super().__init__(*parts)
+        self.register_buffer("table", torch.eye(6))
+
+    def forward(self, x):
+        return super().forward(x) @ self.table
+
+
 class ToldWeight(HiddenWeight):
     why_not_quantized = "the kernel takes weights in float"
 
@@ -166,6 +175,11 @@ SPOILT = [
         "weights-have-places",
         with_graft(HiddenWeight),
         "Conv2d at conv of 0 (HiddenWeight) has no place for the quantizer",
+    ),
+    (
+        "weights-have-places",
+        with_graft(HiddenTable),
+        "matmul by table of 0 (HiddenTable) has no place for",
     ),
     ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
     ("quantized", with_graft(NotFinite), "the quantized model gives numbers that are not finite"),

@@ -5,6 +5,7 @@ from embedl_deploy.modules.activations import ActivationLike
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
+from embedl_deploy.modules.inside import InnerProduct, products_without_place
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
@@ -25,6 +26,7 @@ __all__ = [
     "FusedConv",
     "FusedMatmul",
     "FusedModule",
+    "InnerProduct",
     "LeafTracer",
     "NamedWeight",
     "PaddedConv2d",
@@ -36,6 +38,7 @@ __all__ = [
     "linear_with",
     "named_weights",
     "open_unseen_rows",
+    "products_without_place",
     "reason_of_part",
     "symbolic_trace",
     "weights_besides",

@@ -12,12 +12,13 @@ from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
-from embedl_deploy.modules import FusedModule, QuantStub, weights_besides
+from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.decisions import Decision, decide
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.hardware import choose_policy, complete_config
+from embedl_deploy.quantize.hidden import hidden_parts
 from embedl_deploy.quantize.opaque import opaque_calls
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
@@ -102,9 +103,8 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
         points.append(PointReport(*places, point.kind, point.index, decision.config))
     copied.recompile()
-    copied.meta[REPORT] = QuantizationReport(
-        tuple(points), (*_uncovered(model, decisions), *opaque_calls(model, decisions)), policy
-    )
+    uncovered = (*_uncovered(model, decisions), *hidden_parts(model, decisions), *opaque_calls(model, decisions))
+    copied.meta[REPORT] = QuantizationReport(tuple(points), uncovered, policy)
     return copied
 
 
@@ -203,20 +203,13 @@ def _fix_range(stub: QuantStub) -> None:
 
 
 def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[str, str, str]]:
-    """Operators with a weight, or products of tensors, at which no point is; parts of fused modules by their path."""
-    weights: dict[str, set[str]] = {decision.point.node.name: set() for decision in decisions}
-    for decision in decisions:
-        if decision.point.weight is not None:
-            weights[decision.point.node.name].add(decision.point.weight.path)
+    """Operators with a weight, or products of tensors, at which no point is."""
+    covered = {decision.point.node.name for decision in decisions}
     found = []
     for node in model.graph.nodes:
-        if node.op not in ("call_module", "call_function", "call_method"):
+        if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
             continue
         module = get_module(node) if node.op == "call_module" else None
-        if node.name in weights:
-            for part, operator, reason in weights_besides(module or nn.Module(), weights[node.name]):
-                found.append((".".join(filter(None, (str(node.target), part))), type(operator).__name__, reason))
-            continue
         if module is not None and any(isinstance(part, WEIGHTED) for part in module.modules()):
             reason = "no fusion has taken it"
             if isinstance(module, FusedModule):

@@ -5,7 +5,14 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import FusedModule, QuantStub, named_weights, reason_of_part, weights_besides
+from embedl_deploy.modules import (
+    FusedModule,
+    QuantStub,
+    named_weights,
+    products_without_place,
+    reason_of_part,
+    weights_besides,
+)
 from embedl_deploy.patterns import Example, PatternMatch
 from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
 from embedl_deploy.quantize.points import POSITIONS, patterns_by_node, points_of
@@ -66,6 +73,13 @@ def weights_have_places(subject: PatternSubject, example: Example) -> None:
                 raise ConformanceFailure(
                     f"{type(part).__name__} at {path} of {node.target} ({type(module).__name__}) has no place for the "
                     "quantizer of its weight",
+                    "a place, or why_not_quantized",
+                )
+        for product in products_without_place(module):
+            if product.of_parameter and reason_of_part(module, product.path) is None:
+                raise ConformanceFailure(
+                    f"{product.product} by {product.path} of {node.target} ({type(module).__name__}) has no place for "
+                    "the quantizer of that weight",
                     "a place, or why_not_quantized",
                 )
     if not looked:

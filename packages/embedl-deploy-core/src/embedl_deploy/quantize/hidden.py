@@ -1,0 +1,55 @@
+"""What fused modules that have points for quantizers compute in float all the same."""
+
+from collections.abc import Iterator
+
+from torch import fx, nn
+
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedModule, InnerProduct, products_without_place, reason_of_part, weights_besides
+from embedl_deploy.quantize.decisions import Decision
+
+_WEIGHT = "there is no place for the quantizer of its weight"
+_INPUT = "there is no place for the quantizer of its input, which the module makes itself"
+
+
+def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[tuple[str, str, str]]:
+    """Operators and products inside modules that have a point, at which there is none.
+
+    Args:
+        model: A transformed model.
+        decisions: About its points.
+
+    Yields:
+        Path of the part, operator or operation, reason.
+    """
+    weights: dict[str, set[str]] = {decision.point.node.name: set() for decision in decisions}
+    for decision in decisions:
+        if decision.point.weight is not None:
+            weights[decision.point.node.name].add(decision.point.weight.path)
+    traced: dict[object, list[InnerProduct]] = {}
+    for node in model.graph.nodes:
+        module = get_module(node) if node.op == "call_module" and node.name in weights else None
+        if module is None:
+            continue
+        told = set()
+        for path, operator, reason in weights_besides(module, weights[node.name]):
+            told.add(path)
+            yield _joined(node, path), type(operator).__name__, reason
+        if not isinstance(module, FusedModule):
+            continue
+        structure = _structure(module)
+        if structure not in traced:
+            traced[structure] = products_without_place(module)
+        for product in traced[structure]:
+            if product.path not in told:
+                reason = reason_of_part(module, product.path) or (_WEIGHT if product.of_parameter else _INPUT)
+                yield _joined(node, product.path), product.product, reason
+
+
+def _structure(module: nn.Module) -> object:
+    """Equal for modules whose ``forward`` computes the same products: it is traced once for all of them."""
+    return tuple((path, type(part)) for path, part in module.named_modules())
+
+
+def _joined(node: fx.Node, path: str) -> str:
+    return ".".join(filter(None, (str(node.target), path)))
