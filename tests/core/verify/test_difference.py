@@ -122,6 +122,17 @@ class TestRunUnchanged:
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
         assert all(tensor is buffers[name] for name, tensor in model.named_buffers())
 
+    def test_leaves_no_trace_in_a_module_with_two_names(self):
+        """``torch.func.functional_call`` leaves a copy there."""
+        norm = nn.BatchNorm2d(2)
+        other = nn.BatchNorm2d(2)
+        other._buffers["running_mean"] = norm.running_mean
+        model = nn.Sequential(norm, norm, other).train()
+        before = [(buffer, buffer.clone()) for buffer in (*norm.buffers(), *other.buffers())]
+        run_unchanged(model, (random_input(2, 2, 3, 3),), {})
+        after = [*norm.buffers(), *other.buffers()]
+        assert all(now is old and torch.equal(now, kept) for now, (old, kept) in zip(after, before, strict=True))
+
     def test_leaves_no_trace_of_a_failure(self, model):
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         rng = torch.get_rng_state()

@@ -1,6 +1,8 @@
 """How far two models' outputs are apart, measured without changing either."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -89,12 +91,30 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     Raises:
         FusedModuleError: A module that a pattern put there raises; what others raise passes as it is.
     """
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
-    devices = sorted({t.device.index or 0 for t in (*model.parameters(), *buffers.values()) if t.is_cuda})
+    devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
     # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
     with global_state, torch.no_grad(), torch.random.fork_rng(devices=devices), fused_modules_named():
-        return torch.func.functional_call(model, buffers, args, kwargs)
+        with _on_copies_of_buffers(model):
+            return model(*args, **kwargs)
+
+
+@contextmanager
+def _on_copies_of_buffers(model: nn.Module) -> Iterator[None]:
+    """Within the block each buffer is a copy; what is shared is so still.
+
+    ``torch.func.functional_call`` leaves its copies behind in a module that has two names.
+    """
+    own = [(part, dict(part._buffers)) for part in model.modules()]
+    copies = {buffer: buffer.clone() for _, buffers in own for buffer in buffers.values() if buffer is not None}
+    for part, buffers in own:
+        part._buffers.update({name: copies[b] for name, b in buffers.items() if b is not None})
+    try:
+        yield
+    finally:
+        for part, buffers in own:
+            part._buffers.clear()
+            part._buffers.update(buffers)
 
 
 def compare_models(
