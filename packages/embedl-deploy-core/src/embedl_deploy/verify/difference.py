@@ -94,9 +94,9 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
     # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
-    with global_state, torch.no_grad(), torch.random.fork_rng(devices=devices), fused_modules_named():
-        with _on_copies_of_buffers(model):
-            return model(*args, **kwargs)
+    rng = torch.random.fork_rng(devices=devices)
+    with global_state, torch.no_grad(), rng, fused_modules_named(), _on_copies_of_buffers(model):
+        return model(*args, **kwargs)
 
 
 @contextmanager
