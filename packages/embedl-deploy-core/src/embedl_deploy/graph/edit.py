@@ -5,6 +5,7 @@ import warnings
 from collections import OrderedDict
 from typing import Any, TypeVar
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.lookup import submodule
@@ -103,6 +104,7 @@ def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
     Modules, parameters and buffers are passed on, not copied. Class name, metadata and training flag are kept. It can
     be pickled.
     """
+    _read_where_it_is_computed(graph_module)
     rebuilt = StorableGraphModule(graph_module, graph_module.graph, class_name=type(graph_module).__name__)
     rebuilt.meta.update(graph_module.meta)
     called = {str(node.target) for node in rebuilt.graph.nodes if node.op == "call_module"}
@@ -111,6 +113,23 @@ def rebuild(graph_module: fx.GraphModule) -> fx.GraphModule:
         if type(module) is nn.Module and path not in called:
             object.__setattr__(module, "training", rebuilt.training)
     return rebuilt
+
+
+def _read_where_it_is_computed(graph_module: fx.GraphModule) -> None:
+    """Read what a hook computes, such as ``torch.nn.utils.weight_norm``'s weight, from the module that is called.
+
+    A rewrite may have given the module another path. At the old one its tensor would be as it was then, forever.
+    """
+    called = dict.fromkeys(str(node.target) for node in graph_module.graph.find_nodes(op="call_module"))
+    paths: dict[nn.Module, str] = {}
+    for path in called:
+        for inner, part in submodule(graph_module, path).named_modules():
+            paths.setdefault(part, f"{path}.{inner}" if inner else path)
+    for node in graph_module.graph.find_nodes(op="get_attr"):
+        parent, _, name = str(node.target).rpartition(".")
+        owner = submodule(graph_module, parent) if parent else graph_module
+        if owner in paths and isinstance(vars(owner).get(name), torch.Tensor):
+            node.target = f"{paths[owner]}.{name}"
 
 
 def erase(node: fx.Node) -> None:

@@ -4,6 +4,7 @@ import inspect
 from functools import lru_cache
 from typing import Any, TypeVar
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
@@ -42,6 +43,14 @@ def get_constant(node: fx.Node) -> Any:
     return value
 
 
+def _constant_or_node(node: fx.Node) -> Any:
+    """What a ``get_attr`` node stands for, or the node, if a hook computes it anew at each call of its module."""
+    parent, _, name = str(node.target).rpartition(".")
+    holder = submodule(owner(node), parent) if parent else owner(node)
+    computed = has_hooks(holder) and isinstance(vars(holder).get(name), torch.Tensor)
+    return node if computed else get_constant(node)
+
+
 def submodule(root: nn.Module, path: str) -> nn.Module:
     """``root.get_submodule(path)`` by dictionary, many times faster; matching does little else."""
     module: nn.Module | None = root
@@ -66,7 +75,7 @@ def _module_of(node: fx.Node) -> nn.Module | None:
     if node.op == "call_module":
         return submodule(owner(node), str(node.target))
     if node.op in ("call_function", "call_method"):
-        return module_of_call(node, get_constant)
+        return module_of_call(node, _constant_or_node)
     return None
 
 

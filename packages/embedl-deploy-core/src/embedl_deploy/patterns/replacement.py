@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
@@ -170,7 +171,8 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
     paths: list[str] = []  # of the module, what it holds, and their tensors
     for name, part in current.named_modules():
         here = f"{path}.{name}" if name else path
-        paths += [here, *(f"{here}.{tensor}" for tensor in (*part._parameters, *part._buffers))]
+        computed = [key for key, value in vars(part).items() if isinstance(value, torch.Tensor)]  # by a hook
+        paths += [here, *(f"{here}.{tensor}" for tensor in (*part._parameters, *part._buffers, *computed))]
     own = [node for node in matched if node.op == "call_module"]
     flowing = {value for node in matched for value in tensor_inputs(node)}
     constants = [n for node in matched for n in constants_of(node) if n not in flowing]
