@@ -62,7 +62,7 @@ def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it u
         *(rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.unsqueeze_unsqueeze_rule),
         *(rules.transpose_transpose_rule, rules.no_op_transpose_rule, rules.cast_cast_rule, rules.no_op_cast_rule),
         *(rules.fuse_pad_into_conv_rule, rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_gemm_rule),
-        rules.fuse_batchnorm_into_conv_transpose_rule,
+        *(rules.fuse_batchnorm_into_conv_transpose_rule, rules.remove_optional_bias_from_conv_rule),
     )
     rewrite(program.model, merging)
     onnx_ir.passes.Sequential(

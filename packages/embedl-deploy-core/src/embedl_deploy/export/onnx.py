@@ -1,10 +1,7 @@
 """Export to ONNX, checked before the file appears."""
 
-import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,22 +12,21 @@ from torch import nn
 from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
-from embedl_deploy.export.attention import ExportableAttention
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
-from embedl_deploy.export.outputs import refuse_outputs_without_tensor
-from embedl_deploy.export.runtime import difference_in_onnxruntime, sensitivity
+from embedl_deploy.export.casts import floats_of
+from embedl_deploy.export.failures import explain_nodes, users_lines
+from embedl_deploy.export.judgement import Run, judge
+from embedl_deploy.export.metadata import keep_modules_only
+from embedl_deploy.export.naming import name_values
+from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
-from embedl_deploy.graph.collector import collector_paused
-from embedl_deploy.graph.inputs import describe_inputs
-from embedl_deploy.graph.placement import describe_failed_module
-from embedl_deploy.logs import quiet
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.verify import Difference
 
 #: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
 #: numbers of a grid may be rounded to either, which later layers see as a whole step.
-_TOLERANCE, _TOLERANCE_ROUNDED, _TOLERANCE_AT_MOST = 1e-3, 5e-2, 0.5
+_TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 5e-2
 #: Protocol buffers end at 2 GiB; weights of larger models go into a second file.
 _EXTERNAL_DATA_BYTES = 1_800_000_000
 
@@ -45,8 +41,11 @@ class OnnxExport:
         input_names: Names of the graph's inputs, in order.
         output_names: Names of its outputs, in order.
         size: Bytes of the file and of its external weights.
-        difference: How far ONNX Runtime's outputs are from PyTorch's on the example inputs; ``None`` if that was not
-            measured.
+        difference: How far ONNX Runtime's outputs are from those of the model that was given, in its own types and with
+            its quantizers, on the example inputs; ``None`` if that was not measured.
+        sqnr: The same as a ratio, 10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; infinite where nothing differs,
+            ``None`` if that was not measured.
+        notes: What to know about the comparison: outputs that are as far off as rounding alone explains, ties.
     """
 
     path: Path
@@ -55,6 +54,8 @@ class OnnxExport:
     output_names: tuple[str, ...]
     size: int
     difference: Difference | None
+    sqnr: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 def export_onnx(
@@ -93,10 +94,11 @@ def export_onnx(
         dynamic_batch: Leave dimension 0 of every tensor input open.
         input_names: Names for the inputs.
         output_names: Names for the outputs.
-        tolerance: Largest difference between ONNX Runtime and PyTorch, relative to the largest output, that is
-            accepted; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for a file that is quantized or in
-            16 bits, where a value on the edge between two numbers may be rounded to either; or twice as far as the
-            model's own outputs go when its inputs change by a millionth, if that is more, up to 0.5.
+        tolerance: Largest difference between the file in ONNX Runtime and ``model`` as it is, in its own types, that is
+            accepted, relative to the largest output; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for
+            a file that is quantized or in 16 bits, where a value on the edge between two numbers may be rounded to
+            either; or, if that is more, twice the error of the model itself when every value in it is rounded to one
+            bit less than the file's format has, to 20 bits in float32.
 
     Raises:
         ExportError: The exporter or the checker refuses the model, or the file computes something else.
@@ -118,137 +120,79 @@ def export_onnx(
     from embedl_deploy.export.prepare import (
         choose_opset,
         convert_inputs,
-        holds_half,
+        floating_type,
         in_signature_order,
         is_quantized,
         prepare_model,
         reasons_in_float,
+        users_model,
     )
     from embedl_deploy.export.qdq import translations
 
     given = model
     reasons = reasons_in_float(model)
-    model = prepare_model(model, dtype, integer_weights=integer_weights)
+    compared = users_model(model) if tolerance is not None else model
+    model, exact = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
-    example, named = convert_inputs((example, in_signature_order(model, named)), dtype)
-    automatic = tolerance == "auto"
-    if tolerance == "auto":
-        rounded = is_quantized(model) or holds_half(model, (example, named))
-        tolerance = _TOLERANCE_ROUNDED if rounded else _TOLERANCE
+    named = in_signature_order(model, named)
     shapes = None
     if dynamic_batch:
         example, named = without_batch_of_one((example, named))
         shapes = dynamic_first_dimension(example, named)
+    users = Run(compared, example, named)
+    example, named = convert_inputs((example, named), dtype)
+    exported = Run(model, example, named, floats_of(model, example, named, dtype))
     quantizers = translations(opset) if is_quantized(model) else {}
-    operators = {**backend_translations(given, opset), **quantizers} or None
-    program = _export(model, example, named, opset, operators, shapes, input_names, output_names)
+    program = translated(exported, opset, {**backend_translations(given, opset), **quantizers} or None, shapes)
+    _check_opset(program, opset)
+    name_values(program.model, input_names, output_names)
     if dynamic_batch:
         check_open_batch(model, program.model.graph.inputs, shapes)
-    note_in_float(program.model, reasons)
+    outputs = tuple(str(value.name) for value in program.model.graph.outputs)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
+    judged = None
     with written_whole(target) as temporary:
+        lines = users_lines(program.model)
+        keep_modules_only(program.model)
+        note_in_float(program.model, reasons)
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
-        _check(temporary)
-        measured = None
+        _check(temporary, program.model, lines)
         if tolerance is not None:
-            measured = difference_in_onnxruntime(model, temporary, example, named)
-            if automatic and not measured.max_rel <= tolerance:
-                tolerance = max(tolerance, min(_TOLERANCE_AT_MOST, 2 * sensitivity(model, example, named).max_rel))
-            if not measured.max_rel <= tolerance:
-                raise ExportError(
-                    f"The exported file does not compute what the model computes: {measured}; accepted: {tolerance:g}. "
-                    "Nothing was written. Look for operators that the exporter translates wrongly, or pass a larger "
-                    "tolerance if the difference is expected."
-                )
+            kind = floating_type(model, (example, named))
+            near = _TOLERANCE_ROUNDED if is_quantized(model) or kind is not torch.float32 else _TOLERANCE
+            accepted = near if tolerance == "auto" else tolerance
+            judged = judge(*(users, exported, exact), temporary, outputs, kind, accepted, rounding=tolerance == "auto")
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
         opset=opset,
         input_names=tuple(str(value.name) for value in program.model.graph.inputs),
-        output_names=tuple(str(value.name) for value in program.model.graph.outputs),
+        output_names=outputs,
         size=written,
-        difference=measured,
+        difference=None if judged is None else judged.difference,
+        sqnr=None if judged is None else judged.sqnr,
+        notes=() if judged is None else judged.notes,
     )
 
 
-@contextmanager
-def _exporter_quiet() -> Iterator[None]:
-    """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
-    with (
-        quiet("torch.onnx", below=logging.ERROR),
-        quiet("onnxscript", below=logging.ERROR),
-        warnings.catch_warnings(),
-    ):
-        warnings.simplefilter("ignore")
-        yield
-
-
-@collector_paused()
-def _export(
-    model: nn.Module,
-    example: tuple[Any, ...],
-    named: dict[str, Any],
-    opset: int,
-    operators: dict[Callable[..., Any], Callable[..., Any]] | None,
-    shapes: Any,
-    input_names: Sequence[str] | None,
-    output_names: Sequence[str] | None,
-) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
-    try:
-        with _exporter_quiet(), torch.no_grad(), ExportableAttention():
-            given: Any = model
-            lowered = operators is not None and shapes is None
-            if lowered:
-                from embedl_deploy.export.lowering import captured, simplify  # here, as above
-
-                given = captured(model, example, named)
-            # A dictionary at the end is taken for keyword inputs where there are none.
-            trailing: tuple[dict[str, Any], ...] = (
-                ({},) if example and isinstance(example[-1], dict) and not named else ()
-            )
-            program = torch.onnx.export(
-                given,
-                (*example, *trailing),
-                kwargs=named or None,
-                dynamo=True,
-                opset_version=opset,
-                dynamic_shapes=shapes,
-                input_names=input_names,
-                output_names=output_names,
-                verbose=False,
-                optimize=not lowered,
-                custom_translation_table=operators,
-            )
-            assert program is not None  # None is returned for the old exporter only
-            if lowered:
-                simplify(program)
-    except ImportError as error:
-        raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
-    except Exception as error:  # torch.export runs the model's own code and may raise anything
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # torch wraps what went wrong in advice on how to debug torch
-            cause = cause.__cause__
-        refuse_outputs_without_tensor(model, example, named, error)
-        lines = [line for line in str(cause).strip().splitlines() if line.strip()]
-        hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
-        placed = describe_failed_module(error)
-        where = f" (in {placed})" if placed else ""
-        raise ExportError(
-            f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
-            f"{type(cause).__name__}: {' '.join(lines[:3])}{where}{hint}"
-        ) from error
-    if operators is not None:
-        from embedl_deploy.export.qdq import store_int4  # here, as above
-
-        store_int4(program.model)
-    return program
-
-
-def _check(path: Path) -> None:
+def _check(path: Path, model: Any, lines: Mapping[str, str]) -> None:
     """Check a file, by name so that it may be over 2 GB."""
     import onnx
 
     try:
         onnx.checker.check_model(os.fspath(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"onnx.checker refuses the exported file: {error}. Nothing was written.") from error
+        said = " ".join(str(error).split()).rstrip(".")
+        raise ExportError(
+            f"onnx.checker refuses the exported file: {said}. Nothing was written.{explain_nodes(model, lines, said)}"
+        ) from error
+
+
+def _check_opset(program: "torch.onnx.ONNXProgram", opset: int) -> None:
+    """The exporter writes for another operator set where it cannot convert to the one that was asked for."""
+    written = program.model.opset_imports.get("")
+    if written != opset:
+        raise ExportError(
+            f"opset is {opset}, but torch's exporter writes the file for {written}: it cannot convert every "
+            f"operator of the model. Nothing was written. Pass opset={written}, or leave it out."
+        )

@@ -1,5 +1,6 @@
 """What a file can return: tensors."""
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -8,6 +9,9 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
 from embedl_deploy.verify import run_unchanged
+
+#: Outputs that an error lists, and characters of each.
+_SHOWN, _LONGEST = 5, 80
 
 
 def refuse_outputs_without_tensor(
@@ -25,8 +29,29 @@ def refuse_outputs_without_tensor(
     leaves, _ = pytree.tree_flatten_with_path(outputs)
     wrong = [(path, leaf) for path, leaf in leaves if leaf is not None and not isinstance(leaf, torch.Tensor)]
     if wrong:
-        places = ", ".join(f"output{pytree.keystr(path)} = {leaf!r} ({type(leaf).__name__})" for path, leaf in wrong)
+        places = ", ".join(f"output{pytree.keystr(path)} = {_briefly(leaf)}" for path, leaf in wrong[:_SHOWN])
+        if len(wrong) > _SHOWN:
+            places += f", and {len(wrong) - _SHOWN} more"
+        if any(_is_container(leaf) for _, leaf in wrong):
+            raise ExportError(
+                f"{type(model).__name__} cannot be exported to ONNX: it returns what tensors cannot be found in: "
+                f"{places}. Return a tuple, a dictionary or a named tuple of tensors, or make a dataclass known: "
+                "torch.export.register_dataclass(TheClass)."
+            ) from cause
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX: it returns what is no tensor: {places}. A file "
             "returns tensors only. Return torch.tensor(value), or leave the output out of what forward returns."
         ) from cause
+
+
+def _is_container(leaf: Any) -> bool:
+    """Whether an output may hold tensors: neither a plain value nor a text."""
+    return dataclasses.is_dataclass(leaf) or not isinstance(leaf, (bool, int, float, complex, str, bytes, torch.dtype))
+
+
+def _briefly(leaf: Any) -> str:
+    """A value with its type; of objects that may hold tensors the type alone."""
+    kind = type(leaf).__name__
+    if dataclasses.is_dataclass(leaf):
+        return f"a dataclass {kind} with the fields {', '.join(field.name for field in dataclasses.fields(leaf))}"
+    return f"an object of type {kind}" if _is_container(leaf) else f"{repr(leaf)[:_LONGEST]} ({kind})"

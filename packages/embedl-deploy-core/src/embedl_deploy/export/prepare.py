@@ -27,8 +27,8 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(part, (Quantizer, IntegerWeight)) for part in model.modules())
 
 
-def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weights: bool) -> nn.Module:
-    """The model to export: ``model`` itself if nothing has to be changed, else a copy.
+def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weights: bool) -> tuple[nn.Module, nn.Module]:
+    """The model to export, and the same before it is converted: ``model`` itself where nothing has to be changed.
 
     Raises:
         InputError: Integer weights are asked of a model without quantizers, or a quantized model is in float64.
@@ -40,9 +40,11 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
             "any version of the operator set. Pass dtype=torch.float32, or convert the model before it is quantized: "
             "model.float()."
         )
+    exact = model
     if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
-        model = freeze(model, weights=False)
+        model = exact = freeze(model, weights=False)
         if dtype is torch.float16 or (dtype is None and torch.float16 in _dtypes(model)):
+            model = deep_copy(model)
             _to_normal_float16_scales(model)
         if integer_weights:
             model = freeze(model, weights=True)
@@ -51,8 +53,14 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
             "integer_weights=True, but the model has no quantized weights. Quantize it first: quantize(result, data)."
         )
     if dtype is None or not any(t.is_floating_point() and t.dtype != dtype for t in _tensors(model)):
-        return model
-    return deep_copy(model).to(dtype)
+        return model, exact
+    return deep_copy(model).to(dtype), exact
+
+
+def users_model(model: nn.Module) -> nn.Module:
+    """What a file is compared with: the model as it is, in evaluation mode if it is quantized, as its file will be."""
+    training = any(part.training for part in model.modules())
+    return deep_copy(model).eval() if training and is_quantized(model) else model
 
 
 def reasons_in_float(model: nn.Module) -> dict[str, str]:
@@ -110,10 +118,10 @@ def in_signature_order(model: nn.Module, named: dict[str, Any]) -> dict[str, Any
     return {name: named[name] for name in (*declared, *(name for name in named if name not in declared))}
 
 
-def holds_half(model: nn.Module, inputs: Any) -> bool:
-    """Whether a model has floating-point numbers of 16 bits in its state or its inputs."""
+def floating_type(model: nn.Module, inputs: Any) -> torch.dtype:
+    """The shortest floating-point type of a model's state and inputs."""
     given = {value.dtype for value in pytree.tree_leaves(inputs) if isinstance(value, torch.Tensor)}
-    return not (_dtypes(model) | given).isdisjoint(_HALF)
+    return next((dtype for dtype in _HALF if dtype in _dtypes(model) | given), torch.float32)
 
 
 def needed_opset(model: nn.Module) -> tuple[int, str]:
@@ -140,8 +148,10 @@ def choose_opset(model: nn.Module, opset: int | None) -> int:
     """The operator set to export for.
 
     Raises:
-        InputError: The one that was asked for is too old, or no version.
+        InputError: The one that was asked for is too old, too new, or no version.
     """
+    import onnx
+
     needed, reason = needed_opset(model)
     if opset is None:
         return max(needed, OPSET_OF_BFLOAT16) if torch.bfloat16 in _dtypes(model) else needed
@@ -149,4 +159,7 @@ def choose_opset(model: nn.Module, opset: int | None) -> int:
         raise InputError(f"opset is {opset!r}; expected an integer of {needed} or more.")
     if opset < needed:
         raise InputError(f"opset is {opset}; {reason} needs {needed} or more.")
+    newest = onnx.defs.onnx_opset_version()
+    if opset > newest:
+        raise InputError(f"opset is {opset}; the newest that onnx {onnx.__version__} knows is {newest}.")
     return opset

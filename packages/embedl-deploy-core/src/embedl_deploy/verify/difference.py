@@ -73,9 +73,10 @@ def signal_to_noise(reference: Any, other: Any) -> float:
     """
     signal = noise = 0.0
     for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
-        x, y = x.detach().double(), y.detach().to(x.device).double()
-        signal += float(torch.where(x.isinf(), 0.0, x).square().sum())
-        noise += float(torch.where(x == y, 0.0, y - x).square().sum())
+        wide = torch.complex128 if x.is_complex() else torch.float64
+        x, y = x.detach().to(wide), y.detach().to(x.device, wide)
+        signal += float(torch.where(x.isinf(), 0.0, x).abs().square().sum())
+        noise += float(torch.where(x == y, 0.0, y - x).abs().square().sum())
     if not math.isfinite(noise) or math.isnan(signal):
         return -math.inf
     if noise == 0:

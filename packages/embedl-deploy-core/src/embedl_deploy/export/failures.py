@@ -1,0 +1,129 @@
+"""What to tell when torch's exporter fails: the module, the line of the user's code, the operator, and what to do."""
+
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.artifact import module_of
+from embedl_deploy.graph.placement import describe_failed_module
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_TRACE = "pkg.torch.onnx.stack_trace"
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?P<code>[^\n]+))?')
+#: Where no code of users lives: torch, this package with what lies in it, and generated code.
+_NOT_THE_USERS = (*(f"{Path(path)}/" for path in (*torch.__path__, *sys.modules["embedl_deploy"].__path__)), "<")
+_REMEDY = "Write it with other operators, or leave that part out of the model that is exported."
+#: Of an exception's text, as much as a terminal shows at once.
+_LONGEST = 400
+
+
+def explain(model: nn.Module, error: Exception) -> str:
+    """What went wrong in an export, where, and what to do, as the end of a sentence.
+
+    Args:
+        model: What was exported.
+        error: What the exporter raised.
+    """
+    chain = list(_chain(error))
+    node = next((found for link in chain if (found := _translated_node(link)) is not None), None)
+    cause = chain[-1]
+    if node is not None:
+        name = str(node.target)
+        place = _in_words(_module_of_node(node), _users_line(node.meta.get("stack_trace") or ""))
+        why = "" if type(cause).__name__ == "DispatchError" else f" for this use of it ({_text(cause)})"
+        return f"torch.onnx has no translation of {name!r}{why}{place}. {_REMEDY}"
+    module, line = _raised_in(model, cause)
+    said = f"{type(cause).__name__}: {_text(cause)}"
+    placed = describe_failed_module(error)
+    if placed:
+        return f"{said} (in {placed})"
+    if type(cause).__name__ in ("GuardOnDataDependentSymNode", "UserError"):
+        said = f"it decides by values of tensors, which are not known when it is exported: {_text(cause, lines=1)}"
+        return f"{said}{_in_words(module, line)}. Use torch.where for a choice by values, or leave that part out."
+    return f"{said}{_in_words(module, line)}"
+
+
+def users_lines(model: "ir.Model") -> dict[str, str]:
+    """The line of the user's code that each node of a model came from, where that is known; from the metadata."""
+    lines = {node.name: _users_line(node.metadata_props.get(_TRACE, "")) for node in model.graph.all_nodes()}
+    return {name: line for name, line in lines.items() if name and line}
+
+
+def explain_nodes(model: "ir.Model", lines: Mapping[str, str], text: str) -> str:
+    """For an error that quotes a node of a file by name: its module and line, in words; empty if it quotes none."""
+    for node in model.graph.all_nodes():
+        if node.name and re.search(rf"(?<![\w.]){re.escape(node.name)}(?![\w.])", text):
+            place = _in_words(module_of(node) or "", lines.get(node.name, ""))
+            return f" It is about what torch's exporter made of {node.op_type!r}{place}. {_REMEDY}"
+    return ""
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception and its causes: torch wraps what went wrong in advice on how to debug torch."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
+
+
+def _translated_node(error: BaseException) -> fx.Node | None:
+    """The node that torch's exporter was translating when it raised."""
+    if type(error).__name__ != "ConversionError":
+        return None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        if isinstance(node, fx.Node):
+            return node
+    return None
+
+
+def _module_of_node(node: fx.Node) -> str:
+    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
+    paths = [str(path) for path, _ in stack.values()]
+    return next((path for path in reversed(paths) if path), "")
+
+
+def _raised_in(model: nn.Module, error: BaseException) -> tuple[str, str]:
+    """The innermost module of the model, and the innermost line of the user's code, that an exception came through."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    module = line = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if id(owner) in paths and isinstance(owner, nn.Module):
+            module = paths[id(owner)]
+        if _is_users(frame.f_code.co_filename):
+            line = f"{frame.f_code.co_filename}:{number}"
+    return module, line
+
+
+def _is_users(file: str) -> bool:
+    return not file.startswith(_NOT_THE_USERS)
+
+
+def _users_line(trace: str) -> str:
+    """The innermost line of the user's code in a stack trace's text."""
+    frames = [frame for frame in _FRAME.finditer(trace) if _is_users(frame["file"])]
+    if not frames:
+        return ""
+    code = f": {frames[-1]['code'].strip()}" if frames[-1]["code"] else ""
+    return f"{frames[-1]['file']}:{frames[-1]['line']}{code}"
+
+
+def _in_words(module: str, line: str) -> str:
+    where = f", in module {module!r}" if module else ""
+    return f"{where} ({line})" if line else where
+
+
+def _text(error: BaseException, lines: int = 3) -> str:
+    """The first lines of what an exception says; without what torch.fx adds to it."""
+    said = str(error).split("\nWhile executing %")[0]
+    text = " ".join([line.strip() for line in said.splitlines() if line.strip()][:lines])
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

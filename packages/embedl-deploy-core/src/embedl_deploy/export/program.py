@@ -1,0 +1,97 @@
+"""torch's exporter, called: from a model that is ready to a program in ONNX."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from embedl_deploy.errors import ExportError
+from embedl_deploy.export.attention import ExportableAttention
+from embedl_deploy.export.casts import FloatsFromIntegers
+from embedl_deploy.export.failures import explain
+from embedl_deploy.export.judgement import Run
+from embedl_deploy.export.outputs import refuse_outputs_without_tensor
+from embedl_deploy.graph.collector import collector_paused
+from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.logs import quiet
+
+
+@contextmanager
+def _exporter_quiet() -> Iterator[None]:
+    """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
+    with (
+        quiet("torch.onnx", below=logging.ERROR),
+        quiet("onnxscript", below=logging.ERROR),
+        quiet("onnx_ir", below=logging.ERROR),
+        # What these say about a failure is in the exception, too, without a dump of the graph.
+        quiet("torch.export", below=logging.CRITICAL),
+        quiet("torch.fx.experimental.symbolic_shapes", below=logging.CRITICAL),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        yield
+
+
+@collector_paused()
+def translated(
+    exported: Run, opset: int, operators: dict[Callable[..., Any], Callable[..., Any]] | None, shapes: Any
+) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
+    """A model in ONNX.
+
+    Args:
+        exported: The model, and its inputs.
+        opset: The operator set to write for.
+        operators: Translations of operators that are not torch's: of quantization, of backends; ``None`` if there are none.
+        shapes: Which dimensions are open, for ``torch.export``; ``None`` if none are.
+
+    Raises:
+        ExportError: It cannot be exported.
+    """
+    model, example, named = exported.model, exported.args, exported.kwargs
+    try:
+        with _exporter_quiet(), torch.no_grad(), ExportableAttention():
+            given: Any = model
+            lowered = operators is not None and shapes is None
+            if lowered:
+                from embedl_deploy.export.lowering import captured, simplify  # here: it imports half of torch.export
+
+                with exported.floats:
+                    given = captured(model, example, named)
+            elif isinstance(exported.floats, FloatsFromIntegers):  # for the capture alone, not for what comes after it
+                with exported.floats:
+                    given = torch.export.export(model, example, named or None, dynamic_shapes=shapes, strict=False)
+            # A dictionary at the end is taken for keyword inputs where there are none.
+            trailing: tuple[dict[str, Any], ...] = (
+                ({},) if example and isinstance(example[-1], dict) and not named else ()
+            )
+            program = torch.onnx.export(
+                given,
+                (*example, *trailing),
+                kwargs=named or None,
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=shapes if given is model else None,
+                verbose=False,
+                optimize=not lowered,
+                custom_translation_table=operators,
+            )
+            assert program is not None  # None is returned for the old exporter only
+            if lowered:
+                simplify(program)
+    except ImportError as error:
+        raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
+    except Exception as error:  # torch.export runs the model's own code and may raise anything
+        refuse_outputs_without_tensor(model, example, named, error)
+        hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
+        raise ExportError(
+            f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
+            f"{explain(model, error)}{hint}"
+        ) from error
+    if operators is not None:
+        from embedl_deploy.export.qdq import store_int4  # here, as above
+
+        store_int4(program.model)
+    return program

@@ -1,0 +1,134 @@
+"""The outputs that a file is compared with, and how near it has to be to them."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from embedl_deploy.export.arithmetic import run_rounded
+from embedl_deploy.verify import difference, output_tensors, run_unchanged, signal_to_noise
+
+#: Binary digits that the model is rounded to, to find out what rounding does to it: one less than the format has, and
+#: for float32 those of a change by a millionth.
+_DIGITS = {torch.float16: 10, torch.bfloat16: 7}
+_DIGITS_OF_FLOAT32 = 20
+#: Accepted beside the error of rounding: 6 dB are twice as much.
+_MARGIN_DB = 6.0
+#: Of an output that rounding leaves less of, nothing can be said.
+_LEAST_DB = 6.0
+
+
+class Reference:
+    """The outputs of the user's model, and what is near enough to them.
+
+    Args:
+        model: The model that the user has.
+        args: Its inputs.
+        kwargs: Its keyword inputs.
+        names: Of its outputs, in the file.
+        dtype: The floating-point type of the file.
+        tolerance: Accepted without asking why: max|Δ| relative to the largest output.
+        rounding: Also accept what rounding does to the model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        names: Sequence[str],
+        dtype: torch.dtype,
+        tolerance: float,
+        *,
+        rounding: bool,
+    ) -> None:
+        self._run = (model, args, kwargs)
+        self._names, self._tolerance, self._rounding = tuple(names), tolerance, rounding
+        self._digits = _DIGITS.get(dtype, _DIGITS_OF_FLOAT32)
+        self._rounded: list[float] | None = None
+        self._in_order = False
+        self.wanted = output_tensors(run_unchanged(*self._run))
+        self.notes: list[str] = []
+
+    def accepts(self, found: list[torch.Tensor]) -> bool:
+        """Whether outputs are near enough."""
+        if difference(self.wanted, found).max_rel <= self._tolerance:
+            return True
+        self._take_equals_in_order()
+        return not self._too_far(found)
+
+    def why_not(self, found: list[torch.Tensor]) -> str:
+        """How far the first output that is not accepted is, and how far it may be, as the end of a sentence."""
+        if not self._rounding:
+            return ""
+        index = self._too_far(found)[0]
+        left = self._left_by_rounding()[index]
+        asked = (
+            f"{self._least(index):.1f} dB are asked for"
+            if left >= _LEAST_DB
+            else "which is too little to tell a right file from a wrong one; tolerance=None writes it all the same"
+        )
+        return (
+            f" or what rounding explains: output {self._names[index]!r} agrees to "
+            f"{agreement(self.wanted[index], found[index]):.1f} dB, and the model with its values rounded to "
+            f"{self._digits} bits to {left:.1f} dB, so {asked}"
+        )
+
+    def _too_far(self, found: list[torch.Tensor]) -> list[int]:
+        """The outputs that are not near enough."""
+        pairs = list(zip(self.wanted, found, strict=True))
+        apart = [i for i, (x, y) in enumerate(pairs) if not difference([x], [y]).max_rel <= self._tolerance]
+        if not self._rounding:
+            return apart
+        wrong = [i for i in apart if not holds_finite(*pairs[i]) or agreement(*pairs[i]) < self._least(i)]
+        self.notes += [
+            f"Output {self._names[i]!r} agrees to {agreement(*pairs[i]):.1f} dB; with its values rounded to "
+            f"{self._digits} bits the model itself agrees to {self._left_by_rounding()[i]:.1f} dB."
+            for i in apart
+            if not wrong
+        ]
+        return wrong
+
+    def _least(self, index: int) -> float:
+        """The agreement that is asked of an output, in dB."""
+        return max(self._left_by_rounding()[index] - _MARGIN_DB, _LEAST_DB)
+
+    def _left_by_rounding(self) -> list[float]:
+        """How far each output of the model agrees with itself when it computes with fewer digits, in dB."""
+        if self._rounded is None:
+            computed = run_rounded(*self._run, self._digits)
+            self._rounded = [agreement(x, y) for x, y in zip(self.wanted, computed, strict=True)]
+        return self._rounded
+
+    def _take_equals_in_order(self) -> None:
+        """Of equal scores ONNX takes those with the lower index first, PyTorch any: compare with ONNX's order."""
+        if self._in_order:
+            return
+        self._in_order = True
+        ordered = run_rounded(*self._run, None)
+        moved = [
+            name
+            for name, x, y in zip(self._names, self.wanted, ordered, strict=True)
+            if difference([x], [y]).max_rel > self._tolerance
+        ]
+        if moved:
+            self.wanted = ordered
+            self.notes.append(
+                f"Ties: output(s) {', '.join(map(repr, moved))} depend on the order of equal scores (topk, sort). ONNX "
+                "takes the lower index first, PyTorch promises no order; the file was compared in ONNX's order."
+            )
+
+
+def agreement(wanted: torch.Tensor, found: torch.Tensor) -> float:
+    """Signal to noise in dB; of integers and booleans, which may be indices, the share of those that differ."""
+    if wanted.is_floating_point() or wanted.is_complex():
+        return signal_to_noise([wanted], [found])
+    apart = float((wanted != found.to(wanted.device)).double().mean()) if wanted.numel() else 0.0
+    return -10 * math.log10(apart) if apart else math.inf
+
+
+def holds_finite(wanted: torch.Tensor, found: torch.Tensor) -> bool:
+    """Whether ``found`` is finite wherever ``wanted`` is."""
+    return bool((found.to(wanted.device).isfinite() | ~wanted.isfinite()).all())

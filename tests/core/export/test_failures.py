@@ -1,0 +1,75 @@
+"""What is told when the exporter fails: operator, module, line and remedy."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.errors import ExportError
+from support.nets import net, random_input
+
+X = random_input(4, 4)
+
+
+class Part(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+def refusal(model, tmp_path, x=X):
+    with pytest.raises(ExportError) as said:
+        export_onnx(model, x, tmp_path / "m.onnx")
+    assert len(str(said.value)) < 700
+    return str(said.value)
+
+
+@pytest.mark.parametrize(
+    ("function", "operator"),
+    [
+        (lambda x: x.cummax(0).values, "aten.cummax.default"),
+        (lambda x: torch.ops.aten._is_all_true(x > 0), "aten._is_all_true.default"),
+        (lambda x: torch.linalg.eigvals(x), "aten.linalg_eig.default"),
+    ],
+)
+@pytest.mark.parametrize("traced", [False, True])
+def test_an_operator_without_translation(tmp_path, function, operator, traced):
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Part(function))).eval()
+    said = refusal(transform(model, patterns=[], trace="symbolic") if traced else model, tmp_path)
+    assert f"torch.onnx has no translation of {operator!r}" in said
+    assert "Write it with other operators" in said
+    assert traced or "in module '1.1'" in said
+    assert traced or "test_failures.py:" in said
+
+
+def test_an_operator_that_is_translated_in_part(tmp_path):
+    def grouped(x):
+        ends = torch.tensor([8, 16], dtype=torch.int32)
+        return torch._grouped_mm(torch.ones(16, 16).bfloat16(), torch.ones(2, 16, 16).bfloat16(), offs=ends), x
+
+    said = refusal(nn.Sequential(Part(grouped)), tmp_path)
+    assert "'aten._grouped_mm.default' for this use of it (Grouped matmul with offsets" in said
+    assert "in module '0'" in said
+
+
+def test_a_choice_by_values(tmp_path):
+    model = nn.Sequential(nn.ReLU(), Part(lambda x: x if bool((x > 0).all()) else -x))
+    said = refusal(model, tmp_path)
+    assert "it decides by values of tensors" in said and "in module '1'" in said and "torch.where" in said
+
+
+def test_an_error_of_the_users_own(tmp_path):
+    def fail(x):
+        raise ValueError(f"expected 3 channels\nfound {x.shape[1]}")
+
+    said = refusal(nn.Sequential(nn.ReLU(), Part(fail)), tmp_path)
+    assert "ValueError: expected 3 channels found 4, in module '1' (" in said and "test_failures.py:" in said
+
+
+def test_what_the_checker_refuses_is_located(tmp_path):
+    model = net(lambda self, x: self.cells(x)[0], cells=nn.LSTM(4, 8, proj_size=3))
+    said = refusal(model, tmp_path)
+    assert "onnx.checker refuses" in said and "what torch's exporter made of 'LSTM', in module 'cells' (" in said
