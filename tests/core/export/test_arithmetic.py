@@ -103,6 +103,7 @@ class TestWatched:
         assert "float16 has nothing between 0 and 6e-08" in str(left)
 
     def test_a_mask_is_no_overflow_beside_one(self, traced):
-        model = net(lambda self, x: x.masked_fill(x > 3, -1e9).softmax(-1) * (x * 1e6), fc=nn.Linear(8, 4))
+        model = net(lambda self, x: torch.where(x > 3, self.fc.bias, x).softmax(-1) * (x * 1e6), fc=nn.Linear(8, 1))
+        nn.init.constant_(model.fc.bias, -1e9)
         _, left = watched(model, torch.arange(6.0)[None], traced)
         assert left.largest == pytest.approx(5e6)

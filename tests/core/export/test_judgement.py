@@ -1,5 +1,7 @@
 """What is accepted of a file, and what is told of one that is not."""
 
+import functools
+
 import onnx_ir as ir
 import pytest
 import torch
@@ -35,7 +37,7 @@ class RootMeanSquare(nn.Module):
         return self.b(y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
-def deep(layers=10):
+def deep(layers=8):
     torch.manual_seed(0)
     parts = [part for _ in range(layers) for part in (nn.Linear(32, 32), nn.LayerNorm(32), nn.GELU())]
     return nn.Sequential(*parts).eval()
@@ -83,9 +85,9 @@ class TestFloat16:
 
 
 class TestRounding:
-    @staticmethod
-    def quantized():
-        return quantize(transform(deep(), ROWS, backend="tensorrt"), [ROWS], progress=False)
+    quantized = staticmethod(
+        functools.cache(lambda: quantize(transform(deep(), ROWS, backend="tensorrt"), [ROWS], progress=False))
+    )
 
     def test_of_a_deep_network_is_no_fault(self, tmp_path):
         model = self.quantized()
@@ -93,13 +95,12 @@ class TestRounding:
         assert written.difference.max_rel > 5e-2, "what this is about"
         assert "agrees to" in written.notes[0]
 
-    @pytest.mark.parametrize("factor", [0.7, 1.5])
-    def test_a_spoiled_weight_is_one(self, tmp_path, monkeypatch, factor):
+    def test_a_spoiled_weight_is_one(self, tmp_path, monkeypatch):
         def spoiled(*args):
             made = translated(*args)
             weight = next(v for n, v in made.model.graph.initializers.items() if n.startswith("15") and "weight" in n)
             numbers = weight.const_value.numpy()
-            weight.const_value = ir.tensor((numbers * factor).astype(numbers.dtype), name=weight.name)
+            weight.const_value = ir.tensor((numbers * 0.7).astype(numbers.dtype), name=weight.name)
             return made
 
         translated = program.translated

@@ -12,6 +12,7 @@ import torch
 from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.arithmetic import OutOfRange
+from embedl_deploy.export.failures import explain_nodes
 
 _EXPORT_ANYWAY = " To export it without running it here, pass tolerance=None to export_onnx."
 
@@ -61,7 +62,8 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
     try:
         return [torch.from_numpy(np.asarray(value)) for value in session.run(None, feed)]
     except Exception as error:  # as above
-        raise ExportError(f"ONNX Runtime fails in {os.fspath(path)!r}: {error}") from error
+        said = f"ONNX Runtime fails in {os.fspath(path)!r}: {error}"
+        raise ExportError(f"{said.rstrip()}.{explain_nodes(read_onnx(path), {}, said)}") from error
 
 
 def _without_kernel(error: Exception) -> str:
