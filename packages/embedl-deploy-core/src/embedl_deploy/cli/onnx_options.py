@@ -1,6 +1,7 @@
 """Options of the commands that write an ONNX file, and writing it."""
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,19 +63,21 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
             type=float,
             metavar="X",
             help="Largest difference between ONNX Runtime and PyTorch, relative to the largest output; by default "
-            "1e-3, or 5e-2 for quantized and half-precision files.",
+            "1e-3, or 5e-2 for quantized and half-precision files, or what rounding does to the model itself.",
         ),
         click.option("--no-run", is_flag=True, help="Do not run the file in ONNX Runtime."),
     )
 
 
 def export_text(exported: OnnxExport) -> str:
-    """An export in a line."""
+    """An export in a line, and a line for each note."""
     ran = "not run" if exported.difference is None else f"ONNX Runtime against PyTorch: {exported.difference}"
-    return f"Wrote {exported.path}: {exported.size / 1e6:.2f} MB, operator set {exported.opset}; {ran}"
+    first = f"Wrote {exported.path}: {exported.size / 1e6:.2f} MB, operator set {exported.opset}; {ran}"
+    return "\n".join((first, *exported.notes))
 
 
 def export_data(exported: OnnxExport) -> dict[str, Any]:
-    """An export as plain values."""
+    """An export as plain values; an infinite ratio as ``None``."""
     difference = None if exported.difference is None else exported.difference._asdict()
-    return {**asdict(exported), "path": str(exported.path), "difference": difference}
+    sqnr = exported.sqnr if exported.sqnr is not None and math.isfinite(exported.sqnr) else None
+    return {**asdict(exported), "path": str(exported.path), "difference": difference, "sqnr": sqnr}

@@ -44,7 +44,7 @@ def translated(
     Args:
         exported: The model, and its inputs.
         opset: The operator set to write for.
-        operators: Translations of operators that are not torch's: of quantization, of backends; ``None`` if there are none.
+        operators: Translations of operators that are not torch's: of quantization, of backends; ``None`` for none.
         shapes: Which dimensions are open, for ``torch.export``; ``None`` if none are.
 
     Raises:
