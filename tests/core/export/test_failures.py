@@ -68,11 +68,16 @@ def test_an_error_of_the_users_own(tmp_path):
     assert "ValueError: expected 3 channels found 4, in module '1' (" in said and "test_failures.py:" in said
 
 
+_PROJECTED = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # torch's, of speed
+
+
+@_PROJECTED
 def test_what_the_checker_refuses_is_located(tmp_path):
     said = refusal(nn.LSTM(4, 8, proj_size=3), tmp_path)
     assert "onnx.checker refuses" in said and "what torch's exporter made of 'LSTM'. Write it" in said
 
 
+@_PROJECTED
 def test_what_onnxruntime_refuses_is_located(tmp_path):
     said = refusal(net(lambda self, x: self.cells(x)[0], cells=nn.LSTM(4, 8, proj_size=3)), tmp_path)
     assert "ONNX Runtime fails" in said and "what torch's exporter made of 'LSTM', in module 'cells'. Write" in said

@@ -42,7 +42,7 @@ def test_of_a_file_are_the_modules_alone(tmp_path, trace, quantized):
         for text in texts
         if ".py" in text or "site-packages" in text or "torch." in text.replace("pkg.torch.onnx.name_scopes", "")
     ]
-    assert {"0", "3"} & set(modules_by_node(read_onnx(path)).values())
+    assert {module.split(".")[0] for module in modules_by_node(read_onnx(path)).values()} >= {"0", "3"}
 
 
 def test_bytes_do_not_depend_on_where_the_code_lies(tmp_path):
