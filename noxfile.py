@@ -229,6 +229,13 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def operators(session: nox.Session) -> None:
+    """Which operators of the ONNX standard the compiler refuses; writes the table of the checker's rules."""
+    _install_wheels(session, "pillow", compilers=True)
+    session.run("python", "benchmarks/operators.py", "--write", *session.posargs)
+
+
+@nox.session
 def digits(session: nox.Session) -> None:
     """What quantization costs on real labels, with and without fine-tuning; prints a table for each network."""
     _install_wheels(session, "scikit-learn")

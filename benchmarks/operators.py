@@ -30,7 +30,7 @@ TABLE = Path(__file__).resolve().parents[1] / (
     "packages/embedl-deploy-tensorrt/src/embedl_deploy/tensorrt/checks/refused_operators.json"
 )
 #: The types that the compiler has; of others the rule TRT-O02 knows.
-TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT64", "INT32", "INT8", "UINT8", "BOOL")
+TYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT64", "INT32", "INT8", "BOOL")
 _TEXTS = {f"tensor({kind.lower()})": kind for kind in TYPES}
 #: Operators whose shapes the standard's own inference does not find from these models.
 _NOT_INFERRED = frozenset({"MeanVarianceNormalization"})
@@ -38,6 +38,8 @@ _NOT_INFERRED = frozenset({"MeanVarianceNormalization"})
 _NOT_ASKED = "no optimization profile has been defined"
 TARGET = "sm89"
 SECONDS = 120.0
+#: Characters of the compiler's words that are kept.
+MOST = 300
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ class Case:
         """The node as a file: its later inputs as constants, then all of them as inputs of the graph, then none."""
         given = [name for name in self.node.input if name]
         yield self._model(given[:1], given[1:])
-        if len(given) > 1:
-            yield self._model(given, [])
+        yield self._model(given, [])
         yield self._model([], given)
 
     def _model(self, inputs: list[str], constants: list[str]) -> bytes:
@@ -205,7 +206,7 @@ def _serve(connection: Connection) -> None:
             try:
                 compiler.build(path, CompileOptions(target=TARGET, timeout=SECONDS), lambda *step: None)
             except CompilerRefusedError as error:
-                connection.send(Verdict(False, error.messages[0]))
+                connection.send(Verdict(False, error.messages[0][:MOST]))
             except Exception as error:  # noqa: BLE001 - a verdict as well
                 connection.send(Verdict(False, f"{type(error).__name__}: {error}"))
             else:
@@ -235,7 +236,9 @@ class Compiler:
             models = list(case.models())
         except (onnx.shape_inference.InferenceError, ValueError, TypeError):
             return None
-        for model in models:
+        for place, model in enumerate(models):
+            if place == 2 and verdict is not None:  # constants are computed before the compiler sees the operator
+                return verdict
             if model not in self._known:
                 self._known[model] = self._ask(model)
             if self._known[model].taken:
@@ -278,6 +281,8 @@ def _value_of(case: Case, attribute: str) -> Any:
     plain = helper.get_attribute_value(value)
     if value.type in (onnx.AttributeProto.INT, onnx.AttributeProto.STRING):
         return plain.decode() if isinstance(plain, bytes) else plain
+    if value.type == onnx.AttributeProto.INTS and set(plain) in ({0}, {1}):  # no padding, no stride, no dilation
+        return None
     if default.type != onnx.AttributeProto.UNDEFINED and plain == helper.get_attribute_value(default):
         return None
     return OTHER
@@ -311,6 +316,8 @@ class Table:
         ]
         row["types"] = self._types(taken) if taken else {}
         row["unexplained"] = sorted(set(unexplained))
+        if not taken and (len(refused) > 1 or any("UNSUPPORTED" in words for words in unexplained)):
+            row["words"] = unexplained[0] if unexplained else refused[0][1].words
         return row
 
     def _cure(self, case: Case) -> tuple[list[tuple[str, str | int]], list[Case]]:

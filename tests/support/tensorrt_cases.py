@@ -49,6 +49,11 @@ def near(rule, what, build, **more):
     return Case(rule, what, build, **more)
 
 
+def resized(f, **attributes):
+    """Enlarged to 12×12."""
+    return f.node("Resize", f.input(1, 3, 8, 8), None, None, f.constant([1, 3, 12, 12], INT64), **attributes)
+
+
 def weight_dq(f, *shape, scales=None, **attributes):
     return f.dequantize(f.weight(*shape, dtype=INT4), 0.05 if scales is None else scales, INT4, **attributes)
 
@@ -311,7 +316,14 @@ CASES = [
         lambda f: f.node("FastGelu", f.input(2, 8), domain="com.microsoft"),
     ),
     near("TRT-O01", "ONNX Runtime's", lambda f: f.node("Gelu", f.input(2, 8), domain="com.microsoft")),
-    near("TRT-O01", "NonZero", lambda f: f.node("Cast", f.node("NonZero", f.input(8)), to=1)),
+    error(
+        "TRT-O01",
+        "a plugin that is not there",
+        "NonZero",
+        "TensorRT for RTX 1.7.1.116 does not take NonZero: ",
+        lambda f: f.node("Cast", f.node("NonZero", f.input(8)), to=1),
+    ),
+    near("TRT-O01", "TopK", lambda f: f.node("TopK", f.input(8), f.constant([2], INT64), outputs=2)[0]),
     error("TRT-O02", "INT16", "Cast", "'x0' of type INT16", lambda f: f.node("Cast", f.input(2, dtype=INT16), to=1)),
     error(
         "TRT-O02",
@@ -322,6 +334,41 @@ CASES = [
     ),
     near("TRT-O02", "UINT8 input", lambda f: f.node("Cast", f.input(1, 4, dtype=UINT8), to=1)),
     near("TRT-O02", "INT64", lambda f: f.node("Cast", f.input(1, 4, dtype=INT64), to=1)),
+    error("TRT-O03", "antialias", "Resize", "antialias=1 of Resize: ", lambda f: resized(f, mode="cubic", antialias=1)),
+    error(
+        "TRT-O03",
+        "crop",
+        "Resize",
+        "coordinate_transformation_mode=half_pixel_symmetric of Resize: ",
+        lambda f: resized(f, mode="linear", coordinate_transformation_mode="half_pixel_symmetric"),
+    ),
+    error(
+        "TRT-O03",
+        "dilated pooling",
+        "MaxPool",
+        "dilations=[2, 2] of MaxPool: ",
+        lambda f: f.node("MaxPool", f.input(1, 3, 8, 8), kernel_shape=[2, 2], dilations=[2, 2]),
+    ),
+    error(
+        "TRT-O03",
+        "indices",
+        "MaxPool",
+        "output 2 of MaxPool: ",
+        lambda f: f.node("MaxPool", f.input(1, 3, 8, 8), kernel_shape=[2, 2], outputs=2)[0],
+    ),
+    error(
+        "TRT-O03",
+        "integers",
+        "Gemm",
+        "Gemm of INT32: ",
+        lambda f: f.node("Cast", f.node("Gemm", f.input(2, 4, dtype=INT32), f.input(4, 4, dtype=INT32)), to=1),
+    ),
+    near("TRT-O03", "defaults", lambda f: resized(f, mode="cubic", antialias=0, cubic_coeff_a=-0.75)),
+    near(
+        "TRT-O03",
+        "dilations of one",
+        lambda f: f.node("MaxPool", f.input(1, 3, 8, 8), kernel_shape=[2, 2], dilations=[1, 1]),
+    ),
 ]
 PLANTED = [case for case in CASES if case.severity]
 NEAR_MISSES = [case for case in CASES if not case.severity]

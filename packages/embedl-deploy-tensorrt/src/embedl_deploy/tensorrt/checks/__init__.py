@@ -18,6 +18,7 @@ from embedl_deploy.tensorrt.checks.placement import (
     BothAddendsQuantized,
     OneSideOfPoolOrAdd,
 )
+from embedl_deploy.tensorrt.checks.refused import Variants
 from embedl_deploy.tensorrt.checks.scales import ScaleShapes, ScaleTypes, ScaleValues
 from embedl_deploy.tensorrt.checks.sharing import CastAfterDequantize, ConcatScales, SiblingScales
 from embedl_deploy.tensorrt.checks.weights import QuantizedBias, StoredWeights
@@ -50,4 +51,5 @@ TENSORRT_RULES: tuple[Rule, ...] = (
     NumberFormats(),
     Operators(),
     Types(),
+    Variants(),
 )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import DEQUANTIZE, QUANTIZE, is_standard, nodes_of
+from embedl_deploy.tensorrt.checks.refused import refusals, said
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -83,7 +84,9 @@ class Operators(Rule):
         if kind in _UNSUPPORTED:
             yield Violation(node, f"TensorRT has no {kind}")
         elif is_standard(node) or kind.startswith("TRT_"):
-            return
+            words = None if kind not in refusals() else refusals()[kind].whole
+            if words is not None:
+                yield Violation(node, said(kind, words))
         elif node.domain == "com.microsoft":
             if kind not in _MICROSOFT:
                 yield Violation(node, f"TensorRT has no {kind} of ONNX Runtime")
