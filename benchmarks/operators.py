@@ -6,7 +6,7 @@ The single-node models of the ONNX project's own tests are compiled, one of each
 by TensorRT for RTX, which needs no GPU. What is refused is tried again without each of its attributes, and in float32:
 where that is taken, the attribute's value or the type is the reason. What is taken is tried in every other type that
 the standard allows. Compilers run in a process of their own, which may crash. ``--write`` puts the table into
-``packages/embedl-deploy-tensorrt``. It takes about half an hour on two cores.
+``packages/embedl-deploy-tensorrt``. It takes ten minutes on two cores.
 """
 
 import argparse

@@ -307,7 +307,7 @@ CASES = [
         lambda f: product(f, f.dequantize(f.constant(np.ones((64, 8)), UINT8), dtype=UINT8)),
     ),
     near("TRT-Q25", "FP8", fp8_conv),
-    error("TRT-O01", "Unique", "Unique", "has no Unique", lambda f: f.node("Unique", f.input(8))),
+    error("TRT-O01", "Unique", "Unique", "does not take Unique: ", lambda f: f.node("Unique", f.input(8))),
     error(
         "TRT-O01",
         "ONNX Runtime's",

@@ -12,8 +12,7 @@ def rule_reference(backend: str) -> str:
 
 def _section(rule: Rule) -> str:
     known = (inspect.getdoc(type(rule)) or "").removeprefix(f"{rule.id}. ")
-    crashes = " On a file that breaks it the compiler may crash, so `compile` does not call it." * rule.compiler_crashes
     return (
-        f"### {rule.id}\n\n**{rule.title}**\n\n{rule.severity.value.capitalize()}.{crashes} To mend: {rule.remedy}\n\n"
+        f"### {rule.id}\n\n**{rule.title}**\n\n{rule.severity.value.capitalize()}. To mend: {rule.remedy}\n\n"
         f"```{{eval-rst}}\n{known}\n```"
     )

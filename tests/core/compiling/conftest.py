@@ -7,8 +7,20 @@ from torch import nn
 
 from embedl_deploy import export_onnx
 from embedl_deploy.backend import get_backend
-from embedl_deploy.compiling import compilation
+from embedl_deploy.compiling import compilation, guarded
 from support.nets import random_input, scrambled
+
+
+@pytest.fixture(autouse=True)
+def here(request, monkeypatch):
+    """Call compilers in this process, which is quicker; not in tests that ask for ``apart``."""
+    if "apart" not in request.fixturenames:
+        monkeypatch.setattr(guarded, "build_apart", lambda compiler, *rest: compiler.build(*rest))
+
+
+@pytest.fixture
+def apart():
+    """Call compilers in a process of their own, as users do."""
 
 
 @pytest.fixture

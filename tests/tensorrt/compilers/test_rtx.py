@@ -5,7 +5,6 @@ import signal
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper
 from torch import nn
 
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
@@ -123,26 +122,6 @@ def test_what_stays_in_float_is_named(tmp_path):
     assert found.module.startswith("0")
 
 
-def test_what_would_crash_the_compiler_does_not_reach_it(tmp_path):
-    inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", [1, 4]), ("s", []))
-    ]
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4])
-    zero = helper.make_tensor("zero", TensorProto.INT8, [], [0])
-    nodes = [
-        helper.make_node("Abs", ["s"], ["scale"], "abs"),
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "quantize"),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"], "dequantize"),
-    ]
-    path = tmp_path / "computed_scale.onnx"
-    graph = helper.make_graph(nodes, "g", inputs, [y], [zero])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)]), path)
-    with pytest.raises(CompileError, match=r"not called for computed_scale\.onnx, because it may crash") as caught:
-        built(path)
-    assert caught.value.rules == ("TRT-Q02",)
-    assert caught.value.node == "quantize"
-
-
 class TestOptions:
     def test_open_dimensions_need_shapes(self, tmp_path):
         path = exported(tmp_path / "net.onnx", network(), IMAGE, dynamic_batch=True)
@@ -179,7 +158,6 @@ class TestOptions:
 
 
 def _inputs(path):
-    import onnx
 
     return [value.name for value in onnx.load(path).graph.input]
 

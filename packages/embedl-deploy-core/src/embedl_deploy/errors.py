@@ -4,9 +4,22 @@ Each message says what failed, on what (quoted), what was expected and found, an
 concern an argument also derive from the built-in type that Python programmers would catch for it.
 """
 
+from typing import Any
+
 
 class EmbedlDeployError(Exception):
-    """Root of all errors raised by embedl-deploy and by backends written for it."""
+    """Root of all errors raised by embedl-deploy and by backends written for it. All of them can be pickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are otherwise made again from their message alone, and those of ours take more than it.
+        return _made_again, (type(self), self.args, vars(self))
+
+
+def _made_again(kind: type[EmbedlDeployError], args: tuple[Any, ...], attributes: dict[str, Any]) -> EmbedlDeployError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(attributes)
+    return error
 
 
 class InputError(EmbedlDeployError, ValueError):

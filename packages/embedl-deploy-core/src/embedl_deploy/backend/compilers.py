@@ -26,7 +26,7 @@ class CompileOptions:
         refit: Whether weights can be changed in the engine later.
         strip_weights: Whether the engine is written without the weights that can be put back by refitting.
         optimization_level: How hard the compiler tries, in its own numbers; ``None`` for its default.
-        timeout: Seconds after which the compilation is given up; ``None`` for never.
+        timeout: Seconds after which the compiler's process is ended; ``None`` for never.
     """
 
     target: str | None = None
@@ -100,6 +100,10 @@ class Compiler(ABC):
     @abstractmethod
     def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:
         """Compile a file.
+
+        It is called in a process of its own, to which the compiler is sent pickled: its class must be one that can be
+        imported. What it prints goes to standard error, what it logs to the user's logging. The process is ended when
+        ``options.timeout`` is over.
 
         Raises:
             CompilerRefusedError: The compiler does not take it.

@@ -64,15 +64,12 @@ class Rule(ABC):
         severity: What it costs to break the rule.
         title: What the rule asks, in one sentence.
         remedy: How to mend a file that breaks it, in one sentence.
-        compiler_crashes: Whether the compiler may end the process on a file that breaks it: ``compile`` then does not
-            call it.
     """
 
     id: ClassVar[str]
     severity: ClassVar[Severity]
     title: ClassVar[str]
     remedy: ClassVar[str]
-    compiler_crashes: ClassVar[bool] = False
 
     @abstractmethod
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:

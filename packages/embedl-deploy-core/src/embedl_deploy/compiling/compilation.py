@@ -12,7 +12,7 @@ from embedl_deploy.artifact import check_weight_files, read_onnx
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.compiling.float_layers import explain_float_layers
-from embedl_deploy.compiling.refusal import explained, refuse_what_crashes
+from embedl_deploy.compiling.refusal import explained
 from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
@@ -60,6 +60,8 @@ def compile(  # noqa: A001 - the user's word for it
 ) -> CompileResult:
     """Compile an ONNX file for a backend's hardware, and say what became of every layer.
 
+    The compiler runs in a process of its own: one that crashes, hangs or ends its process is an error here.
+
     The engine, and its report as JSON beside it (``<engine>.json``), are written whole or not at all.
 
     Args:
@@ -76,7 +78,7 @@ def compile(  # noqa: A001 - the user's word for it
         refit: Make an engine whose weights can be changed later.
         strip_weights: Leave out the weights that refitting can put back.
         optimization_level: How hard the compiler tries, in its own numbers.
-        timeout: Seconds after which to give up.
+        timeout: Seconds after which the compiler's process is ended.
         progress: Show a progress bar, on a terminal.
 
     Raises:
@@ -106,7 +108,6 @@ def compile(  # noqa: A001 - the user's word for it
     path = _checked_path(source.with_suffix(builder.suffix), source, model, options) if given is None else given
     with _bar(progress) as advance:
         try:
-            refuse_what_crashes(chosen, source, model)
             build = builder.build(source, options, advance)
         except CompilerRefusedError as refusal:
             raise explained(refusal, builder, chosen.name, source, model) from refusal

@@ -1,16 +1,23 @@
 """A backend's compiler whose every answer is checked, so that a broken one is named with who ships it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import torch
 
-from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, Progress
+from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
+from embedl_deploy.compiling.apart import EndedError, FailedError, NotApartError, build_apart
 from embedl_deploy.engine import EngineLayer
-from embedl_deploy.errors import EmbedlDeployError, PluginError
+from embedl_deploy.errors import EmbedlDeployError, InputError, PluginError
 
 _Answer = TypeVar("_Answer")
+_log = logging.getLogger(__name__)
+
+
+class CompilerEndedError(CompilerRefusedError):
+    """A compiler crashed on a file, or ended its process."""
 
 
 class GuardedCompiler(Compiler):
@@ -53,8 +60,30 @@ class GuardedCompiler(Compiler):
         return answer
 
     def build(self, onnx: Path, options: CompileOptions, progress: Progress) -> Build:
-        """As :meth:`Compiler.build`."""
-        build = self._ask("build()", lambda: self.compiler.build(onnx, options, progress))
+        """As :meth:`Compiler.build`, in a process of its own.
+
+        A compiler that cannot be sent to one is called here, without a timeout.
+
+        Raises:
+            CompilerEndedError: The compiler crashed, or ended its process.
+            InputError: There is a timeout, and the compiler cannot be sent to a process that could be ended.
+        """
+        try:
+            build = self._ask("build()", lambda: build_apart(self.compiler, onnx, options, progress))
+        except NotApartError as error:
+            if options.timeout is not None:
+                raise InputError(
+                    f"timeout is {options.timeout!r}, but the compiler {self.name!r} (from {self._origin}) cannot be "
+                    f"called in a process of its own, which is what can be ended: {error}. Define its class in a "
+                    "module that can be imported, or leave the timeout out."
+                ) from error
+            _log.warning(
+                "The compiler %r is called in this process, which ends if it crashes: %s. Define its class in a module "
+                "that can be imported.",
+                self.name,
+                error,
+            )
+            build = self._ask("build()", lambda: self.compiler.build(onnx, options, progress))
         self._require(isinstance(build, Build), "build()", build, "a Build")
         layers: object = build.layers
         is_layers = isinstance(layers, Sequence) and all(isinstance(layer, EngineLayer) for layer in layers)
@@ -81,8 +110,15 @@ class GuardedCompiler(Compiler):
     def _ask(self, method: str, call: Callable[[], _Answer]) -> _Answer:
         try:
             return call()
-        except EmbedlDeployError:
+        except (EmbedlDeployError, NotApartError):
             raise
+        except EndedError as error:
+            raise CompilerEndedError(
+                [f"nothing: {error}"],
+                advice=f"If no rule explains it, report it to the authors of {self._origin}, with the file.",
+            ) from error
+        except FailedError as error:
+            self._fail(f"fails in {method}: {error.args[0]}", error)
         except Exception as error:  # noqa: BLE001 - a plugin's compiler may raise anything; SystemExit is how a signal ends us
             self._fail(f"fails in {method}: {type(error).__name__}: {error}", error)
 

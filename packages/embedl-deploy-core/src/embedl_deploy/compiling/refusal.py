@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact import users_module_of
-from embedl_deploy.backend import Backend, Compiler, CompilerRefusedError, Severity
+from embedl_deploy.backend import Compiler, CompilerRefusedError, Severity
 from embedl_deploy.checking import check
-from embedl_deploy.checking.checker import run_rules
+from embedl_deploy.compiling.guarded import CompilerEndedError
 from embedl_deploy.errors import CompileError
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ def explained(
     fitting = [finding for finding in findings if finding.node in around] or [
         f for f in findings if f.severity is Severity.ERROR
     ]
-    lines = [f"{compiler.describe()} refuses {path.name}."]
+    did = "crashes on" if isinstance(refusal, CompilerEndedError) else "refuses"
+    lines = [f"{compiler.describe()} {did} {path.name}."]
     if named is not None:
         module = users_module_of(named)
         place = f", from module {module!r}" if module else ""
@@ -45,24 +46,6 @@ def explained(
         rules=tuple(finding.rule for finding in fitting[:3]),
         messages=refusal.messages,
     )
-
-
-def refuse_what_crashes(backend: Backend, path: Path, model: "ir.Model") -> None:
-    """Look for what the compiler does not refuse but crashes on.
-
-    Raises:
-        CompilerRefusedError: There is such a thing, so the compiler must not be called.
-    """
-    crashing = [rule for rule in backend.check_rules if rule.compiler_crashes]
-    if not crashing:
-        return
-    found = run_rules(backend, crashing, model).findings
-    errors = [finding for finding in found if finding.severity is Severity.ERROR]
-    if errors:
-        raise CompilerRefusedError(
-            [f"the compiler was not called for {path.name}, because it may crash on it: {errors[0].message}"],
-            [finding.node for finding in errors],
-        )
 
 
 def _name(finding: "Finding") -> str:

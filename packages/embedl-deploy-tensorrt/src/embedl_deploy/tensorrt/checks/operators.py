@@ -11,16 +11,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: ONNX operators (onnx 1.23) that the parser of TensorRT for RTX 1.7.1 says it does not support
-#: (``OnnxParser.supports_operator``), without the quantized ones, which are TRT-Q06.
+#: (``OnnxParser.supports_operator``), of sequences, text and chance, which the table of ``refused.py`` lacks.
 _UNSUPPORTED = frozenset(
     {
-        *("AffineGrid", "Bernoulli", "BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor"),
-        *("CenterCropPad", "Col2Im", "Compress", "ConcatFromSequence", "CumProd", "DFT", "DeformConv", "Det"),
-        *("ImageDecoder", "MaxRoiPool", "MaxUnpool", "MelWeightMatrix", "Multinomial", "NegativeLogLikelihoodLoss"),
-        *("Optional", "OptionalGetElement", "OptionalHasElement", "RegexFullMatch", "SequenceAt", "SequenceConstruct"),
-        *("SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength", "SequenceMap"),
-        *("SoftmaxCrossEntropyLoss", "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit", "SwiGLU"),
-        *("TfIdfVectorizer", "Unique"),
+        *("ConcatFromSequence", "MaxRoiPool", "Multinomial", "Optional", "OptionalHasElement", "RegexFullMatch"),
+        *("SequenceAt", "SequenceConstruct", "SequenceEmpty", "SequenceErase", "SequenceInsert", "SequenceLength"),
+        *("SequenceMap", "SplitToSequence", "StringConcat", "StringNormalizer", "StringSplit"),
     }
 )
 #: ONNX Runtime's operators that the same parser supports.

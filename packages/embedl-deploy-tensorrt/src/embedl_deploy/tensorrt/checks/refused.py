@@ -2,8 +2,8 @@
 
 ``refused_operators.json`` is written by ``./dev operators``, which gives the compiler every operator in the variants of
 the ONNX project's own tests. For each operator it has how many of them were taken and refused; the attributes (with the
-value, or ``"*"`` for any but the default) and additional outputs for which a variant is refused, and without which it is
-taken; the types of the first input that are refused where float32 is taken; and the compiler's words.
+value, or ``"*"`` for any but the default) and additional outputs for which a variant is refused, and without which it
+is taken; the types of the first input that are refused where float32 is taken; and the compiler's words.
 """
 
 import functools
@@ -53,9 +53,11 @@ def table() -> dict[str, Any]:
 
 @functools.cache
 def refusals() -> dict[str, Refusals]:
-    """By operator, what is refused."""
+    """By operator, what is refused; without the quantizers, of which other rules know more."""
     found = {}
     for operator, row in table()["operators"].items():
+        if operator in (QUANTIZE, DEQUANTIZE):
+            continue
         attributes: dict[str, dict[Any, str]] = {}
         outputs: dict[int, str] = {}
         for part in row["parts"]:
@@ -79,10 +81,10 @@ class Variants(Rule):
     remedy = "Write the model with another setting or type, or compute it outside the engine."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look up every operator of the standard but the quantizers, of which other rules know more."""
+        """Look up every operator of the standard."""
         known = refusals()
         for node in model.graph.all_nodes():
-            if is_standard(node) and node.op_type in known and node.op_type not in (QUANTIZE, DEQUANTIZE):
+            if is_standard(node) and node.op_type in known:
                 yield from self._of(node, known[node.op_type])
 
     def _of(self, node: "ir.Node", refused: Refusals) -> Iterator[Violation]:
@@ -95,7 +97,9 @@ class Variants(Rule):
                 yield self._violation(node, f"output {place + 1} of {node.op_type}", words)
                 break
         first = node.inputs[0] if node.inputs else None
-        if first is not None and first.dtype is not None and first.dtype.name in refused.types:
+        if first is None or first.dtype is None or first.const_value is not None:  # constants are computed before
+            return
+        if first.dtype.name in refused.types:
             yield self._violation(node, f"{node.op_type} of {first.dtype.name}", refused.types[first.dtype.name])
 
     def _violation(self, node: "ir.Node", what: str, words: str) -> Violation:

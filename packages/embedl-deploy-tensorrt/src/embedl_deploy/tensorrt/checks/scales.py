@@ -38,7 +38,6 @@ class ScaleValues(Rule):
     severity = Severity.ERROR
     title = "Scales are constants, finite and greater than zero."
     remedy = "Calibrate with data that reaches the tensor, and export the scales as initializers."
-    compiler_crashes = True
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every scale once, at the first node that reads it."""
