@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.graph.inputs import bind_inputs
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult
@@ -50,7 +50,7 @@ class RewriteDifference(LayerDifference):
         return f"{self.module} ({self.kind}, placed by {placement}): {self.sqnr:.1f} dB, {self.difference}"
 
 
-class _SideBySide(fx.Interpreter):
+class _SideBySide(BoundInterpreter):
     """Runs the converted graph, and beside the last node of each fusion the module that replaced it."""
 
     def __init__(self, result: TransformationResult) -> None:
