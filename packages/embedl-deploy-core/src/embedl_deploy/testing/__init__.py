@@ -24,6 +24,7 @@ from embedl_deploy.testing.plugin import (
     pytest_configure,
     pytest_configure_node,
     pytest_sessionstart,
+    pytest_terminal_summary,
 )
 from embedl_deploy.testing.table import Check
 from embedl_deploy.testing.whole_table import BACKEND_CHECKS, NETWORK_CHECKS
@@ -40,4 +41,5 @@ __all__ = [
     "pytest_configure",
     "pytest_configure_node",
     "pytest_sessionstart",
+    "pytest_terminal_summary",
 ]

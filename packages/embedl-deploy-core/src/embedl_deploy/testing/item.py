@@ -14,6 +14,8 @@ from embedl_deploy.testing.failures import DoesNotApply, complaint_of
 from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject, owner_of
 from embedl_deploy.testing.table import Check
 
+#: Name of the property of a report that holds what a check tells although it holds.
+TOLD = "embedl_deploy_conformance"
 Subject = PatternSubject | BackendSubject | NetworkSubject
 
 
@@ -38,9 +40,11 @@ class ConformanceItem(pytest.Item):
         with torch.random.fork_rng(devices=[]), quiet("torch.__trace", below=logging.WARNING):
             torch.manual_seed(0)
             try:
-                self.check.run(self.subject)
+                told = self.check.run(self.subject)
             except DoesNotApply as reason:
                 pytest.skip(f"{self.subject.label}: {reason}")
+        if told is not None:
+            self.user_properties.append((TOLD, f"{self.subject.label} {told}"))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """The advice; with ``--full-trace`` the traceback."""

@@ -15,6 +15,7 @@ from embedl_deploy.testing.quantizing import is_quantized, points_exist, stubs_a
 from embedl_deploy.testing.state import can_be_copied, keeps_parameters, keeps_sharing, state_can_be_loaded
 from embedl_deploy.testing.subjects import PatternSubject
 from embedl_deploy.testing.table import Check
+from embedl_deploy.testing.varying import keeps_numbers_of_exported_graphs, keeps_numbers_of_variants
 
 #: Of every pattern, on each of its examples.
 PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
@@ -75,6 +76,20 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "Fused models are fine-tuned, and batch norm works on the batch's statistics then.",
         "Keep batch norm as a module and call it; do not fold it. Hand self.training on to functions.",
         keeps_numbers_in_training,
+    ),
+    Check(
+        "variants",
+        "keeps its numbers in variations of its examples",
+        "Users have layers with other settings than the examples, and wherever a pattern applies it must be right.",
+        "Read every setting of a layer from the layer, and decline in check() what the module cannot do.",
+        keeps_numbers_of_variants,
+    ),
+    Check(
+        "exported-graphs",
+        "keeps its numbers in graphs of torch.export",
+        "The same model may come as calls of functions, with settings that are numbers in the graph.",
+        "Match module classes instead of node targets, and take settings from get_module(node).",
+        keeps_numbers_of_exported_graphs,
     ),
     Check(
         "gradients",

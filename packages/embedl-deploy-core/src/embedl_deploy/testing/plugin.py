@@ -12,7 +12,7 @@ import pytest
 
 from embedl_deploy.backend import Backend, get_backend, list_backends
 from embedl_deploy.errors import BackendError
-from embedl_deploy.testing.item import ConformanceItem, Subject
+from embedl_deploy.testing.item import TOLD, ConformanceItem, Subject
 from embedl_deploy.testing.networks import NETWORKS
 from embedl_deploy.testing.pattern_table import PATTERN_CHECKS
 from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject, extension_alone
@@ -116,6 +116,16 @@ def _items(session: pytest.Session, name: str, backend: Backend) -> Iterator[Con
             yield ConformanceItem.from_parent(
                 session, name=check.title, nodeid=f"{group}::{check.title}", check=check, subject=subject
             )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """List what checks that hold have to tell, such as on how many variations a pattern was tried."""
+    passed = terminalreporter.stats.get("passed", ())
+    told = [value for report in passed for name, value in report.user_properties if name == TOLD]
+    if told:
+        terminalreporter.section("conformance")
+        for line in told:
+            terminalreporter.write_line(str(line))
 
 
 def checks_of(backend: Backend, extension: str = "") -> Iterator[tuple[Subject, list[Check[Any]]]]:

@@ -16,8 +16,8 @@ class Check(Generic[SubjectT]):
         title: What it asks, as the end of a sentence about the pattern, the backend or the network.
         why: What goes wrong for users where it does not hold.
         advice: What to do when it fails.
-        run: Looks. Raises :class:`ConformanceFailure` if it does not hold, :class:`DoesNotApply` if there is nothing
-            to look at.
+        run: Looks, and gives what to tell of a check that holds, if anything. Raises :class:`ConformanceFailure` if it
+            does not hold, :class:`DoesNotApply` if there is nothing to look at.
         fusions_only: Whether it is no question for a conversion.
         backends_only: Whether it is no question for an extension.
     """
@@ -26,6 +26,6 @@ class Check(Generic[SubjectT]):
     title: str
     why: str
     advice: str
-    run: Callable[[SubjectT], None]
+    run: Callable[[SubjectT], str | None]
     fusions_only: bool = False
     backends_only: bool = False
