@@ -103,3 +103,35 @@ def test_an_input_by_keyword_of_a_fused_module_is_quantized():
     assert {point.label for point in quantization_report(quantized).quantized} == {"input 0", "weight"}
     (node,) = [n for n in quantized.graph.nodes if n.target == "fused"]
     assert node.kwargs["x"].target == "x_quant"
+
+
+class FusedUp(FusedModule):
+    """act(up(x))."""
+
+    def __init__(self, up, act):
+        super().__init__()
+        self.up, self.act = up, act
+
+    def forward(self, x):
+        return self.act(self.up(x))
+
+
+class UpActPattern(Pattern):
+    tree = (nn.ConvTranspose1d, nn.ReLU)
+    graft = FusedUp
+
+
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [
+        (lambda m, x: torch.relu(m.up(x)), None),
+        (lambda m, x: torch.relu(m.up(input=x, output_size=None)), None),
+        (lambda m, x: torch.relu(m.up(x, (18,))), "up is called with output_size=(18,), which the module in its place"),
+    ],
+)
+def test_an_argument_that_the_graft_is_not_given_is_a_reason_to_decline(function, reason):
+    model = net(function, up=nn.ConvTranspose1d(4, 4, 3, stride=2))
+    result = transform(model, patterns=[UpActPattern()], strict=True)
+    assert result.report["applied_count"] == (reason is None)
+    assert [declined.reason.startswith(reason) for declined in result.report.declined] == [True] * (reason is not None)
+    assert result.verify(random_input(2, 4, 8)).max_abs == 0

@@ -174,6 +174,20 @@ def positional_arguments(node: fx.Node) -> list[Any]:
     return list(bound.arguments.values())[: last + 1]
 
 
+def constant_arguments(node: fx.Node) -> dict[str, Any]:
+    """The arguments of a module call that no tensor flows through and that differ from their defaults, by name."""
+    if all(isinstance(value, fx.Node) for value in (*node.args, *node.kwargs.values())):
+        return {}
+    found: dict[str, Any] = {}
+    bound = _bind_arguments(node)
+    for name, value in bound.arguments.items():
+        inside: list[fx.Node] = []
+        fx.map_arg(value, inside.append)
+        if not inside and value != bound.signature.parameters[name].default:
+            found[name] = value
+    return found
+
+
 def argument_at(node: fx.Node, index: int) -> Any:
     """An argument of a module call by its position in ``forward``, however it is passed; ``None`` if it is not."""
     if index < len(node.args):

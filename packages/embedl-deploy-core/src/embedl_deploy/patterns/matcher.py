@@ -13,7 +13,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.index import call_index
-from embedl_deploy.graph.lookup import tensor_inputs
+from embedl_deploy.graph.lookup import constant_arguments, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.patterns.matches import (
     Declined,
@@ -61,6 +61,8 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
                     failed.append((match, error))
                     refusal = None
                     break
+                if reason is None and pattern.is_grafted:
+                    reason = _lost_argument(candidate)
                 if reason is None:
                     found.append(match)
                     refusal = None
@@ -72,6 +74,17 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     kept = _without_contained(found)
     outer = {id(match) for match in kept}
     return Matches(kept, declined, [match for match in found if id(match) not in outer], failed)
+
+
+def _lost_argument(tree_match: TreeMatch) -> str | None:
+    """Why a graft, which is called with what flows in, cannot stand for the calls of a match, or ``None``."""
+    nodes = tree_match.nodes
+    if len(nodes) == 1:
+        return None  # the replacement is called with all arguments of the one call
+    for node in nodes:
+        for name, value in constant_arguments(node).items() if node.op == "call_module" else ():
+            return f"{node.name} is called with {name}={value!r}, which the module in its place would not be given"
+    return None
 
 
 def _checked(match: PatternMatch) -> str | None:

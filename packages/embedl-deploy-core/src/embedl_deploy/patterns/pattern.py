@@ -69,6 +69,11 @@ class Pattern:
         """The name under which plans and reports list the pattern: the class name, unless overridden."""
         return type(self).__name__
 
+    @property
+    def is_grafted(self) -> bool:
+        """Whether the graft takes a match's place, and no ``replace`` of the pattern's own."""
+        return type(self).replace is Pattern.replace
+
     def examples(self) -> Sequence[Example]:
         """Small models in each of which the pattern matches exactly once, made anew at each call."""
         return ()
