@@ -12,8 +12,10 @@ from embedl_deploy.backend import CompileOptions, get_backend
 from embedl_deploy.engine import EngineReport, LayerKind, estimate
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
+from embedl_deploy.tensorrt import TENSORRT_PATTERNS
 from embedl_deploy.tensorrt.compilers import TensorRTForRTX
 from support.nets import random_input, scrambled
+from support.squeeze_excite import NestedSEPattern, SqueezeExcite
 
 MISSING = TensorRTForRTX().missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
@@ -67,6 +69,19 @@ def test_precisions_and_modules(tmp_path, config, dtype, target):
     assert operations == 2 * (32 * 32 * 32 * 16 * 9 + 32 * 30 * 30 * 32 * 9 + 32 * 10)
     devices = {device.target: device for device in get_backend("tensorrt").devices}
     assert 0 < estimate(report, devices[target]).seconds < 1e-3
+
+
+def test_a_module_with_two_weights_is_compiled_in_int8(tmp_path):
+    """A squeeze-and-excitation; its second product, over four channels, becomes part of a pointwise kernel."""
+    model, x = scrambled(SqueezeExcite(16)).eval(), random_input(1, 3, 32, 32)
+    result = transform(model, x, patterns=[NestedSEPattern(), *TENSORRT_PATTERNS])
+    quantized = quantize(result, [x], QuantConfig(), learned_rounding=True, progress=False)
+    export_onnx(quantized, x, tmp_path / "se.onnx", dtype=torch.float16, integer_weights=True)
+    report = built(tmp_path / "se.onnx", target="sm89").report
+    weighted = [layer for layer in report.layers if layer.kind.is_weighted]
+    assert {layer.precision for layer in weighted} == {"int8"} and report.float_layers == ()
+    assert "pool.reduce" in {module for layer in weighted for module in layer.modules}
+    assert "pool.expand" in {module for layer in report.layers for module in layer.modules}
 
 
 class Causal(nn.Module):
