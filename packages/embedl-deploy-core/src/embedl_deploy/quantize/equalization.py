@@ -17,7 +17,7 @@ from torch import fx
 from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
 from embedl_deploy.graph.uses import times_read
-from embedl_deploy.modules import FusedConv, with_parameters
+from embedl_deploy.modules import FusedConv, named_weights, with_parameters
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
 
@@ -69,6 +69,11 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
         if not isinstance(source, fx.Node) or source.name not in weights:
             continue
         first, second = get_module(source), get_module(node)
+        several = next((part for part in (first, second) if part is not None and len(named_weights(part)) > 1), None)
+        if several is not None:
+            several_weights = f"declined: only {type(several).__name__} knows which of its weights the channels meet"
+            pairs.append(_Pair(source, node, several_weights))
+            continue
         if not isinstance(first, FusedConv) or not isinstance(second, FusedConv):
             continue
         pair = _Pair(source, node)
