@@ -110,7 +110,7 @@ class TestWithoutExampleInputs:
         assert torch.equal(result.model(X), model.a(X))
         assert "without example inputs it is taken for a tensor" in result.report["notes"][0]
 
-    @pytest.mark.parametrize("name", OF_COMPUTED_VALUES.keys() - {"parameter"})
+    @pytest.mark.parametrize("name", [name for name in OF_COMPUTED_VALUES if name != "parameter"])
     def test_nothing_is_known_of_computed_values(self, name):
         with pytest.raises(CaptureError, match="is not known in symbolic tracing") as caught:
             transform(made_of(OF_COMPUTED_VALUES[name]), patterns=PATTERNS)

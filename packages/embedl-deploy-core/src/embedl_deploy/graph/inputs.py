@@ -6,6 +6,7 @@ import torch
 from torch import fx
 from torch.fx._pytree import tree_flatten_spec
 from torch.fx.immutable_collections import immutable_dict, immutable_list
+from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
 
@@ -35,7 +36,8 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
     """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
     spec = codegen.pytree_info.in_spec
     # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
-    nested = (args, kwargs) if spec.num_children == 2 and spec.child(1).type is dict else args
+    form = pytree.tree_unflatten([None] * spec.num_leaves, spec)
+    nested = (args, kwargs) if len(form) == 2 and isinstance(form[1], dict) else args
     try:
         return list(tree_flatten_spec(nested, spec))
     except (TypeError, ValueError, KeyError, IndexError) as error:
