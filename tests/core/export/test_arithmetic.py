@@ -102,6 +102,13 @@ class TestWatched:
         _, left = watched(model, torch.ones(2), traced)
         assert "float16 has nothing between 0 and 6e-08" in str(left)
 
+    def test_a_quotient_of_what_has_become_zero_is_named(self, traced):
+        model = net(lambda self, x: nn.functional.normalize(x * 1e-8), fc=nn.Linear(8, 4))
+        x = torch.ones(2, 4)
+        x[0] = 1e4  # so that it is not all zero
+        _, left = watched(model, x, traced)
+        assert "div" in left.place and str(left).endswith("is infinite or no number in float16, of finite numbers")
+
     def test_a_mask_is_no_overflow_beside_one(self, traced):
         model = net(lambda self, x: torch.where(x > 3, self.fc.bias, x).softmax(-1) * (x * 1e6), fc=nn.Linear(8, 1))
         nn.init.constant_(model.fc.bias, -1e9)

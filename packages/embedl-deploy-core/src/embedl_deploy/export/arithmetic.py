@@ -37,7 +37,7 @@ class OutOfRange:
     def __str__(self) -> str:
         kind, limits = str(self.dtype).removeprefix("torch."), torch.finfo(self.dtype)
         if self.largest is None:
-            return f"{self.place} becomes infinite; {kind} ends at {limits.max:g}"
+            return f"{self.place} is infinite or no number in {kind}, of finite numbers"
         if self.largest > limits.max:
             return f"{self.place} reaches {self.largest:.3g}, and {kind} ends at {limits.max:g}"
         smallest = limits.smallest_normal * limits.eps
@@ -177,6 +177,8 @@ class _Watching(_Operators):  # type: ignore[no-untyped-call]  # of torch
             self._note(kind, [original], tensor)
 
     def _note(self, place: str, exact: list[torch.Tensor], broken: torch.Tensor) -> None:
+        if self.masked is None and any(_leaves(v) for v in exact if v.is_floating_point()):
+            self.masked = OutOfRange(place, None, broken.dtype)  # 0 / 0, for example, of what has become zero before
         finite = [v.abs()[v.isfinite()] for v in exact if v.is_floating_point()]
         largest = max((float(v.max()) for v in finite if v.numel()), default=0.0)
         limits = torch.finfo(broken.dtype)
