@@ -1,0 +1,28 @@
+"""A law: a function that tries something on a network, and raises where it does not hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+class Broken(Exception):  # noqa: N818 - a law is broken
+    """What a law says when it does not hold."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """Something that is to hold for every network.
+
+    Attributes:
+        name: The function's.
+        hold: Tries it; raises :class:`Broken`, or whatever the code under test raises.
+        share: The part of all networks that it is tried on, because it is dear.
+    """
+
+    name: str
+    hold: "Callable[[Subject], None]"
+    share: float
+
+
+def law(share: float = 1.0) -> "Callable[[Callable[[Subject], None]], Law]":
+    """Make a function a law."""
+    return lambda function: Law(function.__name__, function, share)

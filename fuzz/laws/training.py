@@ -1,0 +1,87 @@
+"""Laws of training mode: outputs, what is kept, and gradients, from the same random state."""
+
+from collections import defaultdict
+
+import torch
+from torch import nn
+
+from fuzz.laws.law import Broken, law
+from fuzz.laws.subject import Subject, distance, leaves
+
+
+@law()
+def train_mode(subject: Subject) -> None:
+    """Two steps in training mode give the same outputs, and the same running statistics."""
+    original = subject.make().train()
+    rewritten = subject.transform(subject.make().train(), trace="symbolic").model
+    if not rewritten.training:
+        raise Broken("a model in training mode comes back in evaluation mode")
+    for seed in (1, 2):
+        wanted = subject.run(original, seed)
+        subject.agree(subject.run(rewritten, seed), wanted, f"training mode, step {seed}", train=True)
+    kept = list(rewritten.buffers())
+    before = dict(subject.make().named_buffers())
+    for name, buffer in original.named_buffers():
+        if torch.equal(buffer, before[name]):
+            continue  # nothing is kept in it, or nobody reads it
+        alike = [b for b in kept if b.numel() == buffer.numel()]
+        if not any(distance([b.reshape(buffer.shape)], [buffer]) <= max(subject.tolerance, 1e-3) for b in alike):
+            raise Broken(f"training mode: nothing in the result has the values of the buffer {name!r}")
+
+
+@law(share=0.7)
+def gradients(subject: Subject) -> None:
+    """Gradients of inputs and parameters are the same."""
+    original = subject.make()
+    rewritten = subject.transform(subject.make(), trace="symbolic").model
+    keys = _by_value(original), _by_value(rewritten)
+    wanted_inputs, got_inputs = _backward(subject, original), _backward(subject, rewritten)
+    for position, (got, wanted) in enumerate(zip(got_inputs, wanted_inputs, strict=True)):
+        if (got is None) != (wanted is None):
+            raise Broken(f"gradients: that of input {position} is {'missing' if got is None else 'there'}")
+        if wanted is not None:
+            _close(subject, got, wanted, f"input {position}")
+    for key, parameters in keys[0].items():
+        others = keys[1].get(key, [])
+        if not others and all(parameter.grad is None for parameter in parameters):
+            continue  # nobody reads it
+        if len(others) != len(parameters):
+            raise Broken(f"gradients: {len(parameters)} parameters of one value became {len(others)}")
+        got, wanted = _total(others), _total(parameters)
+        if (got is None) != (wanted is None):
+            raise Broken(f"gradients: that of a parameter of {tuple(parameters[0].shape)} is missing on one side")
+        if wanted is not None:
+            _close(subject, got, wanted, f"a parameter of {tuple(parameters[0].shape)}")
+
+
+def _backward(subject: Subject, model: nn.Module) -> list[torch.Tensor | None]:
+    args, kwargs = subject.inputs(1)
+    inputs = [leaf for leaf in leaves((args, kwargs)) if leaf.is_floating_point()]
+    for leaf in inputs:
+        leaf.requires_grad_()
+    torch.manual_seed(1)
+    outputs = [leaf for leaf in leaves(model(*args, **kwargs)) if leaf.requires_grad]
+    if outputs:
+        sum(
+            (leaf.double() * (1 + torch.arange(leaf.numel()).view(leaf.shape) % 3)).sum() for leaf in outputs
+        ).backward()
+    return [leaf.grad for leaf in inputs]
+
+
+def _by_value(model: nn.Module) -> dict[bytes, list[nn.Parameter]]:
+    """Parameters by what they hold: a rewrite may move and reshape them, but not change their values."""
+    found = defaultdict(list)
+    for parameter in model.parameters():
+        found[parameter.detach().contiguous().numpy().tobytes()].append(parameter)
+    return found
+
+
+def _total(parameters: list[nn.Parameter]) -> torch.Tensor | None:
+    grads = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
+    return sum(grads[1:], grads[0]) if grads else None  # type: ignore[return-value]
+
+
+def _close(subject: Subject, got: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
+    apart = distance([got.reshape(wanted.shape)], [wanted])
+    if apart > 20 * subject.tolerance:
+        raise Broken(f"gradients: that of {what} is {apart:.3g} of its largest value off")

@@ -1,0 +1,118 @@
+"""Many networks in worker processes: one that crashes or hangs costs its own outcome, no more."""
+
+import multiprocessing
+import os
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from fuzz.trying import BROKEN, Outcome, try_network
+
+#: Seconds that a network may take with all its laws.
+TIMEOUT = 240.0
+#: Networks after which a worker is replaced, so that what torch keeps does not add up.
+LIFETIME = 400
+PROCESS = "(the process)"
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _work(connection: Connection, only: tuple[str, ...]) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    while (seed := connection.recv()) is not None:
+        connection.send(try_network(seed, only))
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+    seed: int | None = None
+    since: float = 0.0
+    done: int = 0
+
+    @staticmethod
+    def start(only: tuple[str, ...]) -> "_Worker":
+        ours, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=_work, args=(theirs, only), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def give(self, seed: int | None) -> None:
+        self.seed, self.since = seed, time.monotonic()
+        self.connection.send(seed)
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def run_networks(
+    seeds: Collection[int], only: Collection[str] = (), *, jobs: int = 1, timeout: float = TIMEOUT
+) -> Iterator[tuple[int, list[Outcome]]]:
+    """Try laws on the networks of some seeds.
+
+    Args:
+        seeds: The networks.
+        only: Names of laws; by default those whose turn it is.
+        jobs: How many processes.
+        timeout: Seconds for a network.
+
+    Yields:
+        Seed and outcomes, in the order in which they are done.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    laws = tuple(only)
+    waiting = iter(seeds)
+    workers = [_Worker.start(laws) for _ in range(min(jobs, len(seeds)))]
+    try:
+        for worker in list(workers):
+            _next(worker, waiting, workers)
+        while workers:
+            wait([worker.connection for worker in workers], timeout=1.0)
+            for worker in list(workers):
+                outcomes = _outcomes(worker, timeout)
+                if outcomes is None:
+                    continue
+                assert worker.seed is not None
+                yield worker.seed, outcomes
+                worker.done += 1
+                if not worker.process.is_alive() or worker.done >= LIFETIME:
+                    worker.end()
+                    workers.remove(worker)
+                    worker = _Worker.start(laws)  # noqa: PLW2901 - in its place
+                    workers.append(worker)
+                _next(worker, waiting, workers)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def _next(worker: _Worker, waiting: Iterator[int], workers: list[_Worker]) -> None:
+    seed = next(waiting, None)
+    if seed is None:
+        worker.end()
+        workers.remove(worker)
+    else:
+        worker.give(seed)
+
+
+def _outcomes(worker: _Worker, timeout: float) -> list[Outcome] | None:
+    """What a worker has found; ``None`` while it is at it."""
+    if worker.connection.poll():
+        try:
+            return worker.connection.recv()  # type: ignore[no-any-return]
+        except EOFError:
+            worker.process.join()
+            text = f"the process ended with {worker.process.exitcode}"
+            return [Outcome(PROCESS, BROKEN, text, text)]
+    if time.monotonic() - worker.since > timeout:
+        worker.process.kill()
+        worker.process.join()
+        return [Outcome(PROCESS, BROKEN, "it does not end", f"not done after {timeout:g} seconds")]
+    return None
