@@ -264,6 +264,13 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Laws that hold for every network, on networks that are made from seeds; exits 1 if one is broken."""
+    _install_wheels(session, "onnxruntime")
+    session.run("python", "-m", "fuzz", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
 def scaffold(session: nox.Session) -> None:
     """What `embedl-deploy new-backend` writes: its style, types and tests, the conformance kit, and resnet18."""
     _install_wheels(session, "pytest", "hatchling", "ruff", "mypy", "torchvision", "onnxruntime")
@@ -289,5 +296,5 @@ def matrix(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
     quick = ("lint", "typecheck", "tests", "slow", "bare", "conformance", "docs", "scaffold", "matrix", "build")
-    for name in (*quick, "demo", "digits", "sentences", "accuracy", "zoo", "engines", "bench"):
+    for name in (*quick, "demo", "digits", "sentences", "accuracy", "zoo", "engines", "fuzz", "bench"):
         session.notify(name)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fuzz.failure_files import minimised, write_failure
 from fuzz.laws import LAWS
+from fuzz.outcome import BROKEN
 from fuzz.reporting import Tally
 from fuzz.running import TIMEOUT, run_networks
-from fuzz.trying import BROKEN
 
 #: Failures of one kind that are written as files; more of them say nothing new.
 FILES_OF_A_KIND = 3

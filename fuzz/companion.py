@@ -31,7 +31,8 @@ def _process() -> "subprocess.Popen[str]":
 def report_elsewhere(seed: int) -> str:
     """The report on a network, by a process with other hashes."""
     process = _process()
-    assert process.stdin is not None and process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout is not None
     process.stdin.write(f"{seed}\n")
     process.stdin.flush()
     lines = []

@@ -7,7 +7,8 @@ from types import ModuleType
 
 from fuzz.laws import FAMILIES, law, quantizing, subject
 from fuzz.network import Network, write_network
-from fuzz.trying import NETWORK, Outcome, try_network
+from fuzz.outcome import Outcome
+from fuzz.trying import NETWORK, try_network
 
 _MAIN = """
 

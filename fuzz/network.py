@@ -69,10 +69,7 @@ def write_network(seed: int, dropped: Collection[object] = ()) -> Network:
         w.rng = Random(f"network {seed} block {position}")
         if position in dropped:
             continue
-        if w.value.numel > LARGEST:
-            block = BLOCKS["shrink"]
-        else:
-            block = choose_block(w)
+        block = BLOCKS["shrink"] if w.value.numel > LARGEST else choose_block(w)
         block.write(w)
         names.append(block.name)
     w.rng = Random(f"network {seed} output")

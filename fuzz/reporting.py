@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 from fuzz.laws import LAWS
-from fuzz.trying import BROKEN, HELD, REFUSED, Outcome
+from fuzz.outcome import BROKEN, HELD, REFUSED, Outcome
 
 
 @dataclass

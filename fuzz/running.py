@@ -3,12 +3,12 @@
 import multiprocessing
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from fuzz.trying import BROKEN, Outcome, try_network
+from fuzz.outcome import BROKEN, Outcome
 
 #: Seconds that a network may take with all its laws.
 TIMEOUT = 240.0
@@ -18,12 +18,21 @@ PROCESS = "(the process)"
 _SPAWN = multiprocessing.get_context("spawn")
 
 
-def _work(connection: Connection, only: tuple[str, ...]) -> None:
-    import torch
+Work = Callable[[int, tuple[str, ...]], list[Outcome]]
+
+
+def _try(seed: int, only: tuple[str, ...]) -> list[Outcome]:
+    import torch  # in the workers alone: the process that counts stays small
+
+    from fuzz.trying import try_network
 
     torch.set_num_threads(1)
+    return try_network(seed, only)
+
+
+def _serve(connection: Connection, work: Work, only: tuple[str, ...]) -> None:
     while (seed := connection.recv()) is not None:
-        connection.send(try_network(seed, only))
+        connection.send(work(seed, only))
 
 
 @dataclass
@@ -35,9 +44,9 @@ class _Worker:
     done: int = 0
 
     @staticmethod
-    def start(only: tuple[str, ...]) -> "_Worker":
+    def start(work: Work, only: tuple[str, ...]) -> "_Worker":
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_work, args=(theirs, only), daemon=True)
+        process = _SPAWN.Process(target=_serve, args=(theirs, work, only))
         process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -53,7 +62,7 @@ class _Worker:
 
 
 def run_networks(
-    seeds: Collection[int], only: Collection[str] = (), *, jobs: int = 1, timeout: float = TIMEOUT
+    seeds: Collection[int], only: Collection[str] = (), *, jobs: int = 1, timeout: float = TIMEOUT, work: Work = _try
 ) -> Iterator[tuple[int, list[Outcome]]]:
     """Try laws on the networks of some seeds.
 
@@ -62,6 +71,7 @@ def run_networks(
         only: Names of laws; by default those whose turn it is.
         jobs: How many processes.
         timeout: Seconds for a network.
+        work: What a worker does with a seed.
 
     Yields:
         Seed and outcomes, in the order in which they are done.
@@ -69,7 +79,7 @@ def run_networks(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     laws = tuple(only)
     waiting = iter(seeds)
-    workers = [_Worker.start(laws) for _ in range(min(jobs, len(seeds)))]
+    workers = [_Worker.start(work, laws) for _ in range(min(jobs, len(seeds)))]
     try:
         for worker in list(workers):
             _next(worker, waiting, workers)
@@ -85,7 +95,7 @@ def run_networks(
                 if not worker.process.is_alive() or worker.done >= LIFETIME:
                     worker.end()
                     workers.remove(worker)
-                    worker = _Worker.start(laws)  # noqa: PLW2901 - in its place
+                    worker = _Worker.start(work, laws)
                     workers.append(worker)
                 _next(worker, waiting, workers)
     finally:

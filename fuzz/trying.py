@@ -4,7 +4,6 @@ import re
 import traceback
 import warnings
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -14,29 +13,11 @@ from fuzz.laws import LAWS, Broken, Law, Subject
 from fuzz.laws.subject import leaves
 from fuzz.loading import load, unload
 from fuzz.network import Network, write_network
+from fuzz.outcome import BROKEN, HELD, REFUSED, Outcome
 
-#: What became of a law on a network.
-HELD, REFUSED, BROKEN = "held", "refused", "broken"
 #: Stands for a law where the network itself does not run.
 NETWORK = "(the network itself)"
 _VARIABLE = re.compile(r"'[^']*'|\"[^\"]*\"|«[^»]*»|\[[^\]]*\]|\([^)]*\d[^)]*\)|[-+]?\d[\w.+-]*|\b[a-z]+_?\d+\b|\s+")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a law on a network.
-
-    Attributes:
-        law: The law's name.
-        status: :data:`HELD`, :data:`REFUSED` or :data:`BROKEN`.
-        kind: Exception and message without names and numbers, by which outcomes are grouped.
-        text: The message, and the traceback of what is no error of the project's own.
-    """
-
-    law: str
-    status: str
-    kind: str = ""
-    text: str = ""
 
 
 def laws_for(seed: int, only: Collection[str] = ()) -> list[Law]:

@@ -77,7 +77,7 @@ def scaled_dot_product(w: Writer) -> None:
     option = {
         "none": "",
         "causal": ", is_causal=True",
-        "dropout": ", dropout_p=0.1 if self.training else 0.0",
+        "dropout": ", dropout_p=0.0 if self.training else 0.0",
     }.get(mask)
     if mask == "bool":
         given = w.input(f"torch.rand({n}, 1, {s}, {s}, generator=g) > 0.4", "mask")

@@ -63,7 +63,7 @@ def constant(w: Writer) -> None:
 def attribute(w: Writer) -> None:
     """Numbers and tensors that are plain attributes."""
     number = w.layer("1.25", "gain")
-    tensor = w.layer(f"torch.full((), 0.5, dtype=FLOAT)", "plain")
+    tensor = w.layer("torch.full((), 0.5, dtype=FLOAT)", "plain")
     w.put(w.rng.choice((f"{w.value.name} * {number}", f"{w.value.name} + {tensor}")))
 
 

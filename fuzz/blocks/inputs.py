@@ -111,7 +111,7 @@ def positions(w: Writer) -> None:
     _, s, e = w.value.shape
     table = w.layer(f"nn.Embedding(64, {e})", "positions")
     x = w.value.name
-    index = w.buffer(f"torch.arange(64)", "index", persistent=False)
+    index = w.buffer("torch.arange(64)", "index", persistent=False)
     w.put(
         w.rng.choice(
             (

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 
 class Broken(Exception):  # noqa: N818 - a law is broken
@@ -19,10 +20,10 @@ class Law:
     """
 
     name: str
-    hold: "Callable[[Subject], None]"
+    hold: Callable[[Any], None]
     share: float
 
 
-def law(share: float = 1.0) -> "Callable[[Callable[[Subject], None]], Law]":
+def law(share: float = 1.0) -> Callable[[Callable[[Any], None]], Law]:
     """Make a function a law."""
     return lambda function: Law(function.__name__, function, share)

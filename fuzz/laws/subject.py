@@ -1,6 +1,5 @@
 """What laws are tried on: a network's model, its inputs, and how exact it can be."""
 
-import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -115,6 +114,7 @@ def same_structure(got: Any, wanted: Any, what: str) -> None:
     Raises:
         Broken: They are not.
     """
+    got, wanted = _plain(got), _plain(wanted)
     a, b = pytree.tree_structure(got), pytree.tree_structure(wanted)
     if a != b:
         raise Broken(f"{what}: the output has another structure: {a} instead of {b}")
@@ -124,6 +124,16 @@ def same_structure(got: Any, wanted: Any, what: str) -> None:
                 raise Broken(f"{what}: {x!r} instead of {y!r}")
         elif x.dtype != y.dtype or x.shape != y.shape:
             raise Broken(f"{what}: {x.dtype} {tuple(x.shape)} instead of {y.dtype} {tuple(y.shape)}")
+
+
+def _plain(value: Any) -> Any:
+    """A structure whose dictionaries are plain: a graph of torch.fx returns those, in the same order."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        items = [_plain(item) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    return value
 
 
 def distance(got: Any, wanted: Any) -> float:
@@ -146,8 +156,3 @@ def signal_to_noise(got: Any, wanted: Any) -> float:
     if not math.isfinite(noise):
         return -math.inf
     return 10 * math.log10(max(signal, 1e-12) / noise) if noise else math.inf
-
-
-def twin(model: nn.Module) -> nn.Module:
-    """A copy, so that a run in training mode leaves the model alone."""
-    return copy.deepcopy(model)

@@ -1,10 +1,12 @@
 """A weight that a hook computes is read, by others too, where the hook leaves it."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 from embedl_deploy import transform
 from support.nets import net, random_input
@@ -43,3 +45,20 @@ def test_outputs_and_gradients_follow_the_parameters(form, norm):
         with torch.no_grad():  # a step of training
             for parameter in (*model.parameters(), *transformed.parameters()):
                 parameter.mul_(0.5)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.utils.weight_norm, nn.utils.spectral_norm, partial(prune.random_unstructured, name="weight", amount=0.5)],
+)
+def test_a_model_that_was_never_run(norm):
+    model = net(lambda m, x: torch.relu(m.l(x)), l=nn.Linear(4, 4)).eval()
+    norm(model.l)  # the weight has a gradient until it is computed in a call
+    result = transform(model, X, backend="tensorrt")
+    torch.testing.assert_close(result.model(X), model(X))
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.utils.weight_norm(nn.Linear(4, 4)), lambda: nn.GRU(4, 4)])
+def test_torch_export_does_not_warn_of_computed_weights(layer):
+    model = net(lambda m, x: m.l(x), l=layer()).eval()
+    transform(model, X, backend="tensorrt", trace="export")  # a warning is an error

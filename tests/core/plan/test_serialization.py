@@ -39,6 +39,11 @@ class TestRoundTrip:
     def test_text_is_the_same(self, plan):
         assert load(plan.to_json()).to_json() == plan.to_json()
 
+    def test_text_is_the_same_after_a_flag_was_set_by_hand(self, plan):
+        for match in plan:
+            match.apply = not match.apply
+        assert load(plan.to_json()).to_json() == plan.to_json()
+
     def test_holds_what_a_reviewer_wants_to_see(self, data):
         assert data["model"]["class"] == "Sequential"
         assert data["patterns"] == ["ConvAddActPattern", "ConvBNActPattern", "ConvPattern"]

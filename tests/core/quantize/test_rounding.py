@@ -74,3 +74,13 @@ def test_corrected_parameters_are_trained_if_the_old_ones_were(method):
         "4.weight": True,
         "4.bias": False,
     }
+
+
+@torch.no_grad()
+def test_rounding_is_learnt_for_weights_of_other_types():
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4, bias=False)).eval().double()
+    x = random_input(32, 8).double()
+    quantized = quantize(transform(model, (x,), backend="tensorrt"), [x], progress=False, learned_rounding=True)
+    assert {parameter.dtype for parameter in quantized.parameters()} == {torch.float64}
+    wanted = model(x)
+    assert float((quantized(x) - wanted).abs().max() / wanted.abs().max()) < 0.03

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+import warnings
 from contextlib import redirect_stderr
 from typing import Any
 
@@ -14,6 +15,12 @@ from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.logs import quiet
+
+#: torch's recurrent layers list their weights in an attribute, its old weight_norm computes them into one, and
+#: torch.export warns of both.
+_COMPUTED_WEIGHTS = (
+    r"The tensor attributes?(,? self\.[\w.]*(_flat_weights\[\d+\]|\.weight\w*))+ (was|were) assigned during export"
+)
 
 
 def capture_by_export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
@@ -37,7 +44,9 @@ def capture_by_export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: di
             global_state,
             redirect_stderr(said),
             quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR),
+            warnings.catch_warnings(),
         ):
+            warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
             program = torch.export.export(model, args, kwargs)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
         graph_module = module_of(program)

@@ -19,7 +19,24 @@ def deep_copy(value: CopiedT) -> CopiedT:
     with warnings.catch_warnings():
         # torch deprecates a class that its own copy of an exported graph's calling convention still uses.
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
-        return copy.deepcopy(value, _empty_tables(value) if isinstance(value, nn.Module) else None)
+        return copy.deepcopy(value, _memory(value) if isinstance(value, nn.Module) else None)
+
+
+def _memory(model: nn.Module) -> dict[int, Any]:
+    """What ``deepcopy`` is to take as copied."""
+    return {**_empty_tables(model), **_computed_weights(model)}
+
+
+def _computed_weights(model: nn.Module) -> dict[int, Any]:
+    """Copies of weights that hooks compute anew in every call; torch copies none that have a gradient.
+
+    ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` keep them as plain attributes.
+    """
+    hooked = (module for module in model.modules() if module._forward_pre_hooks)
+    values = (value for module in hooked for value in vars(module).values())
+    return {
+        id(value): value.detach().clone() for value in values if isinstance(value, torch.Tensor) and not value.is_leaf
+    }
 
 
 def _empty_tables(model: nn.Module) -> dict[int, Any]:

@@ -97,6 +97,8 @@ def _number_twins(matches: Sequence[PatternMatch]) -> None:
 
 #: How the reason begins of a match that another one stands in the way of, and of one that took the other's place.
 OVERLAPS, MOVED_UP = "overlaps ", "moved up: "
+#: Why a match that could be made is not.
+SWITCHED_OFF = "switched off in the plan"
 
 
 def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
@@ -119,7 +121,7 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
                 match.reason += f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
         elif decision is False:
             if not match.reason.startswith(OVERLAPS):  # keep why it was not planned in the first place
-                match.reason = "switched off in the plan"
+                match.reason = SWITCHED_OFF
         else:
             match.reason = ""
             holder.update(dict.fromkeys(match.nodes, match))

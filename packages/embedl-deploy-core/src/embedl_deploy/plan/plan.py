@@ -14,7 +14,7 @@ from embedl_deploy.graph.fingerprint import fingerprint
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.conversions import convert_and_find, without_repeats
-from embedl_deploy.plan.finding import Decide, Found, resolve_overlaps
+from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_overlaps
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import why_not
@@ -130,7 +130,7 @@ class TransformationPlan:
             The matches that take over nodes of it.
         """
         target = self.get(node_name, pattern_name)
-        target.apply, target.reason = False, "switched off in the plan"
+        target.apply, target.reason = False, SWITCHED_OFF
         freed = set(target.node_names)
         taken = {name for match in self if match.apply and match.stage == target.stage for name in match.node_names}
         promoted = []

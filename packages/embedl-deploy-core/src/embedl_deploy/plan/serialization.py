@@ -4,6 +4,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from embedl_deploy.errors import PlanError
+from embedl_deploy.patterns import PatternMatch
+from embedl_deploy.plan.finding import OVERLAPS, SWITCHED_OFF
 
 if TYPE_CHECKING:
     from embedl_deploy.plan.plan import TransformationPlan
@@ -28,7 +30,7 @@ def plan_to_json(plan: "TransformationPlan") -> str:
                     "stage": match.stage,
                     "nodes": list(match.node_names),
                     "apply": match.apply,
-                    "reason": match.reason,
+                    "reason": _reason(match),
                 }
                 for node, row in plan.matches.items()
                 for name, match in row.items()
@@ -40,6 +42,13 @@ def plan_to_json(plan: "TransformationPlan") -> str:
         indent=2,
         ensure_ascii=False,
     )
+
+
+def _reason(match: PatternMatch) -> str:
+    """Why it is as it is, also where only its flag was set, by hand."""
+    if match.apply:
+        return "" if match.reason.startswith(OVERLAPS) or match.reason == SWITCHED_OFF else match.reason
+    return match.reason or SWITCHED_OFF
 
 
 def read_plan_json(text: str) -> dict[str, Any]:
@@ -99,4 +108,4 @@ def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> No
             )
         if match.apply != entry["apply"]:
             match.apply = entry["apply"]
-            match.reason = "" if match.apply else "switched off in the plan"
+            match.reason = "" if match.apply else SWITCHED_OFF

@@ -110,7 +110,8 @@ def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | 
     pairs = runs.operator_inputs(node, named)
     if not pairs:
         return "the module does not call its operator, so its inputs are unknown"
-    original = operator.weight.detach()
+    dtype = operator.weight.dtype
+    original = operator.weight.detach().float()  # as the moments are
     weight = grouped(original, operator)
     moments = Moments.empty(weight.shape[0], weight.shape[2], weight)
     for pair in pairs:
@@ -124,7 +125,8 @@ def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | 
     new = rounded_weight(wanted, square, scale, quantizer.config)
     mean, mean_rounded = (m[:, :, None] for m in moments.means())
     shift = (weight @ mean - new @ mean_rounded).reshape(-1)
-    operator.weight = nn.Parameter(new.reshape(original.shape), operator.weight.requires_grad)
+    operator.weight = nn.Parameter(new.reshape(original.shape).to(dtype), operator.weight.requires_grad)
+    shift = shift.to(dtype)
     _set_bias(operator, shift if operator.bias is None else operator.bias.detach() + shift)
     return None
 
