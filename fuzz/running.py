@@ -56,6 +56,9 @@ class _Worker:
         self.connection.send(seed)
 
     def end(self) -> None:
+        if self.process.is_alive() and self.seed is None:
+            self.connection.send(None)
+            self.process.join(10)
         self.process.kill()
         self.process.join()
         self.connection.close()
@@ -91,6 +94,7 @@ def run_networks(
                     continue
                 assert worker.seed is not None
                 yield worker.seed, outcomes
+                worker.seed = None
                 worker.done += 1
                 if not worker.process.is_alive() or worker.done >= LIFETIME:
                     worker.end()

@@ -85,6 +85,8 @@ def _kind(error: Exception) -> str:
 
 
 def _plain(message: str) -> str:
-    """A message without what differs between networks."""
+    """A message without what differs between networks, and without lists of them."""
     first: Iterable[str] = (line for line in message.splitlines() if line.strip())
-    return _VARIABLE.sub(lambda m: " " if m[0].isspace() else "…", next(iter(first), ""))[:160]
+    text = _VARIABLE.sub(lambda m: " " if m[0].isspace() else "…", next(iter(first), ""))
+    colon = text.find(": ", 25)
+    return text[: colon if colon >= 0 else None][:120]

@@ -132,6 +132,35 @@ class TestForwardThatChangesTheModel:
             transform(model, patterns=PATTERNS)
         assert torch.equal(transform(model, X, patterns=PATTERNS).model(X), model.fc(X) + 1)
 
+    def test_a_buffer_that_counts_calls_and_is_computed_with_before_it_is_read(self):
+        class Counting(Net):
+            def forward(self, x):
+                self.mean += 1
+                return self.fc(x) + self.mean * 0.5  # a tensor that no traced value is part of
+
+        model = Counting().eval()
+        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
+            transform(model, patterns=PATTERNS)
+        result = transform(model, X, patterns=PATTERNS)
+        for calls in (1, 2):
+            assert torch.equal(result.model(X), model.fc(X) + 0.5 * calls)
+
+    def test_a_number_that_counts_calls(self):
+        class Counting(Net):
+            def __init__(self):
+                super().__init__()
+                self.calls = 0
+
+            def forward(self, x):
+                self.calls += 1
+                return self.fc(x) * self.calls
+
+        model = Counting().eval()
+        result = transform(model, patterns=PATTERNS)
+        assert model.calls == 0
+        note = "the model's forward changes the numbers 'calls'; the graph has those of one call"
+        assert result.report["notes"] == [note]
+
 
 class TestWhatRunsInPlaceOfForward:
     @pytest.mark.parametrize("change", [

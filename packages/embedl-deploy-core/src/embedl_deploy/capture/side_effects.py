@@ -14,6 +14,10 @@ from embedl_deploy.errors import CaptureError
 #: Attributes of every module that hold others.
 _TABLES = frozenset({"_buffers", "_modules", "_parameters"})
 
+_NUMBERS = (bool, int, float)
+#: How torch.fx names the tensors of a graph that are neither parameters nor buffers.
+_CONSTANT = "_tensor_constant"
+
 
 class SideEffects:
     """The state of a model before it is traced.
@@ -41,8 +45,10 @@ class SideEffects:
             CaptureError: The graph depends on a buffer that forward sets: its next call would start from the new value.
         """
         kept = self._forget_proxies()
-        written = self._undo_writes(original)
+        written, counted = self._undo_writes(original), self._changed_numbers()
         read = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+        if any(name.startswith(_CONSTANT) and name not in self._attributes[""] for name in read):
+            read.update(written)  # a tensor that was computed during tracing may have been computed from any of them
         state = next(
             (name for name in (*kept, *written) if name in self._buffers and (name in kept or name in read)), None
         )
@@ -58,6 +64,8 @@ class SideEffects:
             notes.append(f"the model's forward writes into {_quoted(written)}; that is not part of the graph")
         if kept:
             notes.append(f"the model's forward keeps values in {_quoted(kept)}; the graph does not")
+        if counted:
+            notes.append(f"the model's forward changes the numbers {_quoted(counted)}; the graph has those of one call")
         return tuple(notes)
 
     def _forget_proxies(self) -> list[str]:
@@ -74,6 +82,17 @@ class SideEffects:
                         _remove_proxies(table[name])
                     else:
                         del table[name]
+        return found
+
+    def _changed_numbers(self) -> list[str]:
+        """Attributes that hold other numbers than before; put back."""
+        found = []
+        for path, module in self._model.named_modules():
+            for name, old in self._attributes.get(path, {}).items():
+                new = vars(module).get(name, old)
+                if type(old) in _NUMBERS and type(new) in _NUMBERS and new != old:
+                    found.append(f"{path}.{name}" if path else name)
+                    setattr(module, name, old)
         return found
 
     def _buffers_of(self, path: str) -> dict[str, torch.Tensor]:
