@@ -55,12 +55,16 @@ class Subject:
         """The model in evaluation mode, transformed; not to be changed."""
         return self.transform()
 
-    def run(self, model: nn.Module, seed: int = 1) -> Any:
-        """Outputs on inputs of a seed, with the random state of that seed."""
+    def run(self, model: nn.Module, seed: int = 1, *, keep: bool = False) -> Any:
+        """Outputs on inputs of a seed, with the random state of that seed; buffers are put back unless they are kept."""
         args, kwargs = self.inputs(seed)
         torch.manual_seed(seed)
+        before = [] if keep else [(buffer, buffer.clone()) for buffer in model.buffers()]
         with torch.no_grad():
-            return model(*args, **kwargs)
+            outputs = model(*args, **kwargs)
+            for buffer, value in before:
+                buffer.copy_(value)
+        return outputs
 
     @cached_property
     def outputs(self) -> Any:

@@ -148,6 +148,26 @@ class TestRunUnchanged:
 
         assert float(run_unchanged(Net(), (t(2.0), 3), {"shift": {"by": t(1.0)}})) == 7
 
+    def test_attributes_are_put_back(self):
+        class Counting(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.calls, self.last, self.seen = 0, None, []
+                self.fc = nn.utils.spectral_norm(nn.Linear(3, 3))
+
+            def forward(self, x):
+                self.calls += 1
+                self.last = self.new = self.fc(x)
+                self.seen.append(x)
+                return self.last * self.calls
+
+        model = Counting()
+        weight = model.fc.weight
+        first, second = (run_unchanged(model, (random_input(2, 3),), {}) for _ in range(2))
+        assert torch.equal(first, second)
+        assert (model.calls, model.last, model.seen, hasattr(model, "new")) == (0, None, [], False)
+        assert model.fc.weight is weight
+
 
 def test_models_are_compared_from_the_same_random_state():
     model = nn.Dropout().train()

@@ -85,7 +85,7 @@ def signal_to_noise(reference: Any, other: Any) -> float:
 
 
 def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a model so that no trace of it remains: on copies of its buffers and inputs, with the RNG put back.
+    """Run a model so that no trace of it remains: on copies of buffers and inputs, RNG and attributes put back.
 
     A model in training mode therefore updates no running statistics.
 
@@ -96,7 +96,14 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
     # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
     rng = torch.random.fork_rng(devices=devices)
-    with global_state, torch.no_grad(), rng, fused_modules_named(), _on_copies_of_buffers(model):
+    with (
+        global_state,
+        torch.no_grad(),
+        rng,
+        fused_modules_named(),
+        _on_copies_of_buffers(model),
+        _attributes_put_back(model),
+    ):
         return model(*args, **kwargs)
 
 
@@ -116,6 +123,21 @@ def _on_copies_of_buffers(model: nn.Module) -> Iterator[None]:
         for part, buffers in own:
             part._buffers.clear()
             part._buffers.update(buffers)
+
+
+@contextmanager
+def _attributes_put_back(model: nn.Module) -> Iterator[None]:
+    """After the block each module has the attributes that it had: forward may count, keep or compute."""
+    parts = [(part, dict(vars(part))) for part in model.modules()]
+    lists = [(value, value.copy()) for _, attributes in parts for value in attributes.values() if type(value) is list]
+    try:
+        yield
+    finally:
+        for part, attributes in parts:
+            vars(part).clear()
+            vars(part).update(attributes)
+        for value, items in lists:
+            value[:] = items
 
 
 def compare_models(
