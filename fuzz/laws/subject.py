@@ -56,14 +56,17 @@ class Subject:
         return self.transform()
 
     def run(self, model: nn.Module, seed: int = 1, *, keep: bool = False) -> Any:
-        """Outputs on inputs of a seed, with the random state of that seed; buffers are put back unless they are kept."""
+        """Outputs on inputs of a seed, with its random state; buffers are put back unless they are to be kept."""
         args, kwargs = self.inputs(seed)
         torch.manual_seed(seed)
-        before = [] if keep else [(buffer, buffer.clone()) for buffer in model.buffers()]
+        parts = [] if keep else [(part, dict(part._buffers)) for part in model.modules()]
+        before = [(b, b.clone()) for _, buffers in parts for b in buffers.values() if b is not None]
         with torch.no_grad():
             outputs = model(*args, **kwargs)
             for buffer, value in before:
                 buffer.copy_(value)
+        for part, buffers in parts:
+            part._buffers.update(buffers)
         return outputs
 
     @cached_property
