@@ -2,7 +2,9 @@
 
 import argparse
 import runpy
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from fuzz.failure_files import minimised, write_failure
@@ -29,17 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.replay is not None:
         runpy.run_path(str(options.replay), run_name="__main__")
         return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tally = Tally()
+    with suppress(KeyboardInterrupt):  # the table then has what there is
+        _run(options, tally)
+    tally.print()
+    return 1 if tally.broken else 0
+
+
+def _run(options: argparse.Namespace, tally: Tally) -> None:
     seeds = range(options.seed, options.seed + options.networks)
     for seed, outcomes in run_networks(seeds, options.only_law, jobs=options.jobs, timeout=options.timeout):
         tally.add(seed, outcomes)
         for outcome in outcomes:
             if outcome.status == BROKEN and len(tally.kinds[BROKEN, outcome.law, outcome.kind]) <= FILES_OF_A_KIND:
                 options.write.mkdir(parents=True, exist_ok=True)
-                print(f"\nbroken: {write_failure(options.write, seed, outcome, minimised(seed, outcome))}")
+                print(f"\nbroken: {write_failure(options.write, seed, outcome, minimised(seed, outcome))}", flush=True)
         tally.progress(len(seeds))
-    tally.print()
-    return 1 if tally.broken else 0
 
 
 if __name__ == "__main__":
