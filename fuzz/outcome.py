@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-#: Held; refused with an error of the project's own; broken.
-HELD, REFUSED, BROKEN = "held", "refused", "broken"
+#: Held; refused with an error of the project's own; broken; not for this network.
+HELD, REFUSED, BROKEN, LEFT_OUT = "held", "refused", "broken", "left out"
 
 
 @dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Outcome:
 
     Attributes:
         law: The law's name.
-        status: :data:`HELD`, :data:`REFUSED` or :data:`BROKEN`.
+        status: :data:`HELD`, :data:`REFUSED`, :data:`BROKEN` or :data:`LEFT_OUT`.
         kind: Exception and message without names and numbers, by which outcomes are grouped.
         text: The message, and the traceback of what is no error of the project's own.
     """

@@ -31,7 +31,7 @@ class Tally:
         self.networks += 1
         for outcome in outcomes:
             self.counts[outcome.law, outcome.status] += 1
-            if outcome.status != HELD:
+            if outcome.status in (REFUSED, BROKEN):
                 key = outcome.status, outcome.law, outcome.kind
                 self.kinds[key].append(seed)
                 self.texts.setdefault(key, outcome.text)

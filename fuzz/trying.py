@@ -10,10 +10,11 @@ import torch
 
 from embedl_deploy.errors import EmbedlDeployError
 from fuzz.laws import LAWS, Broken, Law, Subject
+from fuzz.laws.law import LeftOut
 from fuzz.laws.subject import leaves
 from fuzz.loading import load, unload
 from fuzz.network import Network, write_network
-from fuzz.outcome import BROKEN, HELD, REFUSED, Outcome
+from fuzz.outcome import BROKEN, HELD, LEFT_OUT, REFUSED, Outcome
 
 #: Stands for a law where the network itself does not run.
 NETWORK = "(the network itself)"
@@ -69,6 +70,8 @@ def hold(law: Law, subject: Subject) -> Outcome:
             law.hold(subject)
     except EmbedlDeployError as error:
         return Outcome(law.name, REFUSED, _kind(error), f"{type(error).__name__}: {error}")
+    except LeftOut:
+        return Outcome(law.name, LEFT_OUT)
     except Broken as error:
         return Outcome(law.name, BROKEN, _kind(error), str(error))
     except Exception as error:  # noqa: BLE001 - whatever the code under test raises is what is looked for

@@ -9,6 +9,10 @@ class Broken(Exception):  # noqa: N818 - a law is broken
     """What a law says when it does not hold."""
 
 
+class LeftOut(Exception):  # noqa: N818 - a network is left out
+    """What a law says of a network that it has nothing to say about."""
+
+
 @dataclass(frozen=True)
 class Law:
     """Something that is to hold for every network.

@@ -16,9 +16,10 @@ from embedl_deploy.patterns import Pattern
 from fuzz.__main__ import main
 from fuzz.failure_files import minimised, write_failure
 from fuzz.laws import LAWS, Law, quantizing, subject
+from fuzz.laws.law import LeftOut
 from fuzz.laws.subject import Subject
 from fuzz.network import write_network
-from fuzz.outcome import BROKEN, HELD, REFUSED
+from fuzz.outcome import BROKEN, HELD, LEFT_OUT, REFUSED
 from fuzz.reporting import Tally
 from fuzz.running import run_networks
 from fuzz.trying import hold, try_network
@@ -130,6 +131,7 @@ def _warning(_):
         (_raising(EmbedlDeployError("no 3 'x'")), REFUSED, "EmbedlDeployError: no … …"),
         (_raising(KeyError("x")), BROKEN, "KeyError: …"),
         (_warning, BROKEN, "warning: odd"),
+        (_raising(LeftOut()), LEFT_OUT, ""),
     ],
 )
 def test_what_becomes_of_a_law(function, status, kind):

@@ -4,7 +4,7 @@ from functools import cache
 
 import pytest
 
-from fuzz.outcome import HELD, REFUSED
+from fuzz.outcome import BROKEN, HELD
 from fuzz.trying import try_network
 
 #: Cheap laws, one for each kind of fault.
@@ -21,7 +21,7 @@ def tried(seed):
 def test_laws_hold(seed):
     outcomes = tried(seed)
     assert [outcome.law for outcome in outcomes] == list(LAWS)
-    assert all(outcome.status in (HELD, REFUSED) for outcome in outcomes), outcomes
+    assert all(outcome.status != BROKEN for outcome in outcomes), outcomes
 
 
 def test_most_networks_are_taken():
@@ -31,4 +31,4 @@ def test_most_networks_are_taken():
 @pytest.mark.parametrize("seed", range(5100, 5103))
 def test_quantized_networks(seed):
     outcomes = try_network(seed, ("plan_as_json", "quantize_sane", "recipe", "frozen", "pickled"))
-    assert all(outcome.status in (HELD, REFUSED) for outcome in outcomes), outcomes
+    assert all(outcome.status != BROKEN for outcome in outcomes), outcomes
