@@ -87,10 +87,10 @@ def time_of_import(rounds: int) -> Measurement:
         return seconds(lambda: subprocess.run([sys.executable, "-c", statement], check=True))
 
     return paired(
-        "import embedl_deploy",
+        "from embedl_deploy import transform",
         "import torch",
         1.15,
-        lambda: run("import embedl_deploy"),
+        lambda: run("from embedl_deploy import transform"),
         lambda: run("import torch"),
         rounds,
     )

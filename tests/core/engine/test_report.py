@@ -77,7 +77,7 @@ def test_other_files_are_refused(tmp_path, text, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"nothing\.json' cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"nothing\.json' is not there; expected an engine report"):
         EngineReport.load(tmp_path / "nothing.json")
 
 

@@ -1,7 +1,9 @@
 """Files: there to be read, written whole or not at all, and never both."""
 
+import errno
 import itertools
 import os
+import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -16,13 +18,39 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
     """The path of a file to read.
 
     Raises:
-        InputError: There is nothing, or a folder; the message says that ``expected`` was.
+        InputError: There is nothing, a folder, or what is no file, such as a pipe; the message says that ``expected``
+            was.
     """
     file = Path(path)
-    if not file.is_file():
-        kind = "a folder" if file.is_dir() else "not there"
-        raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
-    return file
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        kind = "a link to what is not there" if file.is_symlink() else "not there"
+    except ValueError as error:  # a zero byte in the name
+        kind = f"no name of a file ({error})"
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise
+        kind = "a link that leads to itself" if error.errno == errno.ELOOP else "longer than a file's name can be"
+    else:
+        if stat.S_ISREG(mode):
+            return file
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device, of which nothing is read"
+    raise InputError(f"{os.fspath(path)!r} is {kind}; expected {expected}.")
+
+
+def read_text(path: str | os.PathLike[str], expected: str) -> str:
+    """The text of a file in UTF-8; a byte-order mark, which some editors write, is not part of it.
+
+    Raises:
+        InputError: There is no such file, or it is no text; the message says that ``expected`` was.
+    """
+    try:
+        return existing_file(path, expected).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{os.fspath(path)!r} is no text in UTF-8: {error.reason} at byte {error.start}; expected {expected}."
+        ) from error
 
 
 class NamedFile(NamedTuple):

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from embedl_deploy.json_text import NotJsonError, parse_json
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -19,8 +21,10 @@ def note_in_float(model: "ir.Model", reasons: Mapping[str, str]) -> None:
 def why_in_float(model: "ir.Model", module: str) -> str | None:
     """Why a module, or the one that it is part of, is not quantized; ``None`` if the file does not say."""
     try:
-        reasons = json.loads(model.metadata_props.get(_IN_FLOAT, "{}"))
-    except json.JSONDecodeError:  # written by something else
+        reasons = parse_json(model.metadata_props.get(_IN_FLOAT, "{}"))
+    except NotJsonError:  # written by something else
+        return None
+    if not isinstance(reasons, dict):
         return None
     path = module
     while path:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact.order import check_order
 from embedl_deploy.artifact.weights import check_weights
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import existing_file
@@ -26,7 +27,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
 
     file = existing_file(path, "an ONNX file, such as export_onnx writes")
     try:
-        proto = onnx.load(file, load_external_data=False)
+        proto = onnx.load(file, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, TypeError) as error:
         raise InputError(f"{os.fspath(path)!r} cannot be read as ONNX: {error}") from error
     model = model_of(proto, file)
@@ -51,6 +52,8 @@ def model_of(proto: "onnx.ModelProto", path: Path | None) -> "ir.Model":
     check_weights(proto, path)
     what = "The model in memory" if path is None else repr(os.fspath(path))
     try:
-        return ir.from_proto(proto)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{what} cannot be read as ONNX: {error}") from error
+        model = ir.from_proto(proto)
+    except Exception as error:  # a file may hold anything, for which onnx_ir has no error of its own
+        raise InputError(f"{what} cannot be read as ONNX: {type(error).__name__}: {error}") from error
+    check_order(model, what)
+    return model

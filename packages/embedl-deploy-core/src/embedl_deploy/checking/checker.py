@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from embedl_deploy.artifact import check_weight_files, model_of, read_onnx, users_module_of
+from embedl_deploy.artifact import check_order, check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
 from embedl_deploy.errors import InputError
@@ -93,6 +93,7 @@ def _opened(model: Checkable) -> tuple["ir.Model", str]:
             "onnx_ir.Model."
         )
     check_weight_files(model)
+    check_order(model, "The model in memory")
     return model, model.graph.name or "(unnamed graph)"
 
 

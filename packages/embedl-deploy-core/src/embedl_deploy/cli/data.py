@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from embedl_deploy.cli.inputs import is_unnamed, read_arrays, tensor_of
+from embedl_deploy.cli.arrays import read_arrays
+from embedl_deploy.cli.inputs import is_unnamed, tensor_of
 from embedl_deploy.errors import InputError
 from embedl_deploy.verify import run_unchanged
 

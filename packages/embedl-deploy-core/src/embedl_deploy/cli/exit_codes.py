@@ -17,6 +17,13 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
+class Terminated(SystemExit):
+    """The process was asked to end, by a signal."""
+
+    def __init__(self) -> None:
+        super().__init__(int(ExitCode.TERMINATED))
+
+
 #: For ``--help``.
 MEANINGS = {
     ExitCode.DONE: "done",

@@ -1,5 +1,6 @@
 """Calibration data from a folder of images, prepared as ImageNet classifiers expect them."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Of a resized image; one that is a line would become a gigabyte.
+_MOST_PIXELS = 2**27
 _ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm"}
 
 
@@ -74,7 +77,9 @@ class ImageBatches(Batches):
             with Image.open(file) as image:
                 image.load()
                 pixels = np.asarray(self._cropped(image.convert(self.mode)), dtype=np.float32) / 255
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what Pillow's readers raise
+        except InputError:
+            raise
+        except Exception as error:  # Pillow's readers, some of them plugins, raise whatever a damaged file leads to
             raise InputError(f"The image {os.fspath(file)!r} cannot be decoded: {error}") from error
         values = (pixels.reshape(*pixels.shape[:2], -1) - self.preparation.mean) / self.preparation.std
         return torch.from_numpy(values).permute(2, 0, 1).to(self.dtype)
@@ -86,6 +91,8 @@ class ImageBatches(Batches):
         assert self.preparation.crop is not None
         shorter = min(image.size)  # lengths are cut, and offsets rounded, as torchvision does it
         lengths = [self.preparation.resize * length // shorter for length in image.size]
+        if math.prod(lengths) > _MOST_PIXELS:
+            raise ValueError(f"of {image.width}×{image.height} it becomes {lengths[0]}×{lengths[1]} when it is resized")
         image = image.resize((lengths[0], lengths[1]), Resampling.BILINEAR)
         height, width = self.preparation.crop
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
@@ -126,7 +133,7 @@ def image_batches(
     resize = preparation.resize or round(max(crop) * 256 / 224)
     if resize < max(crop):
         raise InputError(f"--resize {resize} is smaller than the crop of {crop[0]}×{crop[1]}.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS)
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _ENDINGS and file.is_file())
     if not files:
         raise InputError(f"There are no images in {os.fspath(folder)!r}; looked for {', '.join(sorted(_ENDINGS))}.")
     if most is not None and most < len(files):

@@ -1,9 +1,8 @@
 """Example inputs: shapes that are filled with numbers, or arrays from a file."""
 
 import inspect
-import os
+import math
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from embedl_deploy.cli.arrays import read_arrays
+from embedl_deploy.cli.memory import refuse_too_large
 from embedl_deploy.errors import InputError
 
 Inputs = tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]
 
-_SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d+(?:[,x]\d+)*)(?::(?P<dtype>\w+))?")
+_SHAPE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>\d{1,18}(?:[,x]\d{1,18})*)(?::(?P<dtype>\w+))?")
 _UNNAMED = re.compile(r"arr_\d+")
 
 
@@ -41,6 +42,7 @@ def inputs_from_shapes(model: nn.Module | ExportedProgram, texts: Sequence[str])
             )
         dtype = _dtype(match["dtype"], text) if match["dtype"] else float_type(model)
         shape = tuple(int(size) for size in re.split("[,x]", match["shape"]))
+        refuse_too_large(math.prod(shape) * dtype.itemsize, f"--input {text!r}", "Pass the shape of a usual input.")
         if dtype.is_floating_point:
             tensor = torch.randn(shape, generator=generator).to(dtype)
         else:
@@ -70,28 +72,6 @@ def inputs_from_file(model: nn.Module | ExportedProgram, path: Path) -> Inputs:
 def is_unnamed(arrays: Mapping[str, Any]) -> bool:
     """Whether the names are those that ``numpy.savez`` gives to arrays without one."""
     return all(_UNNAMED.fullmatch(name) for name in arrays)
-
-
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an ``.npz`` or ``.npy`` file, by name; nothing is unpickled.
-
-    Raises:
-        InputError: There is no such file, or it holds something else.
-    """
-    try:
-        with path.open("rb") as stream:
-            loaded = np.load(stream, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                return {"arr_0": loaded}
-            with loaded:
-                arrays = {name: loaded[name] for name in loaded.files}
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{os.fspath(path)!r}: {error.strerror}; expected an .npz or .npy file.") from error
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{os.fspath(path)!r} is no .npz or .npy file of plain arrays, or it is damaged.") from error
-    if not arrays:
-        raise InputError(f"{os.fspath(path)!r} holds no arrays.")
-    return arrays
 
 
 def tensor_of(array: npt.NDArray[Any], model: nn.Module | ExportedProgram) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from embedl_deploy.cli.memory import refuse_too_large
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.files import existing_file
 from embedl_deploy.logs import quiet
@@ -33,10 +34,13 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
         InputError: There is no such file, it is another kind of file, or it holds code and that is not allowed.
     """
     existing_file(path, "a program that torch.export.save wrote")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{os.fspath(path)!r} is not a program that torch.export.save wrote, or it is damaged.")
-    with zipfile.ZipFile(path) as archive:
-        code = [name for name in archive.namelist() if any(part in f"/{name}" for part in _CODE_IN_PT2)]
+    try:
+        names = _names_in(path)
+    except zipfile.BadZipFile as error:
+        raise InputError(
+            f"{os.fspath(path)!r} is not a program that torch.export.save wrote, or it is damaged: {error}."
+        ) from error
+    code = [name for name in names if any(part in f"/{name}" for part in _CODE_IN_PT2)]
     if code and not allow_pickle:
         raise InputError(
             f"{os.fspath(path)!r} holds code, in {code[0]!r}. If you trust where it comes from, pass --allow-pickle."
@@ -62,21 +66,44 @@ def load_state_dict(path: Path, *, allow_pickle: bool) -> Mapping[str, Any]:
     if path.suffix == ".safetensors":
         return _safetensors(path)
     try:
+        if zipfile.is_zipfile(path):
+            _names_in(path)
         loaded = torch.load(path, map_location="cpu", weights_only=not allow_pickle)
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{os.fspath(path)!r} is damaged, or holds more than weights: {_first_line(error)} "
             "If you trust where it comes from, pass --allow-pickle; better, save model.state_dict()."
         ) from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{os.fspath(path)!r} cannot be read as weights: {_first_line(error)}") from error
+    except Exception as error:  # torch raises whatever a damaged file leads to
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be read as weights: {type(error).__name__}: {_first_line(error)} "
+            "Write it with torch.save(model.state_dict(), path)."
+        ) from error
     if isinstance(loaded, torch.nn.Module):
         loaded = loaded.state_dict()
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):  # a training checkpoint
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping):
         raise InputError(f"{os.fspath(path)!r} holds a {type(loaded).__name__}; expected a state_dict.")
+    for name in loaded:
+        if not isinstance(name, str):
+            raise InputError(f"{os.fspath(path)!r} has an entry {name!r}; expected a state_dict, by names of tensors.")
     return loaded
+
+
+def _names_in(path: Path) -> list[str]:
+    """The names of an archive's parts, which fit into memory.
+
+    Raises:
+        InputError: They do not.
+        zipfile.BadZipFile: It is no archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(each.file_size for each in archive.infolist())
+        refuse_too_large(unpacked, f"{os.fspath(path)!r} unpacked", "Write it without compression, as torch does.")
+        return archive.namelist()
 
 
 def _safetensors(path: Path) -> Mapping[str, Any]:
@@ -87,8 +114,10 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
         raise InputError(f"{os.fspath(path)!r} needs the package safetensors: pip install safetensors.") from error
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise InputError(f"{os.fspath(path)!r} is no safetensors file, or it is damaged: {error}") from error
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:  # unknown types
+        raise InputError(
+            f"{os.fspath(path)!r} is no safetensors file, or it is damaged: {_first_line(error)}"
+        ) from error
 
 
 @contextmanager

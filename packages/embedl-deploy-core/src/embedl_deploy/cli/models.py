@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from embedl_deploy.cli.exit_codes import Terminated
 from embedl_deploy.cli.model_files import load_program, load_state_dict
 from embedl_deploy.errors import CaptureError, InputError
 
@@ -80,7 +81,9 @@ class ModelName:
         torch.manual_seed(0)
         try:
             model = value(**self.arguments)
-        except Exception as error:  # the user's code may raise anything
+        except Terminated:
+            raise
+        except (Exception, SystemExit) as error:  # the user's code may raise anything
             raise _failed(f"{self.name!r} cannot be called with {dict(self.arguments)!r}", error) from error
         if not isinstance(model, nn.Module):
             raise InputError(f"{self.name!r} gives a {type(model).__name__}; expected an nn.Module.")
@@ -100,7 +103,7 @@ def read_arguments(texts: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"--model-arg {text!r}: expected name=value, for example num_classes=10.")
         try:
             found[name] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two for a thousand brackets
             found[name] = value
     return found
 
@@ -119,11 +122,13 @@ def _imported(name: str) -> Any:
                 f"There is no module {error.name!r} in this environment nor in the current folder. {advice}"
             ) from error
         raise _failed(f"The module {name!r} cannot be imported", error) from error
-    except Exception as error:  # as above
+    except Terminated:
+        raise
+    except (Exception, SystemExit) as error:  # as above
         raise _failed(f"The module {name!r} cannot be imported", error) from error
 
 
-def _failed(what: str, error: Exception) -> CaptureError:
+def _failed(what: str, error: Exception | SystemExit) -> CaptureError:
     """An error of the user's code, with the line that it comes from."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_USER_CODE)]
     frames = [frame for frame in frames if os.path.basename(os.path.dirname(frame.filename)) != "importlib"]
@@ -136,8 +141,9 @@ def _give_weights(model: nn.Module, path: Path, *, allow_pickle: bool) -> None:
     weights = load_state_dict(path, allow_pickle=allow_pickle)
     try:
         model.load_state_dict(weights)
-    except RuntimeError as error:
+    except Exception as error:  # modules may load their weights by code of their own
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        told = lines[1:] if isinstance(error, RuntimeError) and len(lines) > 1 else [type(error).__name__, *lines]
         raise InputError(
-            f"The weights in {os.fspath(path)!r} do not fit {type(model).__name__}: {' '.join(lines[1:])}"
+            f"The weights in {os.fspath(path)!r} do not fit {type(model).__name__}: {' '.join(told)}"
         ) from error

@@ -25,6 +25,7 @@ from embedl_deploy.cli.models import ModelName, read_arguments
 from embedl_deploy.cli.parameters import complete_backend
 from embedl_deploy.cli.paths import InputFile, ModelSource, OutputFile
 from embedl_deploy.errors import InputError
+from embedl_deploy.files import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,20 +89,6 @@ class Rewrites:
     def carried_out(self, subject: Subject) -> TransformationResult:
         """A model with the plan applied."""
         return apply_transformation_plan(self.planned(subject), strict=self.strict)
-
-
-def read_text(path: Path, what: str) -> str:
-    """The text of a file.
-
-    Raises:
-        InputError: There is no such file, or it is no text.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{str(path)!r}: {error.strerror}; expected {what}.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is no text; expected {what}.") from error
 
 
 def chosen(backend: str | None) -> str | None:

@@ -9,7 +9,7 @@ from click.shell_completion import CompletionItem
 from embedl_deploy.backend import discover_backends
 
 _FACTORS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-_SIZES = r"\d+(?:[x,]\d+)*"
+_SIZES = r"\d{1,18}(?:[x,]\d{1,18})*"
 
 
 def complete_backend(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -31,7 +31,7 @@ def size(_context: click.Context, _parameter: click.Parameter, text: str | None)
     """Height and width, or one number for both."""
     if text is None:
         return None
-    match = re.fullmatch(r"([1-9]\d*)(?:[x,]([1-9]\d*))?", text)
+    match = re.fullmatch(r"([1-9]\d{0,8})(?:[x,]([1-9]\d{0,8}))?", text)
     if match is None:
         raise click.BadParameter(f"{text!r} is not a size such as 224, or height and width such as 224,320.")
     return int(match[1]), int(match[2] or match[1])
@@ -41,7 +41,7 @@ def count_of_bytes(_context: click.Context, _parameter: click.Parameter, text: s
     """A number of bytes, with K, M or G for powers of 1024."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)([KMG]?)", text.upper())
+    match = re.fullmatch(r"(\d{1,18})([KMG]?)", text.upper())
     if match is None:
         raise click.BadParameter(f"{text!r} is not a number of bytes such as 512M.")
     return int(match[1]) * _FACTORS[match[2]]

@@ -21,7 +21,7 @@ from embedl_deploy.cli.commands_engine import compare_command, compile_command, 
 from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
-from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode
+from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode, Terminated
 from embedl_deploy.cli.failures import exit_code_of, report_failure
 
 _NAME = "embedl-deploy"
@@ -73,7 +73,7 @@ def _ended_in_order() -> Iterator[None]:
     """Let a termination from outside unwind the stack, which removes half-written files."""
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(int(ExitCode.TERMINATED))
+        raise Terminated
 
     if threading.current_thread() is not threading.main_thread():
         yield

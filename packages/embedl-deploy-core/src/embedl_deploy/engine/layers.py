@@ -5,6 +5,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from embedl_deploy.engine.plain_values import value_of
+
 _TYPES_BY_BITS = {
     64: ("float64", "int64"),
     32: ("float32", "int32"),
@@ -62,6 +64,10 @@ class EngineTensor:
     shape: tuple[int, ...]
     dtype: str
     layout: str = ""
+
+    def __post_init__(self) -> None:
+        if self.bytes >= 2**63:
+            raise ValueError(f"the tensor {self.name!r} has the shape {self.shape}, more bytes than can be addressed")
 
     @property
     def bytes(self) -> int:
@@ -134,10 +140,9 @@ class EngineLayer:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> "EngineLayer":
-        """From what :meth:`to_dict` gave, before or after JSON."""
-        fields = dict(plain)
-        for name in ("inputs", "outputs", "constants"):
-            fields[name] = tuple(EngineTensor(**{**t, "shape": tuple(t["shape"])}) for t in fields[name])
-        for name in ("onnx_nodes", "modules"):
-            fields[name] = tuple(fields[name])
-        return cls(**{**fields, "kind": LayerKind(fields["kind"])})
+        """From what :meth:`to_dict` gave, before or after JSON.
+
+        Raises:
+            ValueError: Something is missing, or of another type.
+        """
+        return value_of(cls, plain)

@@ -1,14 +1,16 @@
 """The account of an engine: its layers, what they move, and what did not become low precision."""
 
-import json
+import dataclasses
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from embedl_deploy.engine.layers import EngineLayer, LayerKind
+from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
+from embedl_deploy.files import read_text
+from embedl_deploy.json_text import NotJsonError, parse_json
 
 _VERSION = 1
 
@@ -132,15 +134,14 @@ class EngineReport:
         version = plain.get("version") if isinstance(plain, dict) else None
         if version != _VERSION:
             raise InputError(f"This is no engine report of version {_VERSION}: its version is {version!r}.")
+        fields = [field.name for field in dataclasses.fields(cls)]
         try:
-            return cls(
-                **{name: plain[name] for name in ("model", "compiler", "target", "engine_bytes", "build_seconds")},
-                layers=tuple(EngineLayer.from_dict(layer) for layer in plain["layers"]),
-                float_layers=tuple(FloatLayer(**{**u, "kind": LayerKind(u["kind"])}) for u in plain["float_layers"]),
-                messages=tuple(plain["messages"]),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"The engine report is damaged: {type(error).__name__}: {error}.") from error
+            missing = next((name for name in fields if name not in plain), None)
+            if missing is not None:
+                raise ValueError(f"it has no {missing!r}")
+            return value_of(cls, {name: plain[name] for name in fields})
+        except ValueError as error:
+            raise InputError(f"The engine report is damaged: {error}.") from error
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "EngineReport":
@@ -150,8 +151,10 @@ class EngineReport:
             InputError: There is no such file, or it is no report.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except OSError as error:
-            raise InputError(f"The engine report {os.fspath(path)!r} cannot be read: {error.strerror}.") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise InputError(f"{os.fspath(path)!r} is no engine report: {error}.") from error
+            plain = parse_json(read_text(path, "an engine report, such as compile writes"))
+        except NotJsonError as error:
+            raise InputError(f"{os.fspath(path)!r} is no engine report, because it is no JSON: {error}.") from error
+        try:
+            return cls.from_dict(plain)
+        except InputError as error:
+            raise InputError(f"{os.fspath(path)!r}: {error}") from error

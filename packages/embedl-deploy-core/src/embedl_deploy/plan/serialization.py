@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from embedl_deploy.errors import PlanError
+from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.patterns import PatternMatch
 from embedl_deploy.plan.finding import OVERLAPS, SWITCHED_OFF
 
@@ -58,8 +59,8 @@ def read_plan_json(text: str) -> dict[str, Any]:
         PlanError: It is no JSON, no plan, or a plan of another version.
     """
     try:
-        data = json.loads(text)
-    except (TypeError, json.JSONDecodeError) as error:
+        data = parse_json(text)
+    except (TypeError, NotJsonError) as error:
         raise PlanError(f"The plan is not valid JSON: {error}. Pass the text that plan.to_json() gave.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise PlanError(f'The JSON is no plan: expected an object with "format": {FORMAT!r}.')

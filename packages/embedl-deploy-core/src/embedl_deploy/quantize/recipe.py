@@ -15,6 +15,7 @@ from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule, named_weights
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import quantizers_of
@@ -71,8 +72,8 @@ class QuantizationRecipe:
             QuantizationError: It is no JSON, no recipe, or one of another version.
         """
         try:
-            data = json.loads(text)
-        except (TypeError, json.JSONDecodeError) as error:
+            data = parse_json(text)
+        except (TypeError, NotJsonError) as error:
             raise QuantizationError(
                 f"The recipe is not valid JSON: {error}. Pass what recipe.to_json() gave."
             ) from error

@@ -9,9 +9,9 @@ from embedl_deploy.artifact import array
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     QUANTIZE,
+    Constants,
     consumers,
     dequantizer,
-    is_constant,
     nodes_of,
     producer,
     type_name,
@@ -37,8 +37,9 @@ class AttentionScales(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what is in front of and behind every Softmax."""
+        constants = Constants()
         for node in nodes_of(model, "Softmax"):
-            factor = self._factor(node.inputs[0])
+            factor = self._factor(node.inputs[0], constants)
             if factor is not None:
                 yield Violation(factor, f"scales the product of quantized query and key in front of {node.name!r}")
             for reader in consumers(node):
@@ -53,13 +54,13 @@ class AttentionScales(Rule):
                     message = f"the softmax {node.name!r} is quantized at {found:.5f}; expected 1/{largest:.0f}"
                     yield Violation(reader, f"{message} = {1 / largest:.5f}")
 
-    def _factor(self, value: "ir.Value | None") -> "ir.Node | None":
+    def _factor(self, value: "ir.Value | None", constants: Constants) -> "ir.Node | None":
         """A multiplication by a constant between a product of two quantized tensors and a softmax."""
         node, factor = producer(value), None
         while node is not None and node.op_type in ("Mul", "Div", "Add", "Where"):
-            if node.op_type in ("Mul", "Div") and any(is_constant(value) for value in node.inputs):
+            if node.op_type in ("Mul", "Div") and any(value in constants for value in node.inputs):
                 factor = node
-            node = next((producer(value) for value in node.inputs if not is_constant(value)), None)
+            node = next((producer(value) for value in node.inputs if value not in constants), None)
         if node is None or node.op_type != "MatMul" or any(dequantizer(value) is None for value in node.inputs):
             return None
         return factor

@@ -8,9 +8,9 @@ from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
+    Constants,
     block_of,
     distinct_quantizers,
-    is_constant,
     is_per_axis,
     is_weight,
     nodes_of,
@@ -39,10 +39,11 @@ class ZeroPoints(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
+        constants = Constants()
         for node in distinct_quantizers(model):
-            yield from self._of(node)
+            yield from self._of(node, constants)
 
-    def _of(self, node: "ir.Node") -> Iterator[Violation | Undecided]:
+    def _of(self, node: "ir.Node", constants: Constants) -> Iterator[Violation | Undecided]:
         value = input_of(node, 2)
         written = attribute(node, "output_dtype", 0) if node.op_type == QUANTIZE else 0
         if value is None:
@@ -57,7 +58,7 @@ class ZeroPoints(Rule):
             if wrong.size:
                 message = f"{wrong.size} of {zeros.size} zero points are not zero; the first is {wrong[0]:g}"
                 yield Violation(node, message)
-        elif not is_constant(value):
+        elif value not in constants:
             yield Violation(node, f"the zero point {value.name!r} is computed at run time; expected a constant")
         else:
             yield Undecided(node, f"the zero point {value.name!r} is computed in the graph, from constants")
@@ -111,8 +112,9 @@ class FourBitsAreWeights(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what is dequantized from INT4."""
+        constants = Constants()
         for node in nodes_of(model, DEQUANTIZE):
-            if type_name(node) in _FOUR_BITS and not is_weight(node):
+            if type_name(node) in _FOUR_BITS and not is_weight(node, constants):
                 yield Violation(node, "a computed tensor is quantized to four bits; only stored weights can be")
 
 

@@ -8,6 +8,7 @@ from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     WEIGHTED,
+    Constants,
     axis_of,
     block_of,
     dequantizer,
@@ -42,21 +43,22 @@ class AllInputsOrNone(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at the first two inputs of convolutions and products."""
+        constants = Constants()
         for node in nodes_of(model, *WEIGHTED):
             found = [dequantizer(value, *_PASSED) for value in node.inputs[:2]]
             quantized = [place for place in found if place is not None]
             types = [type_name(place) for place in quantized]
             if len(quantized) == 1:
-                yield from self._one(node, found.index(quantized[0]), quantized[0])
+                yield from self._one(node, found.index(quantized[0]), quantized[0], is_weight(quantized[0], constants))
             elif set(types) == _EIGHT_BITS:
                 message = f"its inputs are quantized to {types[0]} and {types[1]}; TensorRT has no kernel for both"
                 yield Violation(node, message, Severity.ERROR)
 
-    def _one(self, node: "ir.Node", index: int, quantized: "ir.Node") -> Iterator[Violation]:
+    def _one(self, node: "ir.Node", index: int, quantized: "ir.Node", is_weight: bool) -> Iterator[Violation]:
         kind = type_name(quantized)
-        if is_weight(quantized) and (kind in _WEIGHT_ONLY or block_of(quantized)):
+        if is_weight and (kind in _WEIGHT_ONLY or block_of(quantized)):
             return
-        if not is_weight(quantized):
+        if not is_weight:
             message = f"input {index} is quantized to {kind}, input {1 - index} is float: computed in float"
             yield Violation(node, message)
         elif node.op_type in ("Conv", "ConvTranspose"):
@@ -78,8 +80,9 @@ class ActivationsPerTensor(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at all activations, then at the weights of convolutions and products."""
+        constants = Constants()
         for node in nodes_of(model, DEQUANTIZE):
-            if is_weight(node) or (scale_shape(node) or (1,)) == (1,) or type_name(node) in _WEIGHT_ONLY:
+            if is_weight(node, constants) or (scale_shape(node) or (1,)) == (1,) or type_name(node) in _WEIGHT_ONLY:
                 continue
             if not all(_is_filter(use.node, use.idx) for use in node.outputs[0].uses()):
                 shape = "×".join(map(str, scale_shape(node) or ()))
@@ -89,7 +92,7 @@ class ActivationsPerTensor(Rule):
                 weight = dequantizer(value)
                 if weight is None or not is_per_axis(weight):
                     continue
-                if is_weight(weight) or _is_filter(node, index):
+                if is_weight(weight, constants) or _is_filter(node, index):
                     yield from self._weight(node, index, value, weight)
 
     def _weight(

@@ -7,6 +7,7 @@ from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
+    Constants,
     consumers,
     dequantizer,
     is_standard,
@@ -33,8 +34,9 @@ _POOLS = ("AveragePool", "GlobalAveragePool")
 
 def _pairs_behind(model: "ir.Model") -> Iterator[tuple["ir.Node", "ir.Node", str]]:
     """Q/DQ behind weighted operators: (DequantizeLinear, a reader of it, name of the weighted operator)."""
+    constants = Constants()
     for node in nodes_of(model, DEQUANTIZE):
-        source = weighted_source(quantized_value(node))
+        source = weighted_source(quantized_value(node), constants)
         if source is not None:
             for reader in consumers(node):
                 yield node, reader, f"{source.op_type} {source.name!r}"
@@ -82,13 +84,14 @@ class BothAddendsQuantized(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at sums of two quantized tensors, one of them of a weighted operator and read by the sum alone."""
+        constants = Constants()
         for node in nodes_of(model, "Add"):
             found = [producer(value, DEQUANTIZE) for value in node.inputs]
-            if None in found or any(place is not None and is_weight(place) for place in found):
+            if None in found or any(place is not None and is_weight(place, constants) for place in found):
                 continue
             for place in found:
                 assert place is not None
-                source = weighted_source(quantized_value(place))
+                source = weighted_source(quantized_value(place), constants)
                 quantize = producer(place.inputs[0])
                 alone = quantize is not None and len(consumers(quantize)) == len(consumers(place)) == 1
                 if source is not None and alone:
@@ -108,12 +111,14 @@ class OneSideOfPoolOrAdd(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at pools, and at sums of two quantized tensors."""
+        constants = Constants()
         for node in nodes_of(model, *_POOLS):
             if dequantizer(node.inputs[0]) is not None and not self._is_quantized(node):
                 yield Violation(node, "its input is quantized, its output is not: computed in float")
         for node in nodes_of(model, "Add"):
             found = [dequantizer(value) for value in node.inputs]
-            if all(place is not None and not is_weight(place) for place in found) and not self._is_quantized(node):
+            activations = all(place is not None and not is_weight(place, constants) for place in found)
+            if activations and not self._is_quantized(node):
                 message = "both addends are quantized, the sum is not: computed in float"
                 yield Violation(node, message, Severity.INFO)
         for node in nodes_of(model, "MaxPool"):

@@ -55,21 +55,39 @@ def consumers(node: "ir.Node") -> list["ir.Node"]:
     return list(dict.fromkeys(use.node for use in node.outputs[0].uses()))
 
 
-def is_constant(value: "ir.Value | None") -> bool:
-    """Whether a value is the same in every run: stored in the file, or computed from such values only."""
-    waiting, seen = [value], set()
-    while waiting:
-        value = waiting.pop()
-        if value is None or id(value) in seen or value.const_value is not None:
-            continue
-        seen.add(id(value))
+class Constants:
+    """Which values are the same in every run: stored in the file, or computed from such values only.
+
+    A graph is walked once, however many values are asked about, so a rule makes one of these for a model: not kept
+    for another, because answers are those of the graph as it was.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, bool] = {}
+
+    def __contains__(self, value: "ir.Value | None") -> bool:
+        waiting = [value]
+        while waiting:
+            asked = waiting[-1]
+            unknown = [] if asked is None or id(asked) in self._known else self._looked_at(asked)
+            waiting.extend(unknown)
+            if not unknown:
+                waiting.pop()
+        return value is None or self._known[id(value)]
+
+    def _looked_at(self, value: "ir.Value") -> "list[ir.Value]":
+        """Decide about a value, or name those that are to be decided before it."""
         node = value.producer()
-        if node is None or node.op_type in _RANDOM:
-            return False
-        if not node.inputs and node.op_type != "Constant":
-            return False
-        waiting.extend(node.inputs)
-    return True
+        if value.const_value is not None or node is None or node.op_type in _RANDOM:
+            self._known[id(value)] = value.const_value is not None
+            return []
+        inputs = [each for each in node.inputs if each is not None]
+        found = [self._known.get(id(each)) for each in inputs]
+        unknown = [each for each, answer in zip(inputs, found, strict=True) if answer is None]
+        if unknown and False not in found:
+            return unknown
+        self._known[id(value)] = all(found) if node.inputs else node.op_type == "Constant"
+        return []
 
 
 def type_of(node: "ir.Node") -> "ir.DataType | None":
@@ -127,12 +145,12 @@ def quantized_value(dequantize: "ir.Node") -> "ir.Value | None":
     return dequantize.inputs[0] if quantize is None else quantize.inputs[0]
 
 
-def is_weight(dequantize: "ir.Node") -> bool:
+def is_weight(dequantize: "ir.Node", constants: Constants) -> bool:
     """Whether a DequantizeLinear gives a constant."""
-    return is_constant(dequantize.inputs[0])
+    return dequantize.inputs[0] in constants
 
 
-def weighted_source(value: "ir.Value | None") -> "ir.Node | None":
+def weighted_source(value: "ir.Value | None", constants: Constants) -> "ir.Node | None":
     """The convolution or product that gives a value, directly or through a bias or batch norm."""
     node = producer(value)
     while node is not None and is_standard(node):
@@ -140,8 +158,8 @@ def weighted_source(value: "ir.Value | None") -> "ir.Node | None":
             return node
         if node.op_type == "BatchNormalization":
             node = producer(node.inputs[0])
-        elif node.op_type == "Add" and any(is_constant(value) for value in node.inputs):
-            node = next((producer(value) for value in node.inputs if not is_constant(value)), None)
+        elif node.op_type == "Add" and any(value in constants for value in node.inputs):
+            node = next((producer(value) for value in node.inputs if value not in constants), None)
         else:
             return None
     return None

@@ -11,10 +11,10 @@ from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
     WEIGHTED,
+    Constants,
     axis_of,
     block_of,
     distinct_quantizers,
-    is_constant,
     nodes_of,
     opset_of,
     producer,
@@ -41,7 +41,7 @@ class ScaleValues(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every scale once, at the first node that reads it."""
-        seen = set()
+        seen, constants = set(), Constants()
         for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
             scale = input_of(node, 1)
             if scale is None or id(scale) in seen:
@@ -57,7 +57,7 @@ class ScaleValues(Rule):
                     yield Violation(node, f"{wrong.size} of {values.size} scales are not finite and positive: {where}")
             elif maker is not None and maker.op_type in _DYNAMIC:
                 yield Undecided(node, f"the scale comes from {maker.op_type}, while the engine runs")
-            elif is_constant(scale):
+            elif scale in constants:
                 yield Undecided(node, f"the scale {scale.name!r} is computed in the graph, from constants")
             else:
                 yield Violation(node, f"the scale {scale.name!r} is computed at run time; expected a constant")

@@ -7,6 +7,7 @@ from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
+    Constants,
     dequantizer,
     is_weight,
     nodes_of,
@@ -51,9 +52,10 @@ class ConcatScales(Rule):
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every Concat with a quantized activation among its inputs."""
+        constants = Constants()
         for node in nodes_of(model, "Concat"):
             found = [dequantizer(value) for value in node.inputs]
-            quantized = [place for place in found if place is not None and not is_weight(place)]
+            quantized = [place for place in found if place is not None and not is_weight(place, constants)]
             if not quantized:
                 continue
             if len(quantized) < len(found):
