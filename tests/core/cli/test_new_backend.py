@@ -1,13 +1,10 @@
 """``embedl-deploy new-backend``, and what ``backends -v`` says of extensions."""
 
-import importlib
 import json
 import sys
 
 import pytest
 
-from embedl_deploy.backend import get_backend, hookimpl
-from embedl_deploy.errors import PluginError
 from support.cli_folder import left_behind
 
 
@@ -74,21 +71,3 @@ def test_verbose_backends_say_who_brings_what(command, acme, folder):
     assert "  acme.inhouse (inhouse 3.1) brings\n    policies: quick\n  acme (acme 1.2) brings\n" in text
     assert "    compilers: absent, quick\n    devices: Acme 1, Acme 12\n" in text
     sys.modules.pop("acme_inhouse")
-
-
-def test_a_hook_that_fails_later_is_named(acme, monkeypatch):
-    """It was checked when its plugin was loaded; the backend's list of what it brings asks once more."""
-    calls = []
-
-    def devices():
-        calls.append(1)
-        if len(calls) == 3:
-            raise OSError("no driver")
-        return []
-
-    monkeypatch.setattr(importlib.import_module("acme_plugin"), "embedl_deploy_devices", hookimpl(devices))
-    with pytest.raises(
-        PluginError, match=r"'acme' \(from acme 1\.2\) fails in embedl_deploy_devices: OSError: no driver"
-    ):
-        get_backend("acme")
-    assert len(calls) == 3

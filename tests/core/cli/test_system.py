@@ -48,6 +48,46 @@ def test_reader_that_goes_away(process):
     assert (done.returncode, done.stderr) == (141, "")
 
 
+INTERRUPTS = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except BaseException:
+    if not {swallows}:
+        raise
+raise ImportError("this is no torch")
+"""
+
+
+@pytest.fixture
+def without_torch(folder, environment):
+    """The environment with another torch, of that code."""
+
+    def made(code):
+        (folder / "torch.py").write_text(code)
+        return {**environment, "PYTHONPATH": os.pathsep.join([str(folder), environment["PYTHONPATH"]])}
+
+    return made
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_interruption_while_torch_is_imported(process, without_torch, swallows):
+    done = process("plan", "nets:Net", env=without_torch(INTERRUPTS.format(swallows=swallows)))
+    assert (done.returncode, done.stderr) == (130, "error: Interrupted. No file was left half written.\n")
+
+
+def test_an_interruption_that_is_ignored_stays_ignored(process, without_torch):
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit(7)\n"
+    ignoring = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_IGN)}
+    assert process("plan", "nets:Net", env=without_torch(code), **ignoring).returncode == 7
+
+
+def test_interruption_while_a_model_is_imported(command, folder):
+    (folder / "slow.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = command("plan", "slow:Net", "-b", "tensorrt")
+    assert (done.code, done.err.strip()) == (130, "error: Interrupted. No file was left half written.")
+
+
 def test_termination_while_compiling(process, folder, environment):
     (folder / "net.onnx").write_bytes(small_onnx())
     arguments = ("compile", "net.onnx", "-b", "acme", "--target", "slow", "-o", "net.engine")

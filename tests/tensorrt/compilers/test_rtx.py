@@ -177,14 +177,24 @@ def _inputs(path):
     return [value.name for value in onnx.load(path).graph.input]
 
 
-def test_an_interrupt_ends_the_build_and_nothing_is_written(tmp_path):
-    path = exported(tmp_path / "net.onnx", network(), IMAGE)
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_build_in_order(tmp_path, number):
+    path, steps = exported(tmp_path / "net.onnx", network(), IMAGE), []
 
-    def interrupt(step, done, total):
-        signal.raise_signal(signal.SIGINT)
+    class Ended(Exception):
+        pass
 
-    with pytest.raises(KeyboardInterrupt):
-        TensorRTForRTX().build(path, CompileOptions(), interrupt)
-    assert signal.getsignal(signal.SIGINT) is before
-    assert not path.with_suffix(".engine").exists()
+    def end(_number, _frame):
+        raise Ended
+
+    def progress(step, done, total):
+        steps.append(step)
+        signal.raise_signal(number)
+
+    before = signal.signal(number, end)
+    try:
+        with pytest.raises(Ended):
+            TensorRTForRTX().build(path, CompileOptions(), progress)
+        assert signal.getsignal(number) is end and steps
+    finally:
+        signal.signal(number, before)

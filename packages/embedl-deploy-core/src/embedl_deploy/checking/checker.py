@@ -33,7 +33,8 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
 
     Raises:
         BackendNotFoundError: No such backend is installed, or none was chosen and the choice is not obvious.
-        InputError: There is no such file, it is no ONNX model, or a weight is not there or not of the declared size.
+        InputError: There is no such file, it is no ONNX model, a weight is not there or not of the declared size, or
+            the graph cannot be computed: nodes wait for each other, or nothing gives a value that is read.
     """
     chosen = get_backend(backend)
     return run_rules(chosen, chosen.check_rules, model)

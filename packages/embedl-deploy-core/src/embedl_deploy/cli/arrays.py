@@ -7,9 +7,8 @@ import os
 import tokenize
 import zipfile
 import zlib
-from io import BufferedIOBase
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -67,7 +66,7 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, npt.NDArray[Any
     return found
 
 
-def _array(stream: BufferedIOBase, size: int, what: str) -> npt.NDArray[Any]:
+def _array(stream: IO[bytes], size: int, what: str) -> npt.NDArray[Any]:
     """The array in a stream of so many bytes."""
     try:
         version = np.lib.format.read_magic(stream)
@@ -88,7 +87,7 @@ def _array(stream: BufferedIOBase, size: int, what: str) -> npt.NDArray[Any]:
         return np.zeros(shape, dtype)
     content = np.empty(expected, np.uint8)
     try:
-        read = stream.readinto(content.data)
+        read = stream.readinto(content.data)  # type: ignore[attr-defined]  # files and zip members have it
     except _DAMAGED as error:
         _refuse(what, error)
     if read != expected:

@@ -52,7 +52,7 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
     except Exception as error:  # torch raises whatever a damaged file leads to
         raise CaptureError(
             f"{os.fspath(path)!r} cannot be loaded by torch {torch.__version__}: {type(error).__name__}: "
-            f"{_first_line(error)}. Was it written by torch.export.save?"
+            f"{_first_line(error)} Was it written by torch.export.save?"
         ) from error
 
 
@@ -133,4 +133,5 @@ def _weights_only(wanted: bool) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
+    return line if line.endswith((".", "?", "!")) else f"{line}."

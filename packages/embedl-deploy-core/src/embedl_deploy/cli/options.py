@@ -24,7 +24,7 @@ from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
 from embedl_deploy.cli.models import ModelName, read_arguments
 from embedl_deploy.cli.parameters import complete_backend
 from embedl_deploy.cli.paths import InputFile, ModelSource, OutputFile
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import InputError, PlanError
 from embedl_deploy.files import read_text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -84,7 +84,10 @@ class Rewrites:
             backend = chosen(self.backend)
             return get_transformation_plan(subject.model, subject.args, backend=backend, strict=self.strict, **choices)
         text = read_text(self.plan, "a plan")
-        return load_transformation_plan(text, subject.model, subject.args, backend=self.backend, **choices)
+        try:
+            return load_transformation_plan(text, subject.model, subject.args, backend=self.backend, **choices)
+        except PlanError as error:
+            raise PlanError(f"--plan {str(self.plan)!r}: {error}") from error
 
     def carried_out(self, subject: Subject) -> TransformationResult:
         """A model with the plan applied."""

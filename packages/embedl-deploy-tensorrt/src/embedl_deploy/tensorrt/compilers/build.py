@@ -4,14 +4,14 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress
-from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.errors import InputError
 from embedl_deploy.files import written_whole
 from embedl_deploy.tensorrt.compilers.advice import advice_on
 
@@ -28,35 +28,29 @@ class Log:
     details: list[str] = field(default_factory=list)
 
 
-@dataclass
-class _Clock:
-    """Whether a build may go on."""
+class _Signals:
+    """Signals that ask this process to end, kept until the build has ended, which they do after its next step.
 
-    timeout: float | None
-    start: float = field(default_factory=time.monotonic)
-    expired: bool = False
-    interrupted: bool = False
+    An exception must not pass through the compiler's own frames.
+    """
 
-    def may_go_on(self) -> bool:
-        self.expired = self.timeout is not None and time.monotonic() - self.start > self.timeout
-        return not (self.expired or self.interrupted)
+    def __init__(self) -> None:
+        self.kept: list[int] = []
 
+    def __enter__(self) -> "_Signals":
+        is_main = threading.current_thread() is threading.main_thread()  # they reach no other
+        numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+        self._before = {number: signal.signal(number, self._keep) for number in numbers}
+        return self
 
-@contextmanager
-def _interrupts_noted(clock: _Clock) -> Iterator[None]:
-    """Ctrl-C ends the build after its next step: an exception must not pass through the compiler's own frames."""
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
-        return
+    def _keep(self, number: int, _frame: FrameType | None) -> None:
+        self.kept.append(number)
 
-    def note(_signal: int, _frame: object) -> None:
-        clock.interrupted = True
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.kept:
+            signal.raise_signal(self.kept[0])
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ def make_logger(trt: Any, log: Log) -> Any:
     return Logger()
 
 
-def make_monitor(trt: Any, clock: _Clock, progress: Progress) -> Any:
+def make_monitor(trt: Any, signals: _Signals, progress: Progress) -> Any:
     """A progress monitor of TensorRT's: it is asked after each step whether to go on."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
@@ -100,7 +94,7 @@ def make_monitor(trt: Any, clock: _Clock, progress: Progress) -> Any:
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             progress(phase_name, step + 1, self.steps.get(phase_name, step + 1))
-            return clock.may_go_on()
+            return not signals.kept
 
         def phase_finish(self, phase_name: str) -> None:
             progress(phase_name, self.steps.get(phase_name, 1), self.steps.get(phase_name, 1))
@@ -122,14 +116,13 @@ def build_engine(
     Args:
         trt: The Python module of the compiler.
         onnx: The file.
-        options: What was asked for.
+        options: What was asked for; a timeout is kept by whoever called.
         progress: Called as the build goes on.
         network_flags: Flags for ``create_network``.
         configure: Called with the builder's configuration, for what the two compilers do not share.
 
     Raises:
         CompilerRefusedError: The parser or the builder does not take the file.
-        CompileError: It took too long.
         InputError: An option does not fit.
     """
     log = Log()
@@ -154,16 +147,11 @@ def build_engine(
     _add_profile(builder, config, network, options)
     cache = _load_timing_cache(config, options)
     configure(config)
-    clock = _Clock(options.timeout)
-    config.progress_monitor = make_monitor(trt, clock, progress)
     start = time.perf_counter()
-    with _interrupts_noted(clock):
+    with _Signals() as signals:
+        config.progress_monitor = make_monitor(trt, signals, progress)
         engine = builder.build_serialized_network(network, config)
     seconds = time.perf_counter() - start
-    if clock.interrupted:
-        raise KeyboardInterrupt
-    if clock.expired:
-        raise CompileError(f"Compiling {onnx.name} took longer than its timeout of {options.timeout:g} s.")
     if engine is None:
         messages = log.errors or ["the builder returned no engine and no reason"]
         raise CompilerRefusedError(messages, _nodes_in(messages), advice_on(messages))
