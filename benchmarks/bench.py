@@ -7,11 +7,15 @@ import argparse
 import copy
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+import numpy as np
 import torch
+from onnx import TensorProto, helper, numpy_helper, save
 from torch import fx, nn
 
-from embedl_deploy import transform
+from embedl_deploy import check, transform
 from measurement import Measurement, describe_machine, make_console, paired, print_measurements, seconds
 from torchvision_import import import_torchvision
 
@@ -80,6 +84,48 @@ def growth_with_graph_size(rounds: int) -> Measurement:
     )
 
 
+def _chain_file(nodes: int, folder: Path) -> Path:
+    """An ONNX file: convolutions in a row, each with Q/DQ in front of its input and behind its weight."""
+    constants = {
+        "scale": np.float32(0.1),
+        "zero": np.int8(0),
+        "weight": np.ones((4, 4, 1, 1), np.int8),
+        "scales": np.full(4, 0.1, np.float32),
+        "zeros": np.zeros(4, np.int8),
+    }
+    row = [helper.make_node("DequantizeLinear", ["weight", "scales", "zeros"], ["w"], axis=0)]
+    last = "x"
+    for place in range(nodes // 3):
+        q, d, y = (f"{letter}{place}" for letter in "qdy")
+        row += [
+            helper.make_node("QuantizeLinear", [last, "scale", "zero"], [q]),
+            helper.make_node("DequantizeLinear", [q, "scale", "zero"], [d]),
+            helper.make_node("Conv", [d, "w"], [y]),
+        ]
+        last = y
+    first, behind = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 4, 8, 8]) for name in ("x", last))
+    initializers = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(row, "chain", [first], [behind], initializers)
+    path = folder / f"{nodes}.onnx"
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return path
+
+
+def growth_with_file_size(rounds: int) -> Measurement:
+    """Time for ten times as many nodes of an ONNX file."""
+    with tempfile.TemporaryDirectory() as folder:
+        small, large = (_chain_file(nodes, Path(folder)) for nodes in (2_000, 20_000))
+        check(_chain_file(20, Path(folder)), backend="tensorrt")  # imports what reading a file needs
+        return paired(
+            "check, 20,000 nodes",
+            "check, 2,000 nodes",
+            12,
+            lambda: seconds(lambda: check(large, backend="tensorrt")),
+            lambda: seconds(lambda: check(small, backend="tensorrt")),
+            rounds,
+        )
+
+
 def time_of_import(rounds: int) -> Measurement:
     """A fresh interpreter importing the package, against one importing torch."""
 
@@ -137,6 +183,7 @@ def main() -> int:
         time_of_transform(3 * rounds),
         time_of_comparison(rounds),
         growth_with_graph_size(max(3, rounds // 2)),
+        growth_with_file_size(max(3, rounds // 2)),
         time_of_import(rounds),
         peak_memory("vit_b_16"),
         peak_memory("vit_l_16"),
