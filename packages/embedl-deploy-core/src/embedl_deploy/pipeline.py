@@ -15,12 +15,14 @@ from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
+from embedl_deploy.validation import checked
 from embedl_deploy.verify import Difference, compare_models
 
 #: ``model.meta`` entry: name of the backend that a model was transformed for.
 BACKEND = "embedl_deploy.backend"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class TransformationResult:
     """A transformed model and the account of how it came about.
@@ -35,6 +37,7 @@ class TransformationResult:
     matches: MatchTable
     report: TransformationReport
 
+    @checked
     def verify(self, *args: Any, **kwargs: Any) -> Difference:
         """Run the user's model and the transformed one on the same inputs, and compare.
 
@@ -66,6 +69,7 @@ def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -
     return chosen.patterns, chosen
 
 
+@checked
 @collector_paused()
 def get_transformation_plan(
     model: Any,
@@ -116,6 +120,7 @@ def get_transformation_plan(
     )
 
 
+@checked
 def load_transformation_plan(
     text: str,
     model: Any,
@@ -154,6 +159,7 @@ def load_transformation_plan(
     return plan
 
 
+@checked
 @collector_paused()
 def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False) -> TransformationResult:
     """Carry out a plan.
@@ -175,6 +181,7 @@ def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False)
     return TransformationResult(model, tabulate(matches), report)
 
 
+@checked
 @collector_paused()
 def transform(
     model: Any,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from embedl_deploy.json_text import NotJsonError, parse_json
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -12,12 +13,14 @@ if TYPE_CHECKING:
 _IN_FLOAT = "embedl_deploy.in_float"
 
 
+@checked
 def note_in_float(model: "ir.Model", reasons: Mapping[str, str]) -> None:
     """Write down why modules are not quantized: by path."""
     if reasons:
         model.metadata_props[_IN_FLOAT] = json.dumps(dict(reasons), sort_keys=True)
 
 
+@checked
 def why_in_float(model: "ir.Model", module: str) -> str | None:
     """Why a module, or the one that it is part of, is not quantized; ``None`` if the file does not say."""
     try:

@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact.questions import attribute, sizes_of
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -14,6 +15,7 @@ def _sizes(value: "ir.Value | None") -> tuple[int, ...] | None:
     return None if sizes is None else tuple(1 if size is None else size for size in sizes)
 
 
+@checked
 def operations_of(node: "ir.Node") -> int:
     """Multiplications and additions of a convolution or matrix product; open dimensions count as one.
 

@@ -3,6 +3,8 @@
 import ast
 from typing import TYPE_CHECKING
 
+from embedl_deploy.validation import checked
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -13,6 +15,7 @@ _SLOTS = frozenset({"quantizer", "weight_fake_quant", "input_quant_stubs"})
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
+@checked
 def module_of(node: "ir.Node") -> str | None:
     """The dotted path of the innermost module that a node computes a part of.
 
@@ -47,6 +50,7 @@ def _from_name(name: str) -> str | None:
     return ".".join(parts) or None
 
 
+@checked
 def users_module_of(node: "ir.Node") -> str | None:
     """The module to name to the user: for QuantizeLinear and DequantizeLinear that of the first node that computes.
 
@@ -58,6 +62,7 @@ def users_module_of(node: "ir.Node") -> str | None:
     return module_of(reader) or module_of(node)
 
 
+@checked
 def modules_by_node(model: "ir.Model") -> dict[str, str]:
     """The modules of all nodes of a model that have a name and a module, subgraphs included."""
     found = {node.name: module_of(node) for node in model.graph.all_nodes() if node.name}

@@ -8,12 +8,14 @@ from embedl_deploy.artifact.order import check_order
 from embedl_deploy.artifact.weights import check_weights
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import existing_file
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
 
+@checked
 def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
     """Read an ONNX file; weights in a second file stay there until they are looked at.
 
@@ -37,6 +39,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
     return model
 
 
+@checked
 def model_of(proto: "onnx.ModelProto", path: Path | None) -> "ir.Model":
     """A model as onnx_ir's, after a look at its weights and its order.
 

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx
@@ -69,6 +70,7 @@ def check_weights(model: "onnx.ModelProto", path: Path | None) -> None:
             )
 
 
+@checked
 def check_weight_files(model: "ir.Model") -> list[Path]:
     """The files beside a model that hold its weights, each of which is there and long enough.
 

@@ -16,10 +16,12 @@ from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
+from embedl_deploy.validation import checked
 
 _Config = TypeVar("_Config")
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Backend:
     """A loaded backend: a hardware target with the patterns for it.
@@ -68,6 +70,7 @@ class Backend:
         """Conversions, then fusions."""
         return [*self.conversions, *self.fusions]
 
+    @checked
     def patterns_from(self, plugin: str) -> list[Pattern]:
         """Those of the patterns that a plugin brings.
 
@@ -77,6 +80,7 @@ class Backend:
         listed = [each for each in self.contributions if each.kind in ("conversion", "fusion")]  # in the same order
         return [p for p, each in zip(self.patterns, listed, strict=True) if each.plugin == plugin] if listed else []
 
+    @checked
     def quantization_config(self, kind: type[_Config]) -> _Config | None:
         """The number formats of the hardware; ``None`` if the backend names none.
 
@@ -98,6 +102,7 @@ class Backend:
         source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
         raise plugin_error(source, f"returns {answer!r} from {hook}; expected a {kind.__name__} or None")
 
+    @checked
     def onnx_translations(self, opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
         """What the backend's own operators are in ONNX, for a version of the operator set; of two for one, the first.
 
@@ -106,6 +111,7 @@ class Backend:
         """
         return translations_from(self._manager, self._sources, opset)
 
+    @checked
     def explain_unfused(self, node: fx.Node) -> str | None:
         """Why the hardware cannot run the operator at ``node``, if the backend knows."""
         hook = "embedl_deploy_explain_unfused"

@@ -1,5 +1,6 @@
 """What a backend says about a compiler that can be called from here."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,12 +9,14 @@ from pathlib import Path
 import torch
 
 from embedl_deploy.engine import EngineLayer
-from embedl_deploy.errors import CompileError, EmbedlDeployError
+from embedl_deploy.errors import CompileError, EmbedlDeployError, InputError
+from embedl_deploy.validation import checked
 
 #: Called with a step's name, how many parts of it are done, and how many there are.
 Progress = Callable[[str, int, int], None]
 
 
+@checked
 @dataclass(frozen=True)
 class CompileOptions:
     """What a compilation can be asked for; a compiler that lacks something says so.
@@ -27,6 +30,9 @@ class CompileOptions:
         strip_weights: Whether the engine is written without the weights that can be put back by refitting.
         optimization_level: How hard the compiler tries, in its own numbers; ``None`` for its default.
         timeout: Seconds after which the compiler's process is ended; ``None`` for never.
+
+    Raises:
+        InputError: A number is not positive.
     """
 
     target: str | None = None
@@ -38,7 +44,13 @@ class CompileOptions:
     optimization_level: int | None = None
     timeout: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("workspace", self.workspace), ("timeout", self.timeout)):
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} is {value!r}; expected a positive number.")
 
+
+@checked
 @dataclass(frozen=True)
 class Build:
     """What came out of a compiler.

@@ -24,6 +24,7 @@ from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -37,6 +38,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
+@checked
 @dataclass(frozen=True)
 class BackendInfo:
     """What a backend says of itself.

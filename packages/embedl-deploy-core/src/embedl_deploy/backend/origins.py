@@ -8,8 +8,10 @@ import pluggy
 
 from embedl_deploy.backend.contributions import plugin_error
 from embedl_deploy.backend.discovery import PluginSource
+from embedl_deploy.validation import checked
 
 
+@checked
 @dataclass(frozen=True)
 class Contribution:
     """One thing that a plugin brings to a backend.

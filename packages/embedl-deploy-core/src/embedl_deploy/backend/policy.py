@@ -7,6 +7,7 @@ from enum import Enum
 from torch import fx, nn
 
 from embedl_deploy.modules import NamedWeight, named_weights
+from embedl_deploy.validation import checked
 
 
 class PointKind(Enum):
@@ -25,6 +26,7 @@ class PointKind(Enum):
     INNER = "inner"
 
 
+@checked
 @dataclass(frozen=True)
 class QuantPoint:
     """One place where a quantizer could stand.

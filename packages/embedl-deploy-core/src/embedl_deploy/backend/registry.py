@@ -13,6 +13,7 @@ from embedl_deploy.backend.joining import build_backend
 from embedl_deploy.backend.loading import LoadedPlugin, load_plugin
 from embedl_deploy.backend.rivals import choose_distribution, choose_from, forget_distributions
 from embedl_deploy.errors import BackendError, BackendNotFoundError, PluginError
+from embedl_deploy.validation import checked
 
 _logger = logging.getLogger(__name__)
 _lock = RLock()
@@ -23,6 +24,7 @@ _process_choice: str | None = None
 _block_choice: ContextVar[Backend | None] = ContextVar("embedl_deploy_backend", default=None)
 
 
+@checked
 @dataclass(frozen=True)
 class BackendStatus:
     """One installed plugin and whether it can be used.
@@ -128,6 +130,7 @@ def _load(source: PluginSource) -> LoadedPlugin:
     return loaded
 
 
+@checked(error=BackendNotFoundError)
 def get_backend(name: str | None = None) -> Backend:
     """Load a backend by name, or the one that is chosen.
 
@@ -144,8 +147,6 @@ def get_backend(name: str | None = None) -> Backend:
         if block is not None:
             return block
         name = _process_choice if _process_choice is not None else _only_installed()
-    if not isinstance(name, str):
-        raise BackendNotFoundError(f"backend is {name!r}; expected the name of a backend. {_installed_names()}")
     with _lock:
         backend = _join(name)
         for trouble in _untold.pop(name, ()):  # the backend works all the same, and list_backends names it
@@ -192,6 +193,7 @@ def _only_installed() -> str:
     )
 
 
+@checked(error=BackendNotFoundError)
 def set_backend(name: str | None, *, distribution: str | None = None) -> None:
     """Choose a backend for the whole process; ``None`` takes the choice back.
 
@@ -220,6 +222,7 @@ def set_backend(name: str | None, *, distribution: str | None = None) -> None:
     _process_choice = name
 
 
+@checked(error=BackendNotFoundError)
 @contextmanager
 def use_backend(name: str) -> Iterator[Backend]:
     """Choose a backend for a ``with`` block, in the current thread or task only.

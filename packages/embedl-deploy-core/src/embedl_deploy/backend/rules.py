@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar
 
+from embedl_deploy.validation import checked
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -28,6 +30,7 @@ class Severity(Enum):
     INFO = "info"
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Violation:
     """A node that breaks a rule.
@@ -43,6 +46,7 @@ class Violation:
     severity: Severity | None = None
 
 
+@checked
 @dataclass(frozen=True, eq=False)
 class Undecided:
     """A node that a rule is about, and about which it cannot say anything.

@@ -20,6 +20,7 @@ from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import propagate_shapes
+from embedl_deploy.validation import checked
 
 
 class Trace(Enum):
@@ -36,6 +37,7 @@ class Trace(Enum):
     EXPORT = "export"
 
 
+@checked
 @dataclass(frozen=True)
 class Captured:
     """A captured model.
@@ -71,6 +73,7 @@ def normalize_args(args: Any, kwargs: Any) -> tuple[tuple[Any, ...] | None, dict
     return tuple(args), kwargs or {}
 
 
+@checked
 def capture(
     model: Any,
     args: tuple[Any, ...] | None = None,

@@ -6,6 +6,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.validation import checked
 
 
 class InputGuard(nn.Module):
@@ -36,6 +37,7 @@ class InputGuard(nn.Module):
             ) from error
 
 
+@checked
 def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """The graph module of an exported program, with guards that say what to do."""
     graph_module = program.module()

@@ -10,6 +10,7 @@ from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation,
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
 from embedl_deploy.errors import InputError
 from embedl_deploy.logs import quiet
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx
@@ -21,6 +22,7 @@ Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
+@checked
 def check(model: Checkable, backend: str | None = None) -> CheckReport:
     """Ask a backend's rules whether its compiler takes an ONNX file as it is meant.
 

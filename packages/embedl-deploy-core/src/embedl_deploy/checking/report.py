@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedl_deploy.backend import Severity
 from embedl_deploy.plan.tables import new_table, render
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,6 +17,7 @@ _MOST_OF_A_RULE = 8
 _Item = TypeVar("_Item")
 
 
+@checked
 @dataclass(frozen=True)
 class Finding:
     """A node that breaks a rule.
@@ -45,6 +47,7 @@ class Finding:
         return {**vars(self), "severity": self.severity.value}
 
 
+@checked
 @dataclass(frozen=True)
 class NotJudged:
     """A place that a rule is about and could not judge.
@@ -68,6 +71,7 @@ class NotJudged:
         return dict(vars(self))
 
 
+@checked
 @dataclass(frozen=True)
 class CheckReport:
     """What the rules of a backend say about a file.
@@ -93,6 +97,7 @@ class CheckReport:
         """Whether the rules that find errors found none, and none failed: ``sys.exit(not report.ok)`` on a server."""
         return not self.of(Severity.ERROR) and not self.rules_failed
 
+    @checked
     def of(self, severity: Severity) -> list[Finding]:
         """The findings of one severity."""
         return [finding for finding in self.findings if finding.severity is severity]

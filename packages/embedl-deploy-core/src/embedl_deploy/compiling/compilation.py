@@ -17,6 +17,7 @@ from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Shape = Sequence[int]
 
 
+@checked
 @dataclass(frozen=True)
 class CompileResult:
     """A written engine.
@@ -42,6 +44,7 @@ class CompileResult:
         return str(self.report)
 
 
+@checked
 def compile(  # noqa: A001 - the user's word for it
     onnx_path: str | os.PathLike[str],
     engine_path: str | os.PathLike[str] | None = None,
@@ -143,9 +146,6 @@ def _report_path(engine: Path) -> Path:
 
 
 def _check_options(options: CompileOptions, inputs: Sequence[str]) -> None:
-    for name, value in (("workspace", options.workspace), ("timeout", options.timeout)):
-        if value is not None and not value > 0:
-            raise InputError(f"{name} is {value!r}; expected a positive number.")
     for name, shapes in options.shapes.items():
         if name not in inputs:
             raise InputError(f"shapes names the input {name!r}, but the file's inputs are {', '.join(inputs)}.")

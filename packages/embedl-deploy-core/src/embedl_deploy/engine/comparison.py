@@ -5,9 +5,10 @@ from typing import Any
 
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.engine.tables import megabytes
-from embedl_deploy.errors import InputError
+from embedl_deploy.validation import checked
 
 
+@checked
 @dataclass(frozen=True)
 class ModuleDifference:
     """What a PyTorch module costs in two engines.
@@ -23,6 +24,7 @@ class ModuleDifference:
     activation_bytes: tuple[int, int]
 
 
+@checked
 @dataclass(frozen=True)
 class EngineComparison:
     """Two engines of one network, such as FP16 and INT8.
@@ -139,6 +141,7 @@ def _folded(own: dict[str, tuple[int, int]], other: dict[str, tuple[int, int]]) 
     return folded
 
 
+@checked
 def compare(first: EngineReport, second: EngineReport) -> EngineComparison:
     """Compare two engines of one network.
 
@@ -149,7 +152,4 @@ def compare(first: EngineReport, second: EngineReport) -> EngineComparison:
     Raises:
         InputError: An argument is no report.
     """
-    for name, value in (("first", first), ("second", second)):
-        if not isinstance(value, EngineReport):
-            raise InputError(f"{name} is a {type(value).__name__}; expected an EngineReport, such as compile returns.")
     return EngineComparison(first, second)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedl_deploy.engine.plain_values import value_of
+from embedl_deploy.validation import checked
 
 _TYPES_BY_BITS = {
     64: ("float64", "int64"),
@@ -49,6 +50,7 @@ class LayerKind(str, enum.Enum):
         return self in (LayerKind.CONVOLUTION, LayerKind.GEMM, LayerKind.ATTENTION)
 
 
+@checked
 @dataclass(frozen=True)
 class EngineTensor:
     """A tensor that a layer reads or writes.
@@ -75,6 +77,7 @@ class EngineTensor:
         return math.ceil(math.prod(abs(size) for size in self.shape) * BITS.get(self.dtype, 32) / 8)
 
 
+@checked
 @dataclass(frozen=True)
 class EngineLayer:
     """A kernel, or what the compiler runs as one.
@@ -139,6 +142,7 @@ class EngineLayer:
         return {**asdict(self), "kind": self.kind.value}
 
     @classmethod
+    @checked
     def from_dict(cls, plain: dict[str, Any]) -> "EngineLayer":
         """From what :meth:`to_dict` gave, before or after JSON.
 

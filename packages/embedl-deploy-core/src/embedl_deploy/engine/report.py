@@ -11,10 +11,12 @@ from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
+from embedl_deploy.validation import checked
 
 _VERSION = 1
 
 
+@checked
 @dataclass(frozen=True)
 class FloatLayer:
     """A convolution or matrix product that the engine runs in a type of 16 bits or more.
@@ -34,6 +36,7 @@ class FloatLayer:
     reason: str
 
 
+@checked
 @dataclass(frozen=True)
 class EngineReport:
     """What a compiler made of an ONNX file.
@@ -92,12 +95,14 @@ class EngineReport:
         """How many convolutions, matrix products and attentions run in which type."""
         return dict(Counter((layer.kind, layer.precision) for layer in self.layers if layer.kind.is_weighted))
 
+    @checked
     def layers_of(self, module: str) -> tuple[EngineLayer, ...]:
         """The layers that a PyTorch module, or a module in it, went into."""
         return tuple(
             layer for layer in self.layers if any(m == module or m.startswith(f"{module}.") for m in layer.modules)
         )
 
+    @checked
     def table(self, *, layers: bool = False) -> str:
         """Totals, precisions, reformats and what stayed in float, for people; every layer, if asked."""
         from embedl_deploy.engine.tables import report_table
@@ -125,13 +130,14 @@ class EngineReport:
         }
 
     @classmethod
+    @checked
     def from_dict(cls, plain: dict[str, Any]) -> "EngineReport":
         """From what :meth:`to_dict` gave, before or after JSON.
 
         Raises:
             InputError: It is no report, or one of another version.
         """
-        version = plain.get("version") if isinstance(plain, dict) else None
+        version = plain.get("version")
         if version != _VERSION:
             raise InputError(f"This is no engine report of version {_VERSION}: its version is {version!r}.")
         fields = [field.name for field in dataclasses.fields(cls)]
@@ -144,6 +150,7 @@ class EngineReport:
             raise InputError(f"The engine report is damaged: {error}.") from error
 
     @classmethod
+    @checked
     def load(cls, path: str | os.PathLike[str]) -> "EngineReport":
         """Read the JSON file that ``compile`` writes beside an engine.
 
@@ -155,6 +162,6 @@ class EngineReport:
         except NotJsonError as error:
             raise InputError(f"{os.fspath(path)!r} is no engine report, because it is no JSON: {error}.") from error
         try:
-            return cls.from_dict(plain)
+            return cls.from_dict(plain if isinstance(plain, dict) else {})
         except InputError as error:
             raise InputError(f"{os.fspath(path)!r}: {error}") from error

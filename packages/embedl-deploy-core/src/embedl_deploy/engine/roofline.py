@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from embedl_deploy.engine.layers import EngineLayer, LayerKind
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.errors import InputError
+from embedl_deploy.validation import checked
 
 
+@checked
 @dataclass(frozen=True)
 class Device:
     """Peak rates of a piece of hardware.
@@ -32,6 +34,7 @@ class Device:
     source: str
 
 
+@checked
 @dataclass(frozen=True)
 class LayerEstimate:
     """The least time that a layer takes.
@@ -58,6 +61,7 @@ class LayerEstimate:
         return self.memory_seconds >= self.compute_seconds
 
 
+@checked
 @dataclass(frozen=True)
 class Estimate:
     """The least time that an engine takes on a device: a bound from peak rates, not a measurement.
@@ -92,6 +96,7 @@ class Estimate:
         return "\n".join(lines)
 
 
+@checked
 def estimate(report: EngineReport, device: Device) -> Estimate:
     """Estimate the least time that an engine takes.
 

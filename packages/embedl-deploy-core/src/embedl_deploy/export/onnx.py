@@ -22,6 +22,7 @@ from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
 from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.validation import checked
 from embedl_deploy.verify import Difference
 
 #: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
@@ -31,6 +32,7 @@ _TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 5e-2
 _EXTERNAL_DATA_BYTES = 1_800_000_000
 
 
+@checked
 @dataclass(frozen=True)
 class OnnxExport:
     """A written ONNX file.
@@ -58,6 +60,7 @@ class OnnxExport:
     notes: tuple[str, ...] = ()
 
 
+@checked
 def export_onnx(
     model: nn.Module | TransformationResult,
     args: Any,

@@ -1,18 +1,23 @@
 """Questions about and edits on ``torch.fx`` graphs. Knows nothing of patterns, plans or hardware."""
 
+from embedl_deploy.graph import lookup, metadata, operators, settings
 from embedl_deploy.graph.functional import Call, NoModuleFormError, register_form
-from embedl_deploy.graph.lookup import (
-    behaves_as,
-    get_constant,
-    get_module,
-    has_hooks,
-    resolve_module,
-    tensor_inputs,
-)
-from embedl_deploy.graph.metadata import dtype_of, shape_of
-from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.settings import settings_of
 from embedl_deploy.graph.shapes import propagate_shapes
+from embedl_deploy.validation import checked
+
+# Checked here and not where they are defined: in this package they are asked of every node, many times.
+arguments_by_name = checked(lookup.arguments_by_name)
+behaves_as = checked(lookup.behaves_as)
+dtype_of = checked(metadata.dtype_of)
+get_constant = checked(lookup.get_constant)
+get_module = checked(lookup.get_module)
+has_hooks = checked(lookup.has_hooks)
+is_in_place = checked(operators.is_in_place)
+operation = checked(operators.operation)
+resolve_module = checked(lookup.resolve_module)
+settings_of = checked(settings.settings_of)
+shape_of = checked(metadata.shape_of)
+tensor_inputs = checked(lookup.tensor_inputs)
 
 __all__ = [
     "Call",

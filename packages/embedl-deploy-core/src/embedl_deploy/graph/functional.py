@@ -22,6 +22,7 @@ from embedl_deploy.graph.forms.products import conv2d_with, linear_with
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import is_in_place, operation, operation_of_target
 from embedl_deploy.graph.signatures import bind_call
+from embedl_deploy.validation import checked
 
 #: The families, in the order in which they are listed.
 FAMILIES: dict[str, tuple[Form, ...]] = {
@@ -36,6 +37,7 @@ _forms: dict[Any, Form] = {name: form for forms in FAMILIES.values() for form in
 _builtin = frozenset(_forms)
 
 
+@checked
 def register_form(
     operation: Any,
     module_class: type[nn.Module],

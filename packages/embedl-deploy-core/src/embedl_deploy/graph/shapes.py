@@ -25,6 +25,7 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module
+from embedl_deploy.validation import checked
 
 _logger = logging.getLogger(__name__)
 
@@ -98,6 +99,7 @@ def _to_fake(mode: FakeTensorMode, value: Any) -> Any:
     return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
 
 
+@checked
 def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
     """Write the shape of every value into ``node.meta["tensor_meta"]``.
 

@@ -3,10 +3,13 @@
 import torch
 from torch import nn
 
+from embedl_deploy.validation import checked
+
 #: Operators f with f(s·x) = s·f(x) for every s > 0, channel by channel.
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
 
 
+@checked
 def is_homogeneous(*operators: nn.Module | None) -> bool:
     """Whether all of some operators (``None`` is left out) let a positive factor of a channel through.
 
@@ -24,6 +27,7 @@ class ChannelScale(nn.Module):
 
     factors: torch.Tensor
 
+    @checked
     def __init__(self, factors: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("factors", factors)

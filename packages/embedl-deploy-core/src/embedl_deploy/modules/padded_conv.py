@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy.modules.base import ConvertedModule
+from embedl_deploy.validation import checked
 
 
 class PaddedConv2d(ConvertedModule, nn.Conv2d):
@@ -20,6 +21,7 @@ class PaddedConv2d(ConvertedModule, nn.Conv2d):
     sides: tuple[int, int, int, int]
 
     @staticmethod
+    @checked
     def of(conv: nn.Conv2d, sides: tuple[int, int, int, int]) -> nn.Conv2d:
         """``conv`` with its zero-padding replaced by ``sides``; a plain ``Conv2d`` where one can say it.
 

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from embedl_deploy.validation import checked
+
 
 class QuantStub(nn.Module):
     """A place where a quantizer can stand.
@@ -17,6 +19,7 @@ class QuantStub(nn.Module):
 
     quantizer: nn.Module | None
 
+    @checked
     def __init__(self, quantizer: nn.Module | None = None, *, amax: float | None = None) -> None:
         super().__init__()
         self.quantizer = quantizer

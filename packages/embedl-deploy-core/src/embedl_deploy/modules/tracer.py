@@ -11,6 +11,7 @@ from torch import fx, nn
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.validation import checked
 
 
 def _augmented(name: str) -> Callable[["InPlaceProxy", Any], Any]:
@@ -56,6 +57,7 @@ class LeafTracer(fx.Tracer):
         failed_module: After a failed trace, the path of the innermost module whose ``forward`` raised.
     """
 
+    @checked
     def __init__(self, leaf_modules: Iterable[type[nn.Module]] = ()) -> None:
         super().__init__()
         self._leaves: tuple[type[nn.Module], ...] = (FusedModule, ConvertedModule, *leaf_modules)
@@ -101,6 +103,7 @@ class LeafTracer(fx.Tracer):
             raise
 
 
+@checked
 def symbolic_trace(
     root: nn.Module | Callable[..., Any],
     concrete_args: dict[str, Any] | None = None,

@@ -21,6 +21,7 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.snapshot import snapshot
+from embedl_deploy.validation import checked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -63,6 +64,7 @@ class FusedConv(FusedModule):
     bn: nn.BatchNorm2d | None
     weight_fake_quant: WeightFakeQuantize
 
+    @checked
     def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> None:
         super().__init__()
         self.conv = conv
@@ -126,6 +128,7 @@ class FusedConv(FusedModule):
         self.conv = with_parameters(self.conv, weight, bias)
         self.bn = None
 
+    @checked
     @torch.no_grad()
     def scale_convolution(self, factors: torch.Tensor) -> None:
         """Multiply the channels of convolution and batch norm, (C,), by constants, in new parameters."""
@@ -142,6 +145,7 @@ class FusedConv(FusedModule):
         return "bn foldable" if self.bn_foldable else ""
 
 
+@checked
 def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | None) -> ModuleT:
     """A module with the settings, hooks and buffers of ``module``, and a weight and bias of its own.
 
@@ -189,6 +193,7 @@ class FusedMatmul(FusedModule):
 
     inputs_to_quantize = frozenset({0})
 
+    @checked
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.linear = linear
@@ -206,6 +211,7 @@ class FusedMatmul(FusedModule):
     #: :meth:`project`, unless a subclass computes more.
     forward: Callable[..., Any] = _forward_alone
 
+    @checked
     @torch.no_grad()
     def scale_product(self, factors: torch.Tensor) -> None:
         """Multiply the outputs of the product, (out_features,), by constants, in new parameters."""

@@ -20,12 +20,14 @@ from embedl_deploy.graph.products import WEIGHTED
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
+from embedl_deploy.validation import checked
 
 _PLACE = "weight_fake_quant"
 _OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
 _ADVICE = "there is no place for the quantizer of its weight"
 
 
+@checked
 @dataclass(frozen=True)
 class NamedWeight:
     """A weight with a place for its quantizer.
@@ -62,6 +64,7 @@ class NamedWeight:
         return weight
 
 
+@checked
 def named_weights(module: nn.Module) -> list[NamedWeight]:
     """The weights of a module, its parts included, that have a place for a quantizer, in the order of their places."""
     paths: dict[int, str] = {}
@@ -122,6 +125,7 @@ def _with_problem(weight: NamedWeight, problem: str) -> NamedWeight:
     return NamedWeight(weight.name, weight.place, weight.stub, weight.owner, None, "", problem)
 
 
+@checked
 def weights_besides(module: nn.Module, paths: Collection[str]) -> Iterator[tuple[str, nn.Module, str]]:
     """Operators with a weight in a module, besides some, that stay in float: path, operator, and why.
 
@@ -138,6 +142,7 @@ def weights_besides(module: nn.Module, paths: Collection[str]) -> Iterator[tuple
             yield path, part, reason_of_part(module, path) or _ADVICE
 
 
+@checked
 def reason_of_part(module: nn.Module, path: str) -> str | None:
     """``why_not_quantized`` of the innermost fused module around a part that says it; ``None`` if none does."""
     reason, around = None, module
@@ -148,6 +153,7 @@ def reason_of_part(module: nn.Module, path: str) -> str | None:
     return reason
 
 
+@checked
 @torch.no_grad()
 def fix_parametrized_weights(model: nn.Module) -> None:
     """Make plain parameters of all weights that are to be quantized and that parametrizations compute.

@@ -1,8 +1,15 @@
 """The pattern language: what to find in a graph, and what to put there."""
 
-from embedl_deploy.graph.lookup import arguments_by_name, get_module, has_hooks, resolve_module
-from embedl_deploy.graph.metadata import dtype_of, shape_of
-from embedl_deploy.graph.operators import is_in_place, operation
+from embedl_deploy.graph import (
+    arguments_by_name,
+    dtype_of,
+    get_module,
+    has_hooks,
+    is_in_place,
+    operation,
+    resolve_module,
+    shape_of,
+)
 from embedl_deploy.patterns.collection import patterns_in
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import match_tree

@@ -6,8 +6,10 @@ import pkgutil
 from types import ModuleType
 
 from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.validation import checked
 
 
+@checked
 def patterns_in(package: ModuleType) -> list[Pattern]:
     """Make one of each pattern class that the files of a package define, in the order in which they are to be tried.
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from torch import nn
 
+from embedl_deploy.validation import checked
 
+
+@checked
 @dataclass(frozen=True)
 class Example:
     """A model in which a pattern matches, or one that looks like it and in which it must not.

@@ -25,11 +25,13 @@ from embedl_deploy.patterns.matches import (
     WildcardMatch,
 )
 from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     from embedl_deploy.patterns.pattern import Pattern
 
 
+@checked
 def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     """Find every place in ``graph_module`` where the tree of ``pattern`` fits.
 

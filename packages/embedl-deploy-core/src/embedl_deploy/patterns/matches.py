@@ -10,11 +10,13 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
+from embedl_deploy.validation import checked
 
 if TYPE_CHECKING:
     from embedl_deploy.patterns.pattern import Pattern
 
 
+@checked
 @dataclass(frozen=True)
 class WildcardMatch:
     """The nodes that a wildcard took, first to last; maybe none."""
@@ -22,6 +24,7 @@ class WildcardMatch:
     nodes: tuple[fx.Node, ...]
 
 
+@checked
 @dataclass(frozen=True)
 class ForkMatch:
     """The node that joins, and what was matched in each branch.
@@ -42,12 +45,14 @@ Placement = fx.Node | WildcardMatch | ForkMatch
 EVERYWHERE = "(everywhere)"
 
 
+@checked
 @dataclass(frozen=True)
 class TreeMatch:
     """A tree laid over a graph: one placement for each element of the trunk."""
 
     placements: tuple[Placement, ...]
 
+    @checked
     def get_node(self, index: int) -> Any:
         """What element ``index`` of the trunk matched: a node, or for a wildcard an object with ``.nodes``.
 
@@ -56,6 +61,7 @@ class TreeMatch:
         placement = self.placements[index]
         return placement.node if isinstance(placement, ForkMatch) else placement
 
+    @checked
     def branches(self, index: int = 0) -> tuple["TreeMatch", ...]:
         """The matches of the branches of the fork at ``index``.
 
@@ -134,6 +140,7 @@ class TreeMatch:
                 plain.append(placement.name)
         return plain
 
+    @checked
     def moved(self, to: dict[fx.Node, fx.Node]) -> "TreeMatch":
         """The same match over other node objects; nodes that ``to`` does not name stay."""
         placements: list[Placement] = []
@@ -157,6 +164,7 @@ class MatchStatus(Enum):
     FAILED = "failed"
 
 
+@checked
 @dataclass(eq=False)
 class PatternMatch:
     """One place in a graph where a pattern fits.
@@ -208,6 +216,7 @@ class PatternMatch:
         return f"PatternMatch({self.pattern_name} at {self.node_name!r}, apply={self.apply})"
 
 
+@checked
 @dataclass(frozen=True)
 class Declined:
     """A place where a pattern's tree fits but must not be applied.
@@ -240,6 +249,7 @@ class Matches(list[PatternMatch]):
         failed: The places where its ``check`` failed, each with what it raised.
     """
 
+    @checked
     def __init__(
         self,
         matches: list[PatternMatch],

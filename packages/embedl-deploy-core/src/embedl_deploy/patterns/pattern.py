@@ -15,6 +15,7 @@ from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.replacement import graft_match
 from embedl_deploy.patterns.tree import CompiledTree, compile_tree
+from embedl_deploy.validation import checked
 
 
 class QDQPoint(Enum):
@@ -82,6 +83,7 @@ class Pattern:
         """Small models that look as if it matched and in which it must not, made anew at each call."""
         return ()
 
+    @checked
     def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
         """Find every place where the pattern fits. Must not change the graph."""
         return match_tree(graph_module, pattern=self)
@@ -94,6 +96,7 @@ class Pattern:
         """
         return None
 
+    @checked
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Rewrite one match, and return the new nodes. The default puts the graft there.
 

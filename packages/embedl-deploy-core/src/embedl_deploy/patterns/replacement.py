@@ -20,6 +20,7 @@ from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
 from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.validation import checked
 
 #: ``node.meta`` entry: names of the nodes, as captured, that a node stands for.
 SOURCES = "embedl_deploy.sources"
@@ -28,6 +29,7 @@ SOURCES = "embedl_deploy.sources"
 _grafted: WeakKeyDictionary[fx.GraphModule, dict[Any, tuple[str, nn.Module]]] = WeakKeyDictionary()
 
 
+@checked
 def sources_of(node: fx.Node) -> tuple[str, ...]:
     """Names of the nodes of the captured graph that ``node`` stands for; its own name if it was never rewritten."""
     return tuple(node.meta.get(SOURCES, (node.name,)))
@@ -69,6 +71,7 @@ def _is_container(root: nn.Module, path: str) -> bool:
     return True
 
 
+@checked
 def insert_call(
     pattern_match: PatternMatch,
     module: nn.Module,
@@ -135,6 +138,7 @@ def _input_problem(kind: type, count: int) -> str | None:
     return None
 
 
+@checked
 def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
     """Make room for several modules in the place of one: an empty container that takes over its path.
 
@@ -184,6 +188,7 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
     return path
 
 
+@checked
 def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
     """Give ``output`` to everything that used the match's value, and remove the matched nodes.
 
@@ -198,6 +203,7 @@ def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
         erase(node)
 
 
+@checked
 def replace_tree(
     pattern_match: PatternMatch, modules: Sequence[nn.Module], *, home: fx.Node | None = None
 ) -> list[fx.Node]:

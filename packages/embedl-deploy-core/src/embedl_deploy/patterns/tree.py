@@ -7,8 +7,10 @@ from typing import Any
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.patterns.elements import Element, compile_element
+from embedl_deploy.validation import checked
 
 
+@checked
 @dataclass(frozen=True, init=False)
 class Wildcard:
     """Zero or more nodes in a row, each of which fits one of the given elements. Matches as many as it can.
@@ -29,6 +31,7 @@ class Wildcard:
         object.__setattr__(self, "max_count", max_count)
 
 
+@checked
 @dataclass(frozen=True, init=False)
 class Fork:
     """A node in which branches come together, such as an addition. Must be the first element of its trunk.

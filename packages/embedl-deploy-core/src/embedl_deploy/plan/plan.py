@@ -18,6 +18,7 @@ from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_over
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import why_not
+from embedl_deploy.validation import checked
 
 MatchTable = dict[str, dict[str, PatternMatch]]
 
@@ -47,6 +48,7 @@ class Prepared:
         return without_repeats([*self.conversions.declined, *self.fusions.declined])
 
 
+@checked
 @dataclass(eq=False)
 class TransformationPlan:
     """What would be rewritten in a model, and why the rest would not.
@@ -108,6 +110,7 @@ class TransformationPlan:
         for by_pattern in self.matches.values():
             yield from by_pattern.values()
 
+    @checked
     def get(self, node_name: str, pattern_name: str) -> PatternMatch:
         """The match of a pattern that ends at a node.
 
@@ -121,6 +124,7 @@ class TransformationPlan:
             have = f"at {node_name!r} there are {list(there)}" if there else f"no match ends at {node_name!r}"
             raise PlanError(f"The plan has no match of {pattern_name!r} at {node_name!r}: {have}.") from None
 
+    @checked
     def disable(self, node_name: str, pattern_name: str) -> list[PatternMatch]:
         """Switch one match off, and let the matches that it had displaced move up.
 
@@ -147,6 +151,7 @@ class TransformationPlan:
         order = {id(pattern): index for index, pattern in enumerate(self.patterns)}
         return sorted(self, key=lambda match: order.get(id(match.pattern), len(order)))
 
+    @checked
     def why_not(self, node: str, pattern: str | None = None) -> list[str]:
         """Why patterns do not take a node: one line per pattern that could concern it.
 

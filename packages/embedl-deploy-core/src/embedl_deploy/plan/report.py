@@ -13,6 +13,7 @@ from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
 from embedl_deploy.plan.finding import MOVED_UP
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
+from embedl_deploy.validation import checked
 
 
 class TransformationReport(Mapping[str, Any]):
@@ -30,6 +31,7 @@ class TransformationReport(Mapping[str, Any]):
         unsupported: Those of them that the backend says its hardware cannot run: node name → reason.
     """
 
+    @checked
     def __init__(
         self,
         plan: TransformationPlan,
@@ -61,6 +63,7 @@ class TransformationReport(Mapping[str, Any]):
         origin = f" (from {failed.pattern.origin})" if failed.pattern.origin else ""
         return origin + (f"; moved up: {', '.join(dict.fromkeys(takers))}" if takers else "")
 
+    @checked
     def with_status(self, status: MatchStatus) -> list[PatternMatch]:
         """The matches that came to a given end."""
         return [match for match in self.matches if match.status is status]
@@ -108,6 +111,7 @@ class TransformationReport(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._data)
 
+    @checked
     def why_not(self, node: str, pattern: str | None = None) -> list[str]:
         """Why patterns did not take a node; see :meth:`TransformationPlan.why_not`."""
         failed = [

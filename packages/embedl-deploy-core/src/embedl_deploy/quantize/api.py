@@ -25,11 +25,13 @@ from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.side_by_side import InputRecorder
 from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.validation import checked
 
 #: Samples that corrections measure with.
 _SAMPLES = 64
 
 
+@checked
 def quantize(
     model: fx.GraphModule | TransformationResult,
     data: CalibrationData | None = None,
@@ -135,9 +137,11 @@ def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | N
 
 
 def _calibration_data(data: CalibrationData | None, forward_loop: CalibrationData | None, args: Any) -> CalibrationData:
+    sources = {"data": data, "forward_loop": forward_loop, "args": args}
+    names = [name for name, value in sources.items() if value is not None]
+    if len(names) > 1:
+        raise InputError(f"quantize was given {' and '.join(names)}: expected one source of calibration data.")
     given = [value for value in (data, forward_loop) if value is not None]
-    if len(given) > 1:
-        raise InputError("quantize was given data and forward_loop, which mean the same; pass one of them.")
     if given:
         check_data(given[0])
         return given[0]

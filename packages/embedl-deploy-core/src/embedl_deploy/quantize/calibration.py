@@ -16,6 +16,7 @@ from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver,
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
 from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
+from embedl_deploy.validation import checked
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             object.__setattr__(module, "training", training)
 
 
+@checked
 def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True) -> list[str]:
     """Find the scale of every quantizer by running the model over representative data.
 

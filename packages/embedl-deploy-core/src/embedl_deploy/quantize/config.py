@@ -11,6 +11,7 @@ from torch import nn
 from embedl_deploy.backend import QuantPoint, QuantPolicy
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
+from embedl_deploy.validation import checked
 
 #: A module, a module class, a glob over module paths (``"features.*.conv"``), or a predicate on points.
 Selector = nn.Module | type[nn.Module] | str | Callable[[QuantPoint], bool]
@@ -18,6 +19,7 @@ Selector = nn.Module | type[nn.Module] | str | Callable[[QuantPoint], bool]
 _FORMATS_OF_ACTIVATIONS = (Precision.INT8, Precision.INT16, Precision.FP8)
 
 
+@checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class ModulesToSkip:
     """Exceptions, each a collection of selectors.
@@ -32,11 +34,8 @@ class ModulesToSkip:
     weight: Collection[Selector] = frozenset()
     smooth: Collection[Selector] = frozenset()
 
-    def __post_init__(self) -> None:
-        for name in ("stub", "weight", "smooth"):
-            check_selectors(getattr(self, name), f"ModulesToSkip({name}=...)")
 
-
+@checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class LayerQuantConfig:
     """The formats of some modules.
@@ -59,6 +58,7 @@ class LeftOpen(Enum):
         return f"<{self.value}>"
 
 
+@checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class QuantConfig:
     """How a model is quantized. What is left out is taken from the backend's configuration of its hardware.
@@ -83,23 +83,19 @@ class QuantConfig:
     weight: TensorQuantConfig | LeftOpen | None = LeftOpen.FORMAT
     skip: ModulesToSkip | Collection[Selector] | None = None
     skip_weight_quant_for: Collection[type[nn.Module]] | None = None
-    overrides: Mapping[Any, LayerQuantConfig | None] | None = None
+    overrides: Mapping[Selector, LayerQuantConfig | None] | None = None
     policy: str | QuantPolicy | None = None
     backend: str | None = None
 
     def __post_init__(self) -> None:
         activation, weight = (None if isinstance(v, LeftOpen) else v for v in (self.activation, self.weight))
         _check_formats(activation, weight, "QuantConfig")
-        if self.skip_weight_quant_for is not None:
-            check_selectors(self.skip_weight_quant_for, "skip_weight_quant_for")
         if self.skip is not None and not isinstance(self.skip, ModulesToSkip):
-            check_selectors(self.skip, "skip")
             everything = frozenset(self.skip)
             object.__setattr__(self, "skip", ModulesToSkip(stub=everything, weight=everything, smooth=everything))
-        if self.overrides is not None:
-            _check_overrides(self.overrides)
-        if not (self.policy is None or isinstance(self.policy, str) or callable(self.policy)):
-            raise QuantizationConfigError(f"QuantConfig: policy is {self.policy!r}; expected a name or a function.")
+        for selector, formats in (self.overrides or {}).items():
+            if formats is not None:
+                _check_formats(formats.activation, formats.weight, f"overrides[{selector!r}]")
 
     @property
     def exceptions(self) -> ModulesToSkip:
@@ -120,6 +116,7 @@ class QuantConfig:
         """Names of the attributes that nothing was given for."""
         return {each.name for each in fields(self) if getattr(self, each.name) is each.default}
 
+    @checked
     def completed_by(self, other: "QuantConfig") -> "QuantConfig":
         """A copy that takes from ``other`` what is left out here."""
         taken = {name: getattr(other, name) for name in self.left_out}
@@ -128,25 +125,7 @@ class QuantConfig:
         return replace(self, **taken)
 
 
-def _check_overrides(overrides: Mapping[Any, Any]) -> None:
-    if not isinstance(overrides, Mapping):
-        raise QuantizationConfigError(
-            f"QuantConfig: overrides is {overrides!r}; expected a mapping from selectors to LayerQuantConfig or None."
-        )
-    check_selectors(overrides, "overrides")
-    for selector, formats in overrides.items():
-        where = f"overrides[{selector!r}]"
-        if formats is None:
-            continue
-        if not isinstance(formats, LayerQuantConfig):
-            raise QuantizationConfigError(f"QuantConfig: {where} is {formats!r}; expected a LayerQuantConfig, or None.")
-        _check_formats(formats.activation, formats.weight, where)
-
-
-def _check_formats(activation: Any, weight: Any, where: str) -> None:
-    for name, value in (("activation", activation), ("weight", weight)):
-        if value is not None and not isinstance(value, TensorQuantConfig):
-            raise QuantizationConfigError(f"{where}: {name} is {value!r}; expected a TensorQuantConfig, or None.")
+def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConfig | None, where: str) -> None:
     if activation is not None:
         if not activation.shares_one_scale:
             raise QuantizationConfigError(
@@ -162,21 +141,6 @@ def _check_formats(activation: Any, weight: Any, where: str) -> None:
             f"{where}: weight is calibrated by {weight.calibration_method.name}; a weight is known exactly, so only "
             "MINMAX and MSE are offered for it."
         )
-
-
-def check_selectors(selectors: Any, where: str) -> None:
-    """Check a collection of selectors.
-
-    Raises:
-        QuantizationConfigError: It is no collection, or holds something else.
-    """
-    if isinstance(selectors, (str, nn.Module)) or not isinstance(selectors, Collection):
-        raise QuantizationConfigError(f"{where} is {selectors!r}; expected a collection, such as {{nn.LayerNorm}}.")
-    for selector in selectors:
-        if not isinstance(selector, (str, nn.Module)) and not callable(selector):
-            raise QuantizationConfigError(
-                f"{where} holds {selector!r}; expected modules, module classes, globs over module paths or predicates."
-            )
 
 
 def selects(selector: Any, point: QuantPoint) -> bool:

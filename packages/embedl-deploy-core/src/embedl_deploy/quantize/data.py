@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
+from embedl_deploy.graph.input_fit import misfit
+from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
+from embedl_deploy.validation import quoted
 
 #: A function that is called with the model and runs it, or any iterable of batches.
 CalibrationData = Callable[[nn.Module], Any] | Iterable[Any]
@@ -21,8 +24,8 @@ def number_of_inputs(model: nn.Module) -> int | None:
     return len(model.graph.find_nodes(op="placeholder"))
 
 
-def run_batch(model: nn.Module, batch: Any) -> Any:
-    """Run the model on one batch: a tensor, a tuple or list of inputs, or a dictionary of keyword inputs.
+def as_call(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs in a batch: a tensor, a tuple or list of inputs, or a dictionary of keyword inputs.
 
     A tuple that is longer than the model's inputs is cut: a data loader's labels are left out. Tensors are moved to
     the device of the model's parameters.
@@ -32,14 +35,14 @@ def run_batch(model: nn.Module, batch: Any) -> Any:
     """
     device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     if isinstance(batch, torch.Tensor):
-        return model(batch.to(device))
-    if isinstance(batch, Mapping):
-        return model(**{name: _moved(value, device) for name, value in batch.items()})
+        return (batch.to(device),), {}
+    if isinstance(batch, Mapping) and all(isinstance(name, str) for name in batch):
+        return (), {name: _moved(value, device) for name, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return model(*(_moved(value, device) for value in batch[: number_of_inputs(model)]))
+        return tuple(_moved(value, device) for value in batch[: number_of_inputs(model)]), {}
     raise InputError(
-        f"A calibration batch is a {type(batch).__name__}; expected a tensor, a tuple of inputs or a dictionary of "
-        "keyword inputs. For anything else pass a function that takes the model and runs it."
+        f"it is {quoted(batch)}; expected a tensor, a tuple of inputs or a dictionary of keyword inputs. For anything "
+        "else pass a function that takes the model and runs it."
     )
 
 
@@ -53,9 +56,11 @@ def check_data(data: Any) -> None:
     Raises:
         InputError: It is neither a function nor an iterable of batches.
     """
-    if isinstance(data, (torch.Tensor, Mapping, str)) or not (callable(data) or isinstance(data, Iterable)):
+    if isinstance(data, (torch.Tensor, Mapping, str, bytes, type)) or not (
+        callable(data) or isinstance(data, Iterable)
+    ):
         raise InputError(
-            f"Calibration data is a {type(data).__name__}; expected a function that takes the model and runs it, or "
+            f"Calibration data is {quoted(data)}; expected a function that takes the model and runs it, or "
             "an iterable of batches, such as a DataLoader or [batch]."
         )
 
@@ -64,20 +69,49 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
     """Run the model over all data, without gradients.
 
     Raises:
-        QuantizationError: There is no data.
+        InputError: A batch does not fit the model.
+        QuantizationError: There is no data, or the model fails on a batch.
         FusedModuleError: A module that a pattern put there raises.
     """
-    with torch.no_grad(), fused_modules_named():
+    with torch.no_grad():
         if not isinstance(data, Iterable):
-            data(model)
+            with fused_modules_named():
+                data(model)
             return
-        batches = 0
+        number = 0
         with progress_bar("calibrating", data, shown=progress) as shown:
-            for batch in shown:
-                run_batch(model, batch)
-                batches += 1
-        if batches == 0:
+            for number, batch in enumerate(shown, 1):
+                _run_batch(model, batch, number)
+        if number == 0:
             raise QuantizationError("The calibration data is empty: it gave no batch. Pass at least one.")
+
+
+def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
+    which = f"Batch {number} of the calibration data"
+    args: tuple[Any, ...] = (batch,)
+    kwargs: dict[str, Any] = {}
+    try:
+        args, kwargs = as_call(model, batch)
+        with fused_modules_named():
+            model(*args, **kwargs)
+    except InputError as error:
+        raise InputError(f"{which} cannot be used: {error}") from error
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a model and its modules may raise anything
+        different = misfit(model, args, kwargs)
+        if isinstance(error, EmbedlDeployError) and not (different and isinstance(error, FusedModuleError)):
+            raise
+        reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
+        what = f"{which}, {describe_inputs(args, kwargs)}, "
+        if different:
+            raise InputError(
+                f"{what}does not fit the model, whose example inputs were others: {different.rstrip('.')}. The model "
+                f"raised {type(error).__name__}: {reason}"
+            ) from error
+        raise QuantizationError(
+            f"{what}makes the model raise {type(error).__name__}: {reason}. Pass batches as the model is called."
+        ) from error
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from enum import Enum
 from typing import Any
 
 from embedl_deploy.errors import QuantizationConfigError
+from embedl_deploy.validation import checked
 
 
 class Precision(Enum):
@@ -72,6 +73,7 @@ _LARGEST_BLOCK = 2**31 - 1
 _BY_BITS = {4: Precision.INT4, 8: Precision.INT8, 16: Precision.INT16}
 
 
+@checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class TensorQuantConfig:
     """How a tensor is quantized.
@@ -115,10 +117,6 @@ class TensorQuantConfig:
                 raise _invalid(f"n_bits={self.n_bits} and precision={self.precision}; give one of them")
             object.__setattr__(self, "precision", given)
             object.__setattr__(self, "n_bits", None)
-        for name, kind in (("precision", Precision), ("calibration_method", CalibrationMethod)):
-            if not isinstance(getattr(self, name), kind):
-                names = ", ".join(f"{kind.__name__}.{member.name}" for member in kind)
-                raise _invalid(f"{name}={getattr(self, name)!r}; expected one of {names}")
         self._check_combination()
 
     def _check_combination(self) -> None:
@@ -127,7 +125,7 @@ class TensorQuantConfig:
         if not 0 < self.percentile <= 100:
             raise _invalid(f"percentile={self.percentile!r}; expected more than 0 and at most 100")
         if self.block_size is not None:
-            if isinstance(self.block_size, bool) or not isinstance(self.block_size, int) or self.block_size < 1:
+            if self.block_size < 1:
                 raise _invalid(f"block_size={self.block_size!r}; expected a positive number of values")
             if self.block_size > _LARGEST_BLOCK:
                 raise _invalid(f"block_size={self.block_size}; expected at most {_LARGEST_BLOCK}, the inputs of a row")
@@ -139,6 +137,8 @@ class TensorQuantConfig:
             raise _invalid("per_channel with symmetric=False; zero points per channel are not supported")
         if self.axis is not None and not self.per_channel:
             raise _invalid(f"axis={self.axis} without per_channel=True")
+        if self.axis is not None and self.axis < 0:
+            raise _invalid(f"axis={self.axis}; expected a dimension of the weight, counted from 0")
         if self.calibration_method is CalibrationMethod.ENTROPY and (self.precision.is_float or not self.symmetric):
             raise _invalid("ENTROPY for an asymmetric range or for FP8; it is defined for symmetric integers. Use MSE")
         if self.power_of_two and self.learnable:
@@ -181,14 +181,7 @@ class TensorQuantConfig:
         unknown = sorted(set(plain) - known)
         if unknown:
             raise _invalid(f"unknown setting(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}")
-        values = dict(plain)
-        try:
-            for name, kind in (("precision", Precision), ("calibration_method", CalibrationMethod)):
-                if name in values:
-                    values[name] = kind(values[name])
-        except ValueError as error:
-            raise _invalid(str(error)) from error
-        return TensorQuantConfig(**values)
+        return TensorQuantConfig(**plain)
 
     def __str__(self) -> str:
         grid = "per channel" if self.per_channel else "" if self.block_size is None else f"blocks of {self.block_size}"

@@ -10,10 +10,12 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.validation import checked
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
+@checked
 def freeze_batchnorm(model: nn.Module) -> None:
     """Let batch norm use its running statistics, and no longer update them, while the rest of the model trains.
 
@@ -24,6 +26,7 @@ def freeze_batchnorm(model: nn.Module) -> None:
             module.eval()
 
 
+@checked
 def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
     """Make of a calibrated or trained model the one to deploy.
 

@@ -13,10 +13,12 @@ from embedl_deploy.errors import (
 )
 from embedl_deploy.quantize.config import ModulesToSkip, QuantConfig
 from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.validation import checked
 
 _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})
 
 
+@checked
 def default_config(transformed_for: str | Backend | None) -> QuantConfig:
     """What :func:`quantize` takes where it is given no configuration: the formats of a backend's hardware.
 

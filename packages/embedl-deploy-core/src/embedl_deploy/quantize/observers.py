@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from embedl_deploy.errors import QuantizationError
+from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.quantize.findings import Finding, Seen
 from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.histogram import Histogram
@@ -120,6 +120,11 @@ class WeightObserver(Observer):
 
     def _observe(self, x: torch.Tensor) -> None:
         if self.batches == 0:
+            if self.config.scale_axis >= x.dim():
+                raise QuantizationConfigError(
+                    f"{self.name} has the shape {list(x.shape)}, and its format the axis {self.config.axis}; expected "
+                    f"one from 0 to {x.dim() - 1}, or None for that of the output channels."
+                )
             self._extremes(x)
             self.weight = x
 

@@ -24,8 +24,10 @@ from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.quantize.scales import grid_from_range
+from embedl_deploy.validation import checked
 
 
+@checked
 def insert_qdq(
     model: fx.GraphModule,
     matches: Mapping[str, Any] | None = None,

@@ -10,6 +10,7 @@ from embedl_deploy.quantize.formats import Precision, TensorQuantConfig
 from embedl_deploy.quantize.observers import Observer
 from embedl_deploy.quantize.operators import STORAGE, dequantize, fake_quantize, quantize_values
 from embedl_deploy.quantize.scales import Grid
+from embedl_deploy.validation import checked
 
 
 class Quantizer(nn.Module):
@@ -27,6 +28,7 @@ class Quantizer(nn.Module):
     scale: torch.Tensor
     zero_point: torch.Tensor | None
 
+    @checked
     def __init__(self, config: TensorQuantConfig, name: str, *, is_weight: bool = False) -> None:
         super().__init__()
         self.config = config
@@ -108,6 +110,7 @@ class IntegerWeight(nn.Module):
     scale: torch.Tensor
     zero_point: torch.Tensor | None
 
+    @checked
     def __init__(self, quantizer: Quantizer, weight: torch.Tensor) -> None:
         super().__init__()
         self.config, self.name = quantizer.config, quantizer.name

@@ -28,11 +28,13 @@ from embedl_deploy.quantize.quantizer import IntegerWeight
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
 from embedl_deploy.quantize.smoothing import insert_scale
+from embedl_deploy.validation import checked
 
 FORMAT = "embedl-deploy/quantization"
 VERSION = 1
 
 
+@checked
 @dataclass(frozen=True)
 class QuantizationRecipe:
     """Everything that decides the structure of a quantized model.
@@ -98,6 +100,7 @@ class QuantizationRecipe:
                 raise QuantizationError(f"The recipe's {key!r} is {named!r}; expected texts by name.")
         return QuantizationRecipe(**fields)
 
+    @checked
     def rebuild(self, model: fx.GraphModule | TransformationResult) -> fx.GraphModule:
         """Give a freshly transformed model the structure that the recipe describes. Load the ``state_dict`` next.
 
@@ -128,6 +131,7 @@ class QuantizationRecipe:
         return quantized
 
 
+@checked
 def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
     """The recipe of a quantized model, calibrated or not, in training or frozen.
 

@@ -9,11 +9,13 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.validation import checked
 
 #: ``model.meta`` entry of the report.
 REPORT = "embedl_deploy.quantization"
 
 
+@checked
 @dataclass(frozen=True)
 class PointReport:
     """What became of one point.
@@ -49,6 +51,7 @@ class PointReport:
         return bool(self.config)
 
 
+@checked
 @dataclass(frozen=True)
 class Correction:
     """What one method for keeping accuracy did at one place.
@@ -69,6 +72,7 @@ class Correction:
         return self.outcome.startswith("declined: ")
 
 
+@checked
 @dataclass(frozen=True)
 class QuantizationReport:
     """Every point of a model, and every operator that has none although it could be quantized elsewhere.
@@ -131,6 +135,7 @@ class QuantizationReport:
         return "\n".join(lines)
 
 
+@checked
 def quantization_report(model: fx.GraphModule) -> QuantizationReport:
     """The report of a model that :func:`insert_qdq` made.
 

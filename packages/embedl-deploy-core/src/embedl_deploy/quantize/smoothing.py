@@ -33,10 +33,12 @@ from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
 from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
+from embedl_deploy.validation import checked
 
 _WHAT = "smoothing"
 
 
+@checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class SmoothQuantConfig:
     """How activations are smoothed.
@@ -54,8 +56,7 @@ class SmoothQuantConfig:
     explicit: bool = True
 
     def __post_init__(self) -> None:
-        number = isinstance(self.alpha, (int, float)) and not isinstance(self.alpha, bool)
-        if self.alpha is not None and not (number and 0 <= self.alpha <= 1):
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise QuantizationConfigError(
                 f"SmoothQuantConfig: alpha is {self.alpha!r}; expected a number from 0 to 1, or None to find it."
             )

@@ -11,11 +11,13 @@ from string import Template
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.scaffold.names import BackendNames, names_of
+from embedl_deploy.validation import checked
 
 _TEMPLATES = Path(__file__).parent / "template"
 _SUFFIX = ".tmpl"
 
 
+@checked
 def new_backend(name: str, directory: str | os.PathLike[str] = ".", *, title: str | None = None) -> Path:
     """Write a complete backend: a distribution that installs, is found, and passes its own tests.
 

@@ -7,9 +7,11 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
+from embedl_deploy.validation import checked
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 
+@checked
 @dataclass(frozen=True)
 class LayerDifference:
     """How far the value of a node is from that of the node of the same name in the reference.

@@ -18,12 +18,14 @@ from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference
+from embedl_deploy.validation import checked
 from embedl_deploy.verify import difference, signal_to_noise
 
 #: Largest difference that is rounding, relative to the largest output: a few reordered additions.
 _ROUNDING, _ROUNDING_IN_HALF = 1e-3, 5e-2
 
 
+@checked
 @dataclass(frozen=True)
 class RewriteDifference(LayerDifference):
     """How far a fused module is from what it replaced, on the same inputs.

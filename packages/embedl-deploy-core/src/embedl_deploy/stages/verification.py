@@ -21,12 +21,15 @@ from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
 from embedl_deploy.stages.rewrites import RewriteDifference, compare_rewrites
-from embedl_deploy.verify import Difference, difference, output_tensors, run_unchanged, signal_to_noise
+from embedl_deploy.validation import checked
+from embedl_deploy.verify import Difference, difference, output_tensors, signal_to_noise
+from embedl_deploy.verify.difference import run_on_given
 
 #: What a stage can be given as.
 Stage = nn.Module | TransformationResult | str | os.PathLike[str]
 
 
+@checked
 @dataclass(frozen=True)
 class StageDifference:
     """How far the outputs of a stage are from the original's.
@@ -42,6 +45,7 @@ class StageDifference:
     difference: Difference
 
 
+@checked
 @dataclass(frozen=True)
 class Verification:
     """How far every stage is from the original.
@@ -55,6 +59,7 @@ class Verification:
     stages: tuple[StageDifference, ...]
     layers: Mapping[str, tuple[LayerDifference, ...]]
 
+    @checked
     def first_below(self, sqnr: float) -> tuple[str, LayerDifference] | None:
         """The first layer, and its stage, whose SQNR is below a value in dB; ``None`` if there is none."""
         for stage, layers in self.layers.items():
@@ -114,6 +119,7 @@ def _plain(values: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+@checked
 def verify_stages(
     reference: nn.Module,
     args: Any,
@@ -151,7 +157,7 @@ def verify_stages(
         raise InputError("stages is empty; expected for example {'fused': result, 'ONNX Runtime': 'model.onnx'}.")
     if named and any(isinstance(stage, (str, os.PathLike)) for stage in stages.values()):
         raise InputError("kwargs are for modules; files take positional inputs only, so pass all inputs in args.")
-    wanted = output_tensors(run_unchanged(reference, inputs, named))
+    wanted = output_tensors(run_on_given(reference, inputs, named))
     found: list[StageDifference] = []
     by_layer: dict[str, tuple[LayerDifference, ...]] = {}
     graph_before = reference if isinstance(reference, fx.GraphModule) else None
@@ -177,7 +183,7 @@ def _outputs(
     name: str, stage: Any, inputs: tuple[Any, ...], named: dict[str, Any], backend: str | None
 ) -> list[torch.Tensor]:
     if isinstance(stage, nn.Module):
-        return output_tensors(run_unchanged(stage, inputs, named))
+        return output_tensors(run_on_given(stage, inputs, named, f"Stage {name!r}"))
     if not isinstance(stage, (str, os.PathLike)):
         raise InputError(f"Stage {name!r} is a {type(stage).__name__}; expected a module, a result or a file's path.")
     path = Path(stage)

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from embedl_deploy.validation import checked
+
 SubjectT = TypeVar("SubjectT")
 
 
+@checked
 @dataclass(frozen=True)
 class Check(Generic[SubjectT]):
     """One thing that a backend has to keep.

@@ -9,11 +9,14 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
+from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
+from embedl_deploy.validation import checked
 
 
+@checked
 class Difference(NamedTuple):
     """The largest difference between two outputs.
 
@@ -84,6 +87,7 @@ def signal_to_noise(reference: Any, other: Any) -> float:
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
+@checked
 def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a model so that no trace of it remains: on copies of buffers and inputs, RNG and attributes put back.
 
@@ -140,9 +144,40 @@ def _attributes_put_back(model: nn.Module) -> Iterator[None]:
             value[:] = items
 
 
+def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
+    """Run a user's own model on the inputs that the user gives, as :func:`run_unchanged` does.
+
+    Args:
+        model: The model.
+        args: Its inputs.
+        kwargs: Its keyword inputs.
+        name: What the user calls it; by default its class.
+
+    Raises:
+        InputError: It cannot be run on them.
+        FusedModuleError: A module that a pattern put there raises.
+    """
+    try:
+        return run_unchanged(model, args, kwargs)
+    except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a user's model may raise anything
+        reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
+        raise InputError(
+            f"{name or type(model).__name__} cannot be run on the inputs {describe_inputs(args, kwargs)}: "
+            f"{type(error).__name__}: {reason.rstrip('.')}. Pass inputs as the model is called."
+        ) from error
+
+
+@checked
 def compare_models(
     reference: nn.Module, other: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
 ) -> Difference:
-    """Run both models on the same inputs from the same random state, and compare what they give."""
+    """Run both models on the same inputs from the same random state, and compare what they give.
+
+    Raises:
+        InputError: The first cannot be run on them.
+        FusedModuleError: A module that a pattern put there raises.
+    """
     kwargs = kwargs or {}
-    return difference(run_unchanged(reference, args, kwargs), run_unchanged(other, args, kwargs))
+    return difference(run_on_given(reference, args, kwargs), run_unchanged(other, args, kwargs))

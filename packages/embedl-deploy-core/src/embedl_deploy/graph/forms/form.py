@@ -8,11 +8,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.validation import checked
+
 
 class NoModuleFormError(Exception):
     """No module computes what this call computes: a setting has no counterpart, or is known at run time only."""
 
 
+@checked
 @dataclass(frozen=True)
 class Call:
     """A call of a function or method, as a form's builder reads it.
@@ -32,6 +35,7 @@ class Call:
     shape: tuple[int, ...] | None = None
     in_place: bool = False
 
+    @checked
     def setting(self, name: str, default: Any = None) -> Any:
         """An argument that is known without running the model; sizes are tuples, however they were written.
 
@@ -45,6 +49,7 @@ class Call:
             raise NoModuleFormError(name)
         return tuple(value) if isinstance(value, (list, tuple)) else value
 
+    @checked
     def tensor(self, name: str, rank: int | None = None) -> torch.Tensor | None:
         """A parameter or buffer of the model, or ``None`` if the call has none of that name.
 
@@ -58,6 +63,7 @@ class Call:
             raise NoModuleFormError(name)
         return value
 
+    @checked
     def parameter(self, name: str, rank: int) -> torch.Tensor:
         """A parameter or buffer that the call must have.
 
@@ -69,6 +75,7 @@ class Call:
             raise NoModuleFormError(name)
         return tensor
 
+    @checked
     def require_defaults(self, *names: str) -> None:
         """Go on only if these arguments are not given, or given as their defaults.
 

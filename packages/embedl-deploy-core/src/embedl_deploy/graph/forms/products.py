@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError, set_tensor
+from embedl_deploy.validation import checked
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -18,6 +19,7 @@ def _holding(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | None) -
     return module
 
 
+@checked
 def linear_with(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     """A ``Linear`` that holds these very tensors.
 
@@ -28,6 +30,7 @@ def linear_with(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return _holding(nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta"), weight, bias)
 
 
+@checked
 def conv2d_with(weight: torch.Tensor, bias: torch.Tensor | None, *, groups: int = 1, **settings: Any) -> nn.Conv2d:
     """A ``Conv2d`` that holds these very tensors.
 

@@ -1,0 +1,37 @@
+"""A value in a message: short whatever it is, and never the reason for another error."""
+
+import reprlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class _Quoting(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 80
+        self.maxlevel = 3
+
+    def repr1(self, x: Any, level: int) -> str:
+        """What people would call it, where its ``repr`` is long or says little."""
+        if isinstance(x, torch.Tensor):
+            return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {list(x.shape)}"
+        if isinstance(x, np.ndarray):
+            return f"a {x.dtype} array of shape {list(x.shape)}"
+        if isinstance(x, nn.Module):
+            return f"a module of class {type(x).__name__}"
+        if isinstance(x, type):
+            return f"the class {x.__name__}"
+        if callable(x) and hasattr(x, "__qualname__"):
+            return f"the function {x.__qualname__}"
+        return super().repr1(x, level)
+
+
+_quoting = _Quoting()
+
+
+def quoted(value: Any) -> str:
+    """A value for a message: its ``repr``, cut if it is long; tensors, modules, classes and functions in words."""
+    return _quoting.repr(value)
