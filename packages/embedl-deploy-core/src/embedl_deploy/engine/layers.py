@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedl_deploy.engine.plain_values import value_of
+from embedl_deploy.errors import InputError
 from embedl_deploy.validation import checked
 
 _TYPES_BY_BITS = {
@@ -147,6 +148,10 @@ class EngineLayer:
         """From what :meth:`to_dict` gave, before or after JSON.
 
         Raises:
-            ValueError: Something is missing, or of another type.
+        Raises:
+            InputError: Something is missing, or of another type.
         """
-        return value_of(cls, plain)
+        try:
+            return value_of(cls, plain)
+        except ValueError as error:
+            raise InputError(f"plain is no layer of an engine: {error}.") from error

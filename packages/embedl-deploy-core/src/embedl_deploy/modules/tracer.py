@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
@@ -119,7 +120,12 @@ def symbolic_trace(
 
     Returns:
         The traced graph module.
+
+    Raises:
+        InputError: ``root`` is a class.
     """
+    if isinstance(root, type):
+        raise InputError(f"root is the class {root.__name__}; pass an instance: {root.__name__}(...).")
     tracer = LeafTracer(leaf_modules)
     graph = tracer.trace(root, concrete_args)
     name = type(root).__name__ if isinstance(root, nn.Module) else getattr(root, "__name__", "traced")

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrize
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
@@ -131,7 +132,12 @@ class FusedConv(FusedModule):
     @checked
     @torch.no_grad()
     def scale_convolution(self, factors: torch.Tensor) -> None:
-        """Multiply the channels of convolution and batch norm, (C,), by constants, in new parameters."""
+        """Multiply the channels of convolution and batch norm, (C,), by constants, in new parameters.
+
+        Raises:
+            InputError: There are more or fewer factors.
+        """
+        _require_factors(factors, self.conv.out_channels)
         if self.bn is None:
             self.conv = with_parameters(self.conv, *_scaled(self.conv.weight, self.conv.bias, factors))
             return
@@ -177,6 +183,11 @@ def _trains(module: nn.Module, name: str) -> bool | None:
     return None if own is None else own.requires_grad
 
 
+def _require_factors(factors: torch.Tensor, channels: int) -> None:
+    if factors.shape != (channels,):
+        raise InputError(f"factors have the shape {list(factors.shape)}; expected one for each output, [{channels}].")
+
+
 def _scaled(
     weight: torch.Tensor, bias: torch.Tensor | None, factors: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -214,5 +225,10 @@ class FusedMatmul(FusedModule):
     @checked
     @torch.no_grad()
     def scale_product(self, factors: torch.Tensor) -> None:
-        """Multiply the outputs of the product, (out_features,), by constants, in new parameters."""
+        """Multiply the outputs of the product, (out_features,), by constants, in new parameters.
+
+        Raises:
+            InputError: There are more or fewer factors.
+        """
+        _require_factors(factors, self.linear.out_features)
         self.linear = with_parameters(self.linear, *_scaled(self.linear.weight, self.linear.bias, factors))

@@ -57,8 +57,11 @@ class TreeMatch:
         """What element ``index`` of the trunk matched: a node, or for a wildcard an object with ``.nodes``.
 
         For a fork it is the joining node; :meth:`branches` gives the rest.
+
+        Raises:
+            PatternError: The trunk has no such element.
         """
-        placement = self.placements[index]
+        placement = self._placement(index)
         return placement.node if isinstance(placement, ForkMatch) else placement
 
     @checked
@@ -68,10 +71,15 @@ class TreeMatch:
         Raises:
             PatternError: There is no fork at that position.
         """
-        placement = self.placements[index]
+        placement = self._placement(index)
         if not isinstance(placement, ForkMatch):
             raise PatternError(f"Position {index} of the match is no Fork but {placement!r}.")
         return placement.branches
+
+    def _placement(self, index: int) -> fx.Node | WildcardMatch | ForkMatch:
+        if not -len(self.placements) <= index < len(self.placements):
+            raise PatternError(f"index is {index}, but the trunk of the match has {len(self.placements)} element(s).")
+        return self.placements[index]
 
     @cached_property
     def nodes(self) -> list[fx.Node]:

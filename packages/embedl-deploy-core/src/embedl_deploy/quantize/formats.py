@@ -171,6 +171,7 @@ class TensorQuantConfig:
         return plain
 
     @staticmethod
+    @checked(error=QuantizationConfigError)
     def from_dict(plain: dict[str, Any]) -> "TensorQuantConfig":
         """The inverse of :meth:`to_dict`.
 

@@ -67,6 +67,7 @@ class QuantizationRecipe:
         return json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=2, ensure_ascii=False)
 
     @staticmethod
+    @checked
     def from_json(text: str) -> "QuantizationRecipe":
         """Read what :meth:`to_json` gave.
 

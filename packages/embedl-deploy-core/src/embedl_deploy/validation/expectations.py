@@ -24,6 +24,8 @@ import numpy as np
 import torch
 
 _TEXTS = (str, bytes, bytearray)
+_MAPPINGS = (dict, abc.Mapping)
+_ITERABLES = (list, abc.Sequence, abc.Collection, abc.Iterable)
 _SMALL = (list, tuple, set, frozenset, dict)
 _NAMES = {torch.nn.Module: "a module", torch.Tensor: "a tensor"}
 
@@ -79,12 +81,12 @@ def expectation_of(annotation: Any) -> Expectation | None:
         return _PLAIN[plain]
     if plain is tuple:
         return _tuple(arguments)
-    if isinstance(plain, type) and issubclass(plain, abc.Mapping):
-        return _mapping(plain, arguments)
-    if plain is not abc.Callable and isinstance(plain, type) and issubclass(plain, abc.Iterable) and arguments:
-        return _iterable(plain, arguments[0])
     if plain is abc.Callable:
         return _instance(callable, "a function")
+    if plain in _MAPPINGS:
+        return _mapping(plain, arguments)
+    if plain in _ITERABLES:
+        return _iterable(plain, arguments[0])
     if _is_enumeration(plain):
         return _member(plain)
     name = _NAMES.get(plain) or f"{'an' if plain.__name__[0] in 'AEIOU' else 'a'} {plain.__name__}"
@@ -243,6 +245,8 @@ def _iterable(kind: type, argument: Any) -> Expectation:
     def admit(value: Any) -> Any:
         if isinstance(value, (*_TEXTS, torch.Tensor)) or not isinstance(value, kind):
             raise Unfit(value)
+        if element is not None and isinstance(value, np.ndarray):
+            raise Unfit(value)
         if element is not None and isinstance(value, _SMALL):
             fits = _fitted(value, repeat(element))
             if not all(map(_is, fits, value)) and not isinstance(value, dict):
@@ -286,6 +290,9 @@ class _ByName(type):
         if name.startswith("__"):
             raise AttributeError(name)
         return _ByName(name, (), {})
+
+    def __getitem__(cls, arguments: Any) -> "_ByName":
+        return cls
 
     def __instancecheck__(cls, instance: object) -> bool:
         return any(base.__name__ == cls.__name__ for base in type(instance).__mro__)

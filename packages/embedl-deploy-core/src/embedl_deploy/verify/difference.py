@@ -44,17 +44,7 @@ def difference(reference: Any, other: Any) -> Difference:
     Raises:
         InputError: They do not hold the same number of tensors of the same shapes, or none.
     """
-    a, b = output_tensors(reference), output_tensors(other)
-    if not a and not b:
-        raise InputError(
-            f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return "
-            "a tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
-            "with torch.export.register_dataclass."
-        )
-    if [t.shape for t in a] != [t.shape for t in b]:
-        raise InputError(
-            f"The outputs cannot be compared: {[tuple(t.shape) for t in a]} against {[tuple(t.shape) for t in b]}."
-        )
+    a, b = _comparable(reference, other)
     max_abs = max_rel = 0.0
     for x, y in zip(a, b, strict=True):
         wide = torch.complex128 if x.is_complex() else torch.float64
@@ -69,13 +59,36 @@ def difference(reference: Any, other: Any) -> Difference:
     return Difference(max_abs, max_rel)
 
 
+def _comparable(reference: Any, other: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The tensors of two outputs, as many and of the same shapes.
+
+    Raises:
+        InputError: They are not.
+    """
+    a, b = output_tensors(reference), output_tensors(other)
+    if not a and not b:
+        raise InputError(
+            f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return "
+            "a tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
+            "with torch.export.register_dataclass."
+        )
+    if [t.shape for t in a] != [t.shape for t in b]:
+        raise InputError(
+            f"The outputs cannot be compared: {[tuple(t.shape) for t in a]} against {[tuple(t.shape) for t in b]}."
+        )
+    return a, b
+
+
 def signal_to_noise(reference: Any, other: Any) -> float:
     """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal.
 
     Infinities, of which masks are made, are no signal, and no noise where both have them. NaN is noise without end.
+
+    Raises:
+        InputError: As for :func:`difference`.
     """
     signal = noise = 0.0
-    for x, y in zip(output_tensors(reference), output_tensors(other), strict=True):
+    for x, y in zip(*_comparable(reference, other), strict=True):
         wide = torch.complex128 if x.is_complex() else torch.float64
         x, y = x.detach().to(wide), y.detach().to(x.device, wide)
         signal += float(torch.where(x.isinf(), 0.0, x).abs().square().sum())

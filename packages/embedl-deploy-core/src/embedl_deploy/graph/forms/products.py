@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError, set_tensor
 from embedl_deploy.validation import checked
 
@@ -26,7 +27,12 @@ def linear_with(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     Args:
         weight: (out_features, in_features).
         bias: (out_features,) or ``None``.
+
+    Raises:
+        InputError: The weight is no matrix.
     """
+    if weight.dim() != 2:
+        raise InputError(f"weight has the shape {list(weight.shape)}; expected [out_features, in_features].")
     return _holding(nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta"), weight, bias)
 
 
@@ -39,7 +45,17 @@ def conv2d_with(weight: torch.Tensor, bias: torch.Tensor | None, *, groups: int 
         bias: (out_channels,) or ``None``.
         groups: Number of groups.
         **settings: ``stride``, ``padding`` and ``dilation`` as for ``nn.Conv2d``.
+
+    Raises:
+        InputError: The weight is not one of a convolution with these groups, or there is no such setting.
     """
+    if weight.dim() != 4:
+        raise InputError(f"weight has the shape {list(weight.shape)}; expected [out, in / groups, height, width].")
+    if groups < 1 or weight.shape[0] % groups:
+        raise InputError(f"groups is {groups}; expected a number that divides the {weight.shape[0]} output channels.")
+    unknown = settings.keys() - {"stride", "padding", "dilation"}
+    if unknown:
+        raise InputError(f"settings hold {', '.join(sorted(unknown))}; expected stride, padding and dilation.")
     module = conv_with(weight, bias, groups=groups, **settings)
     assert isinstance(module, nn.Conv2d)
     return module
