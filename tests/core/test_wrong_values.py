@@ -225,7 +225,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     by_class = [
         (nn.Module, model), (fx.GraphModule, result.model), (fx.Node, call), (Pattern, pattern), (PatternMatch, match),
         (TransformationPlan, plan), (TransformationReport, result.report), (EngineReport, engine),
-        (EngineLayer, engine.layers[0]), (TreeMatch, match.tree_match), (Quantizer, Quantizer(TensorQuantConfig(), "x")),
+        (EngineLayer, engine.layers[0]), (TreeMatch, match.tree_match),
+        (Quantizer, Quantizer(TensorQuantConfig(), "x")),
         (nn.Linear, nn.Linear(4, 4)), (nn.Conv2d, nn.Conv2d(4, 4, 1)), (torch.Tensor, torch.ones(4)),
         (Device, Device("d", "t", 1.0, {}, "s")), (Difference, Difference(0.0, 0.0)), (Severity, Severity.ERROR),
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
@@ -369,7 +370,7 @@ def complaint(call: Callable[..., Any], parameter: str, value: Any, *, is_allowe
         call(**{parameter: value})
     except (EmbedlDeployError, NoModuleFormError) as error:
         return None if is_allowed or is_told(parameter, value, str(error)) else f"does not name it: {error}"
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - which is what must not happen
         return f"raises {type(error).__name__}: {error}"
     return None if is_allowed else "is accepted"
 

@@ -19,7 +19,7 @@ def broken(**methods):
         def method(*args, answer=answer):
             if isinstance(answer, BaseException):
                 raise answer
-            return answer
+            return answer() if callable(answer) else answer
 
         setattr(compiler, name, method)
     return compiler
@@ -31,11 +31,18 @@ def broken(**methods):
         ({"build": RuntimeError("no licence.")}, r"fails in build\(\): RuntimeError: no licence\. Repair"),
         ({"build": b"engine"}, r"returns b'engine' from build\(\); expected a Build\. Repair"),
         ({"build": None}, r"returns None from build\(\); expected a Build"),
-        ({"build": Build("text", (), "edge", 0.1)}, r"returns 'text' from build\(\) as the Build's engine; .* bytes"),
-        ({"build": Build(b"", ("a",), "edge", 0.1)}, r"as the Build's layers; expected a tuple of EngineLayer"),
-        ({"build": Build(b"", (), None, 0.1)}, r"as the Build's target; expected text"),
-        ({"build": Build(b"", (), "edge", "1 s")}, r"as the Build's seconds; expected a number"),
-        ({"build": Build(b"", (), "edge", 0.1, "oh")}, r"as the Build's messages; expected a tuple of texts"),
+        (
+            {"build": lambda: Build("text", (), "edge", 0.1)},
+            r"fails in build\(\): Build: engine is 'text'; expected bytes\.",
+        ),
+        (
+            {"build": lambda: Build(b"", ("a",), "edge", 0.1)},
+            r"Build: layers\[0\] is 'a'; expected a tuple",
+        ),
+        (
+            {"build": lambda: Build(b"", (), "edge", 0.1, "oh")},
+            r"Build: messages is 'oh'; expected a tuple",
+        ),
         ({"missing": OSError("no such library")}, r"fails in missing\(\): OSError: no such library"),
         ({"missing": False}, r"returns False from missing\(\); expected text or None"),
         (

@@ -7,13 +7,19 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.quantize import IntegerWeight, calibrate, quantize
-from embedl_deploy.quantize.data import check_data, number_of_inputs, progress_bar, run_batch, run_data
+from embedl_deploy import transform
+from embedl_deploy.errors import FusedModuleError, InputError, QuantizationError
+from embedl_deploy.quantize import IntegerWeight, calibrate, insert_qdq, quantize
+from embedl_deploy.quantize.data import as_call, check_data, number_of_inputs, progress_bar, run_data
 from support.nets import net, random_input
 from support.quantizable import ROWS, fused, inserted, perceptron, scales_of
 
 LABELS = torch.arange(6)
+
+
+def run_batch(model, batch):
+    args, kwargs = as_call(model, batch)
+    return model(*args, **kwargs)
 
 
 def two_inputs():
@@ -73,17 +79,51 @@ def test_values_that_are_no_tensors_are_passed_on():
 
 @pytest.mark.parametrize("data", [ROWS, {"x": ROWS}, "rows", 3], ids=["tensor", "dictionary", "string", "number"])
 def test_what_is_no_data_is_refused(data):
-    with pytest.raises(InputError, match=f"Calibration data is a {type(data).__name__}; expected a function"):
+    with pytest.raises(InputError, match=r"Calibration data is .*; expected a function"):
         check_data(data)
     model = inserted(perceptron())
-    with pytest.raises(InputError, match="such as a DataLoader or \\[batch\\]"):
+    with pytest.raises(
+        InputError, match="calibrate: (data is .*; expected a function or an iterable)|Calibration data is"
+    ):
         calibrate(model, data)
 
 
 @pytest.mark.parametrize("batch", [3, "x", None], ids=repr)
 def test_what_is_no_batch_is_refused(batch):
-    with pytest.raises(InputError, match=f"A calibration batch is a {type(batch).__name__}; expected a tensor"):
+    with pytest.raises(
+        InputError, match=f"Batch 1 of the calibration data cannot be used: it is {batch!r}; expected a tensor"
+    ):
         calibrate(inserted(perceptron()), [batch])
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        (torch.ones(2, 5), ["float32[2, 5]", "x is a tensor, float32[2, 5]; expected float32[N, 12]"]),
+        (torch.ones(2, 12, dtype=torch.int64), ["x is a tensor, int64[2, 12]; expected float32[N, 12]"]),
+        (torch.ones(2, 12, device="meta"), ["on meta", "makes the model raise"]),
+        ({"y": ROWS}, ["The model takes the inputs (x)", "missing: x", "unknown or given twice: y"]),
+        ((), ["missing: x"]),
+        ({3: ROWS}, ["it is {3: a tensor"]),
+    ],
+    ids=["shape", "dtype", "device", "keys", "no inputs", "keys that are no names"],
+)
+@pytest.mark.parametrize("options", [{}, {"smooth_quant": True}], ids=["", "smooth_quant"])
+def test_a_batch_that_does_not_fit_is_told_with_its_number(batch, words, options):
+    result = transform(perceptron(), ROWS, patterns=fused(perceptron()).report.plan.patterns)
+    with pytest.raises((InputError, QuantizationError)) as caught:
+        quantize(result, [ROWS, batch], **options)
+    assert "Batch 2 of the calibration data" in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_fused_module_that_is_wrong_is_still_told_as_that(monkeypatch):
+    result = fused(perceptron())
+    model = insert_qdq(result.model)
+    monkeypatch.setattr(type(model.first), "forward", lambda self, x: x.no_such_thing)
+    with pytest.raises(FusedModuleError, match="no_such_thing"):
+        calibrate(model, [ROWS])
 
 
 def test_data_runs_without_gradients():
@@ -153,12 +193,16 @@ class TestQuantize:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"model": perceptron(), "data": [ROWS]}, "model is a OneInput; expected the result of transform"),
+            (
+                {"model": perceptron(), "data": [ROWS]},
+                "quantize: model is a module of class OneInput; expected",
+            ),
             ({}, "quantize needs calibration data"),
-            ({"data": [ROWS], "forward_loop": loop}, "data and forward_loop, which mean the same"),
-            ({"data": ROWS}, "Calibration data is a Tensor"),
+            ({"data": [ROWS], "forward_loop": loop}, "quantize was given data and forward_loop: expected one source"),
+            ({"data": [ROWS], "args": ROWS}, "quantize was given data and args: expected one source"),
+            ({"data": ROWS}, r"quantize: data is a tensor, float32\[6, 12\]; expected a function, an iterable or None"),
         ],
-        ids=["no graph", "no data", "data twice", "a tensor"],
+        ids=["no graph", "no data", "data twice", "data and args", "a tensor"],
     )
     def test_wrong_arguments(self, arguments, message):
         with pytest.raises(InputError, match=message):

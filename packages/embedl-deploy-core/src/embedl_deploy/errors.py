@@ -26,6 +26,10 @@ class InputError(EmbedlDeployError, ValueError):
     """An argument does not fit: example inputs of the wrong number or shape, not a model, an unknown option."""
 
 
+class ArgumentError(InputError):
+    """An argument is not of the kind that the function's annotation says."""
+
+
 class CaptureError(EmbedlDeployError):
     """A model could not be turned into a graph.
 

@@ -9,8 +9,8 @@ import torch
 
 from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.compiling.apart import EndedError, FailedError, NotApartError, build_apart
-from embedl_deploy.engine import EngineLayer
-from embedl_deploy.errors import EmbedlDeployError, InputError, PluginError
+from embedl_deploy.errors import ArgumentError, EmbedlDeployError, InputError, PluginError
+from embedl_deploy.validation import quoted
 
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)
@@ -85,22 +85,6 @@ class GuardedCompiler(Compiler):
             )
             build = self._ask("build()", lambda: self.compiler.build(onnx, options, progress))
         self._require(isinstance(build, Build), "build()", build, "a Build")
-        layers: object = build.layers
-        is_layers = isinstance(layers, Sequence) and all(isinstance(layer, EngineLayer) for layer in layers)
-        messages: object = build.messages
-        is_words = isinstance(messages, Sequence) and not isinstance(messages, str)
-        is_number = isinstance(build.seconds, (int, float))
-        self._require(isinstance(build.engine, bytes), "build()", build.engine, "bytes", "as the Build's engine")
-        self._require(is_layers, "build()", layers, "a tuple of EngineLayer", "as the Build's layers")
-        self._require(isinstance(build.target, str), "build()", build.target, "text", "as the Build's target")
-        self._require(is_number, "build()", build.seconds, "a number", "as the Build's seconds")
-        self._require(
-            is_words and all(isinstance(message, str) for message in build.messages),
-            "build()",
-            messages,
-            "a tuple of texts",
-            "as the Build's messages",
-        )
         return build
 
     def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -110,6 +94,8 @@ class GuardedCompiler(Compiler):
     def _ask(self, method: str, call: Callable[[], _Answer]) -> _Answer:
         try:
             return call()
+        except ArgumentError as error:  # what its own code passes to a function or a class of ours
+            self._fail(f"fails in {method}: {error}", error)
         except (EmbedlDeployError, NotApartError):
             raise
         except EndedError as error:
@@ -122,10 +108,9 @@ class GuardedCompiler(Compiler):
         except Exception as error:  # noqa: BLE001 - a plugin's compiler may raise anything; SystemExit is how a signal ends us
             self._fail(f"fails in {method}: {type(error).__name__}: {error}", error)
 
-    def _require(self, holds: bool, method: str, answer: object, expected: str, where: str = "") -> None:
+    def _require(self, holds: bool, method: str, answer: object, expected: str) -> None:
         if not holds:
-            shown = repr(answer) if len(repr(answer)) <= 80 else f"{repr(answer)[:80]}…"
-            self._fail(f"returns {shown} from {method}{f' {where}' if where else ''}; expected {expected}")
+            self._fail(f"returns {quoted(answer)} from {method}; expected {expected}")
 
     def _fail(self, what: str, cause: BaseException | None = None) -> NoReturn:
         raise PluginError(

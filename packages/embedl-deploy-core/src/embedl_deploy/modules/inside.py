@@ -15,6 +15,7 @@ from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.modules.slots import QuantStub
 from embedl_deploy.modules.tracer import LeafTracer
+from embedl_deploy.validation import checked
 
 _NEW_VALUES = (nn.Softmax, nn.LayerNorm, nn.GroupNorm)
 _NAMES_OF_NEW_VALUES = frozenset({"softmax", "layer_norm", "group_norm"})
@@ -28,6 +29,7 @@ class _InsideTracer(LeafTracer):
         return isinstance(m, QuantStub) or is_plain_torch_module(m)
 
 
+@checked
 @dataclass(frozen=True)
 class InnerProduct:
     """A product in a fused module with a factor for whose quantizer there is no place.
@@ -43,6 +45,7 @@ class InnerProduct:
     of_parameter: bool
 
 
+@checked
 def products_without_place(module: nn.Module) -> list[InnerProduct]:
     """The products in a fused module that multiply by something in float, in the order of its ``forward``.
 

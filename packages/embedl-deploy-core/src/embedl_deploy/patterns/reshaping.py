@@ -8,6 +8,7 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.forms.form import set_tensor
 from embedl_deploy.graph.lookup import get_constant, get_module, owner
 from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.validation import checked
 
 
 class Reshape(nn.Module):
@@ -26,6 +27,7 @@ class Reshape(nn.Module):
         return str(self.shape)
 
 
+@checked
 def share_reshaped(pattern_match: PatternMatch, module: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
     """Let a new module compute with a parameter of the model, seen in the shape that the module has for it.
 

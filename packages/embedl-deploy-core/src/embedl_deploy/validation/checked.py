@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar, overload
 
-from embedl_deploy.errors import EmbedlDeployError, InputError
+from embedl_deploy.errors import ArgumentError, EmbedlDeployError
 from embedl_deploy.validation.expectations import Expectation, Namespace, Unfit, expectation_of
 from embedl_deploy.validation.quoting import quoted
 
@@ -24,7 +24,7 @@ def checked(public: _Public) -> _Public: ...
 def checked(*, error: type[EmbedlDeployError]) -> Callable[[_Public], _Public]: ...
 
 
-def checked(public: Any = None, *, error: type[EmbedlDeployError] = InputError) -> Any:
+def checked(public: Any = None, *, error: type[EmbedlDeployError] = ArgumentError) -> Any:
     """Hold every argument against the annotations before a function or a constructor runs.
 
     Annotations are read at the first call, so that importing costs nothing. Arguments that fit are handed on as the

@@ -27,7 +27,7 @@ _TEXTS = (str, bytes, bytearray)
 _MAPPINGS = (dict, abc.Mapping)
 _ITERABLES = (list, abc.Sequence, abc.Collection, abc.Iterable)
 _SMALL = (list, tuple, set, frozenset, dict)
-_NAMES = {torch.nn.Module: "a module", torch.Tensor: "a tensor"}
+_NAMES = {torch.nn.Module: "a module", torch.Tensor: "a tensor", bytes: "bytes"}
 
 
 class Unfit(Exception):  # noqa: N818 - caught where it is known what the value is an argument of
@@ -253,8 +253,9 @@ def _iterable(kind: type, argument: Any) -> Expectation:
                 return type(value)(fits) if type(value) in _SMALL else tuple(fits)
         return value
 
-    words = {"Sequence": "a list or a tuple", "list": "a list"}.get(kind.__name__, "a collection, such as a list")
-    return Expectation(words if element is None else f"{words}, each {element.words}", admit)
+    words = {"Sequence": "a list or a tuple", "list": "a list", "Iterable": "an iterable"}
+    name = words.get(kind.__name__, "a list, a tuple or a set")
+    return Expectation(name if element is None else f"{name}, each {element.words}", admit)
 
 
 def _mapping(kind: type, arguments: tuple[Any, ...]) -> Expectation:

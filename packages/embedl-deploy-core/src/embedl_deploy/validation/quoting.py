@@ -17,9 +17,9 @@ class _Quoting(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         """What people would call it, where its ``repr`` is long or says little."""
         if isinstance(x, torch.Tensor):
-            return f"a {str(x.dtype).removeprefix('torch.')} tensor of shape {list(x.shape)}"
+            return f"a tensor, {str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
         if isinstance(x, np.ndarray):
-            return f"a {x.dtype} array of shape {list(x.shape)}"
+            return f"an array, {x.dtype}{list(x.shape)}"
         if isinstance(x, nn.Module):
             return f"a module of class {type(x).__name__}"
         if isinstance(x, type):
