@@ -352,14 +352,12 @@ class TestInputs:
             transform(net, args, kwargs=kwargs, patterns=PATTERNS)
 
     def test_wrong_patterns_and_trace(self, net):
-        with pytest.raises(InputError, match="expected a list of patterns"):
+        with pytest.raises(InputError, match="expected None, or a list or a tuple, each a Pattern"):
             transform(net, patterns="tensorrt")
         with pytest.raises(InputError, match=r"expected Trace\.AUTO"):
             transform(net, patterns=PATTERNS, trace="sideways")
-        with pytest.raises(PatternError, match="pass an instance"):
+        with pytest.raises(InputError, match="Pass an instance"):
             transform(net, patterns=[ConvPattern])
-        with pytest.raises(PatternError, match="is no embedl_deploy"):
-            transform(net, patterns=[3])
 
     def test_keyword_inputs(self, net):
         x = torch.randn(2, 4, 8, 8)
@@ -414,10 +412,6 @@ class TestPlans:
         apply_transformation_plan(plan)
         with pytest.raises(PlanError, match="applied before"):
             apply_transformation_plan(plan)
-
-    def test_not_a_plan(self):
-        with pytest.raises(PlanError, match="plan is a dict"):
-            apply_transformation_plan({})
 
     def test_model_is_the_captured_graph(self, net):
         plan = get_transformation_plan(net, patterns=PATTERNS)

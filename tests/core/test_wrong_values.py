@@ -33,7 +33,7 @@ from embedl_deploy.modules import FusedMatmul, WeightFakeQuantize
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch, QDQPoint, TreeMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.quantize import QuantConfig, Quantizer, TensorQuantConfig, quantization_recipe, quantize
-from embedl_deploy.validation import quoted
+from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify import Difference
 from support import small_patterns
 from support.engines import layer, report

@@ -42,7 +42,7 @@ def test_an_unknown_name_is_refused_wherever_it_is_chosen(choose):
 
 
 def test_what_is_no_name():
-    with pytest.raises(BackendNotFoundError, match="backend is 7; expected the name of a backend"):
+    with pytest.raises(BackendNotFoundError, match="name is 7; expected a string"):
         get_backend(7)
 
 

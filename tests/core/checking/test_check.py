@@ -203,13 +203,6 @@ def test_the_report_says_that_there_are_no_rules(backend):
     assert str(report) == "small was not checked: backend 'acme' has no rules for ONNX files."
 
 
-@pytest.mark.parametrize("model", [None, 3, b"onnx", torch.nn.ReLU()], ids=lambda value: type(value).__name__)
-def test_what_is_no_model(backend, model):
-    backend(NoRelu())
-    with pytest.raises(InputError, match=f"model is a {type(model).__name__}; expected the path of an ONNX file"):
-        check(model)
-
-
 def test_what_is_no_file(backend, tmp_path):
     backend(NoRelu())
     with pytest.raises(InputError, match="not there; expected an ONNX file"):

@@ -106,7 +106,7 @@ class TestBadInput:
             ({"workspace": 0}, "workspace is 0"),
             ({"timeout": -1.0}, "timeout is -1.0"),
             ({"shapes": {"z": ((1,), (1,), (1,))}}, "shapes names the input 'z'"),
-            ({"shapes": {"input": ((1,), (2,))}}, "expected three shapes"),
+            ({"shapes": {"input": ((1,), (2,))}}, "a tuple of 3"),
             ({"shapes": {"input": ((2,), (1,), (3,))}}, "grow from smallest to largest"),
         ],
         ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -121,7 +121,7 @@ class TestBackend:
 
 
 class TestRefused:
-    @pytest.mark.parametrize("text", ["", "{", "plan", None, 3])
+    @pytest.mark.parametrize("text", ["", "{", "plan"])
     def test_no_json(self, text):
         with pytest.raises(PlanError, match=r"not valid JSON.*plan\.to_json"):
             load_transformation_plan(text, make_net(), patterns=PATTERNS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from embedl_deploy.errors import FusedModuleError, InputError, QuantizationError
+from embedl_deploy.errors import FusedModuleError, QuantizationError
 from embedl_deploy.quantize import (
     CalibrationMethod,
     Precision,
@@ -233,11 +233,6 @@ def test_a_weight_of_nan_is_named():
 def test_a_model_without_quantizers(model):
     with pytest.raises(QuantizationError, match=r"The model has no quantizers\. Put them in first"):
         calibrate(model, [ROWS])
-
-
-def test_a_model_that_is_none():
-    with pytest.raises(InputError, match="model is a list; expected what insert_qdq returned"):
-        calibrate([ROWS], [ROWS])
 
 
 class TestMode:

@@ -83,7 +83,7 @@ def test_what_is_no_data_is_refused(data):
         check_data(data)
     model = inserted(perceptron())
     with pytest.raises(
-        InputError, match="calibrate: (data is .*; expected a function or an iterable)|Calibration data is"
+        InputError, match=r"calibrate: (data is .*; expected a function or an iterable)|Calibration data is"
     ):
         calibrate(model, data)
 

@@ -116,7 +116,7 @@ def test_equal_models():
 class TestBadInput:
     @pytest.mark.parametrize(
         ("given", "message"),
-        [({}, "stages is empty"), ({"a": 3}, "Stage 'a' is a int"), ({"a": "no.onnx"}, "there is no file 'no.onnx'")],
+        [({}, "stages is empty"), ({"a": 3}, r"stages\['a'\] is 3"), ({"a": "no.onnx"}, "there is no file 'no.onnx'")],
         ids=["none", "a number", "no file"],
     )
     def test_stages(self, given, message):

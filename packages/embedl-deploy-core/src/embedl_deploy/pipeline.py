@@ -9,13 +9,13 @@ from torch import fx
 
 from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.capture import Trace, capture, module_of, normalize_args
-from embedl_deploy.errors import InputError, PlanError
+from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, compare_models
 
 #: ``model.meta`` entry: name of the backend that a model was transformed for.
@@ -55,18 +55,10 @@ class TransformationResult:
 
 
 def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -> tuple[list[Pattern], Backend | None]:
-    chosen = backend if isinstance(backend, Backend) else None
-    if patterns is not None:
-        if isinstance(patterns, (str, Pattern)) or not isinstance(patterns, Sequence):
-            raise InputError(
-                f"patterns is {patterns!r}; expected a list of patterns. A backend's name goes to backend=."
-            )
-        if chosen is None and backend is not None:
-            chosen = get_backend(backend if isinstance(backend, str) else None)
-        return list(patterns), chosen
-    if chosen is None:
-        chosen = get_backend(backend if isinstance(backend, str) or backend is None else str(backend))
-    return chosen.patterns, chosen
+    if patterns is not None and backend is None:
+        return list(patterns), None
+    chosen = backend if isinstance(backend, Backend) else get_backend(backend)
+    return chosen.patterns if patterns is None else list(patterns), chosen
 
 
 @checked
@@ -169,11 +161,9 @@ def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False)
         strict: Raise when a rewrite fails, instead of undoing and reporting it.
 
     Raises:
-        PlanError: The plan was applied before, or is none.
+        PlanError: The plan was applied before.
         PatternError: A rewrite failed, and ``strict`` is set.
     """
-    if not isinstance(plan, TransformationPlan):
-        raise PlanError(f"plan is a {type(plan).__name__}; expected what get_transformation_plan returns.")
     model, matches, declined = carry_out(plan, strict=strict)
     if plan.backend is not None:
         model.meta[BACKEND] = plan.backend.name

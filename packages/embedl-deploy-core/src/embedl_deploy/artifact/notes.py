@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from embedl_deploy.json_text import NotJsonError, parse_json
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact.questions import attribute, sizes_of
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -3,7 +3,7 @@
 import ast
 from typing import TYPE_CHECKING
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -8,7 +8,7 @@ from embedl_deploy.artifact.order import check_order
 from embedl_deploy.artifact.weights import check_weights
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import existing_file
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx

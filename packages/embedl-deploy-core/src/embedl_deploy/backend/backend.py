@@ -16,7 +16,7 @@ from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _Config = TypeVar("_Config")
 

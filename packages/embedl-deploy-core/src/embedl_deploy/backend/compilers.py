@@ -10,7 +10,7 @@ import torch
 
 from embedl_deploy.engine import EngineLayer
 from embedl_deploy.errors import CompileError, EmbedlDeployError, InputError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: Called with a step's name, how many parts of it are done, and how many there are.
 Progress = Callable[[str, int, int], None]

@@ -8,7 +8,7 @@ import pluggy
 
 from embedl_deploy.backend.contributions import plugin_error
 from embedl_deploy.backend.discovery import PluginSource
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

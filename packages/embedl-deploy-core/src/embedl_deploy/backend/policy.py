@@ -7,7 +7,7 @@ from enum import Enum
 from torch import fx, nn
 
 from embedl_deploy.modules import NamedWeight, named_weights
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class PointKind(Enum):

@@ -13,7 +13,7 @@ from embedl_deploy.backend.joining import build_backend
 from embedl_deploy.backend.loading import LoadedPlugin, load_plugin
 from embedl_deploy.backend.rivals import choose_distribution, choose_from, forget_distributions
 from embedl_deploy.errors import BackendError, BackendNotFoundError, PluginError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
 _lock = RLock()

@@ -20,7 +20,7 @@ from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import propagate_shapes
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class Trace(Enum):

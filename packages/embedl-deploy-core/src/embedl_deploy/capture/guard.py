@@ -6,7 +6,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class InputGuard(nn.Module):

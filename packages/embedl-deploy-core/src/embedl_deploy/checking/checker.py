@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from embedl_deploy.artifact import check_order, check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
-from embedl_deploy.errors import InputError
 from embedl_deploy.logs import quiet
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx
@@ -86,15 +85,9 @@ def _opened(model: Checkable) -> tuple["ir.Model", str]:
     if isinstance(model, (str, os.PathLike)):
         return read_onnx(model), os.fspath(model)
     import onnx
-    import onnx_ir as ir
 
     if isinstance(model, onnx.ModelProto):
         model = model_of(model, None)
-    if not isinstance(model, ir.Model):
-        raise InputError(
-            f"model is a {type(model).__name__}; expected the path of an ONNX file, an onnx.ModelProto or an "
-            "onnx_ir.Model."
-        )
     check_weight_files(model)
     check_order(model, "The model in memory")
     return model, model.graph.name or "(unnamed graph)"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedl_deploy.backend import Severity
 from embedl_deploy.plan.tables import new_table, render
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -17,7 +17,7 @@ from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir

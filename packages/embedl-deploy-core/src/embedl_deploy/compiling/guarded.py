@@ -10,7 +10,7 @@ import torch
 from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.compiling.apart import EndedError, FailedError, NotApartError, build_apart
 from embedl_deploy.errors import ArgumentError, EmbedlDeployError, InputError, PluginError
-from embedl_deploy.validation import quoted
+from embedl_deploy.validation.quoting import quoted
 
 _Answer = TypeVar("_Answer")
 _log = logging.getLogger(__name__)

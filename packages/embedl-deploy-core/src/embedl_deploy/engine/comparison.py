@@ -5,7 +5,7 @@ from typing import Any
 
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.engine.tables import megabytes
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

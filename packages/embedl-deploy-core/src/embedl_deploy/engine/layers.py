@@ -7,7 +7,7 @@ from typing import Any
 
 from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _TYPES_BY_BITS = {
     64: ("float64", "int64"),
@@ -147,7 +147,6 @@ class EngineLayer:
     def from_dict(cls, plain: dict[str, Any]) -> "EngineLayer":
         """From what :meth:`to_dict` gave, before or after JSON.
 
-        Raises:
         Raises:
             InputError: Something is missing, or of another type.
         """

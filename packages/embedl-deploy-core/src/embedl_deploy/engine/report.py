@@ -11,7 +11,7 @@ from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _VERSION = 1
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from embedl_deploy.engine.layers import EngineLayer, LayerKind
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

@@ -50,7 +50,7 @@ def _names_for(values: "list[ir.Value]", names: Sequence[str] | None, kind: str)
     found = [str(value.name) for value in values]
     if names is None:
         return found
-    if isinstance(names, str) or len(names) != len(found):
+    if not all(names) or len(names) != len(found):
         raise InputError(
             f"{kind}_names is {names!r}, but the file has {len(found)} {kind}(s): {', '.join(found)}. Pass a list with "
             "one name for each."

@@ -22,7 +22,7 @@ from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
 from embedl_deploy.pipeline import TransformationResult
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
 
 #: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
@@ -109,13 +109,13 @@ def export_onnx(
     """
     if isinstance(model, TransformationResult):
         model = model.model
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; expected a module or the result of transform.")
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
         raise InputError(f"dtype is {dtype!r}; expected torch.float32, torch.float16 or torch.bfloat16.")
     example, named = normalize_args(args, kwargs)
     if example is None:
         raise InputError("args is None; export_onnx needs example inputs, for example args=(torch.randn(1, 3, 8, 8),).")
+    if isinstance(tolerance, (int, float)) and tolerance < 0:
+        raise InputError(f"tolerance is {tolerance!r}; expected a number that is not negative, 'auto', or None.")
     target = Path(path)
     if target.is_dir() or not target.name:
         raise InputError(f"path {os.fspath(path)!r} is a folder; expected the name of a file, such as 'model.onnx'.")

@@ -13,7 +13,7 @@ from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.arithmetic import OutOfRange
 from embedl_deploy.export.failures import explain_nodes
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _EXPORT_ANYWAY = " To export it without running it here, pass tolerance=None to export_onnx."
 

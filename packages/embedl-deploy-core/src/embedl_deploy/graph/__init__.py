@@ -3,7 +3,7 @@
 from embedl_deploy.graph import lookup, metadata, operators, settings
 from embedl_deploy.graph.functional import Call, NoModuleFormError, register_form
 from embedl_deploy.graph.shapes import propagate_shapes
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 # Checked here and not where they are defined: in this package they are asked of every node, many times.
 arguments_by_name = checked(lookup.arguments_by_name)

@@ -22,7 +22,7 @@ from embedl_deploy.graph.forms.products import conv2d_with, linear_with
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import is_in_place, operation, operation_of_target
 from embedl_deploy.graph.signatures import bind_call
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: The families, in the order in which they are listed.
 FAMILIES: dict[str, tuple[Form, ...]] = {

@@ -8,7 +8,7 @@ from torch import fx, nn
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.inputs import bind_inputs
 from embedl_deploy.graph.metadata import dtype_of, shape_of
-from embedl_deploy.validation import quoted
+from embedl_deploy.validation.quoting import quoted
 
 
 def misfit(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: Operators f with f(s·x) = s·f(x) for every s > 0, channel by channel.
 _HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)

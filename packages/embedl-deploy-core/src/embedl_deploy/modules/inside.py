@@ -15,7 +15,7 @@ from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.modules.slots import QuantStub
 from embedl_deploy.modules.tracer import LeafTracer
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _NEW_VALUES = (nn.Softmax, nn.LayerNorm, nn.GroupNorm)
 _NAMES_OF_NEW_VALUES = frozenset({"softmax", "layer_norm", "group_norm"})

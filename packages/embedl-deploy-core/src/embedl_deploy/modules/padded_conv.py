@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy.modules.base import ConvertedModule
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class PaddedConv2d(ConvertedModule, nn.Conv2d):

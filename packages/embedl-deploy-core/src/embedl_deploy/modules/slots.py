@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class QuantStub(nn.Module):

@@ -12,7 +12,7 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 def _augmented(name: str) -> Callable[["InPlaceProxy", Any], Any]:

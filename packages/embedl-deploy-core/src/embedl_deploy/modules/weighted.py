@@ -22,7 +22,7 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.snapshot import snapshot
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

@@ -20,7 +20,7 @@ from embedl_deploy.graph.products import WEIGHTED
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _PLACE = "weight_fake_quant"
 _OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)

@@ -6,7 +6,7 @@ import pkgutil
 from types import ModuleType
 
 from embedl_deploy.patterns.pattern import Pattern
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

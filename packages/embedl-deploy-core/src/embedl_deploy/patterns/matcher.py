@@ -25,7 +25,7 @@ from embedl_deploy.patterns.matches import (
     WildcardMatch,
 )
 from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     from embedl_deploy.patterns.pattern import Pattern

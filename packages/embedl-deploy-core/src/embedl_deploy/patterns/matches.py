@@ -10,7 +10,7 @@ from torch import fx
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     from embedl_deploy.patterns.pattern import Pattern

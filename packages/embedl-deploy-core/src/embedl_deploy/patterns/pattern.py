@@ -15,7 +15,7 @@ from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.replacement import graft_match
 from embedl_deploy.patterns.tree import CompiledTree, compile_tree
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class QDQPoint(Enum):

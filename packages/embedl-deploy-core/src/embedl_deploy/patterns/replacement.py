@@ -20,7 +20,7 @@ from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
 from embedl_deploy.patterns.matches import PatternMatch
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: ``node.meta`` entry: names of the nodes, as captured, that a node stands for.
 SOURCES = "embedl_deploy.sources"

@@ -8,7 +8,7 @@ from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.forms.form import set_tensor
 from embedl_deploy.graph.lookup import get_constant, get_module, owner
 from embedl_deploy.patterns.matches import PatternMatch
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class Reshape(nn.Module):

@@ -7,7 +7,7 @@ from typing import Any
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.patterns.elements import Element, compile_element
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

@@ -18,7 +18,7 @@ from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_over
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import why_not
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 MatchTable = dict[str, dict[str, PatternMatch]]
 

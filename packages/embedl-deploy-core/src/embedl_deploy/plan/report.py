@@ -13,7 +13,7 @@ from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
 from embedl_deploy.plan.finding import MOVED_UP
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class TransformationReport(Mapping[str, Any]):

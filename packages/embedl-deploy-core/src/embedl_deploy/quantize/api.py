@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from torch import fx, nn
+from torch import fx
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.capture import normalize_args
@@ -25,7 +25,7 @@ from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.side_by_side import InputRecorder
 from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: Samples that corrections measure with.
 _SAMPLES = 64
@@ -74,11 +74,7 @@ def quantize(
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
     """
-    graph_module: nn.Module = model.model if isinstance(model, TransformationResult) else model
-    if not isinstance(graph_module, fx.GraphModule):
-        raise InputError(
-            f"model is a {type(graph_module).__name__}; expected the result of transform: transform(model, ...)."
-        )
+    graph_module = model.model if isinstance(model, TransformationResult) else model
     smoothing = _smoothing(smooth_quant)
     batches = _calibration_data(data, forward_loop, args)
     if smoothing is not None and isinstance(batches, Iterator):

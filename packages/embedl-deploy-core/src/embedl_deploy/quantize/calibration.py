@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import fx, nn
 
-from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.modules import QuantStub, WeightFakeQuantize
 from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
 from embedl_deploy.quantize.findings import Finding, summary
@@ -16,7 +16,7 @@ from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver,
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
 from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
 
@@ -64,8 +64,6 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
             place of a weight's quantizer something else. No scale is changed then.
     """
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model is a {type(model).__name__}; expected what insert_qdq returned.")
     check_data(data)
     ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
     quantizers = list(quantizers_of(model).values())

@@ -11,7 +11,7 @@ from torch import nn
 from embedl_deploy.backend import QuantPoint, QuantPolicy
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: A module, a module class, a glob over module paths (``"features.*.conv"``), or a predicate on points.
 Selector = nn.Module | type[nn.Module] | str | Callable[[QuantPoint], bool]

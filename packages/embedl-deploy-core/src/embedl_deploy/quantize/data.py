@@ -11,7 +11,7 @@ from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError
 from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
-from embedl_deploy.validation import quoted
+from embedl_deploy.validation.quoting import quoted
 
 #: A function that is called with the model and runs it, or any iterable of batches.
 CalibrationData = Callable[[nn.Module], Any] | Iterable[Any]

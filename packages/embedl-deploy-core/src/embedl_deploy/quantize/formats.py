@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Any
 
 from embedl_deploy.errors import QuantizationConfigError
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class Precision(Enum):

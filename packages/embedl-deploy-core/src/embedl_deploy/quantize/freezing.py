@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
@@ -43,8 +43,6 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
         InputError: The model is no graph module.
         QuantizationError: A tensor is not calibrated.
     """
-    if not isinstance(model, fx.GraphModule):
-        raise InputError(f"model is a {type(model).__name__}; expected what calibrate or quantize has been through.")
     missing = [q.name for q in quantizers_of(model).values() if not q.calibrated]
     if missing:
         raise QuantizationError(

@@ -13,7 +13,7 @@ from embedl_deploy.errors import (
 )
 from embedl_deploy.quantize.config import ModulesToSkip, QuantConfig
 from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind
-from embedl_deploy.errors import InputError, QuantizationConfigError, QuantizationError
+from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
@@ -24,7 +24,7 @@ from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.quantize.scales import grid_from_range
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked
@@ -62,8 +62,6 @@ def decide_for(
 
     Arguments and errors as for :func:`insert_qdq`.
     """
-    if not isinstance(model, fx.GraphModule):
-        raise InputError(f"model is a {type(model).__name__}; expected the transformed model, result.model.")
     if any(isinstance(part, Quantizer) for part in model.modules()):
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
     config = complete_config(config, model.meta.get(BACKEND))

@@ -10,7 +10,7 @@ from embedl_deploy.quantize.formats import Precision, TensorQuantConfig
 from embedl_deploy.quantize.observers import Observer
 from embedl_deploy.quantize.operators import STORAGE, dequantize, fake_quantize, quantize_values
 from embedl_deploy.quantize.scales import Grid
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class Quantizer(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
-from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.json_text import NotJsonError, parse_json
@@ -28,7 +28,7 @@ from embedl_deploy.quantize.quantizer import IntegerWeight
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
 from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
 from embedl_deploy.quantize.smoothing import insert_scale
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 FORMAT = "embedl-deploy/quantization"
 VERSION = 1
@@ -113,8 +113,6 @@ class QuantizationRecipe:
             QuantizationError: It has other nodes than the model that the recipe was made from.
         """
         graph_module = model.model if isinstance(model, TransformationResult) else model
-        if not isinstance(graph_module, fx.GraphModule):
-            raise InputError(f"model is a {type(graph_module).__name__}; expected the result of transform.")
         graph_module = deep_copy(graph_module)
         nodes = {node.name: node for node in graph_module.graph.nodes}
         decisions = [_decision(entry, nodes) for entry in self.points]

@@ -9,7 +9,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 #: ``model.meta`` entry of the report.
 REPORT = "embedl_deploy.quantization"

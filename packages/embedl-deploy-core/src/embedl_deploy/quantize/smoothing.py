@@ -33,7 +33,7 @@ from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
 from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _WHAT = "smoothing"
 

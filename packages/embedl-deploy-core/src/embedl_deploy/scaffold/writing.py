@@ -11,7 +11,7 @@ from string import Template
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.scaffold.names import BackendNames, names_of
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 _TEMPLATES = Path(__file__).parent / "template"
 _SUFFIX = ".tmpl"

@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 

@@ -18,7 +18,7 @@ from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import difference, signal_to_noise
 
 #: Largest difference that is rounding, relative to the largest output: a few reordered additions.

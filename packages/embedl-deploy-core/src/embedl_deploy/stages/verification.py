@@ -21,7 +21,7 @@ from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
 from embedl_deploy.stages.rewrites import RewriteDifference, compare_rewrites
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, difference, output_tensors, signal_to_noise
 from embedl_deploy.verify.difference import run_on_given
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 SubjectT = TypeVar("SubjectT")
 

@@ -13,7 +13,7 @@ from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 @checked

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 
 class NoModuleFormError(Exception):

@@ -7,7 +7,7 @@ from torch import nn
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError, set_tensor
-from embedl_deploy.validation import checked
+from embedl_deploy.validation.checked import checked
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 _CONVOLUTIONS: tuple[Any, ...] = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
