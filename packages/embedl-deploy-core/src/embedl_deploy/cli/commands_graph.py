@@ -23,6 +23,7 @@ from embedl_deploy.cli.options import (
     subject_options,
 )
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.parameters import tolerance
 from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import BackendError, ExportError, InputError
@@ -151,6 +152,7 @@ def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewri
 @click.option(
     "--tolerance",
     type=float,
+    callback=tolerance,
     default=1e-4,
     show_default=True,
     help="Largest difference of the outputs, relative to the largest output.",

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import OnnxExport, export_onnx
+from embedl_deploy.cli import parameters
 from embedl_deploy.cli.options import Subject, output_option, with_options
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -61,6 +62,7 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--tolerance",
             type=float,
+            callback=parameters.tolerance,
             metavar="X",
             help="Largest difference between ONNX Runtime and PyTorch, relative to the largest output; by default "
             "1e-3, or 5e-2 for quantized and half-precision files, or what rounding does to the model itself.",

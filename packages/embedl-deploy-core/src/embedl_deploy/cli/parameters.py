@@ -27,6 +27,13 @@ def numbers(_context: click.Context, _parameter: click.Parameter, text: str | No
         raise click.BadParameter(f"{text!r} is not a list of numbers such as 0.5,0.5,0.5.") from None
 
 
+def tolerance(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
+    """A difference that is accepted."""
+    if value is not None and not value >= 0:  # NaN is not, either
+        raise click.BadParameter(f"{value} is no difference that could be accepted; give 0 or more.")
+    return value
+
+
 def size(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[int, int] | None:
     """Height and width, or one number for both."""
     if text is None:

@@ -32,6 +32,12 @@ class OutputFile(click.Path):
         super().__init__(path_type=Path, dir_okay=False, writable=True)
         self._companions = companions
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path that a text is; an empty one would be the current folder."""
+        if value == "":
+            self.fail("the name of a file is empty.", param, ctx)
+        return super().convert(value, param, ctx)
+
     def files(self, value: Path) -> list[Path]:
         """The files that are written for a value."""
         return [value, *(value.with_name(value.name + ending) for ending in self._companions)]
@@ -44,7 +50,7 @@ class ModelSource(click.types.StringParamType):
         """The files that are read for a value: with a module those of the packages that it is in."""
         if value.endswith(".pt2"):
             return [Path(value)]
-        parts = value.partition(":")[0].split(".")
+        parts = [part for part in value.partition(":")[0].split(".") if part]
         places = [Path(folder, *parts[: count + 1]) for folder in ("", *sys.path) for count in range(len(parts))]
         sources = (file for place in places for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"))
         return [file for file in sources if file.is_file()]

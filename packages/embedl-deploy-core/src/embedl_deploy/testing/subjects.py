@@ -132,17 +132,12 @@ def declared(examples: Iterable[Any], kind: str) -> Iterator[tuple[str, Example]
     """Examples with what to call them.
 
     Raises:
-        ConformanceFailure: One of them is no :class:`Example`, or does not hold a model and a tuple of inputs.
+        ConformanceFailure: One of them is no :class:`Example`.
     """
     for number, example in enumerate(examples, start=1):
         if not isinstance(example, Example):
             raise ConformanceFailure(f"{kind} {number} is {example!r}", "an embedl_deploy.patterns.Example")
-        where = label_of(example, number, kind)
-        model: Any = example.model  # whatever the author gave
-        if not isinstance(model, nn.Module) or not isinstance(example.args, tuple):
-            found = f"model is a {type(model).__name__}, args a {type(example.args).__name__}"
-            raise ConformanceFailure(found, "an nn.Module and a tuple of inputs", where)
-        yield where, example
+        yield label_of(example, number, kind), example
 
 
 def for_each_example(look: Callable[[PatternSubject, Example], None]) -> Callable[[PatternSubject], None]:
