@@ -131,7 +131,7 @@ class TestWrongArguments:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"model": 3}, "model is a int; expected a module"),
+            ({"model": 3}, "export_onnx: model is 3; expected a module"),
             ({"opset": 17}, "opset is 17; torch's exporter needs 18 or more"),
             ({"opset": "18"}, "opset is '18'"),
             ({"opset": True}, "opset is True"),

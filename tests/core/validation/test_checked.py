@@ -158,7 +158,7 @@ def test_classes():
         x: float
 
     with pytest.raises(
-        QuantizationConfigError, match='Settings: sizes is 3; expected a tuple, .*documented as: "Of all'
+        QuantizationConfigError, match=r'Settings: sizes is 3; expected a tuple, .*documented as: "Of all'
     ):
         Settings(3)
     assert replace(Settings([1]), sizes=[2]) == Settings((2,))
