@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+@checked
 def check_order(model: "ir.Model", what: str) -> None:
     """Look for cycles, and for values that are read and that nothing gives.
 
