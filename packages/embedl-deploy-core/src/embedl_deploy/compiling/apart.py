@@ -1,7 +1,7 @@
 """Calling a compiler in a process of its own, which may hang, crash or end without taking this one along.
 
 The process is started, not forked: threads and locks of torch do not survive a fork. It is kept for the next
-compilation with the same paths, because importing torch takes longer than compiling a small network.
+compilation by a compiler of the same module, because importing torch takes longer than compiling a small network.
 """
 
 import atexit
@@ -77,7 +77,7 @@ def build_apart(compiler: Compiler, onnx: Path, options: CompileOptions, progres
         sent = pickle.dumps(compiler)
     except Exception as error:  # what a plugin's compiler holds may raise anything
         raise NotApartError(f"it cannot be pickled: {type(error).__name__}: {error}") from error
-    job = Job(sent, onnx, options, os.getcwd(), dict(os.environ), logging.getLogger().level)
+    job = Job(sent, onnx, options, os.getcwd(), tuple(sys.path), dict(os.environ), logging.getLogger().level)
     worker = _taken(type(compiler))
     keep = False
     try:
@@ -223,10 +223,10 @@ _lock = threading.Lock()
 
 
 def _taken(kind: type) -> _Worker:
-    """A process whose paths and modules are those of this one: the one that waits, or a new one."""
+    """A process in which the compiler's module is the one of this process: the one that waits, or a new one."""
     file = getattr(sys.modules.get(kind.__module__), "__file__", None)
     changed = os.stat(file).st_mtime_ns if file is not None and os.path.isfile(file) else None
-    key = (os.getpid(), tuple(sys.path), kind.__module__, changed)
+    key = (os.getpid(), kind.__module__, file, changed)
     with _lock:
         while _idle:
             worker = _idle.pop()

@@ -32,6 +32,7 @@ class Job:
         onnx: The file.
         options: What was asked for.
         folder: The working directory.
+        paths: Where modules are found.
         environment: The environment's variables.
         log_level: Of messages that are wanted.
     """
@@ -40,6 +41,7 @@ class Job:
     onnx: Path
     options: CompileOptions
     folder: str
+    paths: tuple[str, ...]
     environment: Mapping[str, str]
     log_level: int
 
@@ -81,6 +83,7 @@ def _read(stream: BinaryIO, jobs: "queue.Queue[Job]") -> None:
 
 def _run(job: Job, answer: Any) -> None:
     os.chdir(job.folder)
+    sys.path[:] = job.paths
     os.environ.clear()
     os.environ.update(job.environment)
     logging.getLogger().setLevel(job.log_level)
