@@ -1,6 +1,7 @@
 """Models that take any number of inputs, and models whose forward changes the model."""
 
 import types
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -67,6 +68,16 @@ class TestAnyNumberOfInputs:
     def test_without_example_inputs_they_stay_together(self):
         result = transform(First().eval(), patterns=PATTERNS)
         assert result.verify(X, X + 1).max_abs == 0
+
+
+def test_an_ordered_dictionary_stays_one():
+    class Ordered(Net):
+        def forward(self, x):
+            return OrderedDict(out=self.fc(x), sizes=[x.shape[0]])
+
+    result = transform(Ordered().eval(), X, patterns=PATTERNS)
+    assert type(result.model(X)) is OrderedDict
+    assert list(result.model(X)) == ["out", "sizes"]
 
 
 def window(sizes, n):

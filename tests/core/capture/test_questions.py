@@ -43,6 +43,7 @@ TRUE_OF_A_TENSOR = {
     "class": lambda m, x: m.a(x) if x.__class__ is torch.Tensor else m.b(x),
     "type": lambda m, x: m.a(x) if type(x) is torch.Tensor else m.b(x),
     "subclass": lambda m, x: m.a(x) if issubclass(type(x), torch.Tensor) else m.b(x),
+    "callable": lambda m, x: m.b(x) if callable(x) else m.a(x),
     "hasattr": lambda m, x: m.b(x) if hasattr(x, "tensors") else m.a(x),
     "hasattr_that_is_there": lambda m, x: m.a(x) if hasattr(x, "shape") else m.b(x),
     "getattr_with_default": lambda m, x: m.a(x) if getattr(x, "mask", None) is None else m.b(x),

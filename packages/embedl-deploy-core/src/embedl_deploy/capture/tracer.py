@@ -18,6 +18,7 @@ Where tracing fails, ``torch.export`` may take over, which runs the model's code
 """
 
 import inspect
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
@@ -26,8 +27,8 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedl_deploy.capture.asking_builtins import builtins_know_proxies
 from embedl_deploy.capture.proxies import TruthfulProxy
-from embedl_deploy.capture.type_question import type_knows_proxies
 from embedl_deploy.capture.values import ExampleValues
 from embedl_deploy.modules import LeafTracer
 
@@ -76,7 +77,7 @@ class CaptureTracer(LeafTracer):
             TraceError: The code depends on what is not known, even if it catches the error itself.
         """
         self._context = _context()
-        with _NoRandomNumbers(self), type_knows_proxies(root if isinstance(root, nn.Module) else nn.Module()):
+        with _NoRandomNumbers(self), builtins_know_proxies(root if isinstance(root, nn.Module) else nn.Module()):
             graph = super().trace(root, concrete_args)
         if self._stopped is not None:
             raise self._stopped
@@ -128,6 +129,14 @@ class CaptureTracer(LeafTracer):
             if self._context[0] != context[0]:
                 self.without_gradient[self._current_module()] = None
         return super().create_node(kind, *args, **kwargs)
+
+    def create_arg(self, a: Any) -> Any:
+        """What a value is as an argument of a node; an ordered dictionary stays one."""
+        if type(a) is OrderedDict:
+            return self.create_node(
+                "call_function", OrderedDict, ([(k, self.create_arg(v)) for k, v in a.items()],), {}
+            )
+        return super().create_arg(a)
 
     def create_args_for_root(
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None

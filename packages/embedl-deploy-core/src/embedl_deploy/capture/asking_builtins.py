@@ -1,7 +1,7 @@
-"""``type(x)``, asked while tracing.
+"""``type(x)`` and ``callable(x)``, asked while tracing.
 
-A proxy cannot answer it: Python does not ask. So while a model is traced, modules of Python whose code calls ``type``
-find one of their own that does.
+A proxy cannot answer them: Python does not ask it. So while a model is traced, modules of Python whose code calls
+``type`` or ``callable`` find one of their own that does.
 """
 
 import builtins
@@ -38,29 +38,41 @@ class _Type(type, metaclass=_TypeOfProxies):
     """``type``, but for proxies the class of the value that they stand for."""
 
 
+def _callable(value: Any) -> bool:
+    """``callable``, but for proxies whether the value that they stand for can be called."""
+    if issubclass(builtins.type(value), TruthfulProxy):
+        return any("__call__" in vars(ancestor) for ancestor in value.class_of_value().__mro__)
+    return callable(value)
+
+
+#: What code finds in place of builtins.
+_REPLACEMENTS: dict[str, Any] = {"type": _Type, "callable": _callable}
+
+
 @contextmanager
-def type_knows_proxies(model: nn.Module) -> Iterator[None]:
-    """Within the block, ``type(x)`` in the code of a model, and of what it calls, answers for the value of a proxy.
+def builtins_know_proxies(model: nn.Module) -> Iterator[None]:
+    """Within the block, ``type`` and ``callable`` in the code of a model, and of what it calls, answer for the value.
 
     Args:
         model: The code is that of its modules' classes, of functions that the modules hold, and of the Python functions
             that those name, torch's excepted.
     """
-    places = _namespaces_that_call_type(model)
-    for place in places:
-        place["type"] = _Type
+    places = _namespaces_that_ask(model)
+    for place, name in places:
+        place[name] = _REPLACEMENTS[name]
     try:
         yield
     finally:
-        for place in places:
-            del place["type"]
+        for place, name in places:
+            del place[name]
 
 
-def _namespaces_that_call_type(model: nn.Module) -> list[dict[str, Any]]:
+def _namespaces_that_ask(model: nn.Module) -> list[tuple[dict[str, Any], str]]:
+    """Global names of Python modules, and the builtin that their code calls."""
     functions = [f for cls in {builtins.type(m) for m in model.modules()} for f in _methods(cls)]
     functions += [f for m in model.modules() for f in map(_function, vars(m).values()) if f is not None]
     seen: set[int] = set()
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[tuple[int, str], tuple[dict[str, Any], str]] = {}
     while functions:
         function = functions.pop()
         if id(function) in seen or _is_torchs(function):
@@ -68,8 +80,8 @@ def _namespaces_that_call_type(model: nn.Module) -> list[dict[str, Any]]:
         seen.add(id(function))
         names = _names(function.__code__)
         namespace = function.__globals__
-        if "type" in names and "type" not in namespace:
-            found[id(namespace)] = namespace
+        for name in _REPLACEMENTS.keys() & names - namespace.keys():
+            found[id(namespace), name] = (namespace, name)
         for value in (*(namespace.get(name) for name in names), *_enclosed(function)):
             if isinstance(value, builtins.type):
                 functions += _methods(value)
