@@ -59,7 +59,11 @@ def test_a_name_that_the_graph_has_inside(tmp_path):
             {"input_names": ["a", "b", "c"]},
             r"input_names is \['a', .*\], but the file has 1 input\(s\): input\. ",
         ),
-        ({"output_names": "y"}, r"output_names is 'y', but the file has 1 output\(s\): linear\. Pass a list"),
+        (
+            {"output_names": ["y", ""]},
+            r"output_names is \['y', ''\], but the file has 1 output\(s\): linear\. Pass a list",
+        ),
+        ({"output_names": "y"}, "output_names is 'y'; expected None, or a list or a tuple, each a string"),
         ({"input_names": ["a"], "output_names": ["a"]}, r"'a' would be given to two"),
     ],
 )
