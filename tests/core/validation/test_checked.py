@@ -75,7 +75,7 @@ ByName = type("Thing", (), {})  # what is imported for type checkers only is tol
         ("pair", [1, 0.5], (1, 0.5)),
         ("ranges", {"x": [1, np.int64(2)]}, {"x": [1, 2]}),
         ("path", Path("a"), Path("a")),
-        ("thing", ByName(), None),
+        pytest.param("thing", ByName(), None, id="a class of the user's own"),
         ("skip", {nn.ReLU}, {nn.ReLU}),
         ("then", nn.ReLU, nn.ReLU),
     ],
