@@ -16,6 +16,14 @@ TRANSFORM = ("transform", "nets:Net", "--model-arg", "width=128", "-b", "tensorr
 EXPORT = ("export", "nets:Net", "--model-arg", "width=128", "-b", "tensorrt", "-i", "1,3,16,16", "-o", "out.onnx")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Ctrl-C as in a terminal: what is started in the background by a shell ignores it, and so does all it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def full_after(size):
     """Files of the process cannot grow beyond ``size`` bytes: an error in the middle of writing, as on a full disk."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -133,7 +133,8 @@ def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | N
 
 
 def _calibration_data(data: CalibrationData | None, forward_loop: CalibrationData | None, args: Any) -> CalibrationData:
-    sources = {"data": data, "forward_loop": forward_loop, "args": args}
+    # Scripts written for 0.8 pass args beside forward_loop: example inputs there, of no use here.
+    sources = {"data": data, "forward_loop": forward_loop, "args": None if forward_loop is not None else args}
     names = [name for name, value in sources.items() if value is not None]
     if len(names) > 1:
         raise InputError(f"quantize was given {' and '.join(names)}: expected one source of calibration data.")
