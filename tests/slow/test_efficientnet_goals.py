@@ -1,7 +1,10 @@
-"""EfficientNet-Lite0 with every convolution in INT8 is as accurate as promised."""
+"""EfficientNet-Lite0 in INT8 is as accurate as promised: where it pays, and with every convolution in it."""
+
+import pytest
 
 from support.goals import assert_goals
 
 
-def test_bias_correction_reaches_the_goals():
-    assert_goals("all", 22.0, 0.92)
+@pytest.mark.parametrize(("policy", "sqnr"), [("mixed", 25.0), ("all", 22.0)])
+def test_bias_correction_reaches_the_goals(policy, sqnr):
+    assert_goals(policy, sqnr, 0.92)
