@@ -141,7 +141,9 @@ class TestForwardThatChangesTheModel:
         model = Counting().eval()
         with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
             transform(model, patterns=PATTERNS)
-        assert torch.equal(transform(model, X, patterns=PATTERNS).model(X), model.fc(X) + 1)
+        result = transform(model, X, patterns=PATTERNS)
+        assert torch.equal(result.model(X), model.fc(X) + 1)
+        assert "Give example inputs" not in result.report["notes"][0]
 
     def test_a_buffer_that_counts_calls_and_is_computed_with_before_it_is_read(self):
         class Counting(Net):

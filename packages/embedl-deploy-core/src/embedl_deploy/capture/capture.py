@@ -127,7 +127,9 @@ def capture(
 
 def _fallback_note(error: CaptureError) -> str:
     where = f" at {error.source}" if error.source else ""
-    reason = str(error).splitlines()[0] if not error.source else "symbolic tracing failed"
+    # What to do about it, which has been done, comes behind the reason.
+    said = str(error).splitlines()[0].partition(". Give example inputs")[0]
+    reason = "symbolic tracing failed" if error.source else said
     return f"captured by torch.export, because {reason}{where}"
 
 
