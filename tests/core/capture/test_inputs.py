@@ -191,3 +191,11 @@ class TestWhatRunsInPlaceOfForward:
         with pytest.raises(CaptureError, match=r"torch\.fx does not see on the model itself"):
             transform(net, patterns=PATTERNS)
         assert torch.equal(transform(nn.Sequential(net), patterns=PATTERNS).model(X), expected)
+
+    def test_a_call_of_its_own(self):
+        class Calling(Keywords):
+            def __call__(self, x):
+                return super().__call__(x) * 2
+
+        with pytest.raises(CaptureError, match="has a __call__ of its own"):
+            transform(Calling().eval(), patterns=PATTERNS)

@@ -210,6 +210,8 @@ def _refuse_what_replaces_forward(model: nn.Module) -> None:
         what = "has hooks that run when it is called"
     elif "forward" in vars(model):
         what = "has a forward of its own, which is not that of its class"
+    elif type(model).__call__ is not nn.Module.__call__:
+        what = "has a __call__ of its own"
     else:
         return
     raise CaptureError(
