@@ -58,7 +58,7 @@ def homes() -> dict[int, str]:
     found: dict[int, str] = {}
     for room in ROOMS:
         module = importlib.import_module(room)
-        for name in sorted(public_names(room), key=lambda name: name != getattr(vars(module)[name], "__name__", "")):
+        for name in sorted(public_names(room), key=lambda name: name != getattr(getattr(module, name), "__name__", "")):
             value = getattr(module, name)
             if inspect.isclass(value) or inspect.isroutine(value):
                 found.setdefault(id(value), f"{room}.{name}")
