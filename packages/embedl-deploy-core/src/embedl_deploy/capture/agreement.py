@@ -15,7 +15,8 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
+from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.recording import recorded_values
 from embedl_deploy.verify import difference, output_tensors, run_unchanged
 
 #: How far outputs may be apart, as a part of the largest, where the same operations ran in the same order: kernels of
@@ -137,27 +138,11 @@ def _outputs_in_graph(graph_module: fx.GraphModule, args: tuple[Any, ...], kwarg
     for node in graph_module.graph.nodes:
         for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
             last[key] = (path, node)
-    copied = deep_copy(graph_module)
-    values = _Values(copied)
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        values.run(*bind_inputs(copied, args, kwargs), enable_io_processing=False)
+    with torch.random.fork_rng(devices=[]):
+        values = recorded_values(deep_copy(graph_module), args, kwargs)
     calls: Counter[str] = Counter()
     found = {}
     for path, node in last.values():
-        found[path, calls[path]] = values.by_name.get(node.name)
+        found[path, calls[path]] = values.get(node.name)
         calls[path] += 1
     return found
-
-
-class _Values(BoundInterpreter):
-    """Keeps what each node gives, by its name."""
-
-    def __init__(self, graph_module: fx.GraphModule) -> None:
-        super().__init__(graph_module)
-        self.by_name: dict[str, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        """The value of one node, kept as it is now: it may be written to later."""
-        value = super().run_node(n)
-        self.by_name[n.name] = value.clone() if isinstance(value, torch.Tensor) else None
-        return value

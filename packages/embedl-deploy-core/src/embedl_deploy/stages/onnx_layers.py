@@ -9,7 +9,8 @@ from torch import fx
 
 from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.export import run_onnx
-from embedl_deploy.stages.layers import LayerDifference, recorded_values
+from embedl_deploy.graph.recording import recorded_values
+from embedl_deploy.stages.layers import LayerDifference
 from embedl_deploy.verify import difference, signal_to_noise
 
 if TYPE_CHECKING:
