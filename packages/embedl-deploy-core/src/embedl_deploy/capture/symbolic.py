@@ -12,6 +12,7 @@ from torch import fx, nn
 from embedl_deploy.capture.side_effects import SideEffects
 from embedl_deploy.capture.tracer import CaptureTracer
 from embedl_deploy.errors import CaptureError
+from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, FixedInputs
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.working import WorkingGraphModule
 
@@ -38,7 +39,8 @@ def trace_symbolically(
         original: The model.
         model: A deep copy of it.
         leaf_modules: Further classes to keep whole.
-        args: Example inputs. Inputs that have a default and are not given are fixed to it.
+        args: Example inputs. Inputs that have a default and are not given are fixed to it, all of them if there are
+            no example inputs.
         kwargs: Example keyword inputs.
 
     Returns:
@@ -52,16 +54,25 @@ def trace_symbolically(
     try:
         graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
-        raise _capture_error(model, tracer.failed_module or "", error) from error
+        without_examples = tracer.fixed if args is None else {}
+        raise _capture_error(model, tracer.failed_module or "", error, without_examples) from error
     said = effects.take_back(original, graph)
-    return WorkingGraphModule(model, graph, type(model).__name__), (*_notes(tracer), *said)
-
-
-def _notes(tracer: CaptureTracer) -> list[str]:
-    notes = []
+    graph_module = WorkingGraphModule(model, graph, type(model).__name__)
     if tracer.fixed:
-        values = ", ".join(f"{name}={describe_inputs((v,), {})[1:-1]}" for name, v in tracer.fixed.items())
-        notes.append(f"inputs are fixed as the example inputs have them, which give no tensor for them: {values}")
+        graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed)
+    return graph_module, (*_notes(tracer, has_examples=args is not None), *said)
+
+
+def _notes(tracer: CaptureTracer, *, has_examples: bool) -> list[str]:
+    notes = []
+    if tracer.fixed and has_examples:
+        why = "as the example inputs have them, which give no tensor for them"
+        notes.append(f"inputs are fixed {why}: {_described(tracer.fixed)}")
+    elif tracer.fixed:
+        notes.append(
+            f"without example inputs, inputs are fixed to their defaults: {_described(tracer.fixed)}; give example "
+            "inputs with those that the model is called with"
+        )
     if tracer.taken_for_tensors:
         names = ", ".join(map(repr, tracer.taken_for_tensors))
         notes.append(f"the model asks what {names} is; without example inputs it is taken for a tensor")
@@ -73,7 +84,11 @@ def _notes(tracer: CaptureTracer) -> list[str]:
     return notes
 
 
-def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureError:
+def _described(values: dict[str, Any]) -> str:
+    return describe_inputs((), values)[1:-1]
+
+
+def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[str, Any]) -> CaptureError:
     source, code = _user_line(error)
     module = model.get_submodule(path)
     where = f"in module {path!r} ({type(module).__name__})" if path else "in the model's own forward"
@@ -83,6 +98,8 @@ def _capture_error(model: nn.Module, path: str, error: Exception) -> CaptureErro
         lines.append(f"    {code}")
     first = str(error).strip().splitlines()
     lines.append(f"  {type(error).__name__}: {first[0] if first else 'no message'}")
+    if fixed:
+        lines.append(f"Without example inputs it was traced with the defaults of inputs: {_described(fixed)}")
     return CaptureError("\n".join([*lines, _ADVICE]), module_path=path, source=source)
 
 

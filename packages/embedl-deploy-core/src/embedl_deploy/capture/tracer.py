@@ -5,7 +5,8 @@ Beyond what single values are asked (:mod:`embedl_deploy.capture.proxies`):
 =============================================  =================  ===================================================
 the model asks or does                         torch.fx           here
 =============================================  =================  ===================================================
-``mask is None``, mask not given               no                 yes: the input is its default, and leaves the graph
+``mask is None``, mask not given               no                 yes: the input is its default, and leaves the graph;
+                                                                  without example inputs as well
 ``mask is None``, mask given as None           no                 yes: the input stays, and is not read
 ``len(xs)`` of ``*xs``, ``"m" in kwargs``      a proxy            known: one input for each value that is given
 catches the error that stopped the trace       goes on            the trace ends with that error
@@ -28,6 +29,7 @@ from torch.fx.proxy import TraceError
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedl_deploy.capture.asking_builtins import builtins_know_proxies
+from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
 from embedl_deploy.capture.values import ExampleValues
 from embedl_deploy.modules import LeafTracer
@@ -45,6 +47,7 @@ class CaptureTracer(LeafTracer):
 
     Attributes:
         fixed: The inputs that were replaced by a value while tracing, by name.
+        positional: The inputs that may be given by position.
         texts: Where in the model's code text was made of traced values.
         taken_for_tensors: Inputs that the model asked about where there are no example inputs.
         without_gradient: Paths of the modules that switch gradients on or off by themselves.
@@ -61,6 +64,7 @@ class CaptureTracer(LeafTracer):
     ) -> None:
         super().__init__(leaf_modules)
         self.fixed: dict[str, Any] = {}
+        self.positional: tuple[str, ...] = ()
         self.texts: dict[str, None] = {}
         self.without_gradient: dict[str, None] = {}
         self.taken_for_tensors: list[str] = []
@@ -144,66 +148,13 @@ class CaptureTracer(LeafTracer):
         """What ``root_fn`` is called with: proxies for its inputs, values for those that are fixed."""
         called, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         signature = inspect.signature(inspect.unwrap(root_fn))
-        given = self._bound(signature, is_module)
-        if given is not None:
-            args = [self._known(arg, signature, given) for arg in args]
-            _keep_last_defaults(self.graph)
-        self.values = ExampleValues(self.root, self.graph, given)
+        inputs = TracedInputs(self, signature, self._example, (self.root,) if is_module else ())
+        args = inputs.in_place_of(args)
+        self.fixed, self.positional = inputs.fixed, inputs.positional
+        self.values = ExampleValues(self.root, self.graph, inputs.given)
+        if inputs.are_all_fixed and self._example is None:
+            self.stop("every input has a default, and without example inputs nothing says which of them are given")
         return called, args
-
-    def _bound(self, signature: inspect.Signature, is_module: bool) -> dict[str, Any] | None:
-        """The example inputs by the names of parameters; ``None`` if there are none, or they do not fit."""
-        if self._example is None:
-            return None
-        args, kwargs = self._example
-        try:
-            return signature.bind(*([self.root] if is_module else []), *args, **kwargs).arguments
-        except TypeError:  # told where shapes are propagated, with the names of the inputs
-            return None
-
-    def _known(self, arg: Any, signature: inspect.Signature, given: dict[str, Any]) -> Any:
-        """What the model is called with in place of a proxy for an input: that, or the value that it is fixed to."""
-        if not isinstance(arg, fx.Proxy):
-            return arg
-        name = str(arg.node.target)
-        if name.startswith("*"):
-            return self._one_for_each(arg, signature, given)
-        parameter = signature.parameters.get(name)
-        if parameter is None:  # a part of a nested input
-            return arg
-        if name in given:
-            if given[name] is not None:
-                return arg
-            self.fixed[name] = None
-            return None
-        self.fixed[name] = parameter.default  # there is one, for the inputs fit without the parameter
-        self.graph.erase_node(arg.node)
-        return parameter.default
-
-    def _one_for_each(self, starred: fx.Proxy, signature: inspect.Signature, given: dict[str, Any]) -> Any:
-        """Inputs for each value that goes into ``*args`` or ``**kwargs``, in place of one for all of them."""
-        stars, name = str(starred.node.target).count("*"), str(starred.node.target).lstrip("*")
-        rest = given.pop(name, {} if stars == 2 else ())
-        named = dict(rest) if stars == 2 else {f"{name}_{i}": value for i, value in enumerate(rest)}
-        place = starred.node
-        if stars == 1:  # in front of the inputs that go by keyword
-            by_keyword = {p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-            place = next((node for node in self.graph.nodes if node.target in by_keyword), place)
-        with self.graph.inserting_before(place):
-            inputs = {key: self.create_proxy("placeholder", key, (), {}) for key in named}
-        self.graph.erase_node(starred.node)
-        given.update(named)
-        values = {key: None if named[key] is None else proxy for key, proxy in inputs.items()}
-        return values if stars == 2 else tuple(values.values())
-
-
-def _keep_last_defaults(graph: fx.Graph) -> None:
-    """Take the defaults from inputs that others without one follow; they are among the example inputs."""
-    required = False
-    for node in reversed(graph.nodes):
-        required = required or not node.args
-        if required:
-            node.args = ()
 
 
 def _context() -> tuple[bool, ...]:

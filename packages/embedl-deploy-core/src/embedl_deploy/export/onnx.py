@@ -11,6 +11,7 @@ from torch import nn
 
 from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
+from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
@@ -137,6 +138,7 @@ def export_onnx(
     compared = users_model(model) if tolerance is not None else model
     model, exact = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
+    example, named = without_fixed(given, example, named)
     named = in_signature_order(model, named)
     shapes = None
     if dynamic_batch:

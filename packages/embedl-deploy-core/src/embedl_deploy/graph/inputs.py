@@ -9,6 +9,7 @@ from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.fixed_inputs import without_fixed
 
 
 class BoundInterpreter(fx.Interpreter):
@@ -69,8 +70,9 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
     """Arrange example inputs in the order of the graph's placeholders.
 
     Raises:
-        InputError: Too many or too few inputs, or a keyword that the model does not take.
+        InputError: Too many or too few inputs, a keyword that the model does not take, or an input that is fixed.
     """
+    args, kwargs = without_fixed(graph_module, args, kwargs)
     codegen = graph_module.graph._codegen
     if isinstance(codegen, fx.graph._PyTreeCodeGen):
         return _flatten_as_exported(codegen, args, kwargs)

@@ -16,6 +16,7 @@ from torch.fx.node import map_aggregate
 from torch.nn.utils import parametrize
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.fixed_inputs import without_fixed
 
 _INSTEAD = "Save a quantized model as quantization_recipe(model).to_json() and model.state_dict(), which hold no code."
 
@@ -49,7 +50,19 @@ class _Operator:
 
 
 class StorableGraphModule(fx.GraphModule):
-    """A graph module that pickles its graph: names, arguments and metadata of nodes, and the notes in ``meta``."""
+    """A graph module that pickles its graph: names, arguments and metadata of nodes, and the notes in ``meta``.
+
+    It is called as the model that it was captured from.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph.
+
+        Raises:
+            InputError: An input that the graph is fixed to a value of is given, and is another.
+        """
+        args, kwargs = without_fixed(self, args, kwargs)
+        return super().__call__(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For ``pickle`` and ``torch.save``.

@@ -1,0 +1,85 @@
+"""Inputs that a graph was captured with a value for, and does not take any more.
+
+A model is called as it always was: ``model(x, None)`` is what a graph without ``mask`` stands for, and
+``model(x, mask)`` is not.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import fx, nn
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.validation.quoting import quoted
+
+#: ``graph_module.meta`` entry of a :class:`FixedInputs`.
+FIXED_INPUTS = "embedl_deploy_fixed_inputs"
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None))
+
+
+@dataclass(frozen=True)
+class _Other:
+    """Stands for a value that is not compared with others: a tensor, an object."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True)
+class FixedInputs:
+    """What a graph stands for, of what its model takes.
+
+    Attributes:
+        positional: The model's inputs that may be given by position, in its order, fixed or not.
+        values: The value of each that is fixed, by name.
+    """
+
+    positional: tuple[str, ...]
+    values: dict[str, Any]
+
+    @staticmethod
+    def of(positional: tuple[str, ...], values: dict[str, Any]) -> "FixedInputs":
+        """Fixed inputs that can be copied and pickled, whatever the values are."""
+        return FixedInputs(positional, {k: v if _is_plain(v) else _Other(quoted(v)) for k, v in values.items()})
+
+    def without(
+        self, graph: fx.Graph, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What is left for the graph of the inputs that the model is called with.
+
+        By keyword what comes behind one that is gone, so that nothing more happens to it here.
+
+        Raises:
+            InputError: One that is fixed is given, and something else.
+        """
+        for name, value in (*zip(self.positional, args, strict=False), *kwargs.items()):
+            if name in self.values and not _is_same(value, self.values[name]):
+                raise InputError(
+                    f"input {name!r} is {quoted(value)}, and the model was transformed with {name}="
+                    f"{self.values[name]!r}, which its graph is fixed to. For another value transform the model anew, "
+                    f"and give example inputs with it: transform(model, args, kwargs={{{name!r}: ...}})."
+                )
+        taken = {str(node.target) for node in graph.find_nodes(op="placeholder")}
+        gone = self.values.keys() - taken  # an input that was given as None stays
+        first = next((i for i, name in enumerate(self.positional[: len(args)]) if name in gone), len(args))
+        named = {**dict(zip(self.positional[first:], args[first:], strict=False)), **kwargs}
+        return args[:first], {name: value for name, value in named.items() if name not in gone}
+
+
+def without_fixed(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a graph's code takes of the inputs that its model is called with; for errors see :class:`FixedInputs`."""
+    fixed = model.meta.get(FIXED_INPUTS) if isinstance(model, fx.GraphModule) else None
+    return (args, kwargs) if fixed is None else fixed.without(model.graph, args, kwargs)
+
+
+def _is_plain(value: Any) -> bool:
+    return all(map(_is_plain, value)) if type(value) is tuple else type(value) in _PLAIN
+
+
+def _is_same(value: Any, fixed: Any) -> bool:
+    return type(value) is type(fixed) and _is_plain(value) and bool(value == fixed)
