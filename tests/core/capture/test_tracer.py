@@ -109,7 +109,7 @@ class TestInputsWithDefaults:
             result.model(X, how=torch.zeros(8))
 
     def test_nothing_is_left_of_inputs_that_all_have_defaults(self):
-        with pytest.raises(CaptureError, match="every input has a default.*\n.*defaults of inputs: x=None"):
+        with pytest.raises(CaptureError, match=r"every input has a default.*\n.*defaults of inputs: x=None"):
             transform(made_of(lambda m, x=None: m.fc(x)), patterns=PATTERNS)
 
     def test_a_trace_that_fails_names_the_defaults(self):
@@ -138,7 +138,7 @@ class TestFixedInputsThatAreGivenLater:
             result.verify(X, mask=X)
         with pytest.raises(InputError, match=words):
             export_onnx(result, (X, X), tmp_path / "m.onnx")
-        with pytest.raises(InputError, match="input 'scale' is 1.0, .* with scale=2.0"):
+        with pytest.raises(InputError, match=r"input 'scale' is 1\.0, .* with scale=2.0"):
             result.model(X, scale=1.0)
 
     def test_are_taken_where_they_are_the_same(self, tmp_path):

@@ -11,7 +11,6 @@ from torch import nn
 
 from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
-from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
@@ -22,6 +21,7 @@ from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
+from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
