@@ -15,6 +15,7 @@ from embedl_deploy.backend.origins import Contribution, culprit_of, translations
 from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
+from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
 
@@ -94,7 +95,7 @@ class Backend:
 
         try:
             answer: object = getattr(self._manager.hook, hook)(backend=self.name)
-        except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
+        except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything
             source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
             raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
         if answer is None or isinstance(answer, kind):
@@ -117,7 +118,7 @@ class Backend:
         hook = "embedl_deploy_explain_unfused"
         try:
             reason: object = getattr(self._manager.hook, hook)(backend=self.name, node=node)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's hook may raise anything; it must not cost the user the model
+        except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything; it must not cost the user the model
             wrong = f"failed: {type(error).__name__}: {error}"
         else:
             if reason is None or isinstance(reason, str):

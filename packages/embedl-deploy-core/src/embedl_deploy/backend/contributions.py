@@ -14,7 +14,7 @@ from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
 from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule, Severity
 from embedl_deploy.engine import Device
-from embedl_deploy.errors import PatternError, PluginError
+from embedl_deploy.errors import PLUGIN_FAILURES, PatternError, PluginError
 from embedl_deploy.patterns import Pattern, validate_pattern
 
 _NamedT = TypeVar("_NamedT")
@@ -99,7 +99,7 @@ def _call(source: PluginSource, manager: pluggy.PluginManager, hook: str) -> Any
         )
     try:
         return caller() if hook == "embedl_deploy_describe" else caller(backend=source.backend)
-    except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
+    except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything
         raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
 
 

@@ -10,6 +10,7 @@ import embedl_deploy.backend.hookspecs as hookspecs
 from embedl_deploy.backend.contributions import Given, given_by, plugin_error, plugin_manager
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT
+from embedl_deploy.errors import PLUGIN_FAILURES, PluginError
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def load_plugin(source: PluginSource) -> LoadedPlugin:
         raise plugin_error(source, f"does not fit the installed core: {mismatch}")
     try:
         plugin = source.entry_point.load()
-    except (Exception, SystemExit) as error:  # a plugin's import may raise anything
+    except PLUGIN_FAILURES as error:  # a plugin's import may raise anything
         raise plugin_error(source, f"cannot be imported: {type(error).__name__}: {error}") from error
     return read_plugin(source, plugin)
 
@@ -56,7 +57,15 @@ def read_plugin(source: PluginSource, plugin: Any) -> LoadedPlugin:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise plugin_error(source, f"has a wrong hook: {' '.join(str(error).split())}") from error
-    return LoadedPlugin(source, plugin, given_by(source, manager))
+    try:
+        given = given_by(source, manager)
+    except PluginError:
+        raise
+    except PLUGIN_FAILURES as error:  # what a plugin gives is objects with code of their own
+        raise plugin_error(
+            source, f"gives something that fails when it is looked at: {type(error).__name__}: {error}"
+        ) from error
+    return LoadedPlugin(source, plugin, given)
 
 
 def _check_names(source: PluginSource, plugin: Any) -> None:
@@ -67,7 +76,7 @@ def _check_names(source: PluginSource, plugin: Any) -> None:
             continue
         try:
             function = getattr(plugin, name)
-        except Exception as error:  # a property of a plugin may raise anything
+        except PLUGIN_FAILURES as error:  # a property of a plugin may raise anything
             raise plugin_error(source, f"cannot give its hook {name}: {type(error).__name__}: {error}") from error
         if not callable(function):
             continue

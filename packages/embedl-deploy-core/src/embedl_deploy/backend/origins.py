@@ -8,6 +8,7 @@ import pluggy
 
 from embedl_deploy.backend.contributions import plugin_error
 from embedl_deploy.backend.discovery import PluginSource
+from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.validation.checked import checked
 
 
@@ -59,7 +60,7 @@ def culprit_of(
     for implementation in sorted(implementations, key=lambda each: bool(each.wrapper or each.hookwrapper)):
         try:
             answer = _ask_alone(manager, implementation.plugin_name, hook, **arguments)
-        except (Exception, SystemExit):  # noqa: BLE001 - a plugin's hook may raise anything
+        except PLUGIN_FAILURES:  # noqa: BLE001 - a plugin's hook may raise anything
             return sources[implementation.plugin_name]
         if answer is not None and not isinstance(answer, kind):
             return sources[implementation.plugin_name]
@@ -82,7 +83,7 @@ def translations_from(
         source = sources[name]
         try:
             answers = _ask_alone(manager, name, hook, backend=source.backend, opset=opset)
-        except (Exception, SystemExit) as error:  # a plugin's hook may raise anything
+        except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything
             raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
         for answer in answers:
             if not isinstance(answer, Mapping):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from embedl_deploy.artifact import check_order, check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
+from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.logs import quiet
 from embedl_deploy.validation.checked import checked
 
@@ -53,7 +54,7 @@ def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> Chec
     for rule in rules:
         try:
             results = [(result, _place(result, places)) for result in rule.find(graph)]
-        except Exception as error:  # noqa: BLE001 - a plugin's rule may raise anything; the other rules still count
+        except PLUGIN_FAILURES as error:  # a plugin's rule may raise anything; the other rules still count
             origin = backend.rule_origins.get(rule.id, backend.origin)
             reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
             undecided.append(NotJudged(rule.id, None, None, None, reason))

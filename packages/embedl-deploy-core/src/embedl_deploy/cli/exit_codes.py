@@ -17,11 +17,11 @@ class ExitCode(IntEnum):
     TERMINATED = 143
 
 
-class Terminated(SystemExit):
-    """The process was asked to end, by a signal."""
+class Terminated(BaseException):
+    """The process was asked to end, by a signal.
 
-    def __init__(self) -> None:
-        super().__init__(int(ExitCode.TERMINATED))
+    It is no ``SystemExit``, which code of plugins and users may raise, and which is their failure then.
+    """
 
 
 #: For ``--help``.

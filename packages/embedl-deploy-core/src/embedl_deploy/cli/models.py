@@ -14,9 +14,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from embedl_deploy.cli.exit_codes import Terminated
 from embedl_deploy.cli.model_files import load_program, load_state_dict
-from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.errors import PLUGIN_FAILURES, CaptureError, InputError
 
 #: Starts of the paths of torch, of embedl_deploy and of what Python imports with.
 _NOT_USER_CODE = (
@@ -81,9 +80,7 @@ class ModelName:
         torch.manual_seed(0)
         try:
             model = value(**self.arguments)
-        except Terminated:
-            raise
-        except (Exception, SystemExit) as error:  # the user's code may raise anything
+        except PLUGIN_FAILURES as error:  # the user's code may raise anything
             raise _failed(f"{self.name!r} cannot be called with {dict(self.arguments)!r}", error) from error
         if not isinstance(model, nn.Module):
             raise InputError(f"{self.name!r} gives a {type(model).__name__}; expected an nn.Module.")
@@ -122,9 +119,7 @@ def _imported(name: str) -> Any:
                 f"There is no module {error.name!r} in this environment nor in the current folder. {advice}"
             ) from error
         raise _failed(f"The module {name!r} cannot be imported", error) from error
-    except Terminated:
-        raise
-    except (Exception, SystemExit) as error:  # as above
+    except PLUGIN_FAILURES as error:  # as above
         raise _failed(f"The module {name!r} cannot be imported", error) from error
 
 

@@ -106,6 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             code = program.main(arguments, prog_name=_NAME, standalone_mode=False)
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else ExitCode.DONE
+    except Terminated:
+        _abandon_output()
+        return ExitCode.TERMINATED
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every error has its words and its exit code
         with suppress(OSError):  # where there is nowhere left to say it, the exit code still does
             report_failure(error, as_json="--json" in arguments)

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.compiling.child import Job
-from embedl_deploy.errors import CompileError, EmbedlDeployError
+from embedl_deploy.errors import PLUGIN_FAILURES, CompileError, EmbedlDeployError
 
 #: What the process runs: the paths come first, because they say where the rest is found.
 _START = """
@@ -75,7 +75,7 @@ def build_apart(compiler: Compiler, onnx: Path, options: CompileOptions, progres
         raise NotApartError("there is no Python interpreter to start")
     try:
         sent = pickle.dumps(compiler)
-    except Exception as error:  # what a plugin's compiler holds may raise anything
+    except PLUGIN_FAILURES as error:  # what a plugin's compiler holds may raise anything
         raise NotApartError(f"it cannot be pickled: {type(error).__name__}: {error}") from error
     job = Job(sent, onnx, options, os.getcwd(), tuple(sys.path), dict(os.environ), logging.getLogger().level)
     worker = _taken(type(compiler))

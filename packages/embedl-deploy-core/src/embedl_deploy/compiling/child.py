@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from embedl_deploy.backend import CompileOptions
-from embedl_deploy.errors import EmbedlDeployError
+from embedl_deploy.errors import PLUGIN_FAILURES, EmbedlDeployError
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _run(job: Job, answer: Any) -> None:
         build = compiler.build(job.onnx, job.options, lambda *step: answer("progress", *step))
     except EmbedlDeployError as error:
         _answer_error(error, answer)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin's compiler may raise anything
+    except PLUGIN_FAILURES as error:  # a plugin's compiler may raise anything
         answer("failed", f"{type(error).__name__}: {error}", traceback.format_exc())
     else:
         try:

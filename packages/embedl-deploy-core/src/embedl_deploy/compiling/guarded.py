@@ -9,7 +9,7 @@ import torch
 
 from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.compiling.apart import EndedError, FailedError, NotApartError, build_apart
-from embedl_deploy.errors import ArgumentError, EmbedlDeployError, InputError, PluginError
+from embedl_deploy.errors import PLUGIN_FAILURES, ArgumentError, EmbedlDeployError, InputError, PluginError
 from embedl_deploy.validation.quoting import quoted
 
 _Answer = TypeVar("_Answer")
@@ -69,7 +69,7 @@ class GuardedCompiler(Compiler):
             InputError: There is a timeout, and the compiler cannot be sent to a process that could be ended.
         """
         try:
-            build = self._ask("build()", lambda: build_apart(self.compiler, onnx, options, progress))
+            build = self._ask("build()", lambda: build_apart(self.compiler, onnx, options, progress), apart=True)
         except NotApartError as error:
             if options.timeout is not None:
                 raise InputError(
@@ -91,7 +91,7 @@ class GuardedCompiler(Compiler):
         """As :meth:`Compiler.run`."""
         return self._ask("run()", lambda: self.compiler.run(engine, inputs))
 
-    def _ask(self, method: str, call: Callable[[], _Answer]) -> _Answer:
+    def _ask(self, method: str, call: Callable[[], _Answer], *, apart: bool = False) -> _Answer:
         try:
             return call()
         except ArgumentError as error:  # what its own code passes to a function or a class of ours
@@ -105,7 +105,9 @@ class GuardedCompiler(Compiler):
             ) from error
         except FailedError as error:
             self._fail(f"fails in {method}: {error.args[0]}", error)
-        except Exception as error:  # noqa: BLE001 - a plugin's compiler may raise anything; SystemExit is how a signal ends us
+        except PLUGIN_FAILURES as error:  # a plugin's compiler may raise anything
+            if apart and isinstance(error, SystemExit):
+                raise  # it runs in another process; here it is a signal that ends the wait
             self._fail(f"fails in {method}: {type(error).__name__}: {error}", error)
 
     def _require(self, holds: bool, method: str, answer: object, expected: str) -> None:

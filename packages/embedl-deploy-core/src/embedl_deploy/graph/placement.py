@@ -13,7 +13,7 @@ from types import TracebackType
 import torch
 from torch import nn
 
-from embedl_deploy.errors import EmbedlDeployError, FusedModuleError
+from embedl_deploy.errors import PLUGIN_FAILURES, EmbedlDeployError, FusedModuleError
 
 #: Attribute of a placed module.
 _PLACEMENT = "_embedl_deploy_placement"
@@ -102,14 +102,14 @@ def fused_modules_named() -> Iterator[None]:
         yield
     except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
         raise
-    except Exception as error:  # a module of a plugin may raise anything
+    except PLUGIN_FAILURES as error:  # a module of a plugin may raise anything
         found = failed_module(error)
         if found is None:
             raise
         raise _told(error, found[1]) from error
 
 
-def _told(error: Exception, placement: Placement) -> FusedModuleError:
+def _told(error: BaseException, placement: Placement) -> FusedModuleError:
     reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
     reason = " ".join(reason.split()) or "no message"
     who = placement.origin.partition(" ")[0] or "whoever wrote it"

@@ -11,6 +11,7 @@ from typing import Any
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.graph.lookup import is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.modules.slots import QuantStub
@@ -66,7 +67,7 @@ def products_without_place(module: nn.Module) -> list[InnerProduct]:
 def _products(module: nn.Module) -> Iterator[tuple[fx.Node, str, nn.Module]]:
     try:
         graph = _InsideTracer().trace(module)
-    except Exception:  # noqa: BLE001 - forward is a backend's code, and may ask for what tracing does not have
+    except PLUGIN_FAILURES:  # forward is a backend's code, and may ask for what tracing does not have
         return
     traced = fx.GraphModule(module, graph)
     for node in traced.graph.nodes:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from embedl_deploy.errors import PatternError
+from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import constant_arguments, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
@@ -59,7 +59,7 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
                 match = PatternMatch(pattern, candidate)
                 try:
                     reason = _checked(match)
-                except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
+                except PLUGIN_FAILURES as error:  # a pattern of a plugin may raise anything
                     failed.append((match, error))
                     refusal = None
                     break

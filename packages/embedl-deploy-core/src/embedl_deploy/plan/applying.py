@@ -1,16 +1,19 @@
 """Making the rewrites, so that one that fails leaves nothing behind."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import fx
 
-from embedl_deploy.errors import PatternError
+from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.dead_code import remove_unused
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.uses import TargetUses, uses_known
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
 from embedl_deploy.plan.failures import fail
 from embedl_deploy.plan.finding import move_up
+from embedl_deploy.validation.quoting import quoted
 
 
 def apply_matches(
@@ -81,6 +84,48 @@ def _has_own_replace(match: PatternMatch) -> bool:
     return type(match.pattern).replace is not Pattern.replace
 
 
+def _calls(nodes: Sequence[fx.Node]) -> list[Any]:
+    """What nodes compute and who reads them, to compare with what they are later."""
+    return [
+        (node.target, node.args, node.kwargs, tuple(node.users), get_module(node) if node.op == "call_module" else None)
+        for node in nodes
+    ]
+
+
+def _check_replaced(nodes: object, replaced: Sequence[fx.Node], before: list[Any]) -> None:
+    """Check what a pattern's own ``replace`` returns and did: a match that is still there was not rewritten.
+
+    Args:
+        nodes: What it returned.
+        replaced: The matched nodes.
+        before: What :func:`_calls` gave for them.
+
+    Raises:
+        PatternError: It returned no list of nodes, nodes that are not in the graph, or it changed nothing.
+    """
+    if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
+        raise PatternError(f"replace() returned {quoted(nodes)}; expected the list of new nodes")
+    gone = [node.name for node in nodes if node._erased or node.graph is not replaced[0].graph]
+    if gone:
+        raise PatternError(
+            f"replace() returned nodes that are not in the graph: {', '.join(gone)}; expected the new nodes, or [] "
+            "where a match is only removed"
+        )
+    if any(node._erased for node in replaced) or _calls(replaced) != before:
+        return
+    if not nodes:
+        raise PatternError(
+            "replace() returned [] and left the matched nodes as they were, so nothing was replaced; expected the list "
+            "of new nodes, or [] after they were removed. Decline such a place in check()"
+        )
+    unread = [node.name for node in nodes if node not in replaced and not node.users]
+    if len(unread) == len(nodes):
+        raise PatternError(
+            f"replace() made {', '.join(unread)}, which nothing reads, and left the matched nodes as they were. Call "
+            "replace_match(match, new_node) to put it in their place"
+        )
+
+
 def _problem(graph_module: fx.GraphModule) -> Exception | None:
     """What is wrong with a graph, if anything."""
     try:
@@ -143,13 +188,13 @@ class _Run:
         try:
             replaced = match.nodes
             left = dict.fromkeys((*replaced, *(value for node in replaced for value in node.all_input_nodes)))
+            before = _calls(replaced)
             with uses_known(self.uses):
                 nodes = match.pattern.replace(match)
             if _has_own_replace(match):
                 self.uses.reset()
-            if not isinstance(nodes, (list, tuple)) or not all(isinstance(node, fx.Node) for node in nodes):
-                raise PatternError(f"replace() returned {nodes!r}; expected the list of new nodes")
-        except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
+                _check_replaced(nodes, replaced, before)
+        except PLUGIN_FAILURES as error:  # a pattern of a plugin may raise anything
             return error
         problem = _problem(self.graph_module) if self.careful else None
         if problem is None:

@@ -7,7 +7,7 @@ from torch import fx
 from embedl_deploy.errors import ConversionLoopError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.memo import graph_unchanged
-from embedl_deploy.patterns import Declined, Pattern, PatternMatch
+from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
 
@@ -52,7 +52,7 @@ def convert_and_find(
                 return found, find_matches(graph_module, fusions, strict=strict)
         apply_matches(graph_module, news, strict=strict, checkpoint=checkpoint)
         checkpoint = None
-        applied = [match for match in news if match.replaced_by]
+        applied = [match for match in news if match.status is MatchStatus.APPLIED]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
         seen.update(match.key for match in news if not match.reason.startswith("overlaps"))
         rewrites += len(applied)

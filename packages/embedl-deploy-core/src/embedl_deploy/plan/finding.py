@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import fx
 
-from embedl_deploy.errors import PatternError
+from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.memo import graph_unchanged, remembered
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, TreeMatch
@@ -48,7 +48,7 @@ def _find_matches(
             matches = pattern.match(graph_module)
             if not isinstance(matches, list) or not all(isinstance(match, PatternMatch) for match in matches):
                 raise PatternError(f"match() returned {matches!r}; expected a list of PatternMatch")
-        except Exception as error:  # noqa: BLE001 - a pattern of a plugin may raise anything
+        except PLUGIN_FAILURES as error:  # a pattern of a plugin may raise anything
             reason = f"its match() failed: {type(error).__name__}: {error}"
             everywhere = PatternMatch(pattern, TreeMatch(()))
             found.matches.append(

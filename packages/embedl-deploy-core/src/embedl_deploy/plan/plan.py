@@ -260,7 +260,7 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
         )
     decide = plan.decider()
     prepared = plan.take_prepared()
-    if prepared is None or any(m.apply != bool(m.replaced_by) for m in prepared.conversions.matches):
+    if prepared is None or any(m.apply != (m.status is MatchStatus.APPLIED) for m in prepared.conversions.matches):
         prepared = prepare(plan.captured.build(), plan.patterns, decide, strict=strict)
     else:
         resolve_overlaps(prepared.fusions.matches, decide)

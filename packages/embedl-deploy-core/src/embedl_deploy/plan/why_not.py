@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from embedl_deploy.errors import PlanError
+from embedl_deploy.errors import PLUGIN_FAILURES, PlanError
 from embedl_deploy.patterns import sources_of
 from embedl_deploy.patterns.diagnosis import explain_mismatch
 
@@ -35,7 +35,10 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
     for pattern in plan.patterns:
         if pattern.name in answered or pattern.tree is None:
             continue
-        reasons = [reason for node in nodes if (reason := explain_mismatch(pattern, node)) is not None]
+        try:
+            reasons = [reason for node in nodes if (reason := explain_mismatch(pattern, node)) is not None]
+        except PLUGIN_FAILURES as error:  # a predicate of a plugin may raise anything
+            reasons = [f"a predicate of it raised {type(error).__name__}: {error}"]
         lines.extend(_line(node_name, pattern.name, f"does not match: {reason}") for reason in reasons[:1])
     if pattern_name is not None:
         lines = [line for line in lines if f" {pattern_name} " in line]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from embedl_deploy.backend import Backend, Contribution, QuantPoint, QuantPolicy, get_backend
 from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
 from embedl_deploy.errors import (
+    PLUGIN_FAILURES,
     EmbedlDeployError,
     InputError,
     PluginError,
@@ -93,7 +94,7 @@ class ChosenPolicy:
     def _answer(self, function: QuantPolicy, owner: Contribution | PolicyPart | None, point: QuantPoint) -> str | None:
         try:
             reason: object = function(point)
-        except Exception as error:  # a policy of a plugin or a user may raise anything
+        except PLUGIN_FAILURES as error:  # a policy of a plugin or a user may raise anything
             raise self._failure(owner, f"fails at {point}: {type(error).__name__}: {error}") from error
         if reason is None or (isinstance(reason, str) and reason.strip()):
             return reason

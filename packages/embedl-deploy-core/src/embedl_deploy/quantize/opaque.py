@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
@@ -56,7 +57,7 @@ def _products_in(module: nn.Module) -> list[str]:
     """The products that a module computes, as far as its ``forward`` can be traced."""
     try:
         graph = fx.Tracer().trace(module)
-    except Exception:  # noqa: BLE001 - forward is a backend's code, and may ask for what tracing does not have
+    except PLUGIN_FAILURES:  # forward is a backend's code, and may ask for what tracing does not have
         return []
     traced = fx.GraphModule(module, graph)
     return [name for node in traced.graph.nodes if (name := product_of_call(node)) is not None]

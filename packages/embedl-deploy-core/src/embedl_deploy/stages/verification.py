@@ -78,7 +78,7 @@ class Verification:
                 if isinstance(layer, RewriteDifference):
                     continue  # it has inputs of its own, without the noise of those before it
                 added = _noise(layer.sqnr) - _noise(lowest) if lowest > -math.inf else 0.0
-                if lowest < math.inf and added > most:
+                if added > most:
                     worst, most = (stage, layer, lowest - layer.sqnr), added
                 lowest = min(lowest, layer.sqnr)
         return worst

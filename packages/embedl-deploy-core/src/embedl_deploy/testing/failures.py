@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple
 
+from embedl_deploy.errors import PLUGIN_FAILURES
+
 
 class ConformanceFailure(Exception):  # noqa: N818 - a check that fails is no error of the program
     """A backend does not keep what a check asks.
@@ -63,7 +65,7 @@ def trying(where: str) -> Iterator[None]:
         if failure.where:
             raise
         raise ConformanceFailure(failure.found, failure.expected, where) from None
-    except Exception as error:  # a backend's code may raise anything
+    except PLUGIN_FAILURES as error:  # a backend's code may raise anything
         raise UnexpectedError(where) from error
 
 
