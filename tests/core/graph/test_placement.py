@@ -1,6 +1,7 @@
 """A module of a plugin that raises is named with its path, its pattern and who ships it, wherever it runs."""
 
 import re
+import sys
 
 import pytest
 import torch
@@ -68,6 +69,121 @@ def test_so_does_the_exporter(result, tmp_path):
 def test_so_do_shapes_of_a_model_that_is_transformed_again(result):
     with pytest.raises(InputError, match=r"at node '_0_1'.*in Raising at '0', placed by pattern 'RaisingPattern'"):
         transform(result.model, X, patterns=[])
+
+
+class Wrong(FusedConv):
+    """Gives what ``damage`` makes of its input and of what it should give."""
+
+    inputs_to_quantize = frozenset({0})
+    damage = staticmethod(lambda x, y: y)
+
+    def forward(self, x):
+        return self.damage(x, self.convolve(x))
+
+
+class WrongPattern(RaisingPattern):
+    graft = Wrong
+
+
+class Branches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.act = nn.Conv2d(4, 4, 1), nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        x = x * 2
+        return self.act(self.conv(x)) + x
+
+
+DAMAGES = {
+    "tuple": (lambda x, y: (y,), "gives a tuple of 1 (float32[2, 4, 8, 8]) where float32[2, 4, 8, 8] is due"),
+    "none": (lambda x, y: None, "gives None where float32[2, 4, 8, 8] is due"),
+    "dict": (lambda x, y: {"y": y}, "gives a dict where float32[2, 4, 8, 8] is due"),
+    "rank": (lambda x, y: y.flatten(2), "gives float32[2, 4, 64] where float32[2, 4, 8, 8] is due"),
+    "size that broadcasts": (
+        lambda x, y: y[:, :, :1, :1],
+        "gives float32[2, 4, 1, 1] where float32[2, 4, 8, 8] is due",
+    ),
+    "dtype": (lambda x, y: y.double(), "gives float64[2, 4, 8, 8] where float32 is due"),
+    "device": (lambda x, y: y.to("meta"), "gives a tensor on meta where cpu is due"),
+    "input": (lambda x, y: (x.add_(1), y)[1], "writes into its input, which the nodes that it replaced leave as it is"),
+    "view": (lambda x, y: x.view(x.shape), "gives a view of its input, and 'act' overwrites it afterwards"),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_not_like_what_it_replaced_is_named_and_nobody_else(damage, words, monkeypatch):
+    monkeypatch.setattr(Wrong, "damage", staticmethod(damage))
+    x = torch.randn(2, 4, 8, 8)
+    result = transform(Branches().eval(), x, patterns=[WrongPattern()])
+    wanted = f"Wrong at 'conv', placed by pattern 'WrongPattern' from acme 1.2, {words}"
+    for run in (
+        lambda: result.verify(x),
+        lambda: quantize(result, [x], progress=False),
+        lambda: verify_stages(result.report.plan.original, x, {"fused": result}, layers=True),
+    ):
+        with pytest.raises(FusedModuleError) as raised:
+            run()
+        assert str(raised.value).startswith(wanted)
+        assert "Report it to acme, and leave the pattern out for now" in str(raised.value)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in result.model.modules())
+
+
+def test_so_are_they_by_the_exporter_and_where_the_result_is_transformed_again(monkeypatch, tmp_path):
+    monkeypatch.setattr(Wrong, "damage", staticmethod(lambda x, y: (y,)))
+    x = torch.randn(2, 4, 8, 8)
+    result = transform(Branches().eval(), x, patterns=[WrongPattern()])
+    words = r"Wrong at 'conv', placed by pattern 'WrongPattern' from acme 1\.2, gives a tuple of 1"
+    with pytest.raises(ExportError, match=rf"cannot be exported to ONNX with .*: {words}"):
+        export_onnx(result, x, tmp_path / "model.onnx")
+    with pytest.raises(FusedModuleError, match=words):
+        transform(result.model, x, patterns=[])
+
+
+def test_a_tensor_is_due_without_example_inputs_too(monkeypatch):
+    monkeypatch.setattr(Wrong, "damage", staticmethod(lambda x, y: (y,)))
+    with pytest.raises(
+        FusedModuleError, match=r"Wrong at 'conv'.*gives a tuple of 1 .* where a tensor is due\. Report"
+    ):
+        transform(Branches().eval(), patterns=[WrongPattern()]).verify(torch.randn(2, 4, 8, 8))
+
+
+@pytest.mark.parametrize("size", [(3, 4, 8, 8), (2, 4, 5, 7)], ids=["batch", "image"])
+def test_other_sizes_and_types_than_those_of_the_example_are_no_fault(size):
+    model = Branches().eval()
+    result = transform(model, torch.randn(2, 4, 8, 8), patterns=[WrongPattern()])
+    assert result.verify(torch.randn(size)).max_abs == 0
+    with torch.autocast("cpu", torch.bfloat16):
+        assert result.verify(torch.randn(size)).max_rel < 0.1
+    result.model.double()
+    model.double()
+    assert result.verify(torch.randn(size).double()).max_abs == 0
+
+
+def test_writing_is_no_fault_where_what_was_replaced_wrote():
+    class Activation(FusedModule):
+        makes_new_tensor = False
+
+        def __init__(self, act):
+            super().__init__()
+            self.act = act
+
+        def forward(self, x):
+            return self.act(x)
+
+    pattern = type("ActPattern", (Pattern,), {"tree": (nn.ReLU,), "graft": Activation})()
+    x = torch.randn(2, 4, 8, 8)
+    assert transform(Branches().eval(), x, patterns=[pattern]).verify(x).max_abs == 0
+
+
+@pytest.mark.parametrize("code", [0, "no licence"])
+def test_a_module_that_ends_the_process_is_named(monkeypatch, code):
+    monkeypatch.setattr(Wrong, "damage", staticmethod(lambda x, y: sys.exit(code)))
+    result = transform(Branches().eval(), patterns=[WrongPattern()])
+    x = torch.randn(2, 4, 8, 8)
+    for run in (lambda: result.verify(x), lambda: quantize(result, [x], progress=False)):
+        with pytest.raises(FusedModuleError, match=rf"Wrong at 'conv'.*, raised SystemExit: {code}"):
+            run()
 
 
 def test_what_others_raise_passes(result):

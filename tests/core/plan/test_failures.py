@@ -46,6 +46,30 @@ class NoPredicate(Failing):
     tree = (picky,)
 
 
+def ending(*_):
+    """What a method must not do."""
+    raise SystemExit("broken on purpose")
+
+
+def ending_predicate(node: fx.Node) -> bool:
+    """A predicate that must not do that either."""
+    raise SystemExit("broken on purpose")
+
+
+def interrupted(*_):
+    """What is the user's to do."""
+    raise KeyboardInterrupt
+
+
+ENDINGS = {
+    "graft": {"graft": staticmethod(ending), "replace": Pattern.replace},
+    "replace": {"replace": ending},
+    "check": {"check": ending},
+    "match": {"match": ending},
+    "predicate": {"tree": (ending_predicate,)},
+}
+
+
 @pytest.fixture
 def net():
     return nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1)).eval()
@@ -71,6 +95,76 @@ def test_strict_raises_with_the_distribution(failing, net):
     wanted = rf"'{failing.__name__}' \(from acme-npu 1.2\) failed .*RuntimeError: broken on purpose"
     with pytest.raises(PatternError, match=wanted):
         transform(net, patterns=[failing()], strict=True)
+
+
+@pytest.mark.parametrize("methods", ENDINGS.values(), ids=ENDINGS)
+def test_a_pattern_cannot_end_the_process(methods, net):
+    pattern = type("Ending", (Failing,), methods)()
+    report = transform(net, patterns=[pattern, ConvBNActPattern()]).report
+    assert all("SystemExit: broken on purpose" in entry["reason"] for entry in report["failed"])
+    assert {entry["origin"] for entry in report["failed"]} == {"acme-npu 1.2"}
+    assert report["applied_count"] == 1
+    with pytest.raises(PatternError, match=r"'Ending' \(from acme-npu 1.2\) failed .*SystemExit: broken on"):
+        transform(net, patterns=[pattern], strict=True)
+
+
+def test_the_user_can(net):
+    for method in ("replace", "check", "match"):
+        with pytest.raises(KeyboardInterrupt):
+            transform(net, patterns=[type("Interrupted", (Failing,), {method: interrupted})()])
+
+
+class Removing(Pattern):
+    """A conversion that takes ReLUs out."""
+
+    tree = (nn.ReLU,)
+    is_conversion = True
+
+    def replace(self, pattern_match):
+        node = pattern_match.tree_match.last
+        node.replace_all_uses_with(node.all_input_nodes[0])
+        node.graph.erase_node(node)
+        return []
+
+
+def _keeps_the_old(_self, match):
+    nodes = Removing.replace(Removing(), match)
+    return nodes or [match.tree_match.last]
+
+
+NOTHING_DONE = {
+    "none": (lambda self, match: None, "replace() returned None; expected the list of new nodes"),
+    "empty": (lambda self, match: [], "replace() returned [] and left the matched nodes as they were, so nothing was"),
+    "gone": (_keeps_the_old, "replace() returned nodes that are not in the graph: _2; expected the new nodes"),
+}
+
+
+@pytest.mark.parametrize(("replace", "words"), NOTHING_DONE.values(), ids=NOTHING_DONE)
+def test_a_replace_that_replaces_nothing_has_failed(replace, words, net):
+    pattern = type("Idle", (Pattern,), {"tree": (nn.ReLU,), "replace": replace})()
+    result = transform(net, patterns=[pattern, ConvBNActPattern()])
+    assert [m["pattern"] for m in result.report["applied"]] == ["ConvBNActPattern"]
+    (failed,) = result.report["failed"]
+    assert failed["reason"].startswith(f"PatternError: {words}")
+    assert result.verify(X).max_abs == 0
+
+
+def test_a_node_that_nothing_reads_is_no_replacement(net):
+    def beside(_self, match):
+        node = match.tree_match.last
+        with node.graph.inserting_before(node):
+            return [node.graph.call_function(torch.relu, node.args)]
+
+    pattern = type("Beside", (Pattern,), {"tree": (nn.ReLU,), "replace": beside})()
+    (failed,) = transform(net, patterns=[pattern]).report["failed"]
+    assert "replace() made relu, which nothing reads" in failed["reason"]
+
+
+def test_what_only_removes_is_applied_once(net, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Removing, "replace", lambda s, match, old=Removing.replace: calls.append(1) or old(s, match))
+    report = transform(net, patterns=[Removing()]).report
+    assert (report["applied_count"], report["failed_count"], len(calls)) == (1, 0, 1)
 
 
 def test_who_moved_up_is_in_the_report(net):

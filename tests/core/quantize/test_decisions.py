@@ -219,11 +219,14 @@ class TestPolicies:
         with pytest.raises(BackendNotFoundError, match="acme"):
             report_of(perceptron(), QuantConfig(backend="acme"))
 
-    def test_one_that_raises(self):
+    @pytest.mark.parametrize("error", [KeyError, SystemExit])
+    def test_one_that_raises(self, error):
         def broken(point):
-            raise KeyError(point.label)
+            raise error(point.label)
 
-        with pytest.raises(QuantizationError, match=r"Policy broken fails at first input 0: KeyError: 'input 0'"):
+        with pytest.raises(
+            QuantizationError, match=rf"Policy broken fails at first input 0: {error.__name__}: '?input 0"
+        ):
             report_of(perceptron(), QuantConfig(policy=broken))
 
     @pytest.mark.parametrize("answer", [True, False, 0, PointKind.INPUT], ids=str)

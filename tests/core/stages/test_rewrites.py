@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import transform, verify_stages
+from embedl_deploy.errors import InputError
 from embedl_deploy.modules import FusedConv, FusedModule
 from embedl_deploy.patterns import Fork, Pattern, replace_tree
 from support.nets import random_input, scrambled
@@ -104,3 +105,21 @@ def test_models_stay_as_they_are():
     verify_stages(model, X, {"fused": result}, layers=True)
     assert all(torch.equal(tensor, before[name]) for name, tensor in result.model.state_dict().items())
     assert torch.equal(random, torch.get_rng_state())
+
+
+def test_outputs_that_cannot_be_compared_are_told_as_that(compared, monkeypatch):
+    def pooled(self, x):
+        y = self.act(self.convolve(x))
+        return y.mean((2, 3), keepdim=True) if self.conv.groups > 1 else y
+
+    monkeypatch.setattr(ConvReLU, "forward", pooled)
+    found = compared()
+    (wrong,) = (layer for layer in found.layers["fused"] if layer.is_wrong)
+    assert wrong.problem == "gives float32[4, 8, 1, 1] where float32[4, 8, 8, 8] is due"
+    assert f"wide.0 (ConvReLU, placed by pattern 'ConvReLUPattern' from acme 1.2): {wrong.problem}" in str(found)
+
+
+def test_so_are_they_where_the_models_outputs_cannot(compared, monkeypatch):
+    monkeypatch.setattr(Add, "forward", lambda self, x, y: (x + y).mean((2, 3), keepdim=True))
+    with pytest.raises(InputError, match=r"add \(Add, placed by pattern 'AddPattern'\): gives float"):
+        compared()

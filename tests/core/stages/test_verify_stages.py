@@ -13,6 +13,8 @@ from embedl_deploy import export_onnx, transform, verify_stages
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.modules import WeightFakeQuantize
 from embedl_deploy.quantize import Quantizer, quantize
+from embedl_deploy.stages import LayerDifference, StageDifference, Verification
+from embedl_deploy.verify import Difference
 from support.nets import random_input, scrambled
 
 X = random_input(4, 3, 8, 8)
@@ -71,13 +73,39 @@ def test_the_modules_of_a_file_are_compared_in_onnxruntime(stages):
 def test_the_module_at_which_a_file_goes_wrong_is_named(stages):
     model, given = stages
     path = given["ONNX Runtime"]
-    file = onnx.load(path)
-    node = [node for node in file.graph.node if node.op_type == "Conv"][1]
-    bias = next(tensor for tensor in file.graph.initializer if tensor.name == node.input[2])
-    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
-    onnx.save(file, path)
-    stage, layer = verify_stages(model, X, given, layers=True).first_below(15)
-    assert (stage, layer.module) == ("ONNX Runtime", "3")
+    for index, module in enumerate(("0", "3")):
+        file = onnx.load(path)
+        node = [node for node in file.graph.node if node.op_type == "Conv"][index]
+        bias = next(tensor for tensor in file.graph.initializer if tensor.name == node.input[2])
+        bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name))
+        spoilt = path.with_name("spoilt.onnx")
+        onnx.save(file, spoilt)
+        found = verify_stages(model, X, {"quantized": given["quantized"], "file": spoilt}, layers=True)
+        stage, layer = found.first_below(15)
+        assert (stage, layer.module) == ("file", module)
+        last = str(found).splitlines()[-1]
+        assert last.startswith("file: most is lost at ")
+        assert f" at {module}" in last
+
+
+def _layer(name, sqnr):
+    return LayerDifference(name, name, sqnr, Difference(0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("sqnrs", "words"),
+    [
+        ((5.0, 4.0), "most is lost at 0: from no difference, to 5.0 dB"),
+        ((math.inf, 5.0), "most is lost at 1: from no difference, to 5.0 dB"),
+        ((12.0, -3.0), "most is lost at 1: 15.0 dB, to -3.0 dB; already 12.0 dB at 0"),
+        ((-math.inf, -math.inf), "most is lost at 0: from no difference, to -inf dB"),
+    ],
+    ids=["first", "second", "made more of", "not finite"],
+)
+def test_the_line_about_what_is_lost(sqnrs, words):
+    layers = tuple(_layer(str(place), sqnr) for place, sqnr in enumerate(sqnrs))
+    stage = StageDifference("file", 0.0, Difference(0.0, 0.0))
+    assert str(Verification((stage,), {"file": layers})).splitlines()[-1] == f"file: {words}"
 
 
 def test_a_file_without_modules_has_no_layers(stages):

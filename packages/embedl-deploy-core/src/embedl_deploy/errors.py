@@ -22,8 +22,8 @@ def _made_again(kind: type[EmbedlDeployError], args: tuple[Any, ...], attributes
     return error
 
 
-#: What code of a plugin may raise that is told as its failure: ``sys.exit()`` in it must not end the user's process. What
-#: the user raises, with Ctrl-C, passes.
+#: What code of a plugin may raise that is told as its failure: ``sys.exit()`` in it must not end the user's process.
+#: What the user raises, with Ctrl-C, passes.
 PLUGIN_FAILURES = (Exception, SystemExit)
 
 

@@ -60,7 +60,7 @@ def culprit_of(
     for implementation in sorted(implementations, key=lambda each: bool(each.wrapper or each.hookwrapper)):
         try:
             answer = _ask_alone(manager, implementation.plugin_name, hook, **arguments)
-        except PLUGIN_FAILURES:  # noqa: BLE001 - a plugin's hook may raise anything
+        except PLUGIN_FAILURES:  # a plugin's hook may raise anything
             return sources[implementation.plugin_name]
         if answer is not None and not isinstance(answer, kind):
             return sources[implementation.plugin_name]

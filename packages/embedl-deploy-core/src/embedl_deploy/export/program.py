@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from embedl_deploy.errors import ExportError
+from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.attention import ExportableAttention
 from embedl_deploy.export.casts import FloatsFromIntegers
 from embedl_deploy.export.failures import explain
@@ -16,7 +16,9 @@ from embedl_deploy.export.judgement import Run
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.logs import quiet
+from embedl_deploy.verify import run_unchanged
 
 
 @contextmanager
@@ -88,10 +90,24 @@ def translated(
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
-            f"{explain(model, error)}{hint}"
+            f"{_wrong_fused_module(exported, error) or explain(model, error)}{hint}"
         ) from error
     if operators is not None:
         from embedl_deploy.export.qdq import store_int4  # here, as above
 
         store_int4(program.model)
     return program
+
+
+def _wrong_fused_module(exported: Run, error: Exception) -> str:
+    """The module of a pattern that gives what the module behind it cannot take, in words; empty if there is none."""
+    if describe_failed_module(error):
+        return ""  # it raised itself
+    try:
+        with exported.floats:
+            run_unchanged(exported.model, exported.args, exported.kwargs)
+    except FusedModuleError as wrong:
+        return str(wrong)
+    except Exception:  # noqa: BLE001 - the user's code, of which the exporter's own error says more
+        return ""
+    return ""

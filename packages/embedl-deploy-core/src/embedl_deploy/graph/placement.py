@@ -1,19 +1,24 @@
 """Which pattern put a module into a graph, and what is said when that module fails.
 
-A module of a plugin raises whatever it likes, deep inside torch. The person who runs the model has never seen that
-module: they need its path, the pattern that put it there, and who ships the pattern.
+A module of a plugin raises whatever it likes, deep inside torch, or gives something at which the module behind it
+raises. The person who runs the model has never seen that module: they need its path, the pattern that put it there, and
+who ships the pattern.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.errors import PLUGIN_FAILURES, EmbedlDeployError, FusedModuleError
+from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.expected import Expected, tensors_in, what_is_wrong
+from embedl_deploy.graph.lookup import get_module
 
 #: Attribute of a placed module.
 _PLACEMENT = "_embedl_deploy_placement"
@@ -27,11 +32,13 @@ class Placement:
         path: Where it was placed.
         pattern: Name of the pattern.
         origin: Distribution and version that ship the pattern; empty if it was not loaded from a plugin.
+        expected: What the nodes gave that it has replaced; ``None`` if it gives only a part of that.
     """
 
     path: str
     pattern: str
     origin: str
+    expected: Expected | None = None
 
     def __str__(self) -> str:
         return f"pattern {self.pattern!r}" + (f" from {self.origin}" if self.origin else "")
@@ -40,6 +47,13 @@ class Placement:
 def note_placement(module: nn.Module, placement: Placement) -> None:
     """Keep with a module how it came into a graph; copies of it keep it, too."""
     module.__dict__[_PLACEMENT] = placement
+
+
+def note_expected(module: nn.Module, expected: Expected) -> None:
+    """Keep with a placed module what it must give, the first time that this is told; of others nothing is kept."""
+    placement = placement_of(module)
+    if placement is not None and placement.expected is None:
+        note_placement(module, replace(placement, expected=expected))
 
 
 def placement_of(module: nn.Module) -> Placement | None:
@@ -93,11 +107,19 @@ def describe_failed_module(error: BaseException) -> str:
 
 
 @contextmanager
-def fused_modules_named() -> Iterator[None]:
+def fused_modules_named(model: nn.Module | None = None) -> Iterator[None]:
     """Within the block, what a placed module raises becomes a ``FusedModuleError`` that says which module it was.
 
     What is raised elsewhere, our own errors, and a lack of memory pass as they are.
+
+    Args:
+        model: Its placed modules are also looked at while they are called: one that gives something else than the nodes
+            that it replaced, or changes what it was given, is named as well.
     """
+    placed = [] if model is None else [part for part in model.modules() if placement_of(part) is not None]
+    watch = _Watch(model)
+    handles = [part.register_forward_pre_hook(watch.before, with_kwargs=True) for part in placed]
+    handles += [part.register_forward_hook(watch.after, with_kwargs=True) for part in placed]
     try:
         yield
     except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
@@ -107,16 +129,80 @@ def fused_modules_named() -> Iterator[None]:
         if found is None:
             raise
         raise _told(error, found[1]) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Watch:
+    """Hooks around the calls of placed modules."""
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.model = model
+        self._versions: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
+
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note how often each input was written into; what is made in inference mode does not say."""
+        self._versions[module] = [(t, t._version) for t in tensors_in(args, kwargs) if not t.is_inference()]
+
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Raise if the call did or gave what it must not.
+
+        Raises:
+            FusedModuleError: It did.
+        """
+        versions = self._versions.pop(module, [])
+        placement = placement_of(module)
+        if placement is None or placement.expected is None:
+            return
+        expected = placement.expected
+        problem = what_is_wrong(expected, module, tensors_in(args, kwargs), output)
+        if not problem and not expected.may_write and any(tensor._version != version for tensor, version in versions):
+            problem = "writes into its input, which the nodes that it replaced leave as it is"
+        if not problem and getattr(module, "makes_new_tensor", False):
+            writer = self._overwritten_by(module, tensors_in(args, kwargs), output)
+            problem = writer and (
+                f"gives a view of its input, and {writer!r} overwrites it afterwards; a module that does so says "
+                "makes_new_tensor = False"
+            )
+        if problem:
+            raise _wrong(
+                f"{type(module).__name__} at {placement.path!r}, placed by {placement}, {problem}. Report it", placement
+            )
+
+    def _overwritten_by(self, module: nn.Module, inputs: list[torch.Tensor], output: Any) -> str:
+        """The node that overwrites what a module gives, which shares memory with an input; empty if none does both."""
+        memory = {_memory(tensor) for tensor in inputs}
+        if self.model is None or not any(_memory(tensor) in memory for tensor in tensors_in(output)):
+            return ""
+        for graph_module in (part for part in self.model.modules() if isinstance(part, fx.GraphModule)):
+            calls = graph_module.graph.find_nodes(op="call_module")
+            effects = Effects(graph_module.graph)
+            for call in (node for node in calls if get_module(node) is module):
+                writer = next(effects.written_after(call), None)
+                if writer is not None:
+                    return writer.name
+        return ""
+
+
+def _memory(tensor: torch.Tensor) -> tuple[torch.device, int]:
+    return tensor.device, tensor.untyped_storage().data_ptr() if tensor.device.type != "meta" else id(tensor)
 
 
 def _told(error: BaseException, placement: Placement) -> FusedModuleError:
     reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
     reason = " ".join(reason.split()) or "no message"
+    return _wrong(
+        f"{describe_failed_module(error)}, raised {type(error).__name__}: {reason.rstrip('.')}. If the original model "
+        "takes these inputs, the module is wrong: report it",
+        placement,
+    )
+
+
+def _wrong(what: str, placement: Placement) -> FusedModuleError:
     who = placement.origin.partition(" ")[0] or "whoever wrote it"
     return FusedModuleError(
-        f"{describe_failed_module(error)}, raised {type(error).__name__}: {reason.rstrip('.')}. If the original model "
-        f"takes these inputs, the module is wrong: report it to {who}, and leave the pattern out for now, "
-        f"plan.matches[node][{placement.pattern!r}].apply = False.",
+        f"{what} to {who}, and leave the pattern out for now, plan.matches[node][{placement.pattern!r}].apply = False.",
         module_path=placement.path,
         pattern=placement.pattern,
         distribution=placement.origin,

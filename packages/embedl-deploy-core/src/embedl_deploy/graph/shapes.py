@@ -18,13 +18,13 @@ from torch._subclasses.fake_tensor import (
 )
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
-from embedl_deploy.graph.placement import describe_failed_module
+from embedl_deploy.graph.placement import describe_failed_module, fused_modules_named
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
@@ -114,6 +114,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
 
     Raises:
         InputError: The inputs do not fit the model.
+        FusedModuleError: A module that a pattern put there gives something else than what it replaced.
     """
     inputs = bind_inputs(graph_module, args, kwargs)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
@@ -125,8 +126,11 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         return _unknown_from(interpreter.current, error)
     except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
-        if _takes(graph_module, inputs):
+        refusal = _refusal(graph_module, inputs)
+        if refusal is None:
             return _unknown_from(interpreter.current, error)
+        if isinstance(refusal, FusedModuleError) and refusal.__cause__ is None:
+            raise refusal from error  # a module of a pattern gives what the one that raises cannot take
         node = interpreter.current
         where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
         placed = describe_failed_module(error)
@@ -145,11 +149,12 @@ def _unknown_from(node: fx.Node | None, error: Exception) -> str:
     return note
 
 
-def _takes(graph_module: fx.GraphModule, inputs: list[Any]) -> bool:
-    """Whether a copy of the graph runs on these inputs, real ones."""
+def _refusal(graph_module: fx.GraphModule, inputs: list[Any]) -> Exception | None:
+    """What a copy of the graph raises on these inputs, real ones; ``None`` if it runs."""
+    copy = deep_copy(graph_module)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            BoundInterpreter(deep_copy(graph_module)).run(*inputs, enable_io_processing=False)
-    except Exception:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
-        return False
-    return True
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), fused_modules_named(copy):
+            BoundInterpreter(copy).run(*inputs, enable_io_processing=False)
+    except Exception as error:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
+        return error
+    return None

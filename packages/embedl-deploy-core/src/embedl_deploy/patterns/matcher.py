@@ -48,7 +48,7 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
     tree = pattern.compiled_tree()
     found: list[PatternMatch] = []
     declined: list[Declined] = []
-    failed: list[tuple[PatternMatch, Exception]] = []
+    failed: list[tuple[PatternMatch, BaseException]] = []
     index = call_index(graph_module.graph)
     for node in index.in_order(node for element in tree.ends() for node in element.candidates(index)):
         refusal: Declined | None = None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx
 
 from embedl_deploy.errors import PatternError
+from embedl_deploy.graph.expected import Expected
 from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
 from embedl_deploy.validation.checked import checked
 
@@ -187,6 +188,7 @@ class PatternMatch:
         node_name: Name of the last matched node; ``"(everywhere)"`` where the pattern's ``match`` failed.
         node_names: Names of all matched nodes.
         twin: How many earlier matches there are of the same nodes by patterns of the same name.
+        expected: What the matched nodes give; known while they are being replaced.
     """
 
     pattern: "Pattern"
@@ -199,6 +201,7 @@ class PatternMatch:
     node_names: tuple[str, ...] = field(init=False)
     replaced_by: tuple[str, ...] = ()
     twin: int = 0
+    expected: Expected | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.stage = "conversion" if self.pattern.is_conversion else "fusion"
@@ -263,7 +266,7 @@ class Matches(list[PatternMatch]):
         matches: list[PatternMatch],
         declined: list[Declined],
         contained: Sequence[PatternMatch] = (),
-        failed: Sequence[tuple[PatternMatch, Exception]] = (),
+        failed: Sequence[tuple[PatternMatch, BaseException]] = (),
     ) -> None:
         super().__init__(matches)
         self.declined = declined

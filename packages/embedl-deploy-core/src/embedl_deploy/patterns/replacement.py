@@ -12,10 +12,11 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
+from embedl_deploy.graph.expected import expected_of, with_inputs
 from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import constants_of, get_module, owner, submodule, tensor_inputs
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.placement import Placement, note_placement
+from embedl_deploy.graph.placement import Placement, note_expected, note_placement
 from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
@@ -98,6 +99,8 @@ def insert_call(
     """
     graph_module = _graph_module(pattern_match)
     matched = pattern_match.nodes
+    if pattern_match.expected is None:  # later the modules of the match may be gone
+        pattern_match.expected = expected_of(matched)
     is_ours = isinstance(module, (FusedModule, ConvertedModule))  # not the user's, and no plain one of torch's
     if is_ours:
         _check_inputs(pattern_match, module, args)
@@ -198,6 +201,9 @@ def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
     for key in ("tensor_meta", "val", "type"):
         if key in last.meta and key not in output.meta:
             output.meta[key] = last.meta[key]
+    module = get_module(output) if output.op == "call_module" else None
+    if module is not None and pattern_match.expected is not None:
+        note_expected(module, with_inputs(pattern_match.expected, output))
     last.replace_all_uses_with(output)
     for node in sorted(pattern_match.nodes, reverse=True):
         erase(node)

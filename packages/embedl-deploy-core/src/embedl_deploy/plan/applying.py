@@ -184,7 +184,7 @@ class _Run:
         self.checkpoint = Checkpoint(self.graph_module)
         self.done = []
 
-    def _try(self, match: PatternMatch) -> Exception | None:
+    def _try(self, match: PatternMatch) -> BaseException | None:
         try:
             replaced = match.nodes
             left = dict.fromkeys((*replaced, *(value for node in replaced for value in node.all_input_nodes)))

@@ -14,7 +14,7 @@ _logger = logging.getLogger(__name__)
 def fail(
     match: PatternMatch,
     method: str,
-    error: Exception,
+    error: BaseException,
     reason: str,
     *,
     consequence: str,
@@ -62,7 +62,7 @@ def fail(
     return match
 
 
-def _where(pattern: Pattern, method: str, error: Exception) -> str:
+def _where(pattern: Pattern, method: str, error: BaseException) -> str:
     """``replace (plugin.py:20)``: the method, and the innermost line of the pattern's own file that was run."""
     home = sys.modules.get(type(pattern).__module__)
     lines = [

@@ -78,7 +78,7 @@ def _find_matches(
     return found
 
 
-def _check_failed(match: PatternMatch, error: Exception, *, strict: bool, told: bool) -> PatternMatch:
+def _check_failed(match: PatternMatch, error: BaseException, *, strict: bool, told: bool) -> PatternMatch:
     """The match, as one whose ``check`` failed."""
     is_ours = isinstance(error, PatternError) and str(error).startswith("check() ")
     reason = str(error) if is_ours else f"check() raised {type(error).__name__}: {error}"

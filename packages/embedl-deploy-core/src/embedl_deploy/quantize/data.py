@@ -75,7 +75,7 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
     """
     with torch.no_grad():
         if not isinstance(data, Iterable):
-            with fused_modules_named():
+            with fused_modules_named(model):
                 data(model)
             return
         number = 0
@@ -92,7 +92,7 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
     kwargs: dict[str, Any] = {}
     try:
         args, kwargs = as_call(model, batch)
-        with fused_modules_named():
+        with fused_modules_named(model):
             model(*args, **kwargs)
     except InputError as error:
         raise InputError(f"{which} cannot be used: {error}") from error

@@ -5,6 +5,7 @@ module that was put there is called with what flows into it at that moment. So n
 does.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +14,19 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.graph.expected import describe_value, tensors_in
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import difference, signal_to_noise
+from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 #: Largest difference that is rounding, relative to the largest output: a few reordered additions.
 _ROUNDING, _ROUNDING_IN_HALF = 1e-3, 5e-2
+#: Stands for what a module gives where that cannot be told.
+_UNKNOWN = object()
 
 
 @checked
@@ -35,12 +39,14 @@ class RewriteDifference(LayerDifference):
         pattern: Name of the pattern that put it there.
         origin: Distribution and version that ship the pattern; empty if it was not loaded from a plugin.
         half: Whether it computes in 16 bits.
+        problem: What is wrong where the outputs cannot be compared, being of another kind, shape or dtype; else empty.
     """
 
     kind: str = ""
     pattern: str = ""
     origin: str = ""
     half: bool = False
+    problem: str = ""
 
     @property
     def is_wrong(self) -> bool:
@@ -49,7 +55,8 @@ class RewriteDifference(LayerDifference):
 
     def __str__(self) -> str:
         placement = Placement(self.module, self.pattern, self.origin)
-        return f"{self.module} ({self.kind}, placed by {placement}): {self.sqnr:.1f} dB, {self.difference}"
+        how_far = self.problem or f"{self.sqnr:.1f} dB, {self.difference}"
+        return f"{self.module} ({self.kind}, placed by {placement}): {how_far}"
 
 
 class _SideBySide(BoundInterpreter):
@@ -70,35 +77,39 @@ class _SideBySide(BoundInterpreter):
                 self.same_value[last.name] = match.node_name
 
     def run_node(self, n: fx.Node) -> Any:
-        beside = self._run_fused(n) if n.name in self.placed else None
+        beside = self._run_fused(n) if n.name in self.placed else _UNKNOWN
         value = super().run_node(n)
-        if isinstance(beside, torch.Tensor) and isinstance(value, torch.Tensor) and beside.shape == value.shape:
-            node, match = self.placed[n.name]
-            module = self.fused.get_submodule(str(node.target))
-            self.found.append(
-                RewriteDifference(
-                    node=node.name,
-                    module=str(node.target),
-                    sqnr=signal_to_noise(value, beside),
-                    difference=difference(value, beside),
-                    kind=type(module).__name__,
-                    pattern=match.pattern_name,
-                    origin=match.pattern.origin,
-                    half=value.dtype in (torch.float16, torch.bfloat16),
-                )
-            )
+        if beside is not _UNKNOWN and tensors_in(value):
+            self.found.append(self._compared(*self.placed[n.name], value, beside))
         return value
+
+    def _compared(self, node: fx.Node, match: PatternMatch, value: Any, beside: Any) -> RewriteDifference:
+        given = tensors_in(value), tensors_in(beside)
+        kinds = [[(part.shape, part.dtype) for part in parts] for parts in given]
+        same = isinstance(value, torch.Tensor) == isinstance(beside, torch.Tensor) and kinds[0] == kinds[1]
+        problem = "" if same else f"gives {describe_value(beside)} where {describe_value(value)} is due"
+        return RewriteDifference(
+            node=node.name,
+            module=str(node.target),
+            sqnr=signal_to_noise(value, beside) if same else -math.inf,
+            difference=difference(value, beside) if same else Difference(math.inf, math.inf),
+            kind=type(self.fused.get_submodule(str(node.target))).__name__,
+            pattern=match.pattern_name,
+            origin=match.pattern.origin,
+            half=any(part.dtype in (torch.float16, torch.bfloat16) for part in given[0]),
+            problem=problem,
+        )
 
     def call_module(self, target: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         return _called(self.fetch_attr(target), args, dict(kwargs))
 
     def _run_fused(self, last: fx.Node) -> Any:
-        """What the module gives that replaced ``last`` and others; ``None`` if an input of it cannot be told."""
+        """What the module gives that replaced ``last`` and others; unknown if an input of it cannot be told."""
         node, _ = self.placed[last.name]
         values = {each.name: value for each, value in self.env.items()}
         names = {each.name: self.same_value.get(each.name, each.name) for each in node.all_input_nodes}
         if not values.keys() >= set(names.values()):
-            return None
+            return _UNKNOWN
         given = fx.map_arg((node.args, node.kwargs), lambda each: values[names[each.name]])
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, given)
         with torch.random.fork_rng(devices=[]):  # what replaced nodes draw is drawn again
@@ -123,7 +134,7 @@ def compare_rewrites(
         kwargs: Keyword inputs.
 
     Returns:
-        In graph order. Modules that give no single tensor are left out.
+        In graph order. What gives no tensor is left out.
 
     Raises:
         FusedModuleError: One of them raises.

@@ -25,6 +25,8 @@ from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, difference, output_tensors, signal_to_noise
 from embedl_deploy.verify.difference import run_on_given
 
+#: Signal to noise where the noise is a tenth of the signal, in dB.
+_TENTH = 20.0
 #: What a stage can be given as.
 Stage = nn.Module | TransformationResult | str | os.PathLike[str]
 
@@ -69,7 +71,10 @@ class Verification:
         return None
 
     def largest_drop(self) -> tuple[str, LayerDifference, float] | None:
-        """The layer that adds most noise to the worst one before it in its stage: (stage, layer, dB lost)."""
+        """The layer that adds most noise to the worst one before it in its stage: (stage, layer, dB lost).
+
+        What is lost is infinite where all layers before it agree to the bit, or there are none.
+        """
         worst: tuple[str, LayerDifference, float] | None = None
         most = 0.0
         for stage, layers in self.layers.items():
@@ -82,6 +87,11 @@ class Verification:
                     worst, most = (stage, layer, lowest - layer.sqnr), added
                 lowest = min(lowest, layer.sqnr)
         return worst
+
+    def _first_below_a_tenth(self, stage: str) -> LayerDifference | None:
+        """The first layer of a stage whose noise is a tenth of the signal or more: what follows makes more of it."""
+        layers = (each for each in self.layers[stage] if not isinstance(each, RewriteDifference))
+        return next((layer for layer in layers if layer.sqnr < _TENTH), None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON; infinite ones as ``None``."""
@@ -99,9 +109,11 @@ class Verification:
         drop = self.largest_drop()
         if drop is not None:
             stage, layer, lost = drop
-            lines.append(
-                f"{stage}: most is lost at {layer.module or layer.node}: {lost:.1f} dB, to {layer.sqnr:.1f} dB"
-            )
+            how_much = f"{lost:.1f} dB" if math.isfinite(lost) else "from no difference"
+            lines.append(f"{stage}: most is lost at {layer.module or layer.node}: {how_much}, to {layer.sqnr:.1f} dB")
+            early = self._first_below_a_tenth(stage)
+            if early is not None and early is not layer:
+                lines[-1] += f"; already {early.sqnr:.1f} dB at {early.module or early.node}"
         return "\n".join(lines)
 
 
@@ -164,7 +176,10 @@ def verify_stages(
     for name, stage in stages.items():
         model = stage.model if isinstance(stage, TransformationResult) else stage
         outputs = _outputs(name, model, inputs, named, backend)
-        largest = difference(wanted, outputs)  # first, because it compares the shapes
+        try:
+            largest = difference(wanted, outputs)  # first, because it compares the shapes
+        except InputError as error:
+            raise _located(error, stage, inputs, named) from error
         found.append(StageDifference(name, signal_to_noise(wanted, outputs), largest))
         if isinstance(model, fx.GraphModule):
             if layers and isinstance(stage, TransformationResult):
@@ -177,6 +192,13 @@ def verify_stages(
             given = _as_the_file_has_them(path, _tensors(inputs))
             by_layer[name] = compare_onnx_layers(graph_before, path, inputs, named, given)
     return Verification(tuple(found), by_layer)
+
+
+def _located(error: InputError, stage: Stage, inputs: tuple[Any, ...], named: dict[str, Any]) -> InputError:
+    """The error about outputs that cannot be compared, with the fused modules that it comes from."""
+    rewrites = compare_rewrites(stage, inputs, named) if isinstance(stage, TransformationResult) else ()
+    wrong = [str(rewrite) for rewrite in rewrites if rewrite.is_wrong]
+    return InputError(f"{error} Not what it replaced: {'; '.join(wrong)}.") if wrong else error
 
 
 def _outputs(

@@ -117,7 +117,7 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         global_state,
         torch.no_grad(),
         rng,
-        fused_modules_named(),
+        fused_modules_named(model),
         _on_copies_of_buffers(model),
         _attributes_put_back(model),
     ):
