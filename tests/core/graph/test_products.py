@@ -7,20 +7,21 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from embedl_deploy.graph.products import WEIGHTED, is_product
+from embedl_deploy.graph.products import WEIGHTED, is_product, product_of_call
+from embedl_deploy.graph.shapes import propagate_shapes
 
 #: Kernels of products.
 KERNELS = {"mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "dot", "vdot", "convolution", "_trilinear"}
+KERNELS |= {"_euclidean_dist"}
 #: Names that sound like products, or use them on the way, and are none.
 NO_PRODUCTS = {
     "outer, which accumulates nothing": {"outer", "ger", "addr", "kron", "cartesian_prod"},
     "of all values, without a second factor": {"prod", "cumprod", "_sparse_csr_prod"},
     "a solver or a decomposition": {"lobpcg", "pca_lowrank", "svd_lowrank", "pinverse", "pinv", "linalg_pinv"}
     | {"householder_product", "linalg_householder_product"},
-    "distances": {"cdist", "_cdist_forward"},
     "interpolation by fixed factors": {"upsample_bilinear", "__upsample_bilinear", "_upsample_bilinear2d_aa"}
     | {"upsample_bilinear2d", "upsample_linear1d", "upsample_trilinear3d"},
     "one value at a time": {"float_power", "mvlgamma"},
@@ -34,7 +35,7 @@ EXCEPTIONS = set().union(*NO_PRODUCTS.values())
 #: Parts of words, on purpose coarser than what is tested.
 SUSPICIOUS = re.compile(
     r"mm(_|\d|$)|matmul|mv|dot|inner|conv(?!ert)|linear|einsum|attention|lstm|gru|rnn|cov(_|$)|corrcoef|power|lowrank|"
-    r"pinv|chain|kron|outer|ger$|bag|_cell|prod|addr$|cdist|pack|expert|multi_head|encoder_layer"
+    r"pinv|chain|kron|outer|ger$|bag|_cell|prod|addr$|cdist|pack|expert|multi_head|encoder_layer|cosine|euclid|affine_grid"
 )
 NAMESPACES = {
     "torch": torch,
@@ -81,7 +82,8 @@ class Kernels(TorchDispatchMode):
 def test_what_runs_a_kernel_of_products():
     """By running every function of torch on a few tensors, whatever its name."""
     signatures = torch.overrides.get_testing_overrides()
-    square, batch, image = torch.rand(3, 3), torch.rand(2, 3, 3), torch.rand(3, 3, 3, 3)
+    # Distances are computed by a product of matrices from 26 rows on.
+    square, batch, image = torch.rand(26, 26), torch.rand(2, 3, 3), torch.rand(3, 3, 3, 3)
     found = set()
     for home, functions in torch.overrides.get_overridable_functions().items():
         for function in functions if not isinstance(home, type) and home is not torch.Tensor else ():
@@ -97,6 +99,50 @@ def test_what_runs_a_kernel_of_products():
                     found.add(name)
     assert {"mm", "conv2d", "linalg_matmul", "einsum", "cov", "scaled_dot_product_attention"} - found <= {"einsum"}
     assert {name for name in found if not is_product(name)} - EXCEPTIONS == set()
+
+
+X, W = torch.rand(4, 8), torch.rand(8, 5)
+SUMS = {
+    "broadcast views": (lambda x, w: (x.unsqueeze(-1) * w).sum(1), True),
+    "sum of a function": (lambda x, w: torch.sum(torch.mul(x[:, :, None], w), dim=1), True),
+    "mean": (lambda x, w: (w * x.unsqueeze(2)).mean(axis=-2), True),
+    "in place": (lambda x, w: (x.unsqueeze(-1) + torch.zeros(5)).mul_(w).sum(1), True),
+    "through a view": (lambda x, w: (x.unsqueeze(-1) * w).permute(0, 2, 1).contiguous().sum(-1), True),
+    "everything": (lambda x, w: (x * x.flip(0)).sum(), True),
+    "a row each": (lambda x, w: (x * x.flip(0)).sum(-1, keepdim=True), True),
+    "an outer product that is summed": (lambda x, w: (x[:, :, None] * w[0]).sum(1), False),
+    "a gate": (lambda x, w: (x * x.mean(1, keepdim=True)).sum(1), False),
+    "a number": (lambda x, w: (x * 3).sum(1), False),
+    "a square": (lambda x, w: (x * x).sum(1), False),
+    "integers": (lambda x, w: (x.long() * w.long()[:, 0]).sum(1), False),
+    "a sum alone": (lambda x, w: x.sum(1), False),
+    "a quotient": (lambda x, w: (x.unsqueeze(-1) / w).sum(1), False),
+}
+
+
+@pytest.mark.parametrize(("function", "wanted"), SUMS.values(), ids=SUMS)
+def test_a_multiplication_that_is_summed(function, wanted):
+    traced = fx.symbolic_trace(function)
+    propagate_shapes(traced, (X, W), {})
+    last = next(node for node in reversed(traced.graph.nodes) if node.op != "output")
+    assert (product_of_call(last) == "mul and sum") is wanted
+    exported = torch.export.export(Calling(function), (X, W)).graph_module
+    names = [product_of_call(node) for node in exported.graph.nodes if node.op == "call_function"]
+    assert ("mul and sum" in names) is wanted
+
+
+class Calling(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x, w):
+        return self.function(x, w)
+
+
+def test_without_shapes_every_such_sum_may_be_one():
+    traced = fx.symbolic_trace(SUMS["a gate"][0])
+    assert [product_of_call(node) for node in traced.graph.nodes if node.op == "call_method"][-1] == "mul and sum"
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # classes that torch keeps under an old name

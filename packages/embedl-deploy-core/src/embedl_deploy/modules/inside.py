@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.graph.lookup import is_plain_torch_module
-from embedl_deploy.graph.products import WEIGHTED, product_of_call
+from embedl_deploy.graph.products import SUM_OF_PRODUCTS, UNWEIGHTED, WEIGHTED, product_of_call, summed_factors
 from embedl_deploy.modules.slots import QuantStub
 from embedl_deploy.modules.tracer import LeafTracer
 from embedl_deploy.validation.checked import checked
@@ -79,7 +79,7 @@ def _products(module: nn.Module) -> Iterator[tuple[fx.Node, str, nn.Module]]:
 def _product(node: fx.Node) -> str | None:
     called = _called(node)
     if called is not None:
-        return type(called).__name__ if isinstance(called, WEIGHTED) else None
+        return type(called).__name__ if isinstance(called, (*WEIGHTED, *UNWEIGHTED)) else None
     return product_of_call(node) if node.op in ("call_function", "call_method") else None
 
 
@@ -90,6 +90,8 @@ def _called(node: fx.Node) -> nn.Module | None:
 
 def _factors(node: fx.Node, product: str) -> list[Any]:
     """The arguments of a product that are multiplied: neither biases nor masks."""
+    if product == SUM_OF_PRODUCTS:
+        return list(summed_factors(node) or ())
     given = pytree.tree_leaves((node.args, node.kwargs))
     tensors = [value for value in given if isinstance(value, fx.Node)]
     if "attention" in product.lower():

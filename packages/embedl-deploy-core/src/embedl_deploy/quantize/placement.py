@@ -11,7 +11,7 @@ from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
-from embedl_deploy.graph.products import WEIGHTED, product_of_call
+from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
@@ -210,7 +210,7 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
         if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
             continue
         module = get_module(node) if node.op == "call_module" else None
-        if module is not None and any(isinstance(part, WEIGHTED) for part in module.modules()):
+        if module is not None and any(isinstance(part, (*WEIGHTED, *UNWEIGHTED)) for part in module.modules()):
             reason = "no fusion has taken it"
             if isinstance(module, FusedModule):
                 nothing = "the module, or the pattern that made it, has no place for quantizers"
