@@ -8,6 +8,7 @@ from embedl_deploy import transform
 from embedl_deploy.conversions import RemoveIdentityPattern
 from support.small_patterns import ConvBNActPattern
 
+X = torch.randn(2, 4, 3, 3)
 PATTERNS = [RemoveIdentityPattern(), ConvBNActPattern()]
 
 
@@ -21,6 +22,17 @@ def test_no_longer_stands_between(nothing):
     assert [m["pattern"] for m in result.report["applied"]] == ["RemoveIdentityPattern"] * 2 + ["ConvBNActPattern"]
     assert result.verify(torch.randn(2, 4, 3, 3)).max_abs == 0
     assert transform(result.model, patterns=PATTERNS).report["applied_count"] == 0
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+def test_nor_does_a_call_of_a_function(trace):
+    class Calls(nn.Sequential):
+        def forward(self, x):
+            return self[1](nn.functional.dropout(self[0](x), 0.0, self.training))
+
+    result = transform(Calls(nn.Conv2d(4, 4, 1), nn.ReLU()).eval(), X, patterns=PATTERNS, trace=trace)
+    assert [m["pattern"] for m in result.report["applied"]] == ["RemoveIdentityPattern", "ConvBNActPattern"]
+    assert result.verify(X).max_abs == 0
 
 
 def test_dropout_that_drops_in_training_stays():

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from core.testing.small_backend import Again, Block, BlockPattern, WrongInEvaluation, block, make_backend, with_graft
+from core.testing.small_backend import (
+    Again,
+    Around,
+    Block,
+    BlockPattern,
+    WrongInEvaluation,
+    block,
+    make_backend,
+    with_graft,
+)
 from embedl_deploy.modules import FusedModule, with_parameters
 from embedl_deploy.patterns import Example, Pattern, QDQPoint, get_module
 from embedl_deploy.testing import PATTERN_CHECKS, ConformanceFailure, DoesNotApply
@@ -66,6 +75,16 @@ class WrongForDepthwise(Block):
 class WrongForBatchOfOne(Block):
     def forward(self, x):
         return super().forward(x) * (1.0 if x.shape[0] > 1 else 1.01)
+
+
+def module_of_a_call(node):
+    return node.op == "call_module" and isinstance(get_module(node), nn.BatchNorm2d)
+
+
+class ModulesOnly(BlockPattern):
+    """Does not see what torch.export makes of the block."""
+
+    tree = (nn.Conv2d, module_of_a_call, nn.ReLU)
 
 
 class WrongForCalls(BlockPattern):
@@ -188,6 +207,11 @@ SPOILT = [
     ("variants", with_graft(WrongForDepthwise), "where:    example 1 (a block), with 0: groups=4"),
     ("variants", with_graft(WrongForBatchOfOne), "where:    example 1 (a block), with a batch of 1"),
     ("exported-graphs", WrongForCalls, "where:    example 1 (a block), captured by torch.export"),
+    (
+        "exported-graphs",
+        ModulesOnly,
+        "no match: conv2d: ModulesOnly does not match: conv2d is followed by batch_norm (BatchNorm2d), expected",
+    ),
     ("gradients", with_graft(Detached), "no gradient reaches input 0"),
     ("parameters", with_graft(Gain), "0.gain is a new parameter"),
     ("sharing", Copies, "two models with the same weights: "),
@@ -251,6 +275,22 @@ def test_how_much_was_tried_is_told():
     # affine, in place: all but other activations and layers that are left out, which the tree does not take.
     assert CHECKS["variants"].run(subject) == "applies to 14 of 21 variations of 1 example(s)"
     assert CHECKS["exported-graphs"].run(subject) == "applies to 1 of 1 example(s) as torch.export gives them"
+
+
+class OwnPattern(Again):
+    """Takes what torch.export leaves nothing of."""
+
+    tree = (Around,)
+
+    def examples(self):
+        return [Example(nn.Sequential(Around(nn.ReLU())), X)]
+
+
+def test_what_torch_export_leaves_nothing_of_is_not_asked_for():
+    subject = PatternSubject(make_backend(OwnPattern()), OwnPattern())
+    assert CHECKS["exported-graphs"].run(subject) == (
+        "applies to 0 of 1 example(s) as torch.export gives them (torch.export takes Around apart)"
+    )
 
 
 def test_every_check_is_seen_to_fail():

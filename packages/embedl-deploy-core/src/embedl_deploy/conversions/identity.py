@@ -1,8 +1,8 @@
 """Identity  is removed.
 
-``nn.Identity``, and dropout that never drops (p = 0), return the very tensor that they are given, so removing them
-changes neither values nor sharing of memory; left in, they stand between operators that belong together. Dropout with
-p > 0 stays: it is an identity in evaluation mode only.
+``nn.Identity``, and dropout that never drops (p = 0, as a module or a call of a function), return the very tensor that
+they are given, so removing them changes neither values nor sharing of memory; left in, they stand between operators
+that belong together. Dropout with p > 0 stays: it is an identity in evaluation mode only.
 
 Declined: hooks on the module, which would be lost.
 """
@@ -10,6 +10,7 @@ Declined: hooks on the module, which would be lost.
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.forms.fixed_mode import FrozenDropout
 from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
@@ -17,11 +18,14 @@ from embedl_deploy.patterns.pattern import Pattern
 
 
 def is_identity(node: fx.Node) -> bool:
-    """Whether a module call returns its only argument, in every mode."""
-    if node.op != "call_module" or len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node):
+    """Whether a call returns its only tensor, in every mode."""
+    if node.op == "call_module" and (len(node.args) != 1 or node.kwargs or not isinstance(node.args[0], fx.Node)):
         return False
     module = get_module(node)
-    return type(module) is nn.Identity or (type(module) is nn.Dropout and module.p == 0)
+    if type(module) is nn.Identity:
+        return True
+    # As a function, dropout is a module that stays in one mode.
+    return isinstance(module, nn.Dropout) and type(module) in (nn.Dropout, FrozenDropout) and module.p == 0
 
 
 class RemoveIdentityPattern(Pattern):

@@ -1,6 +1,7 @@
 """The checks of patterns, in the order in which they are told: what each asks, why, and what to do when it fails."""
 
 from embedl_deploy.testing.agreement import keeps_gradients, keeps_numbers_in_evaluation, keeps_numbers_in_training
+from embedl_deploy.testing.exported_graphs import matches_exported_graphs
 from embedl_deploy.testing.exporting import exports_to_onnx
 from embedl_deploy.testing.matching import (
     declares_examples,
@@ -15,7 +16,7 @@ from embedl_deploy.testing.quantizing import is_quantized, points_exist, stubs_a
 from embedl_deploy.testing.state import can_be_copied, keeps_parameters, keeps_sharing, state_can_be_loaded
 from embedl_deploy.testing.subjects import PatternSubject
 from embedl_deploy.testing.table import Check
-from embedl_deploy.testing.varying import keeps_numbers_of_exported_graphs, keeps_numbers_of_variants
+from embedl_deploy.testing.varying import keeps_numbers_of_variants
 
 #: Of every pattern, on each of its examples.
 PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
@@ -86,10 +87,11 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
     ),
     Check(
         "exported-graphs",
-        "keeps its numbers in graphs of torch.export",
-        "The same model may come as calls of functions, with settings that are numbers in the graph.",
-        "Match module classes instead of node targets, and take settings from get_module(node).",
-        keeps_numbers_of_exported_graphs,
+        "matches its examples as torch.export gives them, with the same numbers",
+        "Models that cannot be traced symbolically come as calls of functions, with settings that are numbers.",
+        "Match module classes instead of node targets, take settings from get_module(node), and tell with "
+        "register_form which module a function of your own is.",
+        matches_exported_graphs,
     ),
     Check(
         "gradients",

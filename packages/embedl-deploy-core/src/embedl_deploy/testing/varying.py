@@ -1,12 +1,10 @@
-"""Checks of a pattern on variations of its examples, and on graphs that torch.export gives."""
+"""The check of a pattern on variations of its examples."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from embedl_deploy.capture import Trace
-from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.patterns import Example, MatchStatus
 from embedl_deploy.testing.agreement import require_same_training
 from embedl_deploy.testing.failures import DoesNotApply, trying
@@ -94,27 +92,3 @@ def _trains(model: nn.Module, example: Example) -> bool:
     except ValueError:
         return False
     return True
-
-
-def keeps_numbers_of_exported_graphs(subject: PatternSubject) -> str:
-    """Where the pattern applies to what torch.export makes of an example, the outputs stay.
-
-    Returns:
-        To how many examples it applies so.
-    """
-    examples = list(declared(subject.pattern.examples(), "example"))
-    if not examples:
-        raise DoesNotApply("it declares no examples")
-    applied = 0
-    for where, example in examples:
-        with trying(f"{where}, captured by torch.export"):
-            model = telling(example.model)
-            try:
-                result = subject.rewrite(model, example, Trace.EXPORT)
-            except (CaptureError, InputError):
-                continue  # torch.export does not take the example itself
-            if result.report.with_status(MatchStatus.APPLIED):
-                applied += 1
-                with torch.no_grad():
-                    require_same(run(model, example.args), run(result.model, example.args))
-    return f"applies to {applied} of {len(examples)} example(s) as torch.export gives them"
