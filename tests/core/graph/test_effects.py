@@ -5,7 +5,7 @@ import operator
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.modules import symbolic_trace
@@ -19,6 +19,7 @@ class Holder(nn.Module):
         self.dropout, self.identity = nn.Dropout(), nn.Identity()
         self.flatten, self.sequence = nn.Flatten(), nn.Sequential(nn.ReLU(inplace=True))
         self.function = function
+        self.register_buffer("average", torch.zeros(2, 1, 1))
 
     def forward(self, x, y):
         return self.function(self, x, y)
@@ -188,6 +189,24 @@ class TestOwnWrites:
             return F.relu(z.add_(1)), before
 
         assert hazard(forward, "add_", "relu") is None
+
+    def test_of_a_buffer_which_outlives_the_call(self):
+        effects, _, moved, y = averaging()
+        assert effects.hazard([moved, y]) == "mul__tensor changes the model's 'average' in place"
+
+    def test_of_a_buffer_by_another_read_of_it(self):
+        effects, read_again, moved, _ = averaging()
+        assert list(effects.written_after(read_again)) == [moved]
+
+
+def averaging():
+    """``average *= 0.9; y = average + 1``, with ``average`` read twice, as torch.export writes it."""
+    graph = fx.Graph(Holder(None))
+    read, read_again = graph.get_attr("average"), graph.get_attr("average")
+    moved = graph.call_function(torch.ops.aten.mul_.Tensor, (read, 0.9))
+    y = graph.call_function(torch.ops.aten.add.Tensor, (moved, 1))
+    graph.output((y, read_again))
+    return Effects(graph), read_again, moved, y
 
 
 class TestPosition:

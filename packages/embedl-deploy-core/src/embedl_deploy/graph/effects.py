@@ -1,9 +1,10 @@
 """In-place writes, and what may be moved past them.
 
 A match is replaced by one node at the place of its last node, so everything it computes moves down to there. That
-is only right if no value that it reads is overwritten on the way, and if nobody reads afterwards a value that it
-overwrites itself. Values may share memory: ``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode.
-The analysis never misses sharing; it may suspect some where there is none.
+is only right if no value that it reads is overwritten on the way, if nobody reads afterwards a value that it
+overwrites itself, and if that is none of the model's buffers, which outlive the call. Values may share memory:
+``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode. The analysis never misses sharing; it may
+suspect some where there is none.
 """
 
 from bisect import bisect_left, bisect_right
@@ -66,8 +67,11 @@ class Effects:
         """For each value, the values whose memory it may use."""
         writing = {node for node, _ in self._writes}
         roots: dict[fx.Node, frozenset[fx.Node]] = {}
+        held: dict[str, fx.Node] = {}
         for node in self._position:
-            if node.op in ("placeholder", "get_attr") or (node not in writing and _is_fresh(node)):
+            if node.op == "get_attr":  # read twice, it is one tensor
+                roots[node] = frozenset((held.setdefault(str(node.target), node),))
+            elif node.op == "placeholder" or (node not in writing and _is_fresh(node)):
                 roots[node] = frozenset((node,))
             else:
                 inputs = [roots[n] for n in node.all_input_nodes]
@@ -95,6 +99,9 @@ class Effects:
         between = range(bisect_left(self._write_positions, first), bisect_right(self._write_positions, last))
         for writer, value in (self._writes[i] for i in between):
             if writer in inside:
+                for root in self._roots[value]:
+                    if root.op == "get_attr":
+                        return f"{writer.name} changes the model's {str(root.target)!r} in place"
                 reader = self._reads_after(writer, value, inside)
                 if reader is not None:
                     return f"{writer.name} changes {value.name} in place, and {reader.name} reads it afterwards"
