@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy import transform
+from embedl_deploy import export_onnx, transform
 from embedl_deploy.backend import get_backend, list_backends
+from embedl_deploy.cli import main
 from embedl_deploy.errors import PluginError
 from embedl_deploy.quantize import QuantConfig, insert_qdq, quantization_report, quantize
 
@@ -210,6 +211,39 @@ class TestConflicts:
             "OtherConvPattern of tensorrt.b (b 1) and AcmeConvPattern of tensorrt.a (a 1) look for the same nodes: "
             "OtherConvPattern is tried first. Switch one of them off in the plan, or uninstall one of them.",
         )
+
+    TRANSLATIONS = """
+import torch
+from embedl_deploy.backend import hookimpl
+
+@{marker}
+def embedl_deploy_onnx_translations(opset):
+    return {{torch.ops.aten.relu.default: lambda x: {number}}}
+"""
+
+    def test_two_translations_of_one_operator(self, install):
+        install("tensorrt.a", self.TRANSLATIONS.format(marker="hookimpl", number=1), distribution="a", version="1")
+        other = self.TRANSLATIONS.format(marker="hookimpl(tryfirst=True)", number=2)
+        install("tensorrt.b", other, distribution="b", version="1")
+        backend = get_backend("tensorrt")
+        assert backend.conflicts == ()
+        assert backend.onnx_translation_conflicts(18) == (
+            "tensorrt.b (b 1) and tensorrt.a (a 1) both bring a translation of aten.relu.default to ONNX: that of "
+            "tensorrt.b (b 1) is used, and that of tensorrt.a (a 1) is not. Uninstall one of them, or have the one "
+            "that shall win ask for it: @hookimpl(tryfirst=True).",
+        )
+        assert [function(None) for function in backend.onnx_translations(18).values()] == [2]
+
+    def test_it_is_told_by_the_command_and_with_the_file(self, install, tmp_path, capsys):
+        for name in ("a", "b"):
+            text = self.TRANSLATIONS.format(marker="hookimpl", number=name)
+            install(f"tensorrt.{name}", text, distribution=name, version="1")
+        words = "both bring a translation of aten.relu.default to ONNX: that of tensorrt.a (a 1) is used"
+        assert main(["backends", "-v", "-b", "tensorrt"]) == 0
+        assert words in capsys.readouterr().out
+        model, x = nn.Sequential(nn.Linear(2, 2)).eval(), torch.ones(1, 2)
+        exported = export_onnx(transform(model, x, backend="tensorrt"), x, tmp_path / "model.onnx", tolerance=None)
+        assert [words in note for note in exported.notes] == [True]
 
     RULES = """
 from embedl_deploy.backend import Rule, Severity

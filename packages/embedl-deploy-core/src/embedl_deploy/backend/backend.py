@@ -110,7 +110,18 @@ class Backend:
         Raises:
             PluginError: The hook fails, or gives something else.
         """
-        return translations_from(self._manager, self._sources, opset)
+        return translations_from(self._manager, self._sources, opset).functions
+
+    @checked
+    def onnx_translation_conflicts(self, opset: int) -> tuple[str, ...]:
+        """Where a translation to ONNX of an extension is not used, in words.
+
+        They are not among :attr:`conflicts`: the hook may import ``onnxscript``, and is not called on loading.
+
+        Raises:
+            PluginError: As for :meth:`onnx_translations`.
+        """
+        return translations_from(self._manager, self._sources, opset).conflicts
 
     @checked
     def explain_unfused(self, node: fx.Node) -> str | None:

@@ -10,16 +10,14 @@ from typing import Any, TypeVar
 
 from embedl_deploy.backend.backend import Backend
 from embedl_deploy.backend.contributions import plugin_manager
-from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.loading import LoadedPlugin
-from embedl_deploy.backend.origins import Contribution, plugins_in_order
+from embedl_deploy.backend.origins import NOT_USED, Contribution, in_each_others_way, plugins_in_order, title_of
 from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart, QuantPolicy
 
 ValueT = TypeVar("ValueT")
 #: What several plugins give, each with the plugin.
 Entries = list[tuple[LoadedPlugin, ValueT]]
 
-_NOT_USED = "that of {first} is used, and that of {second} is not"
 _LATER = "that of {first} is tried first"
 
 
@@ -33,7 +31,7 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
     manager = plugin_manager()
     plugins: dict[str, LoadedPlugin] = {}
     for loaded in (main, *reversed(extensions)):  # pluggy calls the last registered first
-        registered = _title(loaded.source)
+        registered = title_of(loaded.source)
         manager.register(loaded.plugin, registered)
         plugins[registered] = loaded
 
@@ -60,7 +58,7 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         *_same_extension_names(extensions),
         *_same_trees([*conversions, *fusions]),
         *(text for kind in ("conversion", "fusion") for text in _same_names(kind, named[kind], _LATER)),
-        *(text for kind in ("rule", "compiler", "device") for text in _same_names(kind, named[kind], _NOT_USED)),
+        *(text for kind in ("rule", "compiler", "device") for text in _same_names(kind, named[kind], NOT_USED)),
     ]
     configured = plugins_in_order(manager, "embedl_deploy_quantization_config")
     number_formats = [(plugins[name], "embedl_deploy_quantization_config") for name in configured]
@@ -76,7 +74,7 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         fusions=tuple(pattern for _, pattern in fusions),
         leaf_modules=tuple(module_class for _, module_class in leaves),
         policies=_joined_policies(main, policies),
-        extensions=tuple(_title(each.source) for each in extensions),
+        extensions=tuple(title_of(each.source) for each in extensions),
         compilers=_firsts(compilers, lambda compiler: compiler.name),
         devices=_firsts(devices, lambda device: device.name),
         check_rules=_firsts(rules, lambda rule: rule.id),
@@ -90,10 +88,6 @@ def build_backend(main: LoadedPlugin, extensions: Sequence[LoadedPlugin]) -> Bac
         _manager=manager,
         _sources={name: loaded.source for name, loaded in plugins.items()},
     )
-
-
-def _title(source: PluginSource) -> str:
-    return f"{source.name} ({source.origin})"
 
 
 def _firsts(entries: Entries[ValueT], key: Callable[[ValueT], str]) -> tuple[ValueT, ...]:
@@ -130,13 +124,8 @@ def _same_names(kind: str, entries: list[tuple[LoadedPlugin, str]], outcome: str
             continue
         if not first.source.is_extension and outcome is _LATER:
             continue  # it stands behind the backend's because it asks for that
-        titles = {"first": _title(first.source), "second": _title(loaded.source)}
-        said = outcome.format(**titles)
         label = f"{kind} {name}" if " " in kind else f"{kind} {name!r}"
-        yield (
-            f"{titles['first']} and {titles['second']} both bring {label}: {said}. Uninstall one of them, or have the "
-            "one that shall win ask for it: @hookimpl(tryfirst=True)."
-        )
+        yield in_each_others_way(label, first.source, loaded.source, outcome)
 
 
 def _same_trees(entries: Entries[Any]) -> Iterator[str]:
@@ -146,7 +135,7 @@ def _same_trees(entries: Entries[Any]) -> Iterator[str]:
         for first, other in mine[:index]:
             same = pattern.tree is not None and pattern.tree == other.tree and pattern.name != other.name
             if first is not later and same and pattern.is_conversion == other.is_conversion:
-                titles = _title(first.source), _title(later.source)
+                titles = title_of(first.source), title_of(later.source)
                 yield (
                     f"{other.name} of {titles[0]} and {pattern.name} of {titles[1]} look for the same nodes: "
                     f"{other.name} is tried first. Switch one of them off in the plan, or uninstall one of them."

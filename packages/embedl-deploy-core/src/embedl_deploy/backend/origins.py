@@ -30,6 +30,10 @@ class Contribution:
     origin: str
 
 
+#: What is done about two things of which one can be used.
+NOT_USED = "that of {first} is used, and that of {second} is not"
+
+
 def plugins_in_order(manager: pluggy.PluginManager, hook: str) -> list[str]:
     """Names of the plugins that implement a hook, in the order in which they are called."""
     implementations = reversed(getattr(manager.hook, hook).get_hookimpls())  # pluggy keeps the last called first
@@ -67,9 +71,41 @@ def culprit_of(
     return next(iter(sources.values()))
 
 
-def translations_from(
-    manager: pluggy.PluginManager, sources: Mapping[str, PluginSource], opset: int
-) -> dict[Callable[..., Any], Callable[..., Any]]:
+def in_each_others_way(label: str, first: PluginSource, second: PluginSource, outcome: str) -> str:
+    """What to tell where two plugins bring the same.
+
+    Args:
+        label: What it is.
+        first: The plugin that comes first.
+        second: The other.
+        outcome: What is done about it, with ``{first}`` and ``{second}`` for their names.
+    """
+    titles = {"first": title_of(first), "second": title_of(second)}
+    return (
+        f"{titles['first']} and {titles['second']} both bring {label}: {outcome.format(**titles)}. Uninstall one of "
+        "them, or have the one that shall win ask for it: @hookimpl(tryfirst=True)."
+    )
+
+
+def title_of(source: PluginSource) -> str:
+    """The name of a plugin with the distribution that ships it."""
+    return f"{source.name} ({source.origin})"
+
+
+@dataclass(frozen=True)
+class Translations:
+    """What operators are in ONNX.
+
+    Attributes:
+        functions: By operator.
+        conflicts: Where a translation of an extension is not used, because another comes first, in words.
+    """
+
+    functions: dict[Callable[..., Any], Callable[..., Any]]
+    conflicts: tuple[str, ...]
+
+
+def translations_from(manager: pluggy.PluginManager, sources: Mapping[str, PluginSource], opset: int) -> Translations:
     """What the operators of a backend's plugins are in ONNX; of two translations of one operator the first.
 
     Raises:
@@ -79,6 +115,8 @@ def translations_from(
 
     hook = "embedl_deploy_onnx_translations"
     found: dict[Callable[..., Any], Callable[..., Any]] = {}
+    owners: dict[Callable[..., Any], PluginSource] = {}
+    conflicts: dict[str, None] = {}
     for name in plugins_in_order(manager, hook):
         source = sources[name]
         try:
@@ -102,7 +140,12 @@ def translations_from(
                         source, f"returns {function!r} for {operator} from {hook}; expected a function of onnxscript"
                     )
                 found.setdefault(operator, function)
-    return found
+                first = owners.setdefault(operator, source)
+                if first is not source and source.is_extension:  # that one comes before its backend is meant
+                    conflicts[in_each_others_way(f"a translation of {operator} to ONNX", first, source, NOT_USED)] = (
+                        None
+                    )
+    return Translations(found, tuple(conflicts))
 
 
 def _ask_alone(manager: pluggy.PluginManager, plugin_name: str, hook: str, **arguments: Any) -> Any:

@@ -63,20 +63,24 @@ def backends_command(context: click.Context, output: Output, backend: str | None
         data[name] = {"origin": status.origin, "extension": is_extension, "error": status.error}
         data[name]["conflicts"] = list(status.conflicts)
         if verbose and status.usable and not is_extension:
-            data[name].update(_contents(name))
+            data[name].update(_contents(name, status.conflicts))
         lines += _lines(status.name, data[name])
     output.result("\n".join(lines) or "No backend is installed: pip install embedl-deploy-<target>.", data)
     if backend is not None and data[backend]["error"]:
         context.exit(ExitCode.NO)
 
 
-def _contents(name: str) -> dict[str, Any]:
+def _contents(name: str, conflicts: Sequence[str]) -> dict[str, Any]:
+    from embedl_deploy.export.prepare import SMALLEST_OPSET  # here: it imports quantization
+
     try:
         loaded = get_backend(name)
         compilers = {each.name: GuardedCompiler(loaded, each).missing() for each in loaded.compilers}
+        conflicts = [*conflicts, *loaded.onnx_translation_conflicts(SMALLEST_OPSET)]
     except BackendError as error:  # each part loads, but they do not fit together, or a compiler's code fails
         return {"error": str(error)}
     return {
+        "conflicts": conflicts,
         "title": loaded.info.title,
         "description": loaded.info.description,
         "extensions": list(loaded.extensions),

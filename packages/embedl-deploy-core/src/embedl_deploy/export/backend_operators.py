@@ -1,4 +1,4 @@
-"""What the operators of a model's backend are in ONNX."""
+"""What the operators of a model's backends are in ONNX."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,23 +9,40 @@ from embedl_deploy.backend import get_backend
 from embedl_deploy.errors import BackendNotFoundError
 from embedl_deploy.pipeline import BACKEND
 
+#: Functions that write operators in ONNX, by operator.
+Functions = dict[Callable[..., Any], Callable[..., Any]]
 
-def backend_translations(model: nn.Module, opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+
+def backend_translations(model: nn.Module, opset: int) -> tuple[Functions, tuple[str, ...]]:
     """For ``torch.onnx.export(custom_translation_table=...)``: what the hooks of the model's backends give.
 
     Args:
         model: Transformed models in it name their backends. One that is not installed here brings nothing.
         opset: Version of the operator set.
 
+    Returns:
+        The functions, of two for one operator the first; and where there are two, in words.
+
     Raises:
         PluginError: A backend is broken, or its hook fails.
     """
     graphs = [part for part in model.modules() if isinstance(part, fx.GraphModule)]
     names = dict.fromkeys(str(graph.meta[BACKEND]) for graph in graphs if BACKEND in graph.meta)
-    found: dict[Callable[..., Any], Callable[..., Any]] = {}
+    found: Functions = {}
+    owners: dict[Callable[..., Any], str] = {}
+    conflicts: list[str] = []
     for name in names:
         try:
-            found.update(get_backend(name).onnx_translations(opset))
+            backend = get_backend(name)
         except BackendNotFoundError:
             continue  # transformed elsewhere; an operator that is missed is named by the exporter
-    return found
+        conflicts += backend.onnx_translation_conflicts(opset)
+        for operator, function in backend.onnx_translations(opset).items():
+            owner = owners.setdefault(operator, name)
+            if owner != name and found[operator] is not function:
+                conflicts.append(
+                    f"Parts of the model are for the backends {owner!r} and {name!r}, which both bring a translation "
+                    f"of {operator} to ONNX: that of {owner!r} is used for all. Export the parts by themselves."
+                )
+            found.setdefault(operator, function)
+    return found, tuple(conflicts)

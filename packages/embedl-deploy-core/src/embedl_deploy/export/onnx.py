@@ -48,7 +48,8 @@ class OnnxExport:
             its quantizers, on the example inputs; ``None`` if that was not measured.
         sqnr: The same as a ratio, 10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; infinite where nothing differs,
             ``None`` if that was not measured.
-        notes: What to know about the comparison: outputs that are as far off as rounding alone explains, ties.
+        notes: What to know about it: plugins that translate one operator differently; outputs that are as far off as
+            rounding alone explains, ties.
     """
 
     path: Path
@@ -148,7 +149,8 @@ def export_onnx(
     example, named = convert_inputs((example, named), dtype)
     exported = Run(model, example, named, floats_of(model, example, named, dtype))
     quantizers = translations(opset) if is_quantized(model) else {}
-    program = translated(exported, opset, {**backend_translations(given, opset), **quantizers} or None, shapes)
+    operators, conflicts = backend_translations(given, opset)
+    program = translated(exported, opset, {**operators, **quantizers} or None, shapes)
     _check_opset(program, opset)
     name_values(program.model, input_names, output_names)
     if dynamic_batch:
@@ -176,7 +178,7 @@ def export_onnx(
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
-        notes=() if judged is None else judged.notes,
+        notes=(*conflicts, *(() if judged is None else judged.notes)),
     )
 
 
