@@ -13,6 +13,8 @@ the model asks                                         answer
 ``int(x)``, ``float(x)``, ``len(x)``, ``bool(x)``      stops the trace: the graph would hold for one value only
 iteration, ``x in values``, ``{...}.get(x)``           stops the trace
 ``x.dtype is torch.float32``                           stops the trace
+``x.data = y``, ``x.data_ptr()``, ``x.numpy()``        stops the trace: no graph says what becomes of the memory
+``torch.tensor(x)``, other functions of torch in C     no tensor: they would take the proxy's memory for one
 =====================================================  =========================================================
 
 There is no ``__index__``: functions of torch ask for it to find out what they were given, so an index raises Python's
@@ -32,6 +34,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch.fx.proxy import Attribute
 
+from embedl_deploy.capture.asking import PLAIN_ACCESS, instruction, python_asks
 from embedl_deploy.capture.values import ExampleValues, UnknownValueError, class_of
 from embedl_deploy.modules.tracer import InPlaceProxy
 
@@ -49,7 +52,8 @@ _GO_BETWEENS = (os.path.join(_TORCH, "nn", "parameter.py"), "<frozen abc>")
 _SINGLETONS = frozenset({"dtype", "device", "layout", "grad", "grad_fn"})
 #: Lines that make text for somebody to read, not for the program to go by.
 _FOR_PEOPLE = re.compile(r"\b(_?assert|raise|warn\w*|log\w*|print)\b")
-_PLAIN_ACCESS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
+#: What gives a tensor's memory away, which may be written by others then.
+_MEMORY = frozenset({"data_ptr", "numpy", "storage", "untyped_storage", "_typed_storage"})
 
 
 def _asking(depth: int) -> FrameType:
@@ -64,18 +68,14 @@ def _is_machinery(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(_MACHINERY)
 
 
-def _instruction(frame: FrameType) -> str:
-    return dis.opname[frame.f_code.co_code[frame.f_lasti]]
-
-
 def _is_compared_by_identity(frame: FrameType) -> bool:
     """Whether the attribute that the frame is loading goes into ``is``, or into ``is not``, next."""
     loaded = 0
-    for instruction in dis.get_instructions(frame.f_code):
-        if instruction.offset <= frame.f_lasti or instruction.opname in _PLAIN_ACCESS:
+    for step in dis.get_instructions(frame.f_code):
+        if step.offset <= frame.f_lasti or step.opname in PLAIN_ACCESS:
             continue
-        if not instruction.opname.startswith("LOAD_"):
-            return instruction.opname == "IS_OP" and loaded <= 1
+        if not step.opname.startswith("LOAD_"):
+            return step.opname == "IS_OP" and loaded <= 1
         loaded += 1
     return False
 
@@ -101,7 +101,9 @@ class TruthfulProxy(InPlaceProxy):
         frame = _asking(1)
         if _is_machinery(frame):
             return super().__getattr__(k)
-        is_plain = _instruction(frame) in _PLAIN_ACCESS
+        is_plain = instruction(frame) in PLAIN_ACCESS
+        if k in _MEMORY:
+            self._stop(f"the memory ({k!r})")
         if k in _SINGLETONS and is_plain and _is_compared_by_identity(frame):
             self._stop(f"which object {k!r} is")
         if not is_plain or not hasattr(torch.Tensor, k):
@@ -117,9 +119,16 @@ class TruthfulProxy(InPlaceProxy):
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> Any:  # what isinstance asks
-        if _is_machinery(_asking(1)):
-            return type(self)
-        return self.class_of_value()
+        frame = _asking(1)
+        asked = not _is_machinery(frame) and python_asks(frame)
+        if asked is None:
+            self._stop("the class")
+        return self.class_of_value() if asked else type(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if hasattr(torch.Tensor, name) and not _is_machinery(sys._getframe(1)):
+            self._stop(f"what becomes of {name!r}, which is set,")
+        super().__setattr__(name, value)
 
     def class_of_value(self) -> type:
         """The class of the value.
