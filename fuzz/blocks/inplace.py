@@ -9,20 +9,17 @@ def view_written(w: Writer) -> None:
     """A part of a copy is written."""
     x = w.value.name
     y = w.let(w.rng.choice((f"{x}.clone()", f"{x} * 1.0", f"{x} + 0.25")))
-    w.line(
-        w.rng.choice(
-            (
-                f"{y}[:, :2] += 1",
-                f"{y}[:, 1:] *= 0.5",
-                f"{y}[..., 0] = 0.0",
-                f"{y}[:, :1].mul_(2)",
-                f"{y}[:, 0].zero_()",
-                f"{y}.select(1, 1).add_(0.5)",
-                f"{y}.narrow(1, 0, 2).neg_()",
-                f"{y}[:, ::2] = {x}[:, ::2] - 1",
-            )
-        )
-    )
+    writes = [
+        f"{y}[:, :2] += 1",
+        f"{y}[:, 1:] *= 0.5",
+        f"{y}[..., 0] = 0.0",
+        f"{y}[:, :1].mul_(2)",
+        f"{y}[:, 0].zero_()",
+        f"{y}[:, ::2] = {x}[:, ::2] - 1",
+    ]
+    if w.value.shape[1] > 1:
+        writes += [f"{y}.select(1, 1).add_(0.5)", f"{y}.narrow(1, 0, 2).neg_()"]
+    w.line(w.rng.choice(writes))
     w.put(w.rng.choice((f"{y}", f"{y} + {x}")))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.capture.agreement import find_disagreement
+from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.symbolic import trace_symbolically
@@ -163,7 +164,7 @@ class _Capturing:
         """The graph that the user passes."""
         is_program = isinstance(self.model, torch.export.ExportedProgram)
         graph_module = _copy(module_of(self.model) if is_program else self.model)
-        return Captured(graph_module, "given", self._shapes(graph_module))
+        return Captured(graph_module, "given", self._notes(graph_module))
 
     def symbolic(self) -> Captured:
         """By ``torch.fx``.
@@ -175,7 +176,7 @@ class _Capturing:
         graph_module, notes = trace_symbolically(
             self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
         )
-        return self._compared(Captured(graph_module, "symbolic", (*notes, *self._shapes(graph_module))))
+        return self._compared(Captured(graph_module, "symbolic", (*notes, *self._notes(graph_module))))
 
     def exported(self) -> Captured:
         """By ``torch.export``.
@@ -184,11 +185,11 @@ class _Capturing:
             CaptureError: See :func:`capture`.
         """
         graph_module = capture_by_export(_copy(self.model), self.args, self.kwargs)
-        return self._compared(Captured(graph_module, "export", self._shapes(graph_module)))
+        return self._compared(Captured(graph_module, "export", self._notes(graph_module)))
 
-    def _shapes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
-        note = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
-        return () if note is None else (note,)
+    def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
+        shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
+        return tuple(note for note in (shapes, note_always_training(graph_module.graph)) if note is not None)
 
     def _compared(self, captured: Captured) -> Captured:
         if self.args is None or not self.verify:
