@@ -9,6 +9,8 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.capture import Trace
+from embedl_deploy.exclusive import global_state
+from embedl_deploy.graph.edit import deep_copy
 from support.nets import random_input, scrambled
 from support.small_patterns import PATTERNS
 
@@ -87,3 +89,30 @@ def test_one_model_for_all_threads() -> None:
             assert result.verify(X).max_abs == 0
 
     assert in_threads(*[work] * 4) == []
+
+
+class _Copied:
+    """Finds out, while it is copied, whether others may replace global state."""
+
+    def __init__(self) -> None:
+        self.others_may: list[bool] = []
+
+    def __deepcopy__(self, memo: object) -> "_Copied":
+        def ask() -> None:
+            taken = global_state.acquire(blocking=False)
+            self.others_may.append(taken)
+            if taken:
+                global_state.release()
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+        return self
+
+
+def test_warnings_are_ignored_by_one_thread_at_a_time() -> None:
+    part = _Copied()
+    network = model()
+    network.part = part
+    deep_copy(network)
+    assert part.others_may == [False]

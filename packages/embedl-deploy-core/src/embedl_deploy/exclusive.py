@@ -1,8 +1,8 @@
 """What only one thread of a process may do at a time.
 
 ``torch.fx`` replaces ``nn.Module.__call__`` and ``nn.Module.__getattr__`` while it traces, ``torch.export`` and
-``torch.onnx`` keep state of their own in their modules, and redirecting ``sys.stderr`` or setting the level of a
-logger is seen by everybody. Whoever does such a thing holds this lock; the same thread may take it again.
+``torch.onnx`` keep state of their own in their modules, and redirecting ``sys.stderr``, setting the level of a
+logger or ignoring a warning is seen by everybody. Whoever does such a thing holds this lock; the same thread may take it again.
 """
 
 import threading

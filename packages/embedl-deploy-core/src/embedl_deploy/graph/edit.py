@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import fx, nn
 
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.graph.storable import StorableGraphModule
 
@@ -16,7 +17,8 @@ CopiedT = TypeVar("CopiedT")
 
 def deep_copy(value: CopiedT) -> CopiedT:
     """A deep copy of a graph or model; of a graph node for node in the same order, with metadata copied shallowly."""
-    with warnings.catch_warnings():
+    # What is ignored is so for the whole process, so one thread at a time: the last to leave puts back what it found.
+    with global_state, warnings.catch_warnings():
         # torch deprecates a class that its own copy of an exported graph's calling convention still uses.
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         return copy.deepcopy(value, _memory(value) if isinstance(value, nn.Module) else None)
