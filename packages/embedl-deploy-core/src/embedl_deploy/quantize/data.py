@@ -102,7 +102,7 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
         different = misfit(model, args, kwargs)
         if isinstance(error, EmbedlDeployError) and not (different and isinstance(error, FusedModuleError)):
             raise
-        reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
+        reason = " ".join(str(error).partition("\n\nWhile executing")[0].split()).rstrip(".")
         what = f"{which}, {describe_inputs(args, kwargs)}, "
         if different:
             raise InputError(

@@ -13,6 +13,7 @@ from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
 from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.modules.device import device_of
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.config import QuantConfig
 from embedl_deploy.quantize.decisions import Decision, decide
@@ -160,7 +161,7 @@ class _Placer:
         stub = module.get_submodule(place)
         assert isinstance(stub, QuantStub)  # points_of has looked
         if stub.quantizer is None:  # a module that is called twice has been here before
-            stub.quantizer = Quantizer(config, name, is_weight=is_weight)
+            stub.quantizer = Quantizer(config, name, is_weight=is_weight).to(device_of(module, self.graph_module))
             _fix_range(stub)
         return f"{path}.{place}"
 
@@ -176,7 +177,9 @@ class _Placer:
         key = (source, written, config)
         if key not in self.shared:
             name = f"{source.name}_quant"
-            stub = QuantStub(Quantizer(config, f"the output of {source.name}"))
+            near = [module for node in (source, *users) if (module := get_module(node)) is not None]
+            device = device_of(*near, self.graph_module)
+            stub = QuantStub(Quantizer(config, f"the output of {source.name}").to(device))
             object.__setattr__(stub, "training", self.graph_module.training)
             with source.graph.inserting_after(_last_placeholder(written or source)):
                 node = add_call(self.graph_module, name, stub, source)

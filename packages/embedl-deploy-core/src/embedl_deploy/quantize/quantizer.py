@@ -66,6 +66,8 @@ class Quantizer(nn.Module):
             QuantizationError: There is no scale yet.
         """
         if self.observer is not None:
+            if self.scale.device != x.device:  # a model on several devices: its tensors are where they are seen
+                self.to(x.device)
             self.observer.observe(x)
             return x
         if not self.calibrated:

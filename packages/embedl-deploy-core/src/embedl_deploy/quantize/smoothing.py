@@ -25,6 +25,7 @@ from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks, set_a
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
+from embedl_deploy.modules.device import device_of
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.config import Selector, describe_selector, selects
 from embedl_deploy.quantize.data import CalibrationData, run_data
@@ -269,7 +270,7 @@ def insert_scale(model: fx.GraphModule, source: fx.Node, readers: list[fx.Node],
     """Multiply the channels of the first argument of some nodes, which is ``source``; returns the multiplier's path."""
     first = min(readers, key=list(model.graph.nodes).index)
     with model.graph.inserting_before(first):
-        node = add_call(model, f"{source.name}_smooth", ChannelScale(factors), source)
+        node = add_call(model, f"{source.name}_smooth", ChannelScale(factors.to(device_of(model))), source)
     for reader in readers:
         set_argument(reader, 0, node)
     return str(node.target)

@@ -1,0 +1,13 @@
+"""Where a module's tensors are."""
+
+import torch
+from torch import nn
+
+
+def device_of(*modules: nn.Module) -> torch.device:
+    """The device of the first parameter or buffer of the first of the modules that has one; the processor if none has.
+
+    A model whose tensors are on several devices is asked part by part, with the whole of it behind.
+    """
+    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
