@@ -1,7 +1,9 @@
 """What a model asks about its values while it is traced: the answer is true, or the trace ends."""
 
 import math
+from collections import namedtuple
 from collections.abc import Iterable
+from unittest import mock
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.capture import Trace
-from embedl_deploy.errors import CaptureError
+from embedl_deploy.errors import CaptureError, InputError
 from support.nets import net, random_input
 from support.small_patterns import PATTERNS
 
@@ -36,6 +38,13 @@ def _length_or_none(value):
         return None
 
 
+def _two_sizes(sizes):
+    match sizes:
+        case (_, _):
+            return True
+    return False
+
+
 TRUE_OF_A_TENSOR = {
     "isinstance": lambda m, x: m.a(x) if isinstance(x, torch.Tensor) else m.b(x),
     "isinstance_of_several": lambda m, x: m.b(x) if isinstance(x, (list, tuple, dict)) else m.a(x),
@@ -56,6 +65,14 @@ OF_COMPUTED_VALUES = {
     "type_of_size": lambda m, x: m.a(x) if type(x.size(1)) is int else m.b(x),
     "parameter": lambda m, x: m.a(x) if isinstance(m.a.weight, nn.Parameter) else m.b(x),
 }
+#: With example inputs the text is known.
+ASKING_FOR_TEXT = {
+    "str": lambda m, x: m.a(x) if "cpu" in str(x.device) else m.b(x),
+    "format": lambda m, x: m.a(x) if len(f"{x.dtype}") == 13 else m.b(x),
+    "format_with_specification": lambda m, x: m.a(x) if f"{x.shape[1]:>3}" == "  8" else m.b(x),
+    "repr": lambda m, x: m.a(x) if repr(x.dtype) == "torch.float32" else m.b(x),
+    "percent": lambda m, x: m.a(x) if "%s" % x.device == "cpu" else m.b(x),  # noqa: UP031 - as people write it
+}
 STOPPING = {
     "dtype_as_key": lambda m, x: m.a(x) if {torch.float32: 2}.get(x.dtype, 1) == 2 else m.b(x),
     "dtype_by_identity": lambda m, x: m.a(x) if x.dtype is torch.float32 else m.b(x),
@@ -65,6 +82,9 @@ STOPPING = {
     "iterable": lambda m, x: m.a(torch.stack(list(x))) if isinstance(x, Iterable) else m.b(x),
     "float": lambda m, x: m.a(x) * math.floor(float(x.shape[1])) / 8,
     "in": lambda m, x: m.a(x) if 8 in x.shape else m.b(x),
+    "is_cuda": lambda m, x: m.b(x) if x.is_cuda else m.a(x),
+    "requires_grad": lambda m, x: m.b(x) if x.requires_grad else m.a(x),
+    "match_sequence": lambda m, x: m.a(x) if _two_sizes(x.shape) else m.b(x),
     "random": lambda m, x: m.a(x) + 0 * torch.rand(8),
     "random_in_place": lambda m, x: m.a(x) + 0 * torch.empty(8).normal_(),
 }
@@ -89,18 +109,73 @@ class TestWithExampleInputs:
         result = transform(model, ({"x": X},), patterns=PATTERNS, trace=Trace.SYMBOLIC)
         assert torch.equal(result.model({"x": X}), model.a(X))
 
-    def test_sizes_as_text_are_those_of_the_example(self):
-        model = made_of(lambda m, x: m.a(x) if {"8": 1}.get(f"{x.shape[1]}") else m.b(x))
+    @pytest.mark.parametrize("name", ASKING_FOR_TEXT)
+    def test_sizes_and_types_as_text_are_those_of_the_example(self, name):
+        model = made_of(ASKING_FOR_TEXT[name])
         result = transform(model, X, patterns=PATTERNS, trace=Trace.SYMBOLIC)
         assert torch.equal(result.model(X), model.a(X))
         assert "text that the model makes of values, at " in result.report["notes"][0]
 
+    def test_text_of_numbers_is_not_known(self):
+        model = made_of(lambda m, x: m.b(x) if "nan" in str(x) else m.a(x))
+        assert transform(model, X, patterns=PATTERNS).report["capture"] == "export"
+
     def test_text_for_people_is_not_noted(self):
         def forward(m, x):
-            torch._assert(x.dim() == 2, f"expected two dimensions, not {x.shape}")
+            torch._assert(
+                x.dim() == 2,
+                f"expected two dimensions, not {x.shape}",
+            )
             return m.a(x)
 
         assert transform(made_of(forward), patterns=PATTERNS).report["notes"] == []
+
+
+Pair = namedtuple("Pair", ["x", "mask"])
+NONE_IN_AN_INPUT = {
+    "get": (lambda m, p: m.a(p["x"]) if p.get("mask") is None else m.b(p["x"]), {"x": X}),
+    "value": (lambda m, p: m.a(p["x"]) if p["mask"] is None else m.b(p["x"]), {"x": X, "mask": None}),
+    "item": (lambda m, p: m.a(p[0]) if p[1] is None else m.b(p[0]), (X, None)),
+    "nested": (lambda m, p: m.a(p["x"][0]) if p["x"][1] is None else m.b(p["x"][0]), {"x": [X, None]}),
+    "attribute": (lambda m, p: m.a(p.x) if p.mask is None else m.b(p.x), Pair(X, None)),
+}
+
+
+class TestNoneInAnInput:
+    @pytest.mark.parametrize("name", NONE_IN_AN_INPUT)
+    def test_is_left_to_torch_export(self, name):
+        forward, value = NONE_IN_AN_INPUT[name]
+        model = made_of(forward)
+        result = transform(model, (value,), patterns=PATTERNS)
+        assert result.report["capture"] == "export"
+        assert torch.equal(result.model(value), model.a(X))
+        with pytest.raises(CaptureError, match="is None.* and what stands for a value in symbolic tracing never is"):
+            transform(model, (value,), patterns=PATTERNS, trace="symbolic")
+
+    def test_what_is_there_is_read(self):
+        model = made_of(lambda m, p: m.a(p.get("x")) + p.get("shift", 1.0))
+        result = transform(model, ({"x": X},), patterns=PATTERNS, trace="symbolic")
+        assert torch.equal(result.model({"x": X, "shift": 2.0}), model.a(X) + 2)
+
+    def test_keywords_that_forward_does_not_name(self):
+        class Asking(nn.Module):
+            def forward(self, x, **more):
+                return x if more.get("mask") is None else -x
+
+        with pytest.raises(CaptureError, match="or may be"):
+            transform(Asking(), patterns=PATTERNS)
+        assert torch.equal(transform(Asking(), X, patterns=PATTERNS).model(X), X)
+
+
+def test_a_graph_that_does_not_take_what_the_model_takes():
+    def forward(m, x):
+        return m.a(x)
+
+    with mock.patch("embedl_deploy.capture.capture.propagate_shapes", side_effect=InputError("they do not fit")):
+        with pytest.raises(CaptureError, match="does not take the example inputs, and the model does: they do not fit"):
+            transform(made_of(forward), X, patterns=PATTERNS, trace="symbolic")
+        with pytest.raises(InputError, match="they do not fit"):
+            transform(made_of(forward), X[:, :3], patterns=PATTERNS)
 
 
 class TestWithoutExampleInputs:
@@ -117,10 +192,19 @@ class TestWithoutExampleInputs:
             transform(made_of(OF_COMPUTED_VALUES[name]), patterns=PATTERNS)
         assert "test_questions.py" in caught.value.source
 
-    @pytest.mark.parametrize("name", STOPPING)
+    @pytest.mark.parametrize("name", [*STOPPING, *ASKING_FOR_TEXT])
     def test_tracing_ends(self, name):
         with pytest.raises(CaptureError, match=r"transform\(model, args="):
-            transform(made_of(STOPPING[name]), patterns=PATTERNS)
+            transform(made_of((STOPPING | ASKING_FOR_TEXT)[name]), patterns=PATTERNS)
+
+    def test_whether_gradients_are_computed(self):
+        model = made_of(lambda m, x: m.b(x) if torch.is_grad_enabled() else m.a(x))
+        asked = torch.is_grad_enabled
+        with pytest.raises(CaptureError, match="whether gradients are computed is not known"):
+            transform(model, patterns=PATTERNS)
+        assert torch.is_grad_enabled is asked
+        with torch.no_grad():
+            assert torch.equal(transform(model, X, patterns=PATTERNS).model(X), model.a(X))
 
 
 class TestContexts:

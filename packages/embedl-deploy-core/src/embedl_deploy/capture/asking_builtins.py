@@ -1,11 +1,13 @@
-"""``type(x)`` and ``callable(x)``, asked while tracing.
+"""``type(x)``, ``callable(x)`` and ``torch.is_grad_enabled()``, asked while tracing.
 
 A proxy cannot answer them: Python does not ask it. So while a model is traced, modules of Python whose code calls
-``type`` or ``callable`` find one of their own that does.
+``type`` or ``callable`` find one of their own that does, and ``torch.is_grad_enabled`` looks who asks.
 """
 
 import builtins
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CellType, CodeType, FunctionType
 from typing import Any
@@ -65,6 +67,29 @@ def builtins_know_proxies(model: nn.Module) -> Iterator[None]:
     finally:
         for place, name in places:
             del place[name]
+
+
+@contextmanager
+def gradient_mode_is_asked_by(stop: Callable[[str], Any], *, is_asking: Callable[[], bool]) -> Iterator[None]:
+    """Within the block, the code of a model that asks whether gradients are computed ends the trace.
+
+    Args:
+        stop: Ends it.
+        is_asking: Whether the thread is the one that traces.
+    """
+    answer = torch.is_grad_enabled
+    own = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
+
+    def is_grad_enabled() -> bool:
+        if is_asking() and not sys._getframe(1).f_code.co_filename.startswith(own):
+            stop("whether gradients are computed is not known in symbolic tracing: it differs from call to call")
+        return answer()
+
+    torch.is_grad_enabled = is_grad_enabled
+    try:
+        yield
+    finally:
+        torch.is_grad_enabled = answer
 
 
 def _namespaces_that_ask(model: nn.Module) -> list[tuple[dict[str, Any], str]]:

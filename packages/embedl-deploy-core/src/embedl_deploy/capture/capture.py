@@ -22,6 +22,7 @@ from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify import run_unchanged
 
 
 class Trace(Enum):
@@ -176,7 +177,16 @@ class _Capturing:
         graph_module, notes = trace_symbolically(
             self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
         )
-        return self._compared(Captured(graph_module, "symbolic", (*notes, *self._notes(graph_module))))
+        try:
+            more = self._notes(graph_module)
+        except InputError as error:
+            if not self._model_runs():
+                raise
+            raise CaptureError(
+                f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the model "
+                f"does: {error}"
+            ) from error
+        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)))
 
     def exported(self) -> Captured:
         """By ``torch.export``.
@@ -190,6 +200,14 @@ class _Capturing:
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
         return tuple(note for note in (shapes, note_always_training(graph_module.graph)) if note is not None)
+
+    def _model_runs(self) -> bool:
+        """Whether the model itself takes the example inputs."""
+        try:
+            run_unchanged(self.model, self.args or (), self.kwargs)
+        except Exception:  # noqa: BLE001 - the model's own code runs here; what the graph raised is told
+            return False
+        return True
 
     def _compared(self, captured: Captured) -> Captured:
         if self.args is None or not self.verify:

@@ -9,12 +9,15 @@ the model asks                                         answer
 =====================================================  =========================================================
 ``isinstance(x, torch.Tensor)``, ``x.__class__``       the class of the value, if that is known
 ``hasattr(x, "tensors")``, ``getattr(x, "n", None)``   whether the value has it, if that is known
-``str(x)``, ``f"{x.shape}"``                           the text of sizes and types, if known; a note says so
+``str(x)``, ``f"{x.shape}"``, ``repr(x.dtype)``        the text of sizes and types, if known, which a note says, or
+                                                       where it is for people to read; else it stops the trace
 ``int(x)``, ``float(x)``, ``len(x)``, ``bool(x)``      stops the trace: the graph would hold for one value only
 iteration, ``x in values``, ``{...}.get(x)``           stops the trace
+``match x.shape: case (n, c):``                        stops the trace
 ``x.dtype is torch.float32``                           stops the trace
 ``x.data = y``, ``x.data_ptr()``, ``x.numpy()``        stops the trace: no graph says what becomes of the memory
 ``torch.tensor(x)``, other functions of torch in C     no tensor: they would take the proxy's memory for one
+``batch.mask is None``, where it is                    stops the trace when it is looked up
 =====================================================  =========================================================
 
 There is no ``__index__``: functions of torch ask for it to find out what they were given, so an index raises Python's
@@ -24,10 +27,11 @@ The machinery of ``torch.fx`` itself, and this package, ask proxies what they ar
 """
 
 import dis
-import linecache
 import os
 import re
 import sys
+from abc import ABCMeta
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn, Protocol
 
@@ -35,6 +39,7 @@ import torch
 from torch.fx.proxy import Attribute
 
 from embedl_deploy.capture.asking import PLAIN_ACCESS, instruction, python_asks
+from embedl_deploy.capture.source import statement_at
 from embedl_deploy.capture.values import ExampleValues, UnknownValueError, class_of
 from embedl_deploy.modules.tracer import InPlaceProxy
 
@@ -50,7 +55,7 @@ _MACHINERY = (
 _GO_BETWEENS = (os.path.join(_TORCH, "nn", "parameter.py"), "<frozen abc>")
 #: What models compare by identity, because torch has one object for each of them.
 _SINGLETONS = frozenset({"dtype", "device", "layout", "grad", "grad_fn"})
-#: Lines that make text for somebody to read, not for the program to go by.
+#: Statements that make text for somebody to read, not for the program to go by.
 _FOR_PEOPLE = re.compile(r"\b(_?assert|raise|warn\w*|log\w*|print)\b")
 #: What gives a tensor's memory away, which may be written by others then.
 _MEMORY = frozenset({"data_ptr", "numpy", "storage", "untyped_storage", "_typed_storage"})
@@ -115,7 +120,12 @@ class TruthfulProxy(InPlaceProxy):
                     self._stop(f"whether there is an attribute {k!r}")
             if not has:
                 raise AttributeError(f"{self._known_class().__name__!r} object has no attribute {k!r}")
-        return TruthfulAttribute(self, k)
+        attribute = TruthfulAttribute(self, k)
+        if not hasattr(torch.Tensor, k) and attribute.is_known_to_be_none():
+            self.tracer.stop(
+                f"{k!r} of {self.node.name!r} is None, and what stands for a value in symbolic tracing never is"
+            )
+        return attribute
 
     @property  # type: ignore[misc]  # nobody sets it
     def __class__(self) -> Any:  # what isinstance asks
@@ -141,23 +151,37 @@ class TruthfulProxy(InPlaceProxy):
         except UnknownValueError:
             self._stop("the class")
 
+    def is_known_to_be_none(self) -> bool:
+        """Whether the value is None, as far as that is known."""
+        try:
+            return self._value() is None
+        except UnknownValueError:
+            return False
+
     def __str__(self) -> str:
-        return self._text(_asking(1))
+        return self._text(_asking(1), str)
+
+    def __repr__(self) -> str:
+        return self._text(_asking(1), repr)
 
     def __format__(self, format_spec: str) -> str:
-        return format(self._text(_asking(1)), format_spec)
+        return self._text(_asking(1), lambda value: format(value, format_spec))
 
-    def _text(self, frame: FrameType) -> str:
+    def _text(self, frame: FrameType, to_text: Callable[[Any], str]) -> str:
         if _is_machinery(frame):
-            return repr(self)
-        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
-        if not _FOR_PEOPLE.search(line):
-            self.tracer.texts[f"{frame.f_code.co_filename}:{frame.f_lineno}"] = None
+            return super().__repr__()
+        is_for_people = _FOR_PEOPLE.search(statement_at(frame.f_code.co_filename, frame.f_lineno)) is not None
         try:
             known = self._value()
         except UnknownValueError:
-            return repr(self)
-        return repr(self) if isinstance(known, torch.Tensor) else str(known)
+            known = None
+        if known is None or isinstance(known, torch.Tensor):
+            if not is_for_people:
+                self._stop("the text")
+            return super().__repr__()
+        if not is_for_people:
+            self.tracer.texts[f"{frame.f_code.co_filename}:{frame.f_lineno}"] = None
+        return to_text(known)
 
     def __hash__(self) -> int:
         if not _is_machinery(_asking(1)):
@@ -190,6 +214,16 @@ class TruthfulProxy(InPlaceProxy):
 
     def _stop(self, question: str) -> NoReturn:
         self.tracer.stop(f"{question} of {self.node.name!r} is not known in symbolic tracing")
+
+
+class _MatchedAsSequence(list[Any], metaclass=ABCMeta):
+    """No proxy is one for ``isinstance``, but ``match x: case (a, b):`` takes it for a sequence, and asks its length.
+
+    Python looks at a flag of the class, which a class inherits that is registered with a sequence.
+    """
+
+
+_MatchedAsSequence.register(TruthfulProxy)
 
 
 class TruthfulAttribute(TruthfulProxy, Attribute):

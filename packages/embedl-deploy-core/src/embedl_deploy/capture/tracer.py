@@ -21,6 +21,7 @@ Where tracing fails, ``torch.export`` may take over, which runs the model's code
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from typing import Any, NoReturn
 
 import torch
@@ -28,10 +29,11 @@ from torch import fx, nn
 from torch.fx.proxy import TraceError
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from embedl_deploy.capture.asking_builtins import builtins_know_proxies
+from embedl_deploy.capture.asking_builtins import builtins_know_proxies, gradient_mode_is_asked_by
 from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
 from embedl_deploy.capture.values import ExampleValues
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.modules import LeafTracer
 
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps", "xpu")
@@ -81,7 +83,13 @@ class CaptureTracer(LeafTracer):
             TraceError: The code depends on what is not known, even if it catches the error itself.
         """
         self._context = _context()
-        with _NoRandomNumbers(self), builtins_know_proxies(root if isinstance(root, nn.Module) else nn.Module()):
+        with ExitStack() as stack:
+            stack.enter_context(global_state)
+            stack.enter_context(_NoRandomNumbers(self))
+            stack.enter_context(builtins_know_proxies(root if isinstance(root, nn.Module) else nn.Module()))
+            if self._example is None:
+                mode = gradient_mode_is_asked_by(self.stop, is_asking=lambda: self.is_tracing)
+                stack.enter_context(mode)
             graph = super().trace(root, concrete_args)
         if self._stopped is not None:
             raise self._stopped
@@ -133,6 +141,15 @@ class CaptureTracer(LeafTracer):
             if self._context[0] != context[0]:
                 self.without_gradient[self._current_module()] = None
         return super().create_node(kind, *args, **kwargs)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Proxy:
+        """A proxy, unless its value is None, or may be: Python does not ask a proxy whether it is."""
+        proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
+        if self.is_tracing and hasattr(self, "values") and self.values.may_be_none(proxy.node):
+            self.stop(
+                f"{proxy.node.name!r} is None, or may be, and what stands for a value in symbolic tracing never is"
+            )
+        return proxy
 
     def create_arg(self, a: Any) -> Any:
         """What a value is as an argument of a node; an ordered dictionary stays one."""

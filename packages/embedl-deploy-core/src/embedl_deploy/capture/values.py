@@ -46,6 +46,9 @@ class ExampleValues:
         self._interpreter = FakeInterpreter(root, self._mode, graph)
         self._inputs = inputs
         self._known: dict[fx.Node, Any] = self._interpreter.env
+        self._containers: set[Any] = set()
+        for node in graph.find_nodes(op="placeholder"):
+            self._note_container(node, (inputs or {}).get(str(node.target)))
 
     def of(self, node: fx.Node) -> Any:
         """The value of a node.
@@ -74,6 +77,27 @@ class ExampleValues:
     def has(self, node: fx.Node, name: str) -> bool:
         """Whether a node's value has an attribute; for errors see :meth:`of`."""
         return hasattr(torch.Tensor if self._is_taken_for_a_tensor(node) else self.of(node), name)
+
+    def may_be_none(self, node: fx.Node) -> bool:
+        """Whether a new node takes ``None`` out of an input that is a container, as far as that is known.
+
+        Without example inputs, only what is not there in the keyword inputs that forward does not name can be.
+        """
+        source = node.args[0] if node.op.startswith("call_") and node.args else None
+        if source in self._containers:
+            try:
+                value = self.of(node)
+            except UnknownValueError:
+                return False
+            self._note_container(node, value)
+            return value is None
+        if self._inputs is not None or not (isinstance(source, fx.Node) and str(source.target).startswith("**")):
+            return False
+        return (node.target, *node.args[2:]) in (("get",), ("get", None), ("pop", None))
+
+    def _note_container(self, node: fx.Node, value: Any) -> None:
+        if value is not None and not isinstance(value, (torch.Tensor, bool, int, float, str)):
+            self._containers.add(node)
 
     def _is_taken_for_a_tensor(self, node: fx.Node) -> bool:
         name = str(node.target)
