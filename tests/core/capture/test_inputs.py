@@ -1,4 +1,4 @@
-"""Models that take any number of inputs, and models whose forward changes the model."""
+"""Models that take any number of inputs, and what runs in place of forward."""
 
 import types
 from collections import OrderedDict
@@ -19,9 +19,6 @@ class Net(nn.Module):
     def __init__(self):
         super().__init__()
         self.fc = nn.Linear(8, 8)
-        self.register_buffer("mean", torch.zeros(8))
-        self.seen = []
-        self.last = None
 
 
 class Keywords(Net):
@@ -95,84 +92,6 @@ def test_a_wrapped_function_may_change_its_list():
             return self.fc(torch.roll(x, window([2], x.shape[1])[0], 1))
 
     assert agree(Rolled(), X) == ["x"]
-
-
-class TestForwardThatChangesTheModel:
-    @pytest.mark.parametrize("where", ["last", "seen"])
-    def test_values_that_it_keeps_for_somebody_to_read(self, where):
-        class Keeping(Net):
-            def forward(self, x):
-                y = self.fc(x)
-                if where == "last":
-                    self.last = y
-                else:
-                    self.seen.append(y)
-                return torch.relu(y)
-
-        model = Keeping().eval()
-        result = transform(model, patterns=PATTERNS)
-        assert (model.last, model.seen) == (None, [])
-        assert result.report["notes"] == [f"the model's forward keeps values in {where!r}; the graph does not"]
-        assert torch.equal(result.model(X), torch.relu(model.fc(X)))
-
-    def test_a_buffer_that_it_computes_from_inputs(self):
-        class Running(Net):
-            def forward(self, x):
-                self.mean = 0.9 * self.mean + 0.1 * x.mean((0, 1))
-                return self.fc(x) - self.mean
-
-        model = Running().eval()
-        result = transform(model, X, patterns=PATTERNS)
-        assert result.report["capture"] == "export"
-        torch.testing.assert_close(result.model(X), model.fc(X) - 0.1 * X.mean((0, 1)))
-        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
-            transform(model, patterns=PATTERNS)
-
-    @pytest.mark.parametrize("in_place", [True, False])
-    def test_a_buffer_that_counts_calls_and_is_read(self, in_place):
-        class Counting(Net):
-            def forward(self, x):
-                if in_place:
-                    self.mean += 1
-                else:
-                    self.mean = self.mean + 1
-                return self.fc(x) + self.mean
-
-        model = Counting().eval()
-        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
-            transform(model, patterns=PATTERNS)
-        result = transform(model, X, patterns=PATTERNS)
-        assert torch.equal(result.model(X), model.fc(X) + 1)
-        assert "Give example inputs" not in result.report["notes"][0]
-
-    def test_a_buffer_that_counts_calls_and_is_computed_with_before_it_is_read(self):
-        class Counting(Net):
-            def forward(self, x):
-                self.mean += 1
-                return self.fc(x) + self.mean * 0.5  # a tensor that no traced value is part of
-
-        model = Counting().eval()
-        with pytest.raises(CaptureError, match="sets the buffer 'mean'"):
-            transform(model, patterns=PATTERNS)
-        result = transform(model, X, patterns=PATTERNS)
-        for calls in (1, 2):
-            assert torch.equal(result.model(X), model.fc(X) + 0.5 * calls)
-
-    def test_a_number_that_counts_calls(self):
-        class Counting(Net):
-            def __init__(self):
-                super().__init__()
-                self.calls = 0
-
-            def forward(self, x):
-                self.calls += 1
-                return self.fc(x) * self.calls
-
-        model = Counting().eval()
-        result = transform(model, patterns=PATTERNS)
-        assert model.calls == 0
-        note = "the model's forward changes the numbers 'calls'; the graph has those of one call"
-        assert result.report["notes"] == [note]
 
 
 class TestWhatRunsInPlaceOfForward:

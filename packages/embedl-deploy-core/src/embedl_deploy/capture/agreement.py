@@ -13,6 +13,7 @@ from torch import fx, nn
 from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.capture.python_state import PythonState
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
@@ -46,6 +47,8 @@ def find_disagreement(
 ) -> Disagreement | None:
     """Run a model and its graph on the same inputs from the same random state.
 
+    Both are called a second time where the first call has changed an attribute: the second may give something else.
+
     Args:
         model: The user's model. Not changed.
         graph_module: What was captured of it. Not changed.
@@ -62,18 +65,21 @@ def find_disagreement(
     tensors = output_tensors((args, kwargs, list(model.parameters()), list(model.buffers())))
     if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors):
         return None
+    state = PythonState(model)
     try:
-        expected = run_unchanged(model, args, kwargs)
+        expected = run_unchanged(model, args, kwargs, again=lambda: bool(state.changed()))
     except Exception as error:  # the model's own code runs here and may raise anything
         raise InputError(
             f"The model itself fails on the example inputs {describe_inputs(args, kwargs)}: {type(error).__name__}: "
             f"{error}. Pass inputs that it accepts, or transform it with verify_capture=False if it cannot run here."
         ) from error
     try:
-        found = run_unchanged(graph_module, args, kwargs)
+        found = run_unchanged(graph_module, args, kwargs, again=lambda: len(expected) > 1)
     except Exception as error:  # noqa: BLE001 - the user's operators run here and may raise anything
         return Disagreement(f"the graph fails where the model does not: {type(error).__name__}: {error}", "")
     what = _difference(expected, found)
+    if what is not None and len(expected) > 1 and _difference(expected[0], found[0]) is None:
+        return Disagreement(f"{what}, when it is called again", "")
     return None if what is None else Disagreement(what, _first_module(model, graph_module, args, kwargs))
 
 

@@ -17,6 +17,7 @@ from embedl_deploy.capture.agreement import find_disagreement
 from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
+from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -114,7 +115,7 @@ def capture(
     try:
         return capturing.symbolic()
     except CaptureError as symbolic_error:
-        if trace is Trace.SYMBOLIC or args is None:
+        if trace is Trace.SYMBOLIC or args is None or isinstance(symbolic_error, OtherCallsDifferError):
             raise
         try:
             captured = capturing.exported()

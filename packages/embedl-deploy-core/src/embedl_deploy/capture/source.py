@@ -6,7 +6,7 @@ import linecache
 
 
 def statement_at(filename: str, line: int) -> str:
-    """The source of the statement that a line is part of: all lines of a simple one, that line of an ``if`` or a loop."""
+    """The source of the statement that a line is part of: all lines of a simple one, that line alone of an ``if``."""
     lines = linecache.getlines(filename)
     first, last = _simple_statements(filename, "".join(lines)).get(line, (line, line))
     return "".join(lines[first - 1 : last])

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.side_effects import SideEffects
+from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs
+from embedl_deploy.capture.python_state import PythonState
+from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
 from embedl_deploy.capture.tracer import CaptureTracer
+from embedl_deploy.capture.written_tensors import WrittenTensors
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, FixedInputs
 from embedl_deploy.graph.inputs import describe_inputs
@@ -48,19 +51,58 @@ def trace_symbolically(
 
     Raises:
         CaptureError: The model's code cannot be traced; names line and module.
+        OtherCallsDifferError: Each call of the model is another graph.
     """
-    tracer = CaptureTracer(leaf_modules, args, kwargs or {})
-    effects = SideEffects(model)
+    tensors, state, effects = WrittenTensors(model), PythonState(model), SideEffects(model)
+    leaves = tuple(leaf_modules)
+    tracer = CaptureTracer(leaves, args, kwargs or {}, tensors.note_read)
     try:
         graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         without_examples = tracer.fixed if args is None else {}
         raise _capture_error(model, tracer.failed_module or "", error, without_examples) from error
-    said = effects.take_back(original, graph)
+    constants = {str(node.target) for node in graph.find_nodes(op="get_attr")}
+    changed = [name for name in state.changed() if name not in constants]
+
+    def differs() -> bool:
+        return next_call_differs(model, state, graph, lambda: CaptureTracer(leaves, args, kwargs or {}).trace(model))
+
+    if (changed or effects.has_written()) and differs():
+        effects.put_back(original)
+        others = effects.others(changed)
+        by_values = bool(others) and differs()
+        effects.take_back(original, graph, changed)
+        _refuse(original, effects, others if by_values else [], has_examples=args is not None)
+    said = effects.take_back(original, graph, changed)
     graph_module = WorkingGraphModule(model, graph, type(model).__name__)
+    if (fault := tensors.fault(graph_module)) is not None:
+        raise depends_on_state(original, *fault)
     if tracer.fixed:
         graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed)
     return graph_module, (*_notes(tracer, has_examples=args is not None), *said)
+
+
+def _refuse(original: nn.Module, effects: SideEffects, changed: list[str], *, has_examples: bool) -> None:
+    """Refuse a model whose next call is another graph, unless it can be run to see whether that makes a difference.
+
+    Args:
+        original: The model.
+        effects: What it did.
+        changed: The values of Python that the difference comes from; empty if it comes from tensors.
+        has_examples: Whether it can be run.
+    """
+    if changed:
+        names = ", ".join(map(repr, changed))
+        raise OtherCallsDifferError(
+            f"{type(original).__name__} cannot be captured: its forward changes {names} and computes with that, so "
+            "that the next call gives something else, and a graph gives the same. Make it an input of forward, or a "
+            "buffer, which torch.export captures, or keep it out of what is computed.",
+            module_path=changed[0].rpartition(".")[0],
+        )
+    if not has_examples or effects.written:
+        paths = [*effects.written, *effects.kept]
+        what = f"keeps {', '.join(map(repr, paths))} for its next call and computes with it"
+        raise depends_on_state(original, what, (*paths, "")[0])
 
 
 def _notes(tracer: CaptureTracer, *, has_examples: bool) -> list[str]:

@@ -46,6 +46,7 @@ class CaptureTracer(LeafTracer):
         leaf_modules: Further classes to keep whole.
         args: Example inputs; ``None`` if nothing is known of the inputs.
         kwargs: Example keyword inputs.
+        note_read: Is told each operation of ATen that is carried out while tracing, and its operands.
 
     Attributes:
         fixed: The inputs that were replaced by a value while tracing, by name.
@@ -63,8 +64,10 @@ class CaptureTracer(LeafTracer):
         leaf_modules: Iterable[type[nn.Module]] = (),
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
+        note_read: Callable[[Any, Any], None] = lambda func, operands: None,
     ) -> None:
         super().__init__(leaf_modules)
+        self.note_read = note_read
         self.fixed: dict[str, Any] = {}
         self.positional: tuple[str, ...] = ()
         self.texts: dict[str, None] = {}
@@ -85,7 +88,7 @@ class CaptureTracer(LeafTracer):
         self._context = _context()
         with ExitStack() as stack:
             stack.enter_context(global_state)
-            stack.enter_context(_NoRandomNumbers(self))
+            stack.enter_context(_CarriedOut(self))
             stack.enter_context(builtins_know_proxies(root if isinstance(root, nn.Module) else nn.Module()))
             if self._example is None:
                 mode = gradient_mode_is_asked_by(self.stop, is_asking=lambda: self.is_tracing)
@@ -179,16 +182,17 @@ def _context() -> tuple[bool, ...]:
     return (torch.is_grad_enabled(), *map(torch.is_autocast_enabled, _AUTOCAST_DEVICES))
 
 
-class _NoRandomNumbers(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
-    """Stops a trace that draws a random number, which would be a constant of the graph."""
+class _CarriedOut(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
+    """Sees what a trace carries out, on tensors; stops one that draws a random number, which would be a constant."""
 
     def __init__(self, tracer: CaptureTracer) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # as above
         self._tracer = tracer
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in func.tags and self._tracer.is_tracing:
-            self._tracer.stop(
-                f"{func.__name__.partition('.')[0]} draws random numbers, which would be the same ones in every call"
-            )
+        if self._tracer.is_tracing:
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                name = func.__name__.partition(".")[0]
+                self._tracer.stop(f"{name} draws random numbers, which would be the same ones in every call")
+            self._tracer.note_read(func, (args, kwargs))
         return func(*args, **(kwargs or {}))

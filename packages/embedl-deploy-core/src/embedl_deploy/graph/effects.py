@@ -56,7 +56,7 @@ class Effects:
     @cached_property
     def _writes(self) -> list[tuple[fx.Node, fx.Node]]:
         """(writer, value that it overwrites), in graph order."""
-        return [(node, value) for node in self._position for value in _written(node)]
+        return [(node, value) for node in self._position for value in written_values(node)]
 
     @cached_property
     def _write_positions(self) -> list[int]:
@@ -144,13 +144,13 @@ class Effects:
 
 def overwrites(node: fx.Node) -> bool:
     """Whether a node changes one of its inputs in place."""
-    return bool(_written(node))
+    return bool(written_values(node))
 
 
-def _written(node: fx.Node) -> list[fx.Node]:
+def written_values(node: fx.Node) -> list[fx.Node]:
     """The input values that a node overwrites."""
     out = node.kwargs.get("out")
-    values = [out] if isinstance(out, fx.Node) else []
+    values = [value for value in (out if isinstance(out, (tuple, list)) else [out]) if isinstance(value, fx.Node)]
     if _writes_first_input(node) and node.all_input_nodes:
         values.append(node.all_input_nodes[0])
     return values

@@ -1,7 +1,7 @@
 """How far two models' outputs are apart, measured without changing either."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -101,15 +101,26 @@ def signal_to_noise(reference: Any, other: Any) -> float:
 
 
 @checked
-def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def run_unchanged(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: Callable[[], bool] | None = None
+) -> Any:
     """Run a model so that no trace of it remains: on copies of buffers and inputs, RNG and attributes put back.
 
     A model in training mode therefore updates no running statistics.
 
+    Args:
+        model: The model.
+        args: Its inputs.
+        kwargs: Its keyword inputs.
+        again: Asked after the call whether there is to be a second, from where the first has left the model.
+
+    Returns:
+        What it returns; with ``again`` a list of that, one for each call.
+
     Raises:
         FusedModuleError: A module that a pattern put there raises; what others raise passes as it is.
     """
-    args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
+    given, given_again = _cloned((args, kwargs)), _cloned((args, kwargs)) if again is not None else None
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
     # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
     rng = torch.random.fork_rng(devices=devices)
@@ -121,7 +132,17 @@ def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         _on_copies_of_buffers(model),
         _attributes_put_back(model),
     ):
-        return model(*args, **kwargs)
+        output = model(*given[0], **given[1])
+        if again is None or given_again is None:
+            return output
+        outputs = [_cloned(output)]
+        if again():
+            outputs.append(model(*given_again[0], **given_again[1]))
+        return outputs
+
+
+def _cloned(value: Any) -> Any:
+    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
 
 
 @contextmanager

@@ -1,0 +1,122 @@
+"""Tensors that the graph writes into, and that tracing has read: what it read is a constant of the graph, and wrong.
+
+``self.b[:2] = x`` is a node of the graph if ``x`` is traced, and so is ``y + self.b`` behind it. But ``self.b.sum(0)``
+is computed there and then, without the write. And a tensor that forward makes itself, ``t = torch.zeros(3)``, is one
+constant: what one call writes into it the next call would find.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._ops import OpOverload
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.graph.effects import written_values
+from embedl_deploy.graph.lookup import get_constant
+from embedl_deploy.graph.operators import is_in_place, operation
+
+#: Operations whose result lies in the memory of their first operand, or does at times.
+_VIEWS = frozenset(
+    [
+        *(
+            "getitem",
+            "__getitem__",
+            "view",
+            "view_as",
+            "reshape",
+            "select",
+            "narrow",
+            "transpose",
+            "permute",
+            "flatten",
+        ),
+        *("unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "detach", "diagonal", "unfold", "movedim", "t"),
+        *("chunk", "split", "tensor_split", "unbind", "swapaxes", "contiguous", "as_strided"),
+    ]
+)
+#: Operations that ask a tensor for its size and type.
+_OF_NO_VALUES = ("empty", "zeros", "ones", "full", "new_", "sym_")
+
+
+class WrittenTensors:
+    """The tensors that a model has before it is traced, and which of them tracing computes with.
+
+    Args:
+        model: The copy that is traced.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own: dict[int, str] = {}
+        self._names: set[str] = set()
+        for path, module in model.named_modules():
+            for name, value in (*module._parameters.items(), *module._buffers.items(), *vars(module).items()):
+                for tensor in _tensors(value):
+                    where = f"{path}.{name}" if path else name
+                    self._own.setdefault(_storage(tensor), where)
+                    self._names.add(where)
+        self._read: set[int] = set()
+
+    def note_read(self, func: OpOverload, operands: Any) -> None:
+        """Note what an operation reads that is carried out while tracing."""
+        if not func.is_view and not func.__name__.startswith(_OF_NO_VALUES) and "_like" not in func.__name__:
+            self._read.update(_storage(t) for t in pytree.tree_leaves(operands) if isinstance(t, torch.Tensor))
+
+    def fault(self, graph_module: fx.GraphModule) -> tuple[str, str] | None:
+        """The first tensor that the graph writes into and that is not what it would be in the next call.
+
+        Returns:
+            What forward does to it, as the rest of a sentence, and its path; ``None`` if there is none.
+        """
+        constants = {
+            str(node.target): get_constant(node)
+            for node in graph_module.graph.find_nodes(op="get_attr")
+            if isinstance(get_constant(node), torch.Tensor)
+        }
+        for node in graph_module.graph.nodes:
+            for target in filter(None, map(_attribute, written_values(node))):
+                if target in constants:
+                    reason = self._reason(target, constants)
+                    if reason is not None:
+                        return reason
+        return None
+
+    def _reason(self, target: str, constants: dict[str, torch.Tensor]) -> tuple[str, str] | None:
+        storage = _storage(constants[target])
+        name = self._own.get(storage)
+        if name is None:
+            return "writes traced values into a tensor that it makes itself, which a graph has only once", ""
+        if storage in self._read or target not in self._names:
+            return f"writes traced values into {name!r} and computes with it", name
+        if any(_storage(other) == storage for path, other in constants.items() if path not in self._names):
+            return f"writes traced values into {name!r} and reads a part of it", name
+        return None
+
+
+def _attribute(node: fx.Node) -> str | None:
+    """The attribute in whose memory a value lies, as far as that is sure."""
+    while operation(node) in _VIEWS or node.target is getattr or is_in_place(node):
+        first = node.args[0] if node.args else None
+        if not isinstance(first, fx.Node):
+            return None
+        node = first
+    return str(node.target) if node.op == "get_attr" else None
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+    elif type(value) is dict:
+        yield from _tensors(list(value.values()))
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """What tensors with common memory have in common."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except NotImplementedError:  # a sparse tensor has none
+        return id(tensor)
