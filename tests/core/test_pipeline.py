@@ -1,6 +1,8 @@
 """The pipeline as a user sees it: the invariants of a transformation."""
 
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -50,6 +52,42 @@ def net():
 
 def state_of(model):
     return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    "keep", [pickle.dumps, copy.deepcopy, lambda v: torch.save(v, io.BytesIO())], ids=["pickle", "copy", "torch.save"]
+)
+@pytest.mark.parametrize(
+    "part", [lambda r: r, lambda r: r.report, lambda r: r.report.plan], ids=["result", "report", "plan"]
+)
+def test_what_cannot_be_kept_says_what_can(keep, part):
+    result = transform(nn.Sequential(nn.Linear(2, 2)), patterns=[])
+    with pytest.raises(InputError, match=r"cannot be pickled or copied.*torch\.save\(result\.model, path\).*to_json"):
+        keep(part(result))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "call"),
+    [
+        (lambda x, y: (x, y), r"one tuple.*verify\(x, mask\)\."),
+        (lambda x, y: [x, y], r"one list.*verify\(x, mask\)\."),
+        (lambda x, y: {"x": x, "mask": y}, r"one dict.*verify\(x=x, mask=mask\)\."),
+    ],
+    ids=["tuple", "list", "dict"],
+)
+def test_inputs_in_one_container_are_to_be_passed_one_by_one(inputs, call):
+    class Two(nn.Module):
+        def forward(self, x, mask):
+            return x * mask
+
+    class One(nn.Module):
+        def forward(self, pair):
+            return pair[0] * pair[1]
+
+    x, y = torch.ones(2), torch.zeros(2)
+    with pytest.raises(InputError, match=call):
+        transform(Two(), patterns=[]).verify(inputs(x, y))
+    assert transform(One(), ((x, y),), patterns=[]).verify((x, y)).max_abs == 0
 
 
 class TestUserModelIsUntouched:
@@ -248,6 +286,11 @@ class TestCapture:
         assert result.verify(x).max_abs == 0
         with pytest.raises(CaptureError):
             transform(Steered().eval(), x, patterns=PATTERNS, trace=Trace.SYMBOLIC)
+
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_inputs_that_do_not_fit_are_that_whatever_captures(self, net, trace):
+        with pytest.raises(InputError, match=r"to have 4 channels, but got 3.*Pass inputs"):
+            transform(net, torch.randn(2, 3, 8, 8), patterns=PATTERNS, trace=trace)
 
     def test_both_ways_fail(self):
         class Hopeless(nn.Module):

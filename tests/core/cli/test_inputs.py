@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
 from embedl_deploy.cli.models import ModelName
@@ -72,3 +73,16 @@ def test_files_that_are_none(folder, net):
             inputs_from_file(net, folder / name)
     with pytest.raises(InputError, match="Arrays of <U1 cannot be inputs"):
         inputs_from_file(net, folder / "words.npy")
+
+
+def test_a_mask_of_a_shape_hides_some_and_not_all():
+    class Masked(nn.Module):
+        def forward(self, x, mask):
+            return x
+
+    (_, mask), _ = inputs_from_shapes(Masked(), ["2,3,8", "mask=2,3:bool"])
+    assert mask.tolist() == [[False, True, False]] * 2
+    model = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True).eval()
+    with torch.no_grad():
+        output = model(torch.ones(2, 3, 8), src_key_padding_mask=mask)
+    assert output.isfinite().all()

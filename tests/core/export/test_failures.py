@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import export_onnx, transform
-from embedl_deploy.errors import ExportError
+from embedl_deploy.errors import ExportError, InputError
 from support.nets import net, random_input
 
 X = random_input(4, 4)
@@ -64,8 +64,11 @@ def test_an_error_of_the_users_own(tmp_path):
     def fail(x):
         raise ValueError(f"expected 3 channels\nfound {x.shape[1]}")
 
-    said = refusal(nn.Sequential(nn.ReLU(), Part(fail)), tmp_path)
+    with pytest.raises(InputError) as told:
+        export_onnx(nn.Sequential(nn.ReLU(), Part(fail)), X, tmp_path / "m.onnx")
+    said = str(told.value)
     assert "ValueError: expected 3 channels found 4, in module '1' (" in said and "test_failures.py:" in said
+    assert said.endswith("Sequential cannot be run on these inputs itself. Pass inputs as the model is called.")
 
 
 _PROJECTED = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarning")  # torch's, of speed
@@ -81,3 +84,32 @@ def test_what_the_checker_refuses_is_located(tmp_path):
 def test_what_onnxruntime_refuses_is_located(tmp_path):
     said = refusal(net(lambda self, x: self.cells(x)[0], cells=nn.LSTM(4, 8, proj_size=3)), tmp_path)
     assert "ONNX Runtime fails" in said and "what torch's exporter made of 'LSTM', in module 'cells'. Write" in said
+
+
+@pytest.mark.parametrize(
+    "given", [lambda r: r, lambda r: r.model, lambda r: r.report.plan.original], ids=["result", "graph", "model"]
+)
+@pytest.mark.parametrize("inputs", [(torch.ones(2, 5),), (X, X)], ids=["shape", "number"])
+def test_inputs_that_do_not_fit_are_an_input_error_as_elsewhere(tmp_path, given, inputs):
+    result = transform(nn.Sequential(nn.Linear(4, 4), nn.ReLU()).eval(), X, backend="tensorrt")
+    with pytest.raises(
+        InputError, match=r"with \(float32\[.* cannot be run on these inputs.*Pass inputs as the model is"
+    ):
+        export_onnx(given(result), inputs, tmp_path / "m.onnx")
+    assert not (tmp_path / "m.onnx").exists()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_open_batch_of_what_torch_export_has_captured(tmp_path, batch):
+    x = torch.randn(batch, 4)
+    result = transform(nn.Sequential(nn.Linear(4, 4)).eval(), x, patterns=[], trace="export")
+    with pytest.raises(
+        ExportError, match=r"torch\.export keeps their sizes.*trace=\"symbolic\", or pass dynamic_batch=False\.$"
+    ):
+        export_onnx(result, x, tmp_path / "m.onnx", dynamic_batch=True)
+
+
+def test_the_types_of_a_file_are_told(tmp_path):
+    for dtype in ("float61", torch.int8):
+        with pytest.raises(InputError, match=r"torch\.float32, torch\.float16 or torch\.bfloat16"):
+            export_onnx(nn.Linear(4, 4), X, tmp_path / "m.onnx", dtype=dtype)

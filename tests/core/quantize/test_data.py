@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from embedl_deploy import transform
 from embedl_deploy.errors import FusedModuleError, InputError, QuantizationError
+from embedl_deploy.modules import FusedConv
+from embedl_deploy.patterns import Pattern, QDQPoint
 from embedl_deploy.quantize import IntegerWeight, calibrate, insert_qdq, quantize
 from embedl_deploy.quantize.data import as_call, check_data, number_of_inputs, progress_bar, run_data
 from support.nets import net, random_input
@@ -213,3 +215,32 @@ def test_inputs_are_moved_to_the_models_device():
     model = net(lambda self, x: self.fc(x), fc=nn.Linear(12, 4)).to("meta")
     assert run_batch(model, random_input(2, 12)).device.type == "meta"
     assert run_batch(model, {"x": random_input(2, 12)}).device.type == "meta"
+
+
+class Picky(FusedConv):
+    """Takes three channels, as the original does, and no batch of one."""
+
+    inputs_to_quantize = frozenset({0})
+
+    def forward(self, x):
+        if x.shape[0] == 1:
+            raise RuntimeError("a batch of one")
+        return self.convolve(x)
+
+
+class PickyPattern(Pattern):
+    tree = (nn.Conv2d,)
+    qdq_points = frozenset({QDQPoint.INPUT})
+    graft = Picky
+
+
+@pytest.mark.parametrize("example", [None, torch.ones(2, 3, 4, 4)], ids=["none", "example inputs"])
+def test_whose_fault_a_batch_is_that_a_fused_module_refuses(example):
+    result = transform(nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), example, patterns=[PickyPattern()])
+    words = "cannot be used: Sequential cannot be run on the inputs" if example is None else "does not fit the model"
+    with pytest.raises(InputError, match=rf"Batch 2 of the calibration data.*{words}.*to have 3 channels") as said:
+        quantize(result, [torch.randn(2, 3, 4, 4), torch.randn(2, 5, 4, 4)], progress=False)
+    assert "report it" not in str(said.value)
+    for size in (4, 5):  # also where the batch is not like the example inputs, but the original takes it
+        with pytest.raises(FusedModuleError, match="raised RuntimeError: a batch of one"):
+            quantize(result, [torch.randn(1, 3, size, size)], progress=False)

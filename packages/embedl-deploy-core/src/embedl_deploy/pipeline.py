@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import fx
@@ -11,9 +11,11 @@ from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.capture import Trace, capture, module_of, normalize_args
 from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.collector import collector_paused
+from embedl_deploy.graph.inputs import require_one_by_one
 from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
+from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, compare_models
@@ -37,6 +39,9 @@ class TransformationResult:
     matches: MatchTable
     report: TransformationReport
 
+    def __reduce__(self) -> NoReturn:
+        refuse_storing(self)
+
     @checked
     def verify(self, *args: Any, **kwargs: Any) -> Difference:
         """Run the user's model and the transformed one on the same inputs, and compare.
@@ -49,8 +54,13 @@ class TransformationResult:
 
         Returns:
             The largest absolute difference, and the same relative to the largest output.
+
+        Raises:
+            InputError: The user's model cannot be run on them.
+            FusedModuleError: A module that a pattern put there raises, or gives something else than what it replaced.
         """
         original = self.report.plan.original
+        require_one_by_one(original, args, kwargs, "verify")
         return compare_models(original, self.model, args, kwargs)
 
 

@@ -24,6 +24,7 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import run_unchanged
+from embedl_deploy.verify.unfit import refuse_unfit_inputs
 
 
 class Trace(Enum):
@@ -111,7 +112,11 @@ def capture(
     if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
         return capturing.given()
     if trace is Trace.EXPORT:
-        return capturing.exported()
+        try:
+            return capturing.exported()
+        except CaptureError as error:
+            refuse_unfit_inputs(model, args or (), kwargs or {}, error)
+            raise
     try:
         return capturing.symbolic()
     except CaptureError as symbolic_error:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -200,7 +201,13 @@ def _verdict(difference: Difference | None, tolerance: float) -> str:
         return "Numbers: not compared; pass --input or --inputs."
     if difference.max_rel <= tolerance:
         return f"Numbers: {difference}"
-    return f"Numbers: {difference}, which is more than the {tolerance:g} that is accepted. Nothing was written."
+    said = f"Numbers: {difference}, which is more than the {tolerance:g} that is accepted. Nothing was written."
+    if math.isfinite(difference.max_abs):
+        return said
+    return (
+        f"{said} Some are not finite on one side, as where a mask hides everything (for nn.MultiheadAttention True "
+        "means hidden): pass inputs as the model gets them, --inputs FILE.npz."
+    )
 
 
 def _write_program(result: TransformationResult, subject: Subject, path: Path) -> None:

@@ -26,7 +26,8 @@ _UNNAMED = re.compile(r"arr_\d+")
 def inputs_from_shapes(model: nn.Module | ExportedProgram, texts: Sequence[str]) -> Inputs:
     """Tensors for ``[name=]shape[:dtype]`` texts.
 
-    Numbers with a fraction are normal, from seed 0; integers are ones, valid as an index, a token or a mask.
+    Numbers with a fraction are normal, from seed 0; integers are ones, valid as an index, a token or a mask. Booleans
+    are by turns false and true: whatever a mask means by them, it hides some and not all.
 
     Raises:
         InputError: A text has another form, or a name is not one of the model's inputs.
@@ -45,6 +46,8 @@ def inputs_from_shapes(model: nn.Module | ExportedProgram, texts: Sequence[str])
         refuse_too_large(math.prod(shape) * dtype.itemsize, f"--input {text!r}", "Pass the shape of a usual input.")
         if dtype.is_floating_point:
             tensor = torch.randn(shape, generator=generator).to(dtype)
+        elif dtype is torch.bool:
+            tensor = (torch.arange(shape[-1]) % 2 == 1).expand(shape).clone()
         else:
             tensor = torch.ones(shape, dtype=dtype)
         if match["name"]:

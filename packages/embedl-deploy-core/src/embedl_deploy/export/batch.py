@@ -52,12 +52,8 @@ def check_open_batch(model: nn.Module, inputs: Any, shapes: Any) -> None:
     if not wanted or not fixed:
         return
     names = ", ".join(map(repr, fixed))
-    if _holds_sizes_of_its_capture(model):
-        raise ExportError(
-            f"The batch size of the input(s) {names} is that of the example inputs that the model was captured with: "
-            "torch.export keeps their sizes in the graph. So it cannot be exported with dynamic_batch=True. Nothing "
-            'was written. Transform the model with trace="symbolic", or pass dynamic_batch=False.'
-        )
+    if holds_sizes_of_its_capture(model):
+        raise ExportError(fixed_by_capture(f"input(s) {names}"))
     raise ExportError(
         f"The model fixes the batch size of its input(s) {names}, as a view of a literal size does, so it cannot be "
         "exported with dynamic_batch=True. Nothing was written. Compute the size from the input (x.shape[0], -1), or "
@@ -65,7 +61,16 @@ def check_open_batch(model: nn.Module, inputs: Any, shapes: Any) -> None:
     )
 
 
-def _holds_sizes_of_its_capture(model: nn.Module) -> bool:
+def fixed_by_capture(what: str) -> str:
+    """What to say where ``torch.export`` has fixed the batch of ``what`` when the model was captured."""
+    return (
+        f"The batch size of the {what} is that of the example inputs that the model was captured with: torch.export "
+        "keeps their sizes in the graph. So it cannot be exported with dynamic_batch=True. Nothing was written. "
+        'Transform the model with trace="symbolic", or pass dynamic_batch=False.'
+    )
+
+
+def holds_sizes_of_its_capture(model: nn.Module) -> bool:
     """Whether ``torch.export`` made a graph: it checks the sizes of its inputs, or computes with ATen's operators."""
     if not isinstance(model, fx.GraphModule):
         return False

@@ -25,6 +25,7 @@ from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
+from embedl_deploy.verify.unfit import refuse_unfit_inputs
 
 #: Accepted difference between ONNX Runtime and PyTorch, relative to the largest output. A value that lies between two
 #: numbers of a grid may be rounded to either, which later layers see as a whole step.
@@ -92,8 +93,8 @@ def export_onnx(
         kwargs: Example keyword inputs.
         opset: Version of the ONNX operator set; by default the oldest that can say what the model holds, such as 18
             for float32, 19 for quantizers in float16, and 22 for bfloat16.
-        dtype: Floating-point type of the file, such as ``torch.float16``: of everything around the quantized places,
-            inputs, outputs and scales included. By default the model's own.
+        dtype: Floating-point type of the file, ``torch.float32``, ``torch.float16`` or ``torch.bfloat16``; of
+            everything around the quantized places, inputs, outputs and scales included. By default the model's own.
         integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
             the size; otherwise in float, with QuantizeLinear and DequantizeLinear.
         dynamic_batch: Leave dimension 0 of every tensor input open.
@@ -109,6 +110,7 @@ def export_onnx(
         ExportError: The exporter or the checker refuses the model, or the file computes something else.
         InputError: An argument does not fit.
     """
+    original = model.report.plan.original if isinstance(model, TransformationResult) else None
     if isinstance(model, TransformationResult):
         model = model.model
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
@@ -134,7 +136,7 @@ def export_onnx(
     )
     from embedl_deploy.export.qdq import translations
 
-    given = model
+    given, given_inputs = model, (example, named)
     reasons = reasons_in_float(model)
     compared = users_model(model) if tolerance is not None else model
     model, exact = prepare_model(model, dtype, integer_weights=integer_weights)
@@ -150,7 +152,11 @@ def export_onnx(
     exported = Run(model, example, named, floats_of(model, example, named, dtype))
     quantizers = translations(opset) if is_quantized(model) else {}
     operators, conflicts = backend_translations(given, opset)
-    program = translated(exported, opset, {**operators, **quantizers} or None, shapes)
+    try:
+        program = translated(exported, opset, {**operators, **quantizers} or None, shapes)
+    except ExportError as error:
+        refuse_unfit_inputs(original or given, *given_inputs, error)
+        raise
     _check_opset(program, opset)
     name_values(program.model, input_names, output_names)
     if dynamic_batch:

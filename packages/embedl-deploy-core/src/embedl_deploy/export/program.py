@@ -10,6 +10,7 @@ import torch
 
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.attention import ExportableAttention
+from embedl_deploy.export.batch import fixed_by_capture, holds_sizes_of_its_capture
 from embedl_deploy.export.casts import FloatsFromIntegers
 from embedl_deploy.export.failures import explain
 from embedl_deploy.export.judgement import Run
@@ -87,10 +88,13 @@ def translated(
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
         refuse_outputs_without_tensor(model, example, named, error)
+        if shapes is not None and holds_sizes_of_its_capture(model):
+            raise ExportError(fixed_by_capture("inputs")) from error
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
+        why = _wrong_fused_module(exported, error) or explain(model, error)
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
-            f"{_wrong_fused_module(exported, error) or explain(model, error)}{hint}"
+            f"{why.rstrip('.')}.{hint}"
         ) from error
     if operators is not None:
         from embedl_deploy.export.qdq import store_int4  # here, as above

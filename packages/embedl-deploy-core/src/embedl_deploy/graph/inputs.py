@@ -1,9 +1,10 @@
 """A model's inputs: which of a graph's placeholders takes which, and how messages describe them."""
 
+import inspect
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.fx._pytree import tree_flatten_spec
 from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
@@ -96,3 +97,38 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
             + ". Pass args=(first, second, ...) as the model is called."
         )
     return [values.get(str(node.target), node.args[0] if node.args else None) for node in placeholders]
+
+
+def require_one_by_one(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], function: str) -> None:
+    """Refuse inputs that are in one container where the model takes what is in it.
+
+    Args:
+        model: The model.
+        args: Its inputs.
+        kwargs: Its keyword inputs.
+        function: What was called with them.
+
+    Raises:
+        InputError: They are.
+    """
+    if kwargs or len(args) != 1 or not isinstance(args[0], (tuple, list, dict)):
+        return
+    signature, inside = inspect.signature(model.forward), args[0]
+    if _fits(signature, (inside,), {}):
+        return
+    named = {str(name): value for name, value in inside.items()} if isinstance(inside, dict) else {}
+    if not inside or not _fits(signature, () if named else tuple(inside), named):
+        return
+    names = [f"{name}={name}" for name in named] or list(signature.parameters)[: len(inside)]
+    raise InputError(
+        f"{function} was given one {type(inside).__name__}, and {type(model).__name__} takes what is in it: pass the "
+        f"inputs one by one, {function}({', '.join(names)})."
+    )
+
+
+def _fits(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True

@@ -5,6 +5,7 @@ raises. The person who runs the model has never seen that module: they need its 
 who ships the pattern.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -62,8 +63,14 @@ def placement_of(module: nn.Module) -> Placement | None:
     return placement if isinstance(placement, Placement) else None
 
 
-def failed_module(error: BaseException) -> tuple[nn.Module, Placement, str] | None:
+def failed_module(
+    error: BaseException, earlier: BaseException | None = None
+) -> tuple[nn.Module, Placement, str] | None:
     """The module of a pattern in which an error was raised.
+
+    Args:
+        error: The error; what it was raised from is looked at, too.
+        earlier: What was being handled before, which is no cause of it.
 
     Returns:
         The module, how it came into its graph, and ``file:line`` of the last line that was run in its class's own
@@ -71,7 +78,7 @@ def failed_module(error: BaseException) -> tuple[nn.Module, Placement, str] | No
     """
     current: BaseException | None = error
     seen: set[int] = set()
-    while current is not None and id(current) not in seen:
+    while current is not None and current is not earlier and id(current) not in seen:
         seen.add(id(current))
         found = _in_traceback(current.__traceback__)
         if found is not None:
@@ -117,7 +124,7 @@ def fused_modules_named(model: nn.Module | None = None) -> Iterator[None]:
             that it replaced, or changes what it was given, is named as well.
     """
     placed = [] if model is None else [part for part in model.modules() if placement_of(part) is not None]
-    watch = _Watch(model)
+    watch, earlier = _Watch(model), sys.exc_info()[1]
     handles = [part.register_forward_pre_hook(watch.before, with_kwargs=True) for part in placed]
     handles += [part.register_forward_hook(watch.after, with_kwargs=True) for part in placed]
     try:
@@ -125,7 +132,7 @@ def fused_modules_named(model: nn.Module | None = None) -> Iterator[None]:
     except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
         raise
     except PLUGIN_FAILURES as error:  # a module of a plugin may raise anything
-        found = failed_module(error)
+        found = failed_module(error, earlier)
         if found is None:
             raise
         raise _told(error, found[1]) from error

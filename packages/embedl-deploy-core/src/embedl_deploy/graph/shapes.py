@@ -137,7 +137,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         where += f", in {placed}" if placed else ""
         reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         raise InputError(
-            f"The model does not accept args{where}: {reason}. Given: {describe_inputs(args, kwargs)}. "
+            f"The model does not accept args{where}: {reason.rstrip('.')}. Given: {describe_inputs(args, kwargs)}. "
             "Pass inputs of the shapes, dtypes and device that the model is called with."
         ) from error
     return None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NoReturn
 
 from torch import fx, nn
 
@@ -15,6 +16,7 @@ from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch,
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.conversions import convert_and_find, without_repeats
 from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_overlaps
+from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import why_not
@@ -76,6 +78,9 @@ class TransformationPlan:
     original: nn.Module
     applied: bool = False
     _prepared: Prepared | None = None
+
+    def __reduce__(self) -> NoReturn:
+        refuse_storing(self)
 
     @cached_property
     def model(self) -> fx.GraphModule:

@@ -1,7 +1,7 @@
 """What a transformation did: a mapping for programs, a table for people."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import fx
 
@@ -12,6 +12,7 @@ from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
 from embedl_deploy.plan.finding import MOVED_UP
 from embedl_deploy.plan.plan import TransformationPlan
+from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
 from embedl_deploy.validation.checked import checked
 
@@ -54,6 +55,9 @@ class TransformationReport(Mapping[str, Any]):
             if reason is not None:
                 self.unsupported[node.name] = reason
         self._data = self._as_data()
+
+    def __reduce__(self) -> NoReturn:
+        refuse_storing(self)
 
     def _next_in_line(self, failed: PatternMatch) -> str:
         """Who has the nodes of a match that failed, as an addition to its reason."""

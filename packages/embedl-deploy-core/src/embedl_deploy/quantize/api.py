@@ -13,7 +13,7 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.data import CalibrationData, check_data
+from embedl_deploy.quantize.data import CalibrationData, asking, check_data
 from embedl_deploy.quantize.equalization import equalize
 from embedl_deploy.quantize.finite import require_finite
 from embedl_deploy.quantize.freezing import freeze
@@ -92,14 +92,17 @@ def quantize(
         graph_module = deep_copy(graph_module)
     if equalization:
         corrections += equalize(graph_module, decisions)
+    original = model.report.plan.original if isinstance(model, TransformationResult) else None
     if smoothing is not None:
         exceptions = tuple(config.exceptions.smooth)
-        corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
+        with asking(original):
+            corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
     recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
     try:
-        calibrate(quantized, batches, progress=progress)
+        with asking(original):
+            calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()
     if bias_correction or learned_rounding:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.validation.quoting import quoted
+from embedl_deploy.verify.difference import run_on_given
 
 #: A function that is called with the model and runs it, or any iterable of batches.
 CalibrationData = Callable[[nn.Module], Any] | Iterable[Any]
@@ -65,6 +67,20 @@ def check_data(data: Any) -> None:
         )
 
 
+#: The user's own model, while calibration runs what was made of it: it tells whose fault it is that a batch fails.
+_users_model: ContextVar[nn.Module | None] = ContextVar("users_model", default=None)
+
+
+@contextmanager
+def asking(model: nn.Module | None) -> Iterator[None]:
+    """Within the block, a batch at which a module of a pattern raises is tried on the user's own model as well."""
+    token = _users_model.set(model)
+    try:
+        yield
+    finally:
+        _users_model.reset(token)
+
+
 def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None:
     """Run the model over all data, without gradients.
 
@@ -99,9 +115,19 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:  # a model and its modules may raise anything
-        different = misfit(model, args, kwargs)
+        different, users = misfit(model, args, kwargs), _users_model.get()
+        if isinstance(error, FusedModuleError) and users is not None:
+            try:
+                run_on_given(users, args, kwargs)
+            except InputError as refusal:
+                if not different:
+                    raise InputError(f"{which} cannot be used: {refusal}") from error
+            else:
+                raise
         if isinstance(error, EmbedlDeployError) and not (different and isinstance(error, FusedModuleError)):
             raise
+        if isinstance(error, FusedModuleError) and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # the batch is to blame, not the module
         reason = " ".join(str(error).partition("\n\nWhile executing")[0].split()).rstrip(".")
         what = f"{which}, {describe_inputs(args, kwargs)}, "
         if different:
