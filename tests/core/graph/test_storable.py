@@ -104,11 +104,29 @@ def lambda_free_getitem(parts, index):
     return parts[index]
 
 
+@pytest.mark.parametrize("how", ["bias_correction", "freeze_weights", "before"])
+def test_what_weight_norm_leaves_behind_is_not_stored(how):
+    torch.manual_seed(0)
+    model = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)), nn.ReLU(), nn.Linear(4, 4)).eval()
+    if how == "before":
+        nn.utils.parametrize.remove_parametrizations(model[0], "weight")
+    x, settings = random_input(2, 4), {} if how == "before" else {how: True}
+    saved = quantize(transform(model, x, backend="tensorrt"), [x], progress=False, **settings)
+    torch.testing.assert_close(through_a_file(saved)(x), saved(x), rtol=0, atol=0)
+
+
 class TestRefused:
     def test_parametrized_parts(self):
         model = nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 8)), nn.ReLU()).eval()
         with pytest.raises(InputError, match=r"'0.linear' is parametrized.*remove_parametrizations"):
             through_a_file(transform(model, backend="tensorrt").model)
+
+    def test_hooks_without_a_name(self, result):
+        model = copy.deepcopy(result.model)
+        next(model.children()).register_forward_hook(lambda *_: None)
+        with pytest.raises(InputError, match=r"'_forward_hooks' of '0' holds .*<lambda>.*remove the hook"):
+            through_a_file(model)
+        assert len(next(copy.deepcopy(model).children())._forward_hooks) == 1
 
     def test_functions_without_a_name(self):
         graph = fx.Graph()

@@ -6,14 +6,16 @@ tracer is one that was not made to be used twice. Here the nodes themselves are 
 
 import io
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 from torch.fx.node import map_aggregate
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.fixed_inputs import without_fixed
@@ -68,8 +70,8 @@ class StorableGraphModule(fx.GraphModule):
         """For ``pickle`` and ``torch.save``.
 
         Raises:
-            InputError: The graph calls something that cannot be pickled, or a part of the model is parametrized, or is
-                a check of inputs by torch.export.
+            InputError: The graph calls, or a part of the model holds, something that cannot be pickled, such as a hook
+                that was defined in a function; or a part is parametrized, or is a check of inputs by torch.export.
         """
         for path, part in self.named_modules():
             if parametrize.is_parametrized(part):
@@ -83,9 +85,41 @@ class StorableGraphModule(fx.GraphModule):
                     "this process, as torch.export makes them to check inputs. Transform the model symbolically, "
                     f"trace='symbolic'. {_INSTEAD}"
                 )
+            _drop_stale_hooks(part)
+            for name, value in _functions_in(part):
+                if not _can_be_dumped(value):
+                    raise InputError(
+                        f"{type(self).__name__} cannot be pickled: {name!r} of {path!r} holds "
+                        f"{getattr(value, '__qualname__', value)!r}, which has no pickle. Define functions at the top of "
+                        f"a module, or remove the hook. {_INSTEAD}"
+                    )
         state = {name: value for name, value in vars(self).items() if name not in ("_graph", "_code", "_tracer_cls")}
         nodes = [_stored_node(node, type(self).__name__) for node in self.graph.nodes]
         return _restored, (type(self).__name__, state, nodes, self.graph._codegen)
+
+
+def _drop_stale_hooks(part: nn.Module) -> None:
+    """Forget what torch's weight norm leaves behind when it is removed: a function without a pickle.
+
+    It renames tensors of an older ``state_dict`` for a parametrization that is there no longer.
+    """
+    hooks = part._load_state_dict_pre_hooks
+    for key, hook in list(hooks.items()):
+        if getattr(_unwrapped(hook), "__module__", "") == parametrizations.__name__:
+            del hooks[key]
+
+
+def _functions_in(part: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Attributes of a module that are functions, and its hooks: attribute and function."""
+    for name, value in vars(part).items():
+        if name.endswith("_hooks") and isinstance(value, dict):
+            yield from ((name, _unwrapped(hook)) for hook in value.values())
+        elif isinstance(value, FunctionType):
+            yield name, value
+
+
+def _unwrapped(hook: Any) -> Any:
+    return getattr(hook, "hook", hook)
 
 
 def _stored_node(node: fx.Node, model: str) -> bytes:
