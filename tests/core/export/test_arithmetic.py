@@ -29,6 +29,15 @@ def test_rounds_as_float16_does_and_keeps_what_has_no_digits():
     assert torch.equal(rounded_to(11)(torch.arange(9)), torch.arange(9))
 
 
+def test_another_grid_is_as_fine_and_keeps_what_is_exact():
+    x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
+    other = rounded_to(8, 1.5)(x)
+    assert not torch.equal(other, rounded_to(8)(x))
+    assert float(((other - x) / x).abs().max()) <= 2**-8
+    exact = rounded_to(8)(x)
+    assert torch.equal(rounded_to(8, 1.5)(exact), exact)
+
+
 def plain_or_traced(model, traced):
     return transform(model, patterns=[]).model if traced else model
 

@@ -37,6 +37,11 @@ class RootMeanSquare(nn.Module):
         return self.b(y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6))
 
 
+class Log(nn.Module):
+    def forward(self, x):
+        return torch.log(x)
+
+
 def deep(layers=8):
     torch.manual_seed(0)
     parts = [part for _ in range(layers) for part in (nn.Linear(32, 32), nn.LayerNorm(32), nn.GELU())]
@@ -74,6 +79,14 @@ class TestFloat16:
     def test_what_is_not_finite_in_the_model_may_be_so_in_the_file(self, tmp_path):
         model = net(lambda _self, x: torch.cat([x / 0, (x - x) / 0, x]))
         assert export_onnx(model, torch.ones(2), tmp_path / "m.onnx", dtype=torch.float16).difference.max_abs == 0
+
+    def test_a_quantized_model_may_be_no_number_where_its_file_is_none(self, tmp_path):
+        torch.manual_seed(0)  # of one rounding alone, steps of the grid that fall to the other side are too few
+        model = nn.Sequential(nn.Linear(8, 8), Log()).eval()
+        x = torch.randn(16, 8)
+        quantized = quantize(transform(model, x, backend="tensorrt"), [x], progress=False)
+        written = export_onnx(quantized, x, tmp_path / "m.onnx", dtype=torch.float16)
+        assert quantized(x).isnan().any() and written.sqnr > 25
 
     def test_a_model_without_kernels_in_float16_is_judged_by_the_file(self, tmp_path, monkeypatch):
         def run(*_):

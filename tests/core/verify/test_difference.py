@@ -88,9 +88,12 @@ class TestDifference:
         ((-inf, 1.0), (-inf, 1.0), inf),
         ((-inf, 1.0), (0.0, 1.0), -inf),
         ((1.0, 1.0), (1.0, -inf), -inf),
-        ((nan, 1.0), (nan, 1.0), -inf),
+        ((nan, 1.0), (nan, 1.0), inf),
+        ((nan, 10.0), (nan, 9.0), 20.0),
+        ((nan, 1.0), (1.0, 1.0), -inf),
+        ((1.0, 1.0), (1.0, nan), -inf),
     ],
-    ids=["noise beside infinity", "a mask", "a mask that was lost", "infinity that came", "NaN"],
+    ids=["noise beside infinity", "mask", "lost mask", "infinity came", "NaN", "noise beside NaN", "lost NaN", "NaN came"],
 )
 def test_signal_to_noise_of_what_is_not_finite(reference, other, expected):
     assert signal_to_noise(t(*reference), t(*other)) == pytest.approx(expected)

@@ -44,22 +44,32 @@ class OutOfRange:
         return f"{self.place} is {self.largest:.3g} at most, and {kind} has nothing between 0 and {smallest:.1g}"
 
 
-def rounded_to(digits: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that rounds float32 and float64 to ``digits`` binary digits, at any magnitude; others stay."""
+def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that rounds float32 and float64 to ``digits`` binary digits, at any magnitude; others stay.
+
+    Args:
+        digits: How many.
+        grid: What the numbers that are rounded to are multiplied by: between 1 and 2, for another grid as fine. What
+            has no more digits already stays as it is.
+    """
+
+    def nearest(x: torch.Tensor, held: int) -> torch.Tensor:
+        spread = x * (2.0 ** (held - digits) + 1)  # Veltkamp's splitting (Dekker 1971)
+        high = spread - (spread - x)
+        return torch.where(high.isfinite(), high, x)
 
     def rounded(x: torch.Tensor) -> torch.Tensor:
         held = {torch.float32: 24, torch.float64: 53, torch.float16: 11}.get(x.dtype, 0)
         if held <= digits:
             return x
-        spread = x * (2.0 ** (held - digits) + 1)  # Veltkamp's splitting (Dekker 1971)
-        high = spread - (spread - x)
-        return torch.where(high.isfinite(), high, x)
+        near = nearest(x, held)
+        return near if grid == 1.0 else torch.where(near == x, x, nearest(x / grid, held) * grid)
 
     return rounded
 
 
 def run_rounded(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], digits: int | None
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], digits: int | None, grid: float = 1.0
 ) -> list[torch.Tensor]:
     """The outputs of a model whose parameters, inputs and intermediate values have so many binary digits.
 
@@ -70,8 +80,9 @@ def run_rounded(
         args: Its inputs.
         kwargs: Its keyword inputs.
         digits: ``None`` to round nothing.
+        grid: As for :func:`rounded_to`.
     """
-    return _run(model, args, kwargs, _Rounding(None if digits is None else rounded_to(digits)))
+    return _run(model, args, kwargs, _Rounding(None if digits is None else rounded_to(digits, grid)))
 
 
 def run_watched(

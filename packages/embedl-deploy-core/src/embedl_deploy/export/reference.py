@@ -14,6 +14,9 @@ from embedl_deploy.verify import difference, output_tensors, run_unchanged, sign
 #: for float32 those of a change by a millionth.
 _DIGITS = {torch.float16: 10, torch.bfloat16: 7}
 _DIGITS_OF_FLOAT32 = 20
+#: A value on an edge falls to one side or the other by chance, and a few that do may be all of the error: the model is
+#: rounded to grids of the same fineness that lie elsewhere, until one explains the error or all have been tried.
+_GRIDS = (1.0, 1.1, 1.3, 1.5, 1.7)
 #: Accepted beside the error of rounding: 6 dB are twice as much.
 _MARGIN_DB = 6.0
 #: Of an output that rounding leaves less of, nothing can be said.
@@ -47,7 +50,8 @@ class Reference:
         self._run = (model, args, kwargs)
         self._names, self._tolerance, self._rounding = tuple(names), tolerance, rounding
         self._digits = _DIGITS.get(dtype, _DIGITS_OF_FLOAT32)
-        self._rounded: list[float] | None = None
+        self._left: list[float] = []
+        self._grids = list(_GRIDS)
         self._in_order = False
         self.wanted = output_tensors(run_unchanged(*self._run))
         self.notes: list[str] = []
@@ -64,7 +68,7 @@ class Reference:
         if not self._rounding:
             return ""
         index = self._too_far(found)[0]
-        left = self._left_by_rounding()[index]
+        left = self._left_by_rounding(index)
         asked = (
             f"{self._least(index):.1f} dB are asked for"
             if left >= _LEAST_DB
@@ -82,25 +86,39 @@ class Reference:
         apart = [i for i, (x, y) in enumerate(pairs) if not difference([x], [y]).max_rel <= self._tolerance]
         if not self._rounding:
             return apart
-        wrong = [i for i in apart if not holds_finite(*pairs[i]) or agreement(*pairs[i]) < self._least(i)]
+        wrong = [i for i in apart if not holds_finite(*pairs[i]) or not self._explains(i, agreement(*pairs[i]))]
         self.notes += [
             f"Output {self._names[i]!r} agrees to {agreement(*pairs[i]):.1f} dB; with its values rounded to "
-            f"{self._digits} bits the model itself agrees to {self._left_by_rounding()[i]:.1f} dB."
+            f"{self._digits} bits the model itself agrees to {self._left_by_rounding(i):.1f} dB."
             for i in apart
             if not wrong
         ]
         return wrong
 
+    def _explains(self, index: int, found: float) -> bool:
+        """Whether rounding does as much to an output as was found, an agreement in dB."""
+        while found < self._least(index):
+            if not self._grids or not math.isfinite(found) or found < _LEAST_DB:
+                return False
+            self._round_once_more()
+        return True
+
     def _least(self, index: int) -> float:
         """The agreement that is asked of an output, in dB."""
-        return max(self._left_by_rounding()[index] - _MARGIN_DB, _LEAST_DB)
+        return max(self._left_by_rounding(index) - _MARGIN_DB, _LEAST_DB)
 
-    def _left_by_rounding(self) -> list[float]:
-        """How far each output of the model agrees with itself when it computes with fewer digits, in dB."""
-        if self._rounded is None:
-            computed = run_rounded(*self._run, self._digits)
-            self._rounded = [agreement(x, y) for x, y in zip(self.wanted, computed, strict=True)]
-        return self._rounded
+    def _left_by_rounding(self, index: int) -> float:
+        """How far an output of the model agrees with itself when it computes with fewer digits, in dB."""
+        if not self._left:
+            self._left = [math.inf] * len(self.wanted)
+            self._round_once_more()
+        return self._left[index]
+
+    def _round_once_more(self) -> None:
+        computed = run_rounded(*self._run, self._digits, self._grids.pop(0))
+        self._left = [
+            min(left, agreement(x, y)) for left, x, y in zip(self._left, self.wanted, computed, strict=True)
+        ]
 
     def _take_equals_in_order(self) -> None:
         """Of equal scores ONNX takes those with the lower index first, PyTorch any: compare with ONNX's order."""

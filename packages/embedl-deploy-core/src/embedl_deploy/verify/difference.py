@@ -82,7 +82,8 @@ def _comparable(reference: Any, other: Any) -> tuple[list[torch.Tensor], list[to
 def signal_to_noise(reference: Any, other: Any) -> float:
     """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal.
 
-    Infinities, of which masks are made, are no signal, and no noise where both have them. NaN is noise without end.
+    Infinities, of which masks are made, and NaN are no signal, and no noise where both have them; where one has them,
+    they are noise without end.
 
     Raises:
         InputError: As for :func:`difference`.
@@ -91,9 +92,9 @@ def signal_to_noise(reference: Any, other: Any) -> float:
     for x, y in zip(*_comparable(reference, other), strict=True):
         wide = torch.complex128 if x.is_complex() else torch.float64
         x, y = x.detach().to(wide), y.detach().to(x.device, wide)
-        signal += float(torch.where(x.isinf(), 0.0, x).abs().square().sum())
-        noise += float(torch.where(x == y, 0.0, y - x).abs().square().sum())
-    if not math.isfinite(noise) or math.isnan(signal):
+        signal += float(torch.where(x.isfinite(), x, 0.0).abs().square().sum())
+        noise += float(torch.where((x == y) | (x.isnan() & y.isnan()), 0.0, y - x).abs().square().sum())
+    if not math.isfinite(noise):
         return -math.inf
     if noise == 0:
         return math.inf
