@@ -112,7 +112,7 @@ class TestWatched:
         assert "float16 has nothing between 0 and 6e-08" in str(left)
 
     def test_a_quotient_of_what_has_become_zero_is_named(self, traced):
-        model = net(lambda self, x: nn.functional.normalize(x * 1e-8), fc=nn.Linear(8, 4))
+        model = net(lambda self, x: (y := x * 1e-8) / y.norm(dim=1, keepdim=True), fc=nn.Linear(8, 4))
         x = torch.ones(2, 4)
         x[0] = 1e4  # so that it is not all zero
         _, left = watched(model, x, traced)

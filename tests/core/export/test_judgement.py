@@ -89,7 +89,7 @@ class TestFloat16:
         assert quantized(x).isnan().any() and written.sqnr > 25
 
     def test_a_model_without_kernels_in_float16_is_judged_by_the_file(self, tmp_path, monkeypatch):
-        def run(*_):
+        def run(*_, **__):
             raise RuntimeError("\"conv\" not implemented for 'Half'")
 
         monkeypatch.setattr(judgement, "run_watched", run)
@@ -110,11 +110,11 @@ class TestRounding:
 
     def test_a_spoiled_weight_is_one(self, tmp_path, monkeypatch):
         def spoiled(*args):
-            made = translated(*args)
+            made, replaced = translated(*args)
             weight = next(v for n, v in made.model.graph.initializers.items() if n.startswith("15") and "weight" in n)
             numbers = weight.const_value.numpy()
             weight.const_value = ir.tensor((numbers * 0.7).astype(numbers.dtype), name=weight.name)
-            return made
+            return made, replaced
 
         translated = program.translated
         monkeypatch.setattr("embedl_deploy.export.onnx.translated", spoiled)

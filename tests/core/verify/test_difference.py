@@ -93,7 +93,16 @@ class TestDifference:
         ((nan, 1.0), (1.0, 1.0), -inf),
         ((1.0, 1.0), (1.0, nan), -inf),
     ],
-    ids=["noise beside infinity", "mask", "lost mask", "infinity came", "NaN", "noise beside NaN", "lost NaN", "NaN came"],
+    ids=[
+        "noise beside infinity",
+        "mask",
+        "lost mask",
+        "infinity came",
+        "NaN",
+        "noise beside NaN",
+        "lost NaN",
+        "NaN came",
+    ],
 )
 def test_signal_to_noise_of_what_is_not_finite(reference, other, expected):
     assert signal_to_noise(t(*reference), t(*other)) == pytest.approx(expected)

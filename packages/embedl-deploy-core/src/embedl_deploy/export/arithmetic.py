@@ -5,19 +5,20 @@ model; the first finite operands with an infinite result show where its range en
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from embedl_deploy.graph.inputs import bind_inputs
-from embedl_deploy.verify import output_tensors, run_unchanged
+from embedl_deploy.export.constants import mask_value
+from embedl_deploy.export.operators import Operators, compute, run_operators
+from embedl_deploy.verify import output_tensors, signal_to_noise
 
-aten: Any = torch.ops.aten
+#: What rounding leaves of one operator's result is 60 dB and more; below this, its values are too small for the type.
+_LEAST_OF_ONE_OPERATOR_DB = 30.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class OutOfRange:
         if self.largest > limits.max:
             return f"{self.place} reaches {self.largest:.3g}, and {kind} ends at {limits.max:g}"
         smallest = limits.smallest_normal * limits.eps
-        return f"{self.place} is {self.largest:.3g} at most, and {kind} has nothing between 0 and {smallest:.1g}"
+        has = "has nothing between 0 and" if self.largest < smallest else "has no finer steps there than"
+        return f"{self.place} is {self.largest:.3g} at most, and {kind} {has} {smallest:.1g}"
 
 
 def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -82,11 +84,17 @@ def run_rounded(
         digits: ``None`` to round nothing.
         grid: As for :func:`rounded_to`.
     """
-    return _run(model, args, kwargs, _Rounding(None if digits is None else rounded_to(digits, grid)))
+    return run_operators(model, args, kwargs, Rounding(None if digits is None else rounded_to(digits, grid)))
 
 
 def run_watched(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], originals: Mapping[str, torch.Tensor]
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    originals: Mapping[str, torch.Tensor],
+    *,
+    ordinary: Collection[str] = (),
+    closely: bool = False,
 ) -> tuple[list[torch.Tensor], OutOfRange | None]:
     """The outputs of a model, and where its numbers first left the range of their type, upwards or to zero.
 
@@ -95,51 +103,42 @@ def run_watched(
         args: Its inputs.
         kwargs: Its keyword inputs.
         originals: Its parameters, buffers and inputs (``"input 0"`` and so on) before they were converted.
+        ordinary: Places where values that are not finite come up in the model's own types, too.
+        closely: Also look for values so small that the type's steps are too coarse for them; this computes every
+            operator twice.
     """
-    watching = _Watching(originals)
-    return _run(model, args, kwargs, watching), watching.left or watching.masked
+    watching = _Watching(originals, closely)
+    outputs = run_operators(model, args, kwargs, watching)
+    others = (each for each in watching.others if each.place not in ordinary)
+    return outputs, watching.left or next(others, None)
 
 
-class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
-    """Sees every operator of a model, and knows which module it is in."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # of torch
-        self.stored: dict[int, str] = {}
-        self.paths: list[str] = []
-        self.node = ""
-
-    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return self.operate(func, args, kwargs or {})
-
-    def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        raise NotImplementedError
-
-    def place(self, func: Any) -> str:
-        """The module and operator, in words."""
-        name = func.name().split("::")[-1].split(".")[0] if hasattr(func, "name") else str(func)
-        path = next((path for path in reversed(self.paths) if path), "")
-        if path:
-            return f"what {name} computes in module {path!r}"
-        return f"what {self.node!r} ({name}) computes" if self.node else f"what {name} computes in the model's forward"
+def places_not_finite(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> set[str]:
+    """Where a model makes NaN or infinity of finite numbers: modules and operators, in words."""
+    watching = _Watching({})
+    run_operators(model, args, kwargs, watching)
+    return {each.place for each in watching.others if each.largest is None}
 
 
-class _Rounding(_Operators):  # type: ignore[no-untyped-call]  # of torch
+class Rounding(Operators):  # type: ignore[no-untyped-call]  # of torch
+    """Rounds the results of operators; ``None`` to round nothing."""
+
     def __init__(self, rounded: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
         super().__init__()
         self.rounded = rounded
 
     def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute an operator, and round what it returns."""
         rounded = self.rounded
         if rounded is None:
-            return _in_order_of_index(func, args, kwargs)
+            return compute(func, args, kwargs)
 
         def state(value: Any) -> Any:
             return rounded(value) if isinstance(value, torch.Tensor) and id(value) in self.stored else value
 
         if not _writes(func):
             args, kwargs = pytree.tree_map(state, (args, kwargs))
-        result = _in_order_of_index(func, args, kwargs)
+        result = compute(func, args, kwargs)
         returns = func._schema.returns if isinstance(func, torch._ops.OpOverload) else ()
         if not any(value.alias_info is None for value in returns):
             if _writes(func):
@@ -149,47 +148,71 @@ class _Rounding(_Operators):  # type: ignore[no-untyped-call]  # of torch
         return pytree.tree_map(lambda v: rounded(v) if isinstance(v, torch.Tensor) else v, result)
 
 
-class _Watching(_Operators):  # type: ignore[no-untyped-call]  # of torch
+class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
     """Finds the first operator with finite operands and a result that is not, or the first tensor that is not.
 
-    Minus infinity alone is how masks are written; it counts if there is nothing else.
+    Minus infinity alone is how masks are written; it counts if there is nothing else, as do constants that were given
+    another number.
     """
 
-    def __init__(self, originals: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, originals: Mapping[str, torch.Tensor], closely: bool = False) -> None:
         super().__init__()
         self.originals = originals
+        self.closely = closely
         self.left: OutOfRange | None = None
-        self.masked: OutOfRange | None = None
+        self.others: list[OutOfRange] = []
         self._seen: set[str] = set()
 
     def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.left is None:
+            self._look_at_stored(args, kwargs)
         if self.left is not None:
-            return func(*args, **kwargs)
+            return compute(func, args, kwargs)
         given = [v for v in output_tensors((args, kwargs)) if v.is_floating_point()]
-        for tensor in given:
-            name = self.stored.get(id(tensor))
-            if name is not None and name not in self._seen:
-                self._seen.add(name)
-                self._look_at(name, tensor)
         whole = not any(_leaves(v) for v in given)
-        result = func(*args, **kwargs)
+        result = compute(func, args, kwargs)
         if whole and not _writes(func):
             computed = [v for v in output_tensors(result) if v.is_floating_point()]
             broken = next((v for v in computed if _leaves(v) or _vanishes(v, given)), None)
-            if broken is not None:
+            if broken is not None or (self.closely and any(v.dtype is torch.float16 for v in computed)):
                 wide = pytree.tree_map(_widened, (args, kwargs))
-                self._note(self.place(func), output_tensors(func(*wide[0], **wide[1])), broken)
+                exact = output_tensors(compute(func, *wide))
+                if broken is not None:
+                    self._note(self.place(func), exact, broken)
+                else:
+                    self._look_closely(self.place(func), output_tensors(exact), output_tensors(result))
         return result
+
+    def _look_at_stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for tensor in output_tensors((args, kwargs)):
+            name = self.stored.get(id(tensor))
+            if name is not None and name not in self._seen and tensor.is_floating_point():
+                self._seen.add(name)
+                self._look_at(name, tensor)
 
     def _look_at(self, name: str, tensor: torch.Tensor) -> None:
         original = self.originals.get(name)
-        if original is not None and original.shape == tensor.shape and (_leaves(tensor) or _vanishes(tensor, [])):
-            kind = name if name.startswith("input ") else f"the tensor {name!r}"
-            self._note(kind, [original], tensor)
+        if original is None or original.shape != tensor.shape or original.dtype is tensor.dtype:
+            return
+        kind = name if name.startswith("input ") else f"the tensor {name!r}"
+        converted = original.to(tensor.dtype)
+        if _leaves(converted) or _vanishes(tensor, []):
+            is_mask = mask_value(original, tensor.dtype) is not None
+            self._note(kind, [original], converted if is_mask else converted.abs())
+        elif self.closely:
+            self._look_closely(kind, [original], [tensor])
+
+    def _look_closely(self, place: str, exact: list[torch.Tensor], computed: list[torch.Tensor]) -> None:
+        for x, y in zip(exact, computed, strict=True):
+            if y.dtype is torch.float16 and x.is_floating_point() and x.numel():
+                largest = float(x.abs().max())
+                if 0 < largest < torch.finfo(y.dtype).tiny and signal_to_noise([x], [y]) < _LEAST_OF_ONE_OPERATOR_DB:
+                    self.left = OutOfRange(place, largest, y.dtype)
+                    return
 
     def _note(self, place: str, exact: list[torch.Tensor], broken: torch.Tensor) -> None:
-        if self.masked is None and any(_leaves(v) for v in exact if v.is_floating_point()):
-            self.masked = OutOfRange(place, None, broken.dtype)  # 0 / 0, for example, of what has become zero before
+        if any(_leaves(v) for v in exact if v.is_floating_point()):
+            self.others.append(OutOfRange(place, None, broken.dtype))  # 0/0, for example, of what became zero before
         finite = [v.abs()[v.isfinite()] for v in exact if v.is_floating_point()]
         largest = max((float(v.max()) for v in finite if v.numel()), default=0.0)
         limits = torch.finfo(broken.dtype)
@@ -198,8 +221,8 @@ class _Watching(_Operators):  # type: ignore[no-untyped-call]  # of torch
         found = OutOfRange(place, largest, broken.dtype)
         if bool((broken.isnan() | (broken == math.inf)).any()) or largest < 1:
             self.left = found
-        elif self.masked is None:
-            self.masked = found
+        else:
+            self.others.append(found)
 
 
 def _leaves(x: torch.Tensor) -> bool:
@@ -219,60 +242,3 @@ def _widened(value: Any) -> Any:
 
 def _writes(func: Any) -> bool:
     return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
-
-
-def _in_order_of_index(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call an operator; of equal values those of a lower index come first."""
-    if func is aten.topk.default:
-        settings: tuple[Any, ...] = (-1, True)
-        x, k, dim, largest = args[:4] + settings[len(args) - 2 :]
-        values, indices = aten.sort.stable(x, stable=True, dim=dim, descending=largest)
-        return values.narrow(dim, 0, k).contiguous(), indices.narrow(dim, 0, k).contiguous()
-    if func is aten.sort.default:
-        settings = (-1, False)
-        x, dim, descending = args + settings[len(args) - 1 :]
-        return aten.sort.stable(x, stable=True, dim=dim, descending=descending)
-    return func(*args, **kwargs)
-
-
-class _Placed(nn.Module):
-    """A model that tells where it is."""
-
-    def __init__(self, model: nn.Module, operators: _Operators) -> None:
-        super().__init__()
-        self.model = model
-        self.operators = operators
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        operators, model = self.operators, self.model
-        state = (*model.named_parameters(), *model.named_buffers())
-        operators.stored = {id(tensor): name for name, tensor in state}
-        inputs = enumerate(output_tensors((args, kwargs)))
-        operators.stored |= {id(tensor): f"input {index}" for index, tensor in inputs}
-        handles = []
-        for path, module in model.named_modules():
-            handles.append(module.register_forward_pre_hook(lambda *_, path=path: operators.paths.append(path)))
-            handles.append(module.register_forward_hook(lambda *_: (operators.paths.pop(), None)[1]))
-        try:
-            with operators:
-                if not isinstance(model, fx.GraphModule):
-                    return model(*args, **kwargs)
-                walk = _NodeByNode(model, operators)
-                return walk.run(*bind_inputs(model, args, kwargs), enable_io_processing=False)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-class _NodeByNode(fx.Interpreter):
-    def __init__(self, model: fx.GraphModule, operators: _Operators) -> None:
-        super().__init__(model)
-        self.operators = operators
-
-    def run_node(self, n: fx.Node) -> Any:
-        self.operators.node = n.name
-        return super().run_node(n)
-
-
-def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], operators: _Operators) -> list[torch.Tensor]:
-    return output_tensors(run_unchanged(_Placed(model, operators), args, kwargs))

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import FusedModuleError
-from embedl_deploy.verify import run_unchanged
+from embedl_deploy.export.operators import Plain, run_operators
 
 
 class FloatsFromIntegers(TorchFunctionMode):
@@ -53,7 +53,7 @@ def floats_of(
         return nullcontext()
     floats = FloatsFromIntegers(dtype)
     try:
-        run_unchanged(model, args, kwargs)
+        run_operators(model, args, kwargs, Plain())
     except (RuntimeError, FusedModuleError):  # operands of two types
         return floats
     return nullcontext()

@@ -16,7 +16,8 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export.arithmetic import OutOfRange, run_watched
+from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
+from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_onnx
 from embedl_deploy.verify import Difference, difference, signal_to_noise
@@ -68,6 +69,7 @@ def judge(
     names: Sequence[str],
     dtype: torch.dtype,
     tolerance: float,
+    constants: Sequence[str] = (),
     *,
     rounding: bool,
 ) -> Judgement:
@@ -84,6 +86,7 @@ def judge(
         names: Its outputs.
         dtype: Its floating-point type.
         tolerance: The largest difference that is accepted, relative to the largest output.
+        constants: What became of constants that the type does not hold, for messages.
         rounding: Also accept what rounding does to the model.
 
     Raises:
@@ -96,51 +99,106 @@ def judge(
         raise ExportError(f"{_OTHER_NUMBERS}: its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}.")
     right = reference.accepts(found)
     if dtype is torch.float16 and (rounding or not right):
-        computed, left = _in_pytorch(exported, exact, users.tensors(), reference)
-        if computed is not None and not reference.accepts(computed):
-            raise ExportError(_out_of_range(reference, computed, left, dtype))
-        if not _finite(reference, found):
-            left = left or first_not_finite(path, exported.tensors())
-            raise ExportError(_out_of_range(reference, found, left, dtype))
+        arithmetic = _Float16(exported, exact, users, reference, constants)
+        arithmetic.refuse_what_leaves_the_range(path, found, right=right)
     if not right:
+        jump = _find_jump(exported, exact, users, found, reference)
+        advice = (
+            f"Rounding is enough for it: {jump}. Behind such a place no file can be compared: compare what the model "
+            "gives before it, and write the file with tolerance=None."
+            if jump is not None
+            else "Look for operators that the exporter translates wrongly: write the file with tolerance=None, and "
+            "verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the difference is expected."
+        )
         raise ExportError(
             f"{_OTHER_NUMBERS}: {difference(reference.wanted, found)}; "
-            f"accepted: {tolerance:g}{reference.why_not(found)}. Nothing was "
-            "written. Look for operators that the exporter translates wrongly: write the file with "
-            "tolerance=None, and verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the "
-            "difference is expected."
+            f"accepted: {tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}{advice}"
         )
     wanted = reference.wanted
     return Judgement(difference(wanted, found), signal_to_noise(wanted, found), tuple(dict.fromkeys(reference.notes)))
 
 
-def _in_pytorch(
-    exported: Run, exact: nn.Module, inputs: list[torch.Tensor], reference: Reference
-) -> tuple[list[torch.Tensor] | None, OutOfRange | None]:
-    """The outputs of what was exported, computed by PyTorch, and where it leaves the range of its numbers."""
-    originals = dict((*exact.named_parameters(), *exact.named_buffers()))
-    originals |= {f"input {index}": tensor for index, tensor in enumerate(inputs)}
+class _Float16:
+    """A model in float16 as PyTorch computes it, operator by operator."""
+
+    def __init__(
+        self, exported: Run, exact: nn.Module, users: Run, reference: Reference, constants: Sequence[str]
+    ) -> None:
+        self.exported, self.exact, self.users = exported, exact, users
+        self.reference, self.constants = reference, constants
+        self.originals = dict((*exact.named_parameters(), *exact.named_buffers()))
+        self.originals |= {f"input {index}": tensor for index, tensor in enumerate(users.tensors())}
+
+    def refuse_what_leaves_the_range(self, path: Path, found: list[torch.Tensor], *, right: bool) -> None:
+        """Look where numbers leave the range of the type, if the outputs of PyTorch or of the file are not right.
+
+        Raises:
+            ExportError: They do.
+        """
+        reference = self.reference
+        computed, left = self._run()
+        if computed is not None and not reference.accepts(computed):
+            if left is None:
+                _, left = self._run(closely=True)
+            if left is not None or not _finite(reference, computed):
+                raise ExportError(self._out_of_range(computed, left))
+            if right:
+                reference.notes.append(
+                    f"As PyTorch computes it in float16, the outputs are off ({difference(reference.wanted, computed)})"
+                    ", though no value leaves its range: it is rounding."
+                )
+        if not _finite(reference, found):
+            left = left or first_not_finite(path, self.exported.tensors())
+            raise ExportError(self._out_of_range(found, left))
+
+    def _run(self, *, closely: bool = False) -> tuple[list[torch.Tensor] | None, OutOfRange | None]:
+        """The outputs, and where numbers leave the range."""
+        run, users = self.exported, self.users
+        try:
+            with run.floats:
+                given = (run.model, run.args, run.kwargs, self.originals)
+                computed, left = run_watched(*given, closely=closely)
+                if left is not None and left.largest is None:  # is it so in the model's own types?
+                    ordinary = places_not_finite(self.exact, users.args, users.kwargs)
+                    computed, left = run_watched(*given, ordinary=ordinary, closely=closely)
+            return computed, left
+        except Exception as error:  # noqa: BLE001 - the user's code, in a type that PyTorch may have no kernels for here
+            self.reference.notes.append(
+                "PyTorch does not run the model in float16 here, so that only the file was compared "
+                f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'})."
+            )
+            return None, None
+
+    def _out_of_range(self, found: list[torch.Tensor], left: OutOfRange | None) -> str:
+        finite = _finite(self.reference, found)
+        how = f"are wrong ({difference(self.reference.wanted, found)})" if finite else "are not finite"
+        where = str(left) if left is not None else "a value is infinite or no number, and it is not known where"
+        return (
+            f"The model does not fit into float16: {where}. Its outputs {how} there, and right in the model's own "
+            f"types. Nothing was written. {_listed(self.constants)}Export in float32, or in torch.bfloat16, which has "
+            "the range of float32; or scale those values, such as a weight down and the next one up."
+        )
+
+
+def _find_jump(
+    exported: Run, exact: nn.Module, users: Run, found: list[torch.Tensor], reference: Reference
+) -> Jump | None:
+    """The operator that makes much of a last bit, if that is why outputs that are finite differ."""
+    if not _finite(reference, found):
+        return None
+    given = (users.args, users.kwargs)
     try:
         with exported.floats:
-            return run_watched(exported.model, exported.args, exported.kwargs, originals)
-    except Exception as error:  # noqa: BLE001 - the user's code, in a type that PyTorch may have no kernels for here
-        reference.notes.append(
-            "PyTorch does not run the model in float16 here, so that only the file was compared "
-            f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'})."
-        )
-        return None, None
+            jump = first_jump(exact, given, exported.model, (exported.args, exported.kwargs))
+    except Exception:  # noqa: BLE001 - as above: types without kernels here
+        jump = None
+    return jump or first_jump(exact, given, exact, given, reference.digits)
+
+
+def _listed(constants: Sequence[str]) -> str:
+    """What became of constants, as sentences before another."""
+    return "".join(f"{each} " for each in constants)
 
 
 def _finite(reference: Reference, found: list[torch.Tensor]) -> bool:
     return all(holds_finite(x, y) for x, y in zip(reference.wanted, found, strict=True))
-
-
-def _out_of_range(reference: Reference, found: list[torch.Tensor], left: OutOfRange | None, dtype: torch.dtype) -> str:
-    kind = str(dtype).removeprefix("torch.")
-    where = str(left) if left is not None else f"what it computes is not all between 6e-08 and 65504, as {kind} is"
-    how = "are not finite" if not _finite(reference, found) else f"are wrong ({difference(reference.wanted, found)})"
-    return (
-        f"The model does not fit into {kind}: {where}. Its outputs {how} there, and right in the model's own types. "
-        "Nothing was written. Export in float32, or in torch.bfloat16, which has the range of float32; or "
-        "scale those values, such as a weight down and the next one up."
-    )

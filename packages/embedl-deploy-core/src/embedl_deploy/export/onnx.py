@@ -15,6 +15,7 @@ from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.casts import floats_of
+from embedl_deploy.export.constants import convert_inputs, in_words
 from embedl_deploy.export.failures import explain_nodes, users_lines
 from embedl_deploy.export.judgement import Run, judge
 from embedl_deploy.export.metadata import keep_modules_only
@@ -49,8 +50,8 @@ class OnnxExport:
             its quantizers, on the example inputs; ``None`` if that was not measured.
         sqnr: The same as a ratio, 10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; infinite where nothing differs,
             ``None`` if that was not measured.
-        notes: What to know about it: plugins that translate one operator differently; outputs that are as far off as
-            rounding alone explains, ties.
+        notes: What to know about it: plugins that translate one operator differently; constants that its type does not
+            hold, and what they are in it; outputs that are as far off as rounding alone explains, ties.
     """
 
     path: Path
@@ -126,7 +127,6 @@ def export_onnx(
     # Here, because who does not export need not wait for quantization to be imported.
     from embedl_deploy.export.prepare import (
         choose_opset,
-        convert_inputs,
         floating_type,
         in_signature_order,
         is_quantized,
@@ -139,7 +139,7 @@ def export_onnx(
     given, given_inputs = model, (example, named)
     reasons = reasons_in_float(model)
     compared = users_model(model) if tolerance is not None else model
-    model, exact = prepare_model(model, dtype, integer_weights=integer_weights)
+    model, exact, replaced = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
     example, named = without_fixed(given, example, named)
     named = in_signature_order(model, named)
@@ -148,15 +148,18 @@ def export_onnx(
         example, named = without_batch_of_one((example, named))
         shapes = dynamic_first_dimension(example, named)
     users = Run(compared, example, named)
-    example, named = convert_inputs((example, named), dtype)
+    (example, named), of_inputs = convert_inputs((example, named), dtype)
+    replaced += of_inputs
+    kind = floating_type(model, (example, named))
     exported = Run(model, example, named, floats_of(model, example, named, dtype))
     quantizers = translations(opset) if is_quantized(model) else {}
     operators, conflicts = backend_translations(given, opset)
     try:
-        program = translated(exported, opset, {**operators, **quantizers} or None, shapes)
+        program, of_forward = translated(exported, opset, {**operators, **quantizers} or None, shapes, kind, replaced)
     except ExportError as error:
         refuse_unfit_inputs(original or given, *given_inputs, error)
         raise
+    constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
     name_values(program.model, input_names, output_names)
     if dynamic_batch:
@@ -171,10 +174,10 @@ def export_onnx(
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
         _check(temporary, program.model, lines)
         if tolerance is not None:
-            kind = floating_type(model, (example, named))
             near = _TOLERANCE_ROUNDED if is_quantized(model) or kind is not torch.float32 else _TOLERANCE
             accepted = near if tolerance == "auto" else tolerance
-            judged = judge(*(users, exported, exact), temporary, outputs, kind, accepted, rounding=tolerance == "auto")
+            models = (users, exported, exact)
+            judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=tolerance == "auto")
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
@@ -184,7 +187,7 @@ def export_onnx(
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
-        notes=(*conflicts, *(() if judged is None else judged.notes)),
+        notes=(*conflicts, *constants, *(() if judged is None else judged.notes)),
     )
 
 

@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
+from embedl_deploy.export.constants import Replaced, convert
 from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_HALF, OPSET_OF_PRECISION
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import named_weights
@@ -27,8 +28,12 @@ def is_quantized(model: nn.Module) -> bool:
     return any(isinstance(part, (Quantizer, IntegerWeight)) for part in model.modules())
 
 
-def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weights: bool) -> tuple[nn.Module, nn.Module]:
-    """The model to export, and the same before it is converted: ``model`` itself where nothing has to be changed.
+def prepare_model(
+    model: nn.Module, dtype: torch.dtype | None, *, integer_weights: bool
+) -> tuple[nn.Module, nn.Module, list[Replaced]]:
+    """The model to export, the same before it is converted, and what a conversion alone would have spoiled.
+
+    Both are ``model`` itself where nothing has to be changed.
 
     Raises:
         InputError: Integer weights are asked of a model without quantizers, or a quantized model is in float64.
@@ -53,8 +58,10 @@ def prepare_model(model: nn.Module, dtype: torch.dtype | None, *, integer_weight
             "integer_weights=True, but the model has no quantized weights. Quantize it first: quantize(result, data)."
         )
     if dtype is None or not any(t.is_floating_point() and t.dtype != dtype for t in _tensors(model)):
-        return model, exact
-    return deep_copy(model).to(dtype), exact
+        return model, exact, []
+    converted = deep_copy(model)
+    replaced = convert(converted, dtype)
+    return converted, exact, replaced
 
 
 def users_model(model: nn.Module) -> nn.Module:
@@ -98,15 +105,6 @@ def _to_normal_float16_scales(model: nn.Module) -> None:
     for part in model.modules():
         if isinstance(part, Quantizer):
             part.scale = part.scale.clamp(min=smallest).half().float()
-
-
-def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> Any:
-    """Floating-point tensors in ``dtype``."""
-    if dtype is None:
-        return inputs
-    return pytree.tree_map(
-        lambda v: v.to(dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs
-    )
 
 
 def in_signature_order(model: nn.Module, named: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ import torch
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.attention import ExportableAttention
 from embedl_deploy.export.batch import fixed_by_capture, holds_sizes_of_its_capture
-from embedl_deploy.export.casts import FloatsFromIntegers
+from embedl_deploy.export.constants import FittingSlices, Replaced
 from embedl_deploy.export.failures import explain
+from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.judgement import Run
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused
@@ -40,20 +41,29 @@ def _exporter_quiet() -> Iterator[None]:
 
 @collector_paused()
 def translated(
-    exported: Run, opset: int, operators: dict[Callable[..., Any], Callable[..., Any]] | None, shapes: Any
-) -> "torch.onnx.ONNXProgram":  # quoted: looking it up imports the exporter
-    """A model in ONNX.
+    exported: Run,
+    opset: int,
+    operators: dict[Callable[..., Any], Callable[..., Any]] | None,
+    shapes: Any,
+    dtype: torch.dtype = torch.float32,
+    tensors: Iterable[Replaced] = (),
+) -> tuple["torch.onnx.ONNXProgram", list[Replaced]]:  # quoted: looking it up imports the exporter
+    """A model in ONNX, and the constants of its forward that its type does not hold.
 
     Args:
         exported: The model, and its inputs.
         opset: The operator set to write for.
         operators: Translations of operators that are not torch's: of quantization, of backends; ``None`` for none.
         shapes: Which dimensions are open, for ``torch.export``; ``None`` if none are.
+        dtype: The model's floating-point type.
+        tensors: What was replaced in parameters, buffers and inputs.
 
     Raises:
         ExportError: It cannot be exported.
     """
     model, example, named = exported.model, exported.args, exported.kwargs
+    slices = FittingSlices()
+    replaced: list[Replaced] = []
     try:
         with _exporter_quiet(), torch.no_grad(), ExportableAttention():
             given: Any = model
@@ -61,11 +71,13 @@ def translated(
             if lowered:
                 from embedl_deploy.export.lowering import captured, simplify  # here: it imports half of torch.export
 
-                with exported.floats:
+                with exported.floats, slices:
                     given = captured(model, example, named)
-            elif isinstance(exported.floats, FloatsFromIntegers):  # for the capture alone, not for what comes after it
-                with exported.floats:
+            elif dtype is not torch.float32:
+                with exported.floats, slices:  # for the capture alone, not for what comes after it
                     given = torch.export.export(model, example, named or None, dynamic_shapes=shapes, strict=False)
+            if isinstance(given, torch.export.ExportedProgram):
+                replaced = [*slices.replaced, *fit_program(given, tensors)]
             # A dictionary at the end is taken for keyword inputs where there are none.
             trailing: tuple[dict[str, Any], ...] = (
                 ({},) if example and isinstance(example[-1], dict) and not named else ()
@@ -100,7 +112,7 @@ def translated(
         from embedl_deploy.export.qdq import store_int4  # here, as above
 
         store_int4(program.model)
-    return program
+    return program, replaced
 
 
 def _wrong_fused_module(exported: Run, error: Exception) -> str:

@@ -34,6 +34,11 @@ class Reference:
         dtype: The floating-point type of the file.
         tolerance: Accepted without asking why: max|Δ| relative to the largest output.
         rounding: Also accept what rounding does to the model.
+
+    Attributes:
+        wanted: The model's outputs.
+        digits: Binary digits that its values are rounded to.
+        notes: What to know about the comparison.
     """
 
     def __init__(
@@ -49,7 +54,7 @@ class Reference:
     ) -> None:
         self._run = (model, args, kwargs)
         self._names, self._tolerance, self._rounding = tuple(names), tolerance, rounding
-        self._digits = _DIGITS.get(dtype, _DIGITS_OF_FLOAT32)
+        self.digits = _DIGITS.get(dtype, _DIGITS_OF_FLOAT32)
         self._left: list[float] = []
         self._grids = list(_GRIDS)
         self._in_order = False
@@ -77,7 +82,7 @@ class Reference:
         return (
             f" or what rounding explains: output {self._names[index]!r} agrees to "
             f"{agreement(self.wanted[index], found[index]):.1f} dB, and the model with its values rounded to "
-            f"{self._digits} bits to {left:.1f} dB, so {asked}"
+            f"{self.digits} bits to {left:.1f} dB, so {asked}"
         )
 
     def _too_far(self, found: list[torch.Tensor]) -> list[int]:
@@ -89,7 +94,7 @@ class Reference:
         wrong = [i for i in apart if not holds_finite(*pairs[i]) or not self._explains(i, agreement(*pairs[i]))]
         self.notes += [
             f"Output {self._names[i]!r} agrees to {agreement(*pairs[i]):.1f} dB; with its values rounded to "
-            f"{self._digits} bits the model itself agrees to {self._left_by_rounding(i):.1f} dB."
+            f"{self.digits} bits the model itself agrees to {self._left_by_rounding(i):.1f} dB."
             for i in apart
             if not wrong
         ]
@@ -115,10 +120,8 @@ class Reference:
         return self._left[index]
 
     def _round_once_more(self) -> None:
-        computed = run_rounded(*self._run, self._digits, self._grids.pop(0))
-        self._left = [
-            min(left, agreement(x, y)) for left, x, y in zip(self._left, self.wanted, computed, strict=True)
-        ]
+        computed = run_rounded(*self._run, self.digits, self._grids.pop(0))
+        self._left = [min(left, agreement(x, y)) for left, x, y in zip(self._left, self.wanted, computed, strict=True)]
 
     def _take_equals_in_order(self) -> None:
         """Of equal scores ONNX takes those with the lower index first, PyTorch any: compare with ONNX's order."""

@@ -90,8 +90,8 @@ class StorableGraphModule(fx.GraphModule):
                 if not _can_be_dumped(value):
                     raise InputError(
                         f"{type(self).__name__} cannot be pickled: {name!r} of {path!r} holds "
-                        f"{getattr(value, '__qualname__', value)!r}, which has no pickle. Define functions at the top of "
-                        f"a module, or remove the hook. {_INSTEAD}"
+                        f"{getattr(value, '__qualname__', value)!r}, which has no pickle. Define functions at the top "
+                        f"of a module, or remove the hook. {_INSTEAD}"
                     )
         state = {name: value for name, value in vars(self).items() if name not in ("_graph", "_code", "_tracer_cls")}
         nodes = [_stored_node(node, type(self).__name__) for node in self.graph.nodes]

@@ -1,0 +1,275 @@
+"""Constants of a model that its file's floating-point type does not hold.
+
+A mask is written with a number that no score reaches, -1e9 or the lowest of float32; a norm is kept from zero by 1e-12.
+In float16 the first would be minus infinity, and a row that is masked throughout NaN; the second would be zero, and 0/0
+NaN. So a finite constant stays finite, and one that is not zero does not become it:
+
+    a bound, as of ``clamp``           the largest number of the type
+    up to twice the largest number     the largest number
+    beyond                             three quarters of the next power of two, 49152 in float16, to which a score can
+                                       be added without leaving the range
+    a summand or a bound near zero     the smallest number
+
+In float32 a score beside -1e9 is lost, so that a row that is masked throughout has equal weights. Beside -49152 it is
+not, so what is summed with such a mask is bounded by half of the range, -32768: all that is masked is equal again.
+
+Whether the model computes the same with them is found out as for any file: by comparison.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+NARROW = (torch.float16, torch.bfloat16)
+_BOUNDS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "maximum", "minimum", "hardtanh", "nan_to_num"})
+_SUMS = frozenset({"add", "sub", "rsub"})
+#: Their scalars are no values of the type: operands of comparisons, ends of ranges.
+_OTHERS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "arange", "range", "linspace", "logspace"})
+#: Scalars of an operator that are no operands.
+_SETTINGS = frozenset({"alpha", "beta", "eps", "p", "ord", "exponent"})
+#: Operators that change a type.
+CONVERSIONS = frozenset({"to", "_to_copy", "type_as"})
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A constant that took the place of another.
+
+    Attributes:
+        value: The model's.
+        by: The file's.
+        place: Where it stands, in words.
+        tensor: Name of the parameter or buffer that has it, or ``"input 0"``; empty where ``forward`` has it.
+    """
+
+    value: float
+    by: float
+    place: str
+    tensor: str = ""
+
+    @property
+    def masks(self) -> bool:
+        """Whether it stands for minus infinity."""
+        return self.by < 0 and self.value < 2 * self.by
+
+
+def fitting(value: float, dtype: torch.dtype, operator: str = "") -> float:
+    """The number of a type that takes the place of a constant; the constant itself where it needs none.
+
+    Args:
+        value: The constant.
+        dtype: The type.
+        operator: Name of the operator that is given it: ``"clamp"``, ``"add"``, ...
+    """
+    limits, size = torch.finfo(dtype), abs(value)
+    if not math.isfinite(value):
+        return value
+    if size > limits.max:
+        near = operator in _BOUNDS or size <= 2 * limits.max
+        return math.copysign(limits.max if near else stand_in(dtype), value)
+    smallest = limits.smallest_normal * limits.eps
+    if 0 < size <= smallest / 2 and operator in _BOUNDS | _SUMS:
+        return math.copysign(smallest, value)
+    return value
+
+
+def stand_in(dtype: torch.dtype) -> float:
+    """What takes the place of infinity where that is far from every value, and something is added to it."""
+    return 0.75 * 2.0 ** math.frexp(torch.finfo(dtype).max)[1]
+
+
+def bound_of_sums(dtype: torch.dtype) -> float:
+    """Below it is what is masked, in a sum with a mask: half of the range."""
+    return -stand_in(dtype) * 2 / 3
+
+
+def fit_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor in another type: finite numbers stay finite, and one alone that is not zero does not become zero."""
+    converted = tensor.detach().to(dtype)
+    if not tensor.is_floating_point() or not converted.is_floating_point() or tensor.dtype is dtype:
+        return converted
+    if tensor.numel() == 1:
+        value = float(tensor)
+        other = fitting(value, dtype, "add" if abs(value) < 1 else "")
+        return converted if other == value else torch.full_like(converted, other)
+    lost = converted.isinf() & tensor.isfinite()
+    if bool(lost.any()):
+        far = tensor.abs() > 2 * torch.finfo(dtype).max
+        size = torch.where(far, stand_in(dtype), torch.finfo(dtype).max)
+        converted = torch.where(lost, (tensor.sign() * size).to(dtype), converted)
+    return converted
+
+
+@torch.no_grad()
+def convert(model: nn.Module, dtype: torch.dtype) -> list[Replaced]:
+    """Convert a model's parameters and buffers, in place, by :func:`fit_tensor`.
+
+    Returns:
+        What became another number than a conversion makes of it.
+    """
+    before = dict((*model.named_parameters(), *model.named_buffers()))
+    before = {name: tensor for name, tensor in before.items() if tensor.is_floating_point()}
+    kept = {name: tensor.detach().clone() for name, tensor in before.items() if _loses(tensor, dtype)}
+    model.to(dtype)
+    replaced = []
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if name in kept and tensor.dtype is dtype:
+            tensor.copy_(fit_tensor(kept[name], dtype))
+            replaced.append(_of_tensor(kept[name], dtype, f"the tensor {name!r}", name))
+    return replaced
+
+
+def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> tuple[Any, list[Replaced]]:
+    """Floating-point tensors in ``dtype``, by :func:`fit_tensor`, and what became another number."""
+    if dtype is None:
+        return inputs, []
+    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    replaced = [
+        _of_tensor(tensor, dtype, f"input {index}", f"input {index}")
+        for index, tensor in enumerate(tensors)
+        if tensor.is_floating_point() and _loses(tensor, dtype)
+    ]
+    converted = pytree.tree_map(
+        lambda v: fit_tensor(v, dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs
+    )
+    return converted, replaced
+
+
+def _loses(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    converted = tensor.detach().to(dtype)
+    if not tensor.is_floating_point() or tensor.dtype is dtype or not converted.is_floating_point():
+        return False
+    if tensor.numel() == 1:
+        return not bool((fit_tensor(tensor, dtype) == converted) | tensor.isnan())
+    return bool((converted.isinf() & tensor.isfinite()).any())
+
+
+def _of_tensor(tensor: torch.Tensor, dtype: torch.dtype, place: str, name: str) -> Replaced:
+    finite = torch.where(tensor.isfinite(), tensor, 0.0).reshape(-1)
+    value = float(finite[finite.abs().argmax()])
+    return Replaced(value, float(fit_tensor(torch.tensor(value, dtype=tensor.dtype), dtype)), place, name)
+
+
+class FittingSlices(TorchFunctionMode):
+    """Within it ``x[i] = -1e9`` is given a number of the type of ``x``; torch converts it before operators see it.
+
+    Attributes:
+        replaced: What was replaced.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replaced: list[Replaced] = []
+
+    def __torch_function__(self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        """Call ``func``."""
+        if func is torch.Tensor.__setitem__ and args[0].dtype in NARROW and isinstance(args[2], (int, float)):
+            by = fitting(float(args[2]), args[0].dtype)
+            if by != args[2]:
+                self.replaced.append(Replaced(float(args[2]), by, "an assignment to a slice"))
+                args = (*args[:2], by)
+        return func(*args, **(kwargs or {}))
+
+
+def fit_call(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of an operator that is about to be called, with constants that fit."""
+    if not isinstance(func, torch._ops.OpOverload):
+        return args, kwargs
+    found = type_of_call(args, kwargs)
+    if found is None:
+        return args, kwargs
+    dtype, name = found, name_of(func)
+
+    def fitted(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dim() == 0 and value.is_floating_point() and value.dtype != dtype:
+            return torch.full_like(value, fitting(float(value), dtype, name))
+        return value
+
+    if name in CONVERSIONS and kwargs.get("dtype") is dtype and isinstance(args[0], torch.Tensor):
+        return (_converted_mask(args[0], dtype), *args[1:]), kwargs
+    args, kwargs, _ = with_scalars(func, args, kwargs, dtype)
+    return tuple(fitted(value) for value in args), kwargs
+
+
+def mask_value(tensor: torch.Tensor, dtype: torch.dtype) -> float | None:
+    """The number that a mask is written with; ``None`` if what leaves the range of ``dtype`` looks like no mask.
+
+    A mask has one number beyond the range, and it is negative. What a model computes has many.
+    """
+    lost = tensor[tensor.isfinite() & tensor.to(dtype).isinf()]
+    if lost.numel() == 0 or not bool((lost == lost[0]).all()) or bool(lost[0] > 0):
+        return None
+    return float(lost[0])
+
+
+def _converted_mask(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is finite before a conversion stays so if it is that of a mask; an overflow remains one."""
+    if not tensor.is_floating_point() or tensor.dtype is dtype:
+        return tensor
+    value = mask_value(tensor, dtype)
+    return tensor if value is None else torch.where(tensor == value, fitting(value, dtype), tensor)
+
+
+def name_of(func: Any) -> str:
+    """``masked_fill`` of ``aten::masked_fill_.Scalar``."""
+    name = (str(func.name()) if hasattr(func, "name") else str(func)).split("::")[-1].split(".")[0]
+    return name if name.startswith("_") else name.rstrip("_")
+
+
+def type_of_call(args: Any, kwargs: Any) -> torch.dtype | None:
+    """The type that an operator computes in, if it is a narrow one."""
+    asked = kwargs.get("dtype")
+    if isinstance(asked, torch.dtype):
+        return asked if asked in NARROW else None
+    floats = [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, torch.Tensor) and v.is_floating_point()]
+    types = {v.dtype for v in floats if v.dim() > 0} or {v.dtype for v in floats}
+    return next(iter(types)) if len(types) == 1 and types <= set(NARROW) else None
+
+
+def with_scalars(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: torch.dtype
+) -> tuple[tuple[Any, ...], dict[str, Any], list[tuple[float, float]]]:
+    """Arguments with the scalars among them that fit; and what was replaced by what."""
+    name, replaced = name_of(func), []
+    if name in _OTHERS:
+        return args, kwargs, []
+
+    def fitted(parameter: Any, value: Any) -> Any:
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or parameter.name in _SETTINGS or not _takes_values(parameter):
+            return value
+        by = fitting(float(value), dtype, name)
+        if by == value:
+            return value
+        replaced.append((float(value), by))
+        return by
+
+    schema = func._schema.arguments
+    named = {parameter.name: parameter for parameter in schema}
+    args = tuple(fitted(parameter, value) for parameter, value in zip(schema, args, strict=False))
+    return args, {key: fitted(named[key], value) if key in named else value for key, value in kwargs.items()}, replaced
+
+
+def _takes_values(parameter: Any) -> bool:
+    """Whether an operator's parameter is a number of the type that it computes in, not a size or an index."""
+    kind = parameter.type.getElementType() if parameter.type.kind() == "OptionalType" else parameter.type
+    return kind.kind() in ("TensorType", "NumberType", "FloatType") or str(kind) == "number"
+
+
+def in_words(replaced: Iterable[Replaced], dtype: torch.dtype) -> list[str]:
+    """One line for each number that another took the place of; empty if there are none."""
+    places = Counter((each.value, each.by) for each in replaced)
+    first = {(each.value, each.by): each.place for each in reversed(list(replaced))}
+    kind = str(dtype).removeprefix("torch.")
+    return [
+        f"{value:.6g}, which {kind} does not hold, is {by:.6g} in {first[value, by]}"
+        + (f" and {count - 1} more place(s)." if count > 1 else ".")
+        for (value, by), count in places.items()
+    ]
