@@ -186,7 +186,8 @@ class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
     def _look_at_stored(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         for tensor in output_tensors((args, kwargs)):
             name = self.stored.get(id(tensor))
-            if name is not None and name not in self._seen and tensor.is_floating_point():
+            new = name is not None and name not in self._seen and self.left is None
+            if name is not None and new and tensor.is_floating_point():
                 self._seen.add(name)
                 self._look_at(name, tensor)
 
