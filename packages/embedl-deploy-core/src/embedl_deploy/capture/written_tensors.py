@@ -20,20 +20,9 @@ from embedl_deploy.graph.operators import is_in_place, operation
 #: Operations whose result lies in the memory of their first operand, or does at times.
 _VIEWS = frozenset(
     [
-        *(
-            "getitem",
-            "__getitem__",
-            "view",
-            "view_as",
-            "reshape",
-            "select",
-            "narrow",
-            "transpose",
-            "permute",
-            "flatten",
-        ),
-        *("unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "detach", "diagonal", "unfold", "movedim", "t"),
-        *("chunk", "split", "tensor_split", "unbind", "swapaxes", "contiguous", "as_strided"),
+        *("getitem", "__getitem__", "view", "view_as", "reshape", "select", "narrow", "transpose", "permute"),
+        *("flatten", "unflatten", "squeeze", "unsqueeze", "expand", "expand_as", "detach", "diagonal", "unfold"),
+        *("movedim", "t", "chunk", "split", "tensor_split", "unbind", "swapaxes", "contiguous", "as_strided"),
     ]
 )
 #: Operations that ask a tensor for its size and type.
