@@ -1,7 +1,8 @@
 """Whether a captured graph computes what the model computes, found out by running both on the example inputs.
 
 Capture follows Python code that may depend on what no tracer sees: the class of a value, the time, a file. Such a model
-takes one branch while it is captured and another when it runs. Two forward passes tell.
+takes one branch while it is captured and another when it runs. Two forward passes tell. A model, or a graph, that a call
+changes, or that draws random numbers, is called twice, for its second call may give something else than the first.
 """
 
 from collections import Counter
@@ -13,12 +14,11 @@ from torch import fx, nn
 from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.capture.python_state import PythonState
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.recording import recorded_values
-from embedl_deploy.verify import difference, output_tensors, run_unchanged
+from embedl_deploy.verify import difference, output_tensors, run_unchanged, two_calls_unchanged
 
 #: How far outputs may be apart, as a part of the largest, where the same operations ran in the same order: kernels of
 #: torch are not reproducible to the last bit in every setting. A wrong branch is farther off.
@@ -45,9 +45,7 @@ class Disagreement:
 def find_disagreement(
     model: nn.Module, graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Disagreement | None:
-    """Run a model and its graph on the same inputs from the same random state.
-
-    Both are called a second time where the first call has changed an attribute: the second may give something else.
+    """Run a model and its graph on the same inputs from the same random state, twice if the first call leaves a trace.
 
     Args:
         model: The user's model. Not changed.
@@ -65,22 +63,22 @@ def find_disagreement(
     tensors = output_tensors((args, kwargs, list(model.parameters()), list(model.buffers())))
     if any(tensor.is_meta or isinstance(tensor, FakeTensor) for tensor in tensors):
         return None
-    state = PythonState(model)
     try:
-        expected = run_unchanged(model, args, kwargs, again=lambda: bool(state.changed()))
+        expected = two_calls_unchanged(model, args, kwargs)
     except Exception as error:  # the model's own code runs here and may raise anything
         raise InputError(
             f"The model itself fails on the example inputs {describe_inputs(args, kwargs)}: {type(error).__name__}: "
             f"{error}. Pass inputs that it accepts, or transform it with verify_capture=False if it cannot run here."
         ) from error
     try:
-        found = run_unchanged(graph_module, args, kwargs, again=lambda: len(expected) > 1)
+        found = two_calls_unchanged(graph_module, args, kwargs)
     except Exception as error:  # noqa: BLE001 - the user's operators run here and may raise anything
         return Disagreement(f"the graph fails where the model does not: {type(error).__name__}: {error}", "")
-    what = _difference(expected, found)
-    if what is not None and len(expected) > 1 and _difference(expected[0], found[0]) is None:
-        return Disagreement(f"{what}, when it is called again", "")
-    return None if what is None else Disagreement(what, _first_module(model, graph_module, args, kwargs))
+    what = _difference(expected[0], found[0])
+    if what is not None:
+        return Disagreement(what, _first_module(model, graph_module, args, kwargs))
+    what = _difference(expected[1], found[1])
+    return None if what is None else Disagreement(f"{what}, when it is called again", "")
 
 
 def _difference(expected: Any, found: Any) -> str | None:

@@ -23,7 +23,7 @@ from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import run_unchanged
+from embedl_deploy.verify import run_unchanged, state_kept
 from embedl_deploy.verify.unfit import refuse_unfit_inputs
 
 
@@ -180,18 +180,20 @@ class _Capturing:
             CaptureError: See :func:`capture`.
         """
         _refuse_what_replaces_forward(self.model)
-        graph_module, notes = trace_symbolically(
-            self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
-        )
-        try:
-            more = self._notes(graph_module)
-        except InputError as error:
-            if not self._model_runs():
-                raise
-            raise CaptureError(
-                f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the model "
-                f"does: {error}"
-            ) from error
+        # A copy is traced, but what hooks and functions of the copy enclose is the model's own.
+        with state_kept(self.model):
+            graph_module, notes = trace_symbolically(
+                self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
+            )
+            try:
+                more = self._notes(graph_module)
+            except InputError as error:
+                if not self._model_runs():
+                    raise
+                raise CaptureError(
+                    f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the "
+                    f"model does: {error}"
+                ) from error
         return self._compared(Captured(graph_module, "symbolic", (*notes, *more)))
 
     def exported(self) -> Captured:
@@ -200,8 +202,10 @@ class _Capturing:
         Raises:
             CaptureError: See :func:`capture`.
         """
-        graph_module = capture_by_export(_copy(self.model), self.args, self.kwargs)
-        return self._compared(Captured(graph_module, "export", self._notes(graph_module)))
+        with state_kept(self.model):
+            graph_module = capture_by_export(_copy(self.model), self.args, self.kwargs)
+            captured = Captured(graph_module, "export", self._notes(graph_module))
+        return self._compared(captured)
 
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
@@ -224,7 +228,7 @@ class _Capturing:
         raise CaptureError(
             f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
             f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "
-            "class of a value, the time or a random number. Rewrite that part, or pass a GraphModule of your own.",
+            "class of a value, the time, a random number or what an earlier call has left. Rewrite that part, or pass a GraphModule of your own.",
             module_path=found.module,
         )
 

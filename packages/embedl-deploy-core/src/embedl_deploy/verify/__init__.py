@@ -7,6 +7,17 @@ from embedl_deploy.verify.difference import (
     output_tensors,
     run_unchanged,
     signal_to_noise,
+    two_calls_unchanged,
 )
+from embedl_deploy.verify.state import state_kept
 
-__all__ = ["Difference", "compare_models", "difference", "output_tensors", "run_unchanged", "signal_to_noise"]
+__all__ = [
+    "Difference",
+    "compare_models",
+    "difference",
+    "output_tensors",
+    "run_unchanged",
+    "signal_to_noise",
+    "state_kept",
+    "two_calls_unchanged",
+]

@@ -1,7 +1,7 @@
 """How far two models' outputs are apart, measured without changing either."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,6 +14,8 @@ from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify.memory import CopiedBeforeWrites
+from embedl_deploy.verify.state import State, state_kept
 
 
 @checked
@@ -101,82 +103,49 @@ def signal_to_noise(reference: Any, other: Any) -> float:
     return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
 
 
+@contextmanager
+def _nothing_remains(model: nn.Module) -> Iterator[State]:
+    """After the block the model is what it was, whatever ran in it, and so are generators of random numbers."""
+    devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
+    # One thread at a time: what one changes and puts back, another would see.
+    with (
+        global_state,
+        torch.random.fork_rng(devices=devices),
+        torch.no_grad(),
+        fused_modules_named(model),
+        state_kept(model) as state,
+        CopiedBeforeWrites(state.parameters),
+    ):
+        yield state
+
+
 @checked
-def run_unchanged(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, again: Callable[[], bool] | None = None
-) -> Any:
-    """Run a model so that no trace of it remains: on copies of buffers and inputs, RNG and attributes put back.
+def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run a model so that no trace of it remains: on copies of inputs, its state and random numbers put back.
 
     A model in training mode therefore updates no running statistics.
-
-    Args:
-        model: The model.
-        args: Its inputs.
-        kwargs: Its keyword inputs.
-        again: Asked after the call whether there is to be a second, from where the first has left the model.
-
-    Returns:
-        What it returns; with ``again`` a list of that, one for each call.
 
     Raises:
         FusedModuleError: A module that a pattern put there raises; what others raise passes as it is.
     """
-    given, given_again = _cloned((args, kwargs)), _cloned((args, kwargs)) if again is not None else None
-    devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
-    # One thread at a time: the copies take the places of the model's own buffers for as long as it runs.
-    rng = torch.random.fork_rng(devices=devices)
-    with (
-        global_state,
-        torch.no_grad(),
-        rng,
-        fused_modules_named(model),
-        _on_copies_of_buffers(model),
-        _attributes_put_back(model),
-    ):
-        output = model(*given[0], **given[1])
-        if again is None or given_again is None:
-            return output
-        outputs = [_cloned(output)]
-        if again():
-            outputs.append(model(*given_again[0], **given_again[1]))
-        return outputs
+    with _nothing_remains(model) as state:
+        return state.apart(_call(model, args, kwargs))
 
 
-def _cloned(value: Any) -> Any:
-    return pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, value)
+def two_calls_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """What a model gives when it is called twice in succession, and nothing remains of it.
 
-
-@contextmanager
-def _on_copies_of_buffers(model: nn.Module) -> Iterator[None]:
-    """Within the block each buffer is a copy; what is shared is so still.
-
-    ``torch.func.functional_call`` leaves its copies behind in a module that has two names.
+    A model that the first call has not changed, and that drew no random numbers, is not called again: it would give the
+    same. For errors see :func:`run_unchanged`.
     """
-    own = [(part, dict(part._buffers)) for part in model.modules()]
-    copies = {buffer: buffer.clone() for _, buffers in own for buffer in buffers.values() if buffer is not None}
-    for part, buffers in own:
-        part._buffers.update({name: copies[b] for name, b in buffers.items() if b is not None})
-    try:
-        yield
-    finally:
-        for part, buffers in own:
-            part._buffers.clear()
-            part._buffers.update(buffers)
+    with _nothing_remains(model) as state:
+        first = state.apart(_call(model, args, kwargs))
+        return first, state.apart(_call(model, args, kwargs)) if state.has_changed() else first
 
 
-@contextmanager
-def _attributes_put_back(model: nn.Module) -> Iterator[None]:
-    """After the block each module has the attributes that it had: forward may count, keep or compute."""
-    parts = [(part, dict(vars(part))) for part in model.modules()]
-    lists = [(value, value.copy()) for _, attributes in parts for value in attributes.values() if type(value) is list]
-    try:
-        yield
-    finally:
-        for part, attributes in parts:
-            vars(part).clear()
-            vars(part).update(attributes)
-        for value, items in lists:
-            value[:] = items
+def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
+    return model(*args, **kwargs)
 
 
 def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
