@@ -26,6 +26,7 @@ from embedl_deploy.quantize.report import REPORT, Correction, quantization_repor
 from embedl_deploy.quantize.side_by_side import InputRecorder
 from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify import state_kept
 
 #: Samples that corrections measure with.
 _SAMPLES = 64
@@ -101,7 +102,8 @@ def quantize(
     _require_quantizers(quantized)
     recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
     try:
-        with asking(original):
+        # A copy runs, but what its hooks enclose it shares with the model. How data is drawn is the user's business.
+        with asking(original), state_kept(graph_module, random_numbers=False):
             calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()

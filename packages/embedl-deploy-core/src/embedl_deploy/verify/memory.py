@@ -1,6 +1,6 @@
 """The memory behind tensors: copied before it is written, and put back."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ class Memory:
     def copy(self) -> None:
         """Take a copy, unless there is one."""
         if self._copy is None:
-            self._copy = self._storage.clone()
+            self._copy = self._storage.clone()  # type: ignore[no-untyped-call]  # torch's has no types
 
     def has_changed(self) -> bool:
         """Whether it holds other bytes than the copy."""
@@ -82,7 +82,7 @@ class CopiedBeforeWrites(TorchDispatchMode):  # type: ignore[no-untyped-call]  #
                 memory.copy()
 
 
-@lru_cache(maxsize=None)
+@cache
 def _written(func: OpOverload) -> tuple[tuple[int, str], ...]:
     """Positions and names of the arguments that an operator writes into."""
     if not func._schema.is_mutable:
