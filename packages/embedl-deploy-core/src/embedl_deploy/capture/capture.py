@@ -228,8 +228,8 @@ class _Capturing:
         raise CaptureError(
             f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
             f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "
-            "class of a value, the time, a random number or what an earlier call has left. Rewrite that part, or pass a "
-            "GraphModule of your own.",
+            "class of a value, the time, a random number or what an earlier call has left. Rewrite that part, or pass "
+            "a GraphModule of your own.",
             module_path=found.module,
         )
 
