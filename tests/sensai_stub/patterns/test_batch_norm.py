@@ -69,6 +69,8 @@ def test_functional_form_counts(fuse, kinds):
     result = fuse(model, x)
     assert kinds(result) == ["SensaiConvBN"]
     torch.testing.assert_close(result.model(x), model(x))
+    sequence = torch.randn(2, 4, 9)
+    torch.testing.assert_close(fuse(model).model(sequence), model(sequence))  # without shapes it may be no image
 
 
 def test_the_ones_are_not_trained(fuse):

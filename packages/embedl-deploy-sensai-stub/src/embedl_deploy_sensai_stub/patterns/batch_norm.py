@@ -27,6 +27,7 @@ from embedl_deploy.patterns import (
     insert_call,
     replace_match,
     resolve_module,
+    shape_of,
 )
 from embedl_deploy_sensai_stub.limits import batch_norm_limit, conv_limit
 from embedl_deploy_sensai_stub.patterns.avg_pool import why_no_convolution
@@ -51,8 +52,11 @@ class BatchNormToDepthwiseConvPattern(Pattern):
     is_conversion = True
 
     def check(self, match: PatternMatch) -> str | None:
-        """Take only a batch norm that can be folded."""
-        return batch_norm_limit(resolve_module(match.tree_match.get_node(0), nn.BatchNorm2d))
+        """Take only a batch norm that can be folded, and a function only where its input is known to be an image."""
+        node = match.tree_match.get_node(0)
+        if node.op != "call_module" and shape_of(match.tree_match.inputs()[0]) is None:
+            return "the shape of its input is unknown: pass example inputs, args="
+        return batch_norm_limit(resolve_module(node, nn.BatchNorm2d))
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put convolution and batch norm there."""
