@@ -203,7 +203,9 @@ class TestCustomPatternsGuide:
         export_onnx(quantized, images, tmp_path / "smart.onnx", integer_weights=True)
         graph = onnx.load(tmp_path / "smart.onnx").graph
         made_by = {name: node.op_type for node in graph.node for name in node.output}
-        inputs = Counter((node.op_type, groups_of(node) > 1, made_by.get(node.input[0])) for node in graph.node)
+        inputs = Counter(
+            (node.op_type, groups_of(node) > 1, made_by.get(next(iter(node.input), ""))) for node in graph.node
+        )
         assert inputs["Conv", False, "DequantizeLinear"] == 4 + 1
         assert inputs["MatMul", False, "DequantizeLinear"] + inputs["Gemm", False, "DequantizeLinear"] == 2 * 18
         depthwise = {source: count for (kind, grouped, source), count in inputs.items() if kind == "Conv" and grouped}

@@ -121,9 +121,10 @@ def test_missing_shapes_are_inferred_in_a_copy(backend):
     inner = file.node("Relu", file.input("batch", 3))
     model = file.model(file.node("Transpose", inner))
     report = check(model)
-    assert [finding.message for finding in report.findings] == [
-        "FLOAT [SymbolicDim('batch'), 3]",
-        "FLOAT [3, SymbolicDim('batch')]",
+    # Versions of onnx-ir write a name with quotes or without.
+    assert [finding.message.replace("'", "") for finding in report.findings] == [
+        "FLOAT [SymbolicDim(batch), 3]",
+        "FLOAT [3, SymbolicDim(batch)]",
     ]
     assert inner.shape is None, "the model that was passed is not changed"
 

@@ -50,7 +50,8 @@ def test_an_operator_that_is_translated_in_part(tmp_path):
         return torch._grouped_mm(torch.ones(16, 16).bfloat16(), torch.ones(2, 16, 16).bfloat16(), offs=ends), x
 
     said = refusal(nn.Sequential(Part(grouped)), tmp_path)
-    assert "'aten._grouped_mm.default' for this use of it (Grouped matmul with offsets" in said
+    in_part = "'aten._grouped_mm.default' for this use of it (Grouped matmul with offsets"
+    assert in_part in said or "no translation of 'aten._grouped_mm.default'" in said  # by onnxscript 0.7.0
     assert "in module '0'" in said
 
 

@@ -150,7 +150,10 @@ def progress_bar(what: str, batches: Iterable[Any], *, shown: bool) -> Iterator[
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:  # where rich 13 writes empty lines for a bar that is disabled
+        yield batches
+        return
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         total = len(batches) if isinstance(batches, Sized) else None
         yield bar.track(batches, total=total)
