@@ -18,7 +18,7 @@ Whether the model computes the same with them is found out as for any file: by c
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
+
+from embedl_deploy.graph.inputs import tensors_in
 
 NARROW = (torch.float16, torch.bfloat16)
 _BOUNDS = frozenset({"clamp", "clip", "clamp_min", "clamp_max", "maximum", "minimum", "hardtanh", "nan_to_num"})
@@ -130,10 +132,9 @@ def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> tuple[Any, list[Re
     """Floating-point tensors in ``dtype``, by :func:`fit_tensor`, and what became another number."""
     if dtype is None:
         return inputs, []
-    tensors = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
     replaced = [
         _of_tensor(tensor, dtype, f"input {index}", f"input {index}")
-        for index, tensor in enumerate(tensors)
+        for index, tensor in enumerate(tensors_in(inputs))
         if tensor.is_floating_point() and _loses(tensor, dtype)
     ]
     converted = pytree.tree_map(
@@ -263,10 +264,10 @@ def _takes_values(parameter: Any) -> bool:
     return kind.kind() in ("TensorType", "NumberType", "FloatType") or str(kind) == "number"
 
 
-def in_words(replaced: Iterable[Replaced], dtype: torch.dtype) -> list[str]:
+def in_words(replaced: Sequence[Replaced], dtype: torch.dtype) -> list[str]:
     """One line for each number that another took the place of; empty if there are none."""
     places = Counter((each.value, each.by) for each in replaced)
-    first = {(each.value, each.by): each.place for each in reversed(list(replaced))}
+    first = {(each.value, each.by): each.place for each in reversed(replaced)}
     kind = str(dtype).removeprefix("torch.")
     return [
         f"{value:.6g}, which {kind} does not hold, is {by:.6g} in {first[value, by]}"

@@ -5,12 +5,13 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.artifact import module_of
+from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.graph.placement import describe_failed_module
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def explain(model: nn.Module, error: Exception) -> str:
     cause = chain[-1]
     if node is not None:
         name = str(node.target)
-        place = _in_words(_module_of_node(node), _users_line(node.meta.get("stack_trace") or ""))
+        place = _in_words(module_path_of(node), _users_line(node.meta.get("stack_trace") or ""))
         why = "" if type(cause).__name__ == "DispatchError" else f" for this use of it ({_text(cause)})"
         return f"torch.onnx has no translation of {name!r}{why}{place}. {_REMEDY}"
     module, line = _raised_in(model, cause)
@@ -83,12 +84,6 @@ def _translated_node(error: BaseException) -> fx.Node | None:
         if isinstance(node, fx.Node):
             return node
     return None
-
-
-def _module_of_node(node: fx.Node) -> str:
-    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    paths = [str(path) for path, _ in stack.values()]
-    return next((path for path in reversed(paths) if path), "")
 
 
 def _raised_in(model: nn.Module, error: BaseException) -> tuple[str, str]:

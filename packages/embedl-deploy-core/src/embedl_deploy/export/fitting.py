@@ -19,6 +19,7 @@ from embedl_deploy.export.constants import (
     type_of_call,
     with_scalars,
 )
+from embedl_deploy.graph.metadata import module_path_of
 
 aten: Any = torch.ops.aten
 
@@ -144,6 +145,5 @@ def _bound_sum(graph: fx.Graph, node: fx.Node, dtype: torch.dtype) -> None:
 
 
 def _place(node: fx.Node) -> str:
-    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    path = next((str(path) for path, _ in reversed(list(stack.values())) if path), "")
+    path = module_path_of(node)
     return f"{name_of(node.target)} of module {path!r}" if path else f"{name_of(node.target)} of forward"

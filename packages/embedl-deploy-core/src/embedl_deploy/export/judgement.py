@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_onnx
+from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 _OTHER_NUMBERS = "The exported file does not compute what the model computes"
@@ -43,7 +43,7 @@ class Run:
 
     def tensors(self) -> list[torch.Tensor]:
         """Its inputs, as a file has them."""
-        return [leaf for leaf in pytree.tree_leaves((self.args, self.kwargs)) if isinstance(leaf, torch.Tensor)]
+        return tensors_in(self.args, self.kwargs)
 
 
 @dataclass(frozen=True)

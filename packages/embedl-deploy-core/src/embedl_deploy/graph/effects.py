@@ -14,21 +14,11 @@ from functools import cached_property
 from torch import fx, nn
 from torch._ops import OpOverload
 
-from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
+from embedl_deploy.graph.kinds import ONE_TENSOR
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import is_in_place, operation
 
-_FRESH_MODULES = (
-    nn.modules.conv._ConvNd,
-    nn.Linear,
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.Embedding,
-    nn.MultiheadAttention,
-    *POOLS,
-    *ACTIVATIONS,
-)
+_FRESH_MODULES = (*ONE_TENSOR, nn.MultiheadAttention)
 _FRESH_OPERATIONS = frozenset(
     [
         *("add", "sub", "mul", "div", "matmul", "bmm", "linear", "conv2d", "scaled_dot_product_attention"),

@@ -10,24 +10,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from embedl_deploy.graph.effects import overwrites
-from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
+from embedl_deploy.graph.kinds import ONE_TENSOR
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.metadata import dtype_of, shape_of
-
-#: Modules that give one tensor, whatever they are given; pools do unless they return indices as well.
-_GIVE_A_TENSOR = (
-    nn.modules.conv._ConvNd,
-    nn.Linear,
-    nn.Embedding,
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    *POOLS,
-    *ACTIVATIONS,
-)
 
 
 @dataclass(frozen=True)
@@ -59,7 +46,7 @@ def expected_of(replaced: Sequence[fx.Node]) -> Expected:
     """
     last = replaced[-1]
     module = get_module(last)
-    of_torch = isinstance(module, _GIVE_A_TENSOR) and not getattr(module, "return_indices", False)
+    of_torch = isinstance(module, ONE_TENSOR) and not getattr(module, "return_indices", False)
     return Expected(
         inputs=None,
         is_tensor=shape_of(last) is not None or of_torch,
@@ -114,11 +101,6 @@ def _is_usual(dtype: torch.dtype, wanted: torch.dtype, own: Sequence[torch.Tenso
     if dtype == wanted or torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
         return True
     return dtype.is_floating_point and wanted.is_floating_point and dtype in {tensor.dtype for tensor in own}
-
-
-def tensors_in(*values: Any) -> list[torch.Tensor]:
-    """The tensors in arguments, whatever holds them."""
-    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
 def describe_value(value: Any) -> str:

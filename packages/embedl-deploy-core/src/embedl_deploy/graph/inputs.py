@@ -49,6 +49,11 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
         ) from error
 
 
+def tensors_in(*values: Any) -> list[torch.Tensor]:
+    """The tensors in values, in order, whatever tuples and dictionaries hold them."""
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
+
+
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
 

@@ -1,4 +1,6 @@
-"""Shape and dtype of a node's value, where they were propagated."""
+"""What is noted of a node: shape and dtype of its value, and the module that it comes from."""
+
+from typing import Any
 
 import torch
 from torch import fx
@@ -23,3 +25,9 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
         return meta.dtype
     value = node.meta.get("val")
     return value.dtype if isinstance(value, torch.Tensor) else None
+
+
+def module_path_of(node: fx.Node) -> str:
+    """The path of the innermost module whose forward a node comes from, ``""`` for the model itself or if not known."""
+    stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
+    return next((str(path) for path, _ in reversed(list(stack.values())) if path), "")

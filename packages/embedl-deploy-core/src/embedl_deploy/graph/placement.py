@@ -18,7 +18,8 @@ from torch import fx, nn
 
 from embedl_deploy.errors import PLUGIN_FAILURES, EmbedlDeployError, FusedModuleError
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.expected import Expected, tensors_in, what_is_wrong
+from embedl_deploy.graph.expected import Expected, what_is_wrong
+from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.graph.lookup import get_module
 
 #: Attribute of a placed module.

@@ -1,5 +1,7 @@
 """Where a module's tensors are."""
 
+from itertools import chain
+
 import torch
 from torch import nn
 
@@ -9,5 +11,5 @@ def device_of(*modules: nn.Module) -> torch.device:
 
     A model whose tensors are on several devices is asked part by part, with the whole of it behind.
     """
-    tensors = (tensor for module in modules for tensor in (*module.parameters(), *module.buffers()))
+    tensors = (tensor for module in modules for tensor in chain(module.parameters(), module.buffers()))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))

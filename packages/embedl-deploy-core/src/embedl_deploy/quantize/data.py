@@ -12,6 +12,7 @@ from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError
 from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import fused_modules_named
+from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify.difference import run_on_given
 
@@ -35,7 +36,7 @@ def as_call(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, An
     Raises:
         InputError: The batch is something else.
     """
-    device = next((t.device for t in (*model.parameters(), *model.buffers())), torch.device("cpu"))
+    device = device_of(model)
     if isinstance(batch, torch.Tensor):
         return (batch.to(device),), {}
     if isinstance(batch, Mapping) and all(isinstance(name, str) for name in batch):

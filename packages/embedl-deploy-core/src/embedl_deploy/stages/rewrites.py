@@ -14,8 +14,8 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.graph.expected import describe_value, tensors_in
-from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
+from embedl_deploy.graph.expected import describe_value
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
 from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.pipeline import TransformationResult

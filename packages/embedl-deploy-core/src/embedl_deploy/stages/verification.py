@@ -9,7 +9,6 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import fx, nn
-from torch.utils import _pytree as pytree
 
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
@@ -17,6 +16,7 @@ from embedl_deploy.capture import normalize_args
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
+from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
@@ -189,7 +189,7 @@ def verify_stages(
             graph_before = model
         elif layers and graph_before is not None and _is_onnx(model):
             path = Path(model)
-            given = _as_the_file_has_them(path, _tensors(inputs))
+            given = _as_the_file_has_them(path, tensors_in(inputs))
             by_layer[name] = compare_onnx_layers(graph_before, path, inputs, named, given)
     return Verification(tuple(found), by_layer)
 
@@ -211,7 +211,7 @@ def _outputs(
     path = Path(stage)
     if not path.is_file():
         raise InputError(f"Stage {name!r}: there is no file {os.fspath(path)!r}.")
-    tensors = _tensors(inputs)
+    tensors = tensors_in(inputs)
     if _is_onnx(path):
         return run_onnx(path, *_as_the_file_has_them(path, tensors))
     loaded = get_backend(backend)
@@ -224,10 +224,6 @@ def _outputs(
 
 def _is_onnx(stage: Stage) -> TypeGuard[str | os.PathLike[str]]:
     return not isinstance(stage, (nn.Module, TransformationResult)) and Path(stage).suffix == ".onnx"
-
-
-def _tensors(inputs: tuple[Any, ...]) -> list[torch.Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
 
 
 def _as_the_file_has_them(path: Path, tensors: list[torch.Tensor]) -> list[torch.Tensor]:

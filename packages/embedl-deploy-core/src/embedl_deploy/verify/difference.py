@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
-from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.inputs import describe_inputs, tensors_in
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.memory import CopiedBeforeWrites
@@ -37,7 +37,7 @@ class Difference(NamedTuple):
 
 def output_tensors(output: Any) -> list[torch.Tensor]:
     """The tensors in a model's output, in order, whatever tuples and dictionaries hold them."""
-    return [leaf for leaf in pytree.tree_leaves(output) if isinstance(leaf, torch.Tensor)]
+    return tensors_in(output)
 
 
 def difference(reference: Any, other: Any) -> Difference:
