@@ -18,7 +18,8 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.recording import recorded_values
-from embedl_deploy.verify import difference, output_tensors, run_unchanged, two_calls_unchanged
+from embedl_deploy.verify import difference, output_tensors, run_unchanged
+from embedl_deploy.verify.difference import two_calls_unchanged
 
 #: How far outputs may be apart, as a part of the largest, where the same operations ran in the same order: kernels of
 #: torch are not reproducible to the last bit in every setting. A wrong branch is farther off.

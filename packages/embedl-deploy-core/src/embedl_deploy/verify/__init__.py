@@ -7,7 +7,6 @@ from embedl_deploy.verify.difference import (
     output_tensors,
     run_unchanged,
     signal_to_noise,
-    two_calls_unchanged,
 )
 from embedl_deploy.verify.state import state_kept
 
@@ -19,5 +18,4 @@ __all__ = [
     "run_unchanged",
     "signal_to_noise",
     "state_kept",
-    "two_calls_unchanged",
 ]

@@ -35,6 +35,7 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.kept import Contents, Handle, Items, Kept, Numbers, Slots, global_generators, slot
 from embedl_deploy.verify.memory import Memory
 
@@ -170,6 +171,7 @@ class State:
         return tensor.clone() if place in self._memory or place in self.parameters else tensor
 
 
+@checked
 @contextmanager
 def state_kept(model: nn.Module, *, random_numbers: bool = True) -> Iterator[State]:
     """After the block, everything that can be reached from a model is what it was, but for values of parameters.
