@@ -1,6 +1,7 @@
 """What calibration notices reaches the user: in the report, and the serious part in one line of the log."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
+from embedl_deploy.quantize.observers import make_observer
 from support.nets import net, random_input
 from support.quantizable import PATTERNS, transform
 
@@ -61,6 +63,48 @@ def test_a_dead_layer(caplog):
         quantized.first.linear.bias.fill_(-1e3)
     (message,) = [noticed(quantized, [X, X], caplog)] and caplog.messages
     assert "the output of first_1: zero everywhere" in message
+
+
+@pytest.mark.parametrize("method", [m for m in CalibrationMethod if m is not CalibrationMethod.MOVING_AVERAGE])
+def test_a_batch_far_from_all_others_whose_scale_it_is(method, caplog):
+    quantized = inserted(method)
+    found = noticed(quantized, [X, X, X, 1000 * X, X], caplog)
+    # 1000 × the largest of the others; eight bits leave those less than one step
+    assert found["the output of x"].startswith("batch 4 of 5 reaches") and "its scale is that of one batch" in str(
+        found
+    )
+
+
+@pytest.mark.parametrize(("at", "said"), [(0, "its scale is that of one batch"), (3, "what is beyond is clipped")])
+def test_a_batch_far_from_all_others_in_an_average(at, said, caplog):
+    data = [X] * 4
+    data[at] = 100 * X  # the last moves the average by a hundredth of it, to twice the others
+    found = noticed(inserted(CalibrationMethod.MOVING_AVERAGE), data, caplog)
+    assert found["the output of x"].startswith(f"batch {at + 1} of 4 reaches")
+    assert said in found["the output of x"]
+
+
+def observed(values, config):
+    observer = make_observer(config, "it", is_weight=False)
+    observer.observe(values)
+    return observer.finding(observer.grid())
+
+
+def test_what_is_clipped_is_told_with_what_it_leaves():
+    # 10 of 1000 values are 10, the others 1: a scale for 1 loses 10 · 9² of 10 · 10² + 990, which leaves 3.9 dB.
+    values = torch.cat([torch.ones(990), -10 * torch.ones(10)])
+    config = TensorQuantConfig(calibration_method=CalibrationMethod.PERCENTILE, percentile=98.5)
+    said = str(observed(values, config))
+    assert said.startswith("it: 1.00% of its values are clipped, which alone leaves 3.9 dB of it: it reaches 10,")
+    assert observed(values, replace(config, percentile=100.0)) is None
+
+
+@pytest.mark.parametrize("method", CalibrationMethod)
+def test_clipping_of_ordinary_tails_is_not_told(method):
+    torch.manual_seed(0)
+    config = TensorQuantConfig(calibration_method=method)
+    for values in (torch.randn(20_000), torch.relu(torch.randn(20_000)), -torch.rand(20_000).log()):
+        assert observed(values, config) is None
 
 
 @pytest.mark.parametrize(("batches", "told"), [([X] * 4, False), ([X, X, X], True), ([X], False)])

@@ -8,7 +8,7 @@ from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.quantize.findings import Finding, Seen
 from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.histogram import Histogram
-from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight
+from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
 
 #: Weight of the newest batch in a moving average, as torch's own observers have it.
 MOMENTUM = 0.01
@@ -58,7 +58,7 @@ class Observer(ABC):
 
     def finding(self, grid: Grid) -> Finding | None:
         """What users should know of the tensor, if anything; ``grid`` is the one found."""
-        return self.seen.finding(self.name, self.config)
+        return self.seen.finding(self.name, max(map(abs, held_by(grid, self.config))))
 
     def _extremes(self, x: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest value, checked."""
@@ -93,6 +93,10 @@ class RangeObserver(Observer):
         """From the range."""
         return grid_from_range(self.low, self.high, self.config)
 
+    def finding(self, grid: Grid) -> Finding | None:
+        """Also whether an average leaves out a batch that reaches much further."""
+        return super().finding(grid) or self.seen.left_out(self.name, max(map(abs, held_by(grid, self.config))))
+
 
 class HistogramObserver(Observer):
     """Extremes and a histogram, for the methods that clip."""
@@ -111,6 +115,19 @@ class HistogramObserver(Observer):
     def grid(self) -> Grid:
         """By the method that the configuration names."""
         return grid_from_histogram(self.histogram, self.low, self.high, self.config)
+
+    def finding(self, grid: Grid) -> Finding | None:
+        """Also whether the method has clipped too much."""
+        found = super().finding(grid)
+        low, high = held_by(grid, self.config)
+        if found is not None or (low <= self.low and self.high <= high):
+            return found
+        values, counts = self.histogram.centers()
+        values = values.clamp(self.low, self.high)
+        beyond = values - values.clamp(low, high)
+        energy = float((counts * beyond.square()).sum() / (counts * values.square()).sum())
+        share = float(counts[beyond != 0].sum() / counts.sum())
+        return self.seen.clipped(self.name, max(-low, high), share, energy)
 
 
 class WeightObserver(Observer):
@@ -169,6 +186,10 @@ class KnownRangeObserver(Observer):
     def grid(self) -> Grid:
         """That of the known range."""
         return self._grid
+
+    def finding(self, grid: Grid) -> Finding | None:
+        """Whether it is one value throughout; the range is not that of any batch."""
+        return self.seen.finding(self.name, 0.0)
 
 
 def make_observer(config: TensorQuantConfig, name: str, *, is_weight: bool, amax: float | None = None) -> Observer:

@@ -86,7 +86,8 @@ class QuantizationReport:
         vanishing: Tensors whose range is known beforehand, such as a softmax, and the share of their sum that is
             rounded to zero, where calibration found a quarter or more.
         findings: What else was noticed: tensors that were zero, or one value, in all calibration data, batches that
-            reach much further than all others, channels of weights that are zero, tensors that are shared no longer.
+            reach much further than all others, scales that clip much, channels of weights that are zero, tensors that
+            are shared no longer.
     """
 
     points: tuple[PointReport, ...]

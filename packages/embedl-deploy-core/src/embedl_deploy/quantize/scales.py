@@ -32,6 +32,12 @@ class Grid:
     is_constant_zero: bool = False
 
 
+def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
+    """The smallest and the largest value of a grid with one scale; what lies beyond is clipped to them."""
+    scale, zero_point = float(grid.scale), grid.zero_point or 0
+    return (config.precision.low - zero_point) * scale, (config.precision.high - zero_point) * scale
+
+
 def _scale(amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
     """A range divided by the largest number: 1 where it is 0, the next power of two if so asked; float32."""
     return _allowed(torch.where(amax == 0, 1.0, amax.double() / config.precision.high), config).float()
