@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from embedl_deploy.graph.functional import FrozenBatchNorm2d, module_class_of_call
+from embedl_deploy.graph.forms.fixed_mode import FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d
+from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.modules import symbolic_trace
 from support.nets import random_input, scrambled
 
@@ -27,11 +29,13 @@ class Holder(nn.Module):
         return self.function(self, x)
 
 
-def call_of(function, exported=False):
+def call_of(function, exported=False, known_shape=False):
     """The graph module and the one node of it that computes."""
     holder = Holder(function).eval()
     x = random_input(2, 4, 5, 5)
     graph_module = torch.export.export(holder, (x,)).module() if exported else symbolic_trace(holder)
+    if known_shape:
+        propagate_shapes(graph_module, (x,), {})
     calls = [n for n in graph_module.graph.nodes if n.op in ("call_function", "call_method")]
     (node,) = calls
     return graph_module, node
@@ -104,7 +108,7 @@ def function_of(text):
 @pytest.mark.parametrize(("text", "cls"), FORMS, ids=[text for text, _ in FORMS])
 def test_the_module_equals_the_call(text, cls, exported):
     function = function_of(text)
-    graph_module, node = call_of(function, exported)
+    graph_module, node = call_of(function, exported, known_shape="batch_norm" in text)
     module = get_module(node)
     if exported and module is None:
         # ATen has several names for these: a cropping pad is a slice, and padding by name is resolved.
@@ -121,7 +125,7 @@ def test_the_module_equals_the_call(text, cls, exported):
 
 @pytest.mark.parametrize(("text", "cls"), FORMS, ids=[text for text, _ in FORMS])
 def test_parameters_and_buffers_are_shared(text, cls):
-    graph_module, node = call_of(function_of(text))
+    graph_module, node = call_of(function_of(text), known_shape="batch_norm" in text)
     module = get_module(node)
     known = {id(t) for t in (*graph_module.parameters(), *graph_module.buffers())}
     own = [t for name, t in (*module.named_parameters(), *module.named_buffers()) if name != "num_batches_tracked"]
@@ -146,6 +150,7 @@ def test_in_place_spellings_give_in_place_modules(text):
         "F.adaptive_avg_pool2d(x, x)",
         "F.batch_norm(x, m.bn.running_mean, m.bn.running_var, training=True)",
         "F.batch_norm(x, None, None, training=True)",
+        "F.batch_norm(x, m.bn.running_mean, m.bn.running_var)",
         "F.pad(x, (1, 1, 1, 1, 1, 1, 1, 1))",
         "F.interpolate(x, size=3, mode='bilinear', antialias=True)",
         "F.softmax(x, 1, dtype=torch.float64)",
@@ -164,6 +169,17 @@ def test_what_no_module_computes_has_none(text):
     graph = symbolic_trace(Holder(function)).graph
     node = [n for n in graph.nodes if n.op.startswith("call_")][-1]
     assert get_module(node) is None
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize("text", ["m.{conv}(x)", "F.relu(m.{conv}(x))", "F.{pool}(torch.relu(x), 2).sigmoid()"])
+def test_a_batch_norm_without_shapes_is_of_the_rank_of_what_comes_before(text, rank):
+    holder = Holder(function_of(f"F.batch_norm({text}, m.mean, m.var)".format(conv="layer", pool=f"avg_pool{rank}d")))
+    holder.layer = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose3d)[rank - 1](4, 4, 1)
+    holder.register_buffer("mean", torch.zeros(4))
+    holder.register_buffer("var", torch.ones(4))
+    node = list(symbolic_trace(holder).graph.nodes)[-2]
+    assert type(get_module(node)) is (FrozenBatchNorm1d, FrozenBatchNorm2d, FrozenBatchNorm3d)[rank - 1]
 
 
 def test_modules_of_calls_are_not_taken_for_calls_of_constants():

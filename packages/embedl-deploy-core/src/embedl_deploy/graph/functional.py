@@ -21,6 +21,7 @@ from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError
 from embedl_deploy.graph.forms.products import conv2d_with, linear_with
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import is_in_place, operation, operation_of_target
+from embedl_deploy.graph.rank import rank_of
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.validation.checked import checked
 
@@ -124,7 +125,7 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
         for name, value in bound.values.items()
     }
     name = operation(node)
-    call = Call(str(name), values, bound.defaults, shape_of(inputs[0]), is_in_place(node))
+    call = Call(str(name), values, bound.defaults, shape_of(inputs[0]), rank_of(inputs[0]), is_in_place(node))
     try:
         return form.build(call)
     except NoModuleFormError:

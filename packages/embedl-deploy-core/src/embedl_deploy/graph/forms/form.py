@@ -26,6 +26,7 @@ class Call:
             in, or is computed on the way, is a node.
         defaults: The defaults of those that have one.
         shape: Shape of the first input, where it is known.
+        rank: Its number of dimensions, where that is known; also without a shape, behind a convolution.
         in_place: Whether the call is spelled as one that overwrites its first input.
     """
 
@@ -33,6 +34,7 @@ class Call:
     values: Mapping[str, Any]
     defaults: Mapping[str, Any] = field(default_factory=dict)
     shape: tuple[int, ...] | None = None
+    rank: int | None = None
     in_place: bool = False
 
     @checked

@@ -40,9 +40,9 @@ def _batch_norm(call: Call) -> nn.Module:
     mean, var = call.tensor("running_mean"), call.tensor("running_var")
     if mean is None or var is None or call.setting("training"):
         raise NoModuleFormError("training")  # batch statistics: the module would also update its running ones
-    module_class = _BATCH.get(4 if call.shape is None else len(call.shape))
+    module_class = _BATCH.get(call.rank or 0)
     if module_class is None:
-        raise NoModuleFormError("input")
+        raise NoModuleFormError("input")  # of unknown rank: images, sequences and vectors have norms of their own
     module = module_class(mean.shape[0], eps=call.setting("eps"), momentum=call.setting("momentum"), device="meta")
     module.affine = call.tensor("weight") is not None
     _set_statistics(module, mean, var)

@@ -72,7 +72,7 @@ def _upsample(call: Call) -> nn.Module:
 def _dropout(call: Call) -> nn.Module:
     name = call.operation
     if name == "feature_dropout":
-        name = _FEATURE_DROPOUTS.get(0 if call.shape is None else len(call.shape), "dropout2d")
+        name = _FEATURE_DROPOUTS.get(call.rank or 0, "dropout2d")
     module: nn.Module = _DROPOUTS[name](call.setting("p"), call.in_place or bool(call.setting("inplace", False)))
     return fixed_mode.in_mode(module, training=bool(call.setting("training" if "training" in call.values else "train")))
 

@@ -1,0 +1,43 @@
+"""The number of dimensions of a value, also where no shape is known."""
+
+import re
+
+from torch import fx
+
+from embedl_deploy.graph.metadata import shape_of
+from embedl_deploy.graph.operators import operation
+
+#: ``conv2d``, ``Conv2d``, ``conv_transpose1d``, ``adaptive_avg_pool2d``, ``InstanceNorm3d``; not ``BatchNorm1d``, which
+#: takes two kinds of values.
+_OVER_DIMENSIONS = re.compile(r"(?!batchnorm1d)\w*(?:conv|conv_?transpose|pool|norm)([123])d")
+#: They leave the shape as it is.
+_KEEPS_SHAPE = re.compile(r"(leaky_?)?relu6?_?|elu_?|gelu|silu_?|mish_?|sigmoid_?|tanh_?|hard\w+|batch_?norm|dropout_?")
+
+
+def rank_of(node: fx.Node) -> int | None:
+    """The number of dimensions of a batch that flows here; ``None`` if nothing says it.
+
+    From the shape where shapes were propagated, else from the nearest convolution, pooling or norm before it that has
+    dimensions in its name.
+    """
+    current: object = node
+    while isinstance(current, fx.Node):
+        shape = shape_of(current)
+        if shape is not None:
+            return len(shape)
+        name = _name(current)
+        found = _OVER_DIMENSIONS.fullmatch(name)
+        if found is not None:
+            return int(found[1]) + 2
+        if _KEEPS_SHAPE.fullmatch(name) is None:
+            return None
+        current = next(iter((*current.args, *current.kwargs.values())), None)
+    return None
+
+
+def _name(node: fx.Node) -> str:
+    """Of the module or function that a node calls, in small letters."""
+    root = node.graph.owning_module
+    if node.op == "call_module" and root is not None:
+        return type(root.get_submodule(str(node.target))).__name__.lower()
+    return str(operation(node) or "")
