@@ -113,6 +113,11 @@ class Effects:
                     return reader
         return None
 
+    def written_attributes(self) -> frozenset[str]:
+        """The model's own tensors that the graph may overwrite, as its ``get_attr`` nodes name them."""
+        roots = (root for _, value in self._writes for root in self._roots[value])
+        return frozenset(str(root.target) for root in roots if root.op == "get_attr")
+
     def owns_its_memory(self, node: fx.Node) -> bool:
         """Whether a value is computed, into memory that no other value shares with it when it is made."""
         return node.op.startswith("call_") and self._roots[node] == frozenset((node,))

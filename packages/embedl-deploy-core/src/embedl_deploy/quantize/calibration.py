@@ -17,6 +17,7 @@ from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
 from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify import state_kept
 
 _logger = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True) -> list[str]:
     """Find the scale of every quantizer by running the model over representative data.
 
-    The model runs in evaluation mode, in float, on the device where it is; afterwards its mode is as it was. Memory
-    does not grow with the amount of data. Scales do not depend on how the data is split into batches, nor on their
-    order, except by ``MOVING_AVERAGE``.
+    The model runs in evaluation mode, in float, on the device where it is; afterwards its mode is as it was, and so
+    are its buffers, even those that its forward counts up. Memory does not grow with the amount of data. Scales do not
+    depend on how the data is split into batches, nor on their order, except by ``MOVING_AVERAGE``.
 
     Args:
         model: What :func:`insert_qdq` returned; changed in place.
@@ -75,14 +76,11 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
     )
     observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
-    try:
+    with state_kept(model, random_numbers=False):
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
         with blaming_the_model(model), evaluation_mode(model), noting_calls(model) as called:
             run_data(model, data, progress=progress)
-    finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
     watched = dict(zip(quantizers, observers, strict=True))
     check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, called)
     check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
-from embedl_deploy.modules import NamedWeight, QuantStub
+from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub
+from embedl_deploy.verify import state_kept
 
 #: One run of the model: its positional and keyword inputs.
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,11 +41,25 @@ class InputRecorder:
 
 
 class _Walk(BoundInterpreter):
-    """One run of a graph, a node at a time."""
+    """One run of a graph, a node at a time, which changes nothing of the model: what it writes into is its own."""
 
-    def __init__(self, model: fx.GraphModule, inputs: Inputs) -> None:
+    def __init__(self, model: fx.GraphModule, inputs: Inputs, written: frozenset[str]) -> None:
         super().__init__(model, garbage_collect_values=False)
         self.args_iter = iter(bind_inputs(model, *inputs))
+        self._written = {name: self.fetch_attr(name).clone() for name in written}
+
+    def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A tensor of the model, or this run's own, if the graph writes into it."""
+        own = self._written.get(target)
+        return super().get_attr(target, args, kwargs) if own is None else own
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Call a module; one of the user's may count its calls, and does not here."""
+        module = self.fetch_attr(target)
+        if isinstance(module, FusedModule) or type(module).__module__.startswith("torch."):
+            return super().call_module(target, args, kwargs)
+        with state_kept(module, random_numbers=False) as state:
+            return state.apart(super().call_module(target, args, kwargs))
 
     def compute(self, node: fx.Node) -> None:
         self.env[node] = None if node.op == "output" else self.run_node(node)
@@ -62,8 +78,9 @@ class SideBySide:
 
     def __init__(self, model: fx.GraphModule, inputs: Sequence[Inputs]) -> None:
         self.model = model
-        self._exact = [_Walk(model, run) for run in inputs]
-        self._quantized = [_Walk(model, run) for run in inputs]
+        written = Effects(model.graph).written_attributes()
+        self._exact = [_Walk(model, run, written) for run in inputs]
+        self._quantized = [_Walk(model, run, written) for run in inputs]
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
         self._last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
 

@@ -35,6 +35,7 @@ from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_s
 from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify import state_kept
 
 _WHAT = "smoothing"
 
@@ -206,13 +207,14 @@ def _is_dropout(node: fx.Node) -> bool:
 @torch.no_grad()
 def _measure(model: fx.GraphModule, groups: list[_Group], data: CalibrationData, *, progress: bool) -> None:
     """Find the largest magnitude of each channel of each group's input, and which products read it."""
-    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
-    try:
-        with evaluation_mode(model):
-            run_data(model, data, progress=progress)
-    finally:
-        for _, _, watch in watches:
-            watch.remove()
+    with state_kept(model, random_numbers=False):
+        watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
+        try:
+            with evaluation_mode(model):
+                run_data(model, data, progress=progress)
+        finally:
+            for _, _, watch in watches:
+                watch.remove()
     for group, node, watch in watches:
         group.readers[node] = {name: group.readers[node][name] for name in group.readers[node] if name in watch.reads}
         problem = watch.problem
