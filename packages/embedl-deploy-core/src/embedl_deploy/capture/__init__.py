@@ -1,6 +1,7 @@
 """Capture: from a model to a graph."""
 
-from embedl_deploy.capture.capture import Captured, Trace, capture, normalize_args
+from embedl_deploy.capture.capture import Captured, Trace, capture
+from embedl_deploy.capture.example_inputs import normalize_args
 from embedl_deploy.capture.guard import module_of
 
 __all__ = ["Captured", "Trace", "capture", "module_of", "normalize_args"]

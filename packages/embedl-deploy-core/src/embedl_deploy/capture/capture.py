@@ -57,26 +57,6 @@ class Captured:
     notes: tuple[str, ...] = ()
 
 
-def normalize_args(args: Any, kwargs: Any) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
-    """Example inputs as a tuple and a dictionary; a single tensor stands for a tuple of one.
-
-    Raises:
-        InputError: They are something else.
-    """
-    if kwargs is not None and not isinstance(kwargs, dict):
-        raise InputError(f"kwargs is {kwargs!r}; expected a dictionary from input names to values.")
-    if isinstance(args, torch.Tensor):
-        args = (args,)
-    if args is not None and not isinstance(args, (tuple, list)):
-        raise InputError(
-            f"args is a {type(args).__name__}; expected a tuple of example inputs, args=(x,), or one tensor. "
-            "Named inputs go into kwargs."
-        )
-    if args is None:
-        return (None if kwargs is None else ()), kwargs or {}
-    return tuple(args), kwargs or {}
-
-
 @checked
 def capture(
     model: Any,

@@ -20,6 +20,7 @@ from embedl_deploy.export.failures import explain_nodes, users_lines
 from embedl_deploy.export.judgement import Run, judge
 from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
+from embedl_deploy.export.other_batches import refuse_if_wrong_for_other_batches
 from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.fixed_inputs import without_fixed
@@ -98,7 +99,7 @@ def export_onnx(
             everything around the quantized places, inputs, outputs and scales included. By default the model's own.
         integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
             the size; otherwise in float, with QuantizeLinear and DequantizeLinear.
-        dynamic_batch: Leave dimension 0 of every tensor input open.
+        dynamic_batch: Leave dimension 0 of every tensor input open. The file is compared for other batches, too.
         input_names: Names for the inputs.
         output_names: Names for the outputs.
         tolerance: Largest difference between the file in ONNX Runtime and ``model`` as it is, in its own types, that is
@@ -177,7 +178,12 @@ def export_onnx(
             near = _TOLERANCE_ROUNDED if is_quantized(model) or kind is not torch.float32 else _TOLERANCE
             accepted = near if tolerance == "auto" else tolerance
             models = (users, exported, exact)
-            judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=tolerance == "auto")
+            rounding = tolerance == "auto"
+            judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=rounding)
+            if dynamic_batch:
+                refuse_if_wrong_for_other_batches(
+                    users, exported, temporary, outputs, kind, accepted, rounding=rounding
+                )
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,

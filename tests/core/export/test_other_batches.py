@@ -1,0 +1,56 @@
+"""Files with an open batch hold for every batch."""
+
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx
+from embedl_deploy.errors import ExportError
+from support.nets import random_input
+
+
+class Asking(nn.Module):
+    """Computes something else for batches that ``asks`` says yes to."""
+
+    def __init__(self, asks):
+        super().__init__()
+        self.fc, self.asks = nn.Linear(4, 4), asks
+
+    def forward(self, x):
+        return self.fc(x) * 2 if self.asks(x.shape[0]) else self.fc(x)
+
+
+@pytest.mark.parametrize(
+    ("asks", "example", "size"), [(lambda n: n == 1, 1, 1), (lambda n: n == 1, 3, 1), (lambda n: n > 3, 2, 5)]
+)
+def test_a_branch_on_the_batch_is_refused(asks, example, size, tmp_path):
+    file = tmp_path / "m.onnx"
+    words = f"With one of {size} it does not compute what the model computes.*Nothing was written"
+    with pytest.raises(ExportError, match=words):
+        export_onnx(Asking(asks).eval(), random_input(example, 4), file, dynamic_batch=True)
+    assert not file.exists()
+    export_onnx(Asking(asks).eval(), random_input(example, 4), file)
+
+
+def test_a_sequence_in_the_place_of_the_batch_is_refused(tmp_path):
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.GRU(4, 4, 2)
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    with pytest.raises(ExportError, match="does not run, and the model does"):
+        export_onnx(Recurrent().eval(), random_input(2, 3, 4), tmp_path / "m.onnx", dynamic_batch=True)
+
+
+def test_a_batch_that_the_model_does_not_take_is_left_out(tmp_path):
+    class Two(nn.Module):
+        def forward(self, x):
+            if torch.jit.is_scripting() or x.shape[0] < 2:
+                raise ValueError("two or more")
+            return x - x.mean(0)
+
+    written = export_onnx(Two().eval(), random_input(2, 4), tmp_path / "m.onnx", dynamic_batch=True)
+    assert written.difference.max_abs < 1e-6
