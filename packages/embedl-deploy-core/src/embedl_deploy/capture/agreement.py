@@ -141,7 +141,7 @@ def _outputs_in_graph(graph_module: fx.GraphModule, args: tuple[Any, ...], kwarg
     """The value of the last node of each call of a module, as tracers note them in ``nn_module_stack``."""
     last: dict[str, tuple[str, fx.Node]] = {}
     for node in graph_module.graph.nodes:
-        for key, (path, _) in node.meta.get("nn_module_stack", {}).items():
+        for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
             last[key] = (path, node)
     with torch.random.fork_rng(devices=[]):
         values = recorded_values(deep_copy(graph_module), args, kwargs)

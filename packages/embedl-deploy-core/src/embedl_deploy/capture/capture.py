@@ -18,6 +18,7 @@ from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.next_call import OtherCallsDifferError
+from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -162,8 +163,10 @@ class _Capturing:
         _refuse_what_replaces_forward(self.model)
         # A copy is traced, but what hooks and functions of the copy enclose is the model's own.
         with state_kept(self.model):
+            copied = _copy(self.model)
+            numbers = RandomNumbers(copied)
             graph_module, notes = trace_symbolically(
-                self.model, _copy(self.model), self.leaf_modules, self.args, self.kwargs
+                self.model, copied, self.leaf_modules, numbers, self.args, self.kwargs
             )
             try:
                 more = self._notes(graph_module)
@@ -174,7 +177,7 @@ class _Capturing:
                     f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the "
                     f"model does: {error}"
                 ) from error
-        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)))
+        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers)
 
     def exported(self) -> Captured:
         """By ``torch.export``.
@@ -183,9 +186,11 @@ class _Capturing:
             CaptureError: See :func:`capture`.
         """
         with state_kept(self.model):
-            graph_module = capture_by_export(_copy(self.model), self.args, self.kwargs)
+            copied = _copy(self.model)
+            numbers = RandomNumbers(copied)
+            graph_module = capture_by_export(copied, self.args, self.kwargs, numbers)
             captured = Captured(graph_module, "export", self._notes(graph_module))
-        return self._compared(captured)
+        return self._compared(captured, numbers)
 
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
@@ -199,12 +204,22 @@ class _Capturing:
             return False
         return True
 
-    def _compared(self, captured: Captured) -> Captured:
+    def _compared(self, captured: Captured, numbers: RandomNumbers) -> Captured:
+        noted = replace(captured, notes=(*captured.notes, *numbers.notes()))
         if self.args is None or not self.verify:
-            return captured
+            if numbers.seeds_torch:
+                raise numbers.refuse_seed(self.model)
+            return noted
         found = find_disagreement(self.model, captured.graph_module, self.args, self.kwargs)
+        for numbers_are_chosen in numbers.extremes():
+            with numbers_are_chosen:
+                found = found or find_disagreement(self.model, captured.graph_module, self.args, self.kwargs)
         if found is None:
-            return captured
+            return noted
+        if numbers.drawn and captured.method == "export":  # a symbolic trace has been repeated with other numbers
+            raise numbers.refuse_drawn(self.model)
+        if numbers.seeds_torch:
+            raise numbers.refuse_seed(self.model)
         raise CaptureError(
             f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
             f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "

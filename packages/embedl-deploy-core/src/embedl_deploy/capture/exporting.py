@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.capture.guard import module_of
+from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
@@ -23,13 +24,16 @@ _COMPUTED_WEIGHTS = (
 )
 
 
-def capture_by_export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any]) -> fx.GraphModule:
+def capture_by_export(
+    model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any], numbers: RandomNumbers
+) -> fx.GraphModule:
     """The graph that ``torch.export`` makes of a model. One thread at a time.
 
     Args:
         model: The model; its own code may change it.
         args: Example inputs.
         kwargs: Example keyword inputs.
+        numbers: Is told what the model does with random numbers.
 
     Raises:
         CaptureError: It cannot be exported.
@@ -45,15 +49,19 @@ def capture_by_export(model: nn.Module, args: tuple[Any, ...] | None, kwargs: di
             redirect_stderr(said),
             quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR),
             warnings.catch_warnings(),
+            numbers.watched(),
+            CallsNoted(numbers),
         ):
             warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
             program = torch.export.export(model, args, kwargs)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
-        graph_module = module_of(program)
-        return fx.GraphModule(graph_module, graph_module.graph, type(model).__name__)
+        opened = module_of(program)
+        graph_module = fx.GraphModule(opened, opened.graph, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
         raise CaptureError(
             f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "
             f"{type(error).__name__}: {first[0] if first else 'no message'}"
         ) from error
+    numbers.settle(graph_module)
+    return graph_module

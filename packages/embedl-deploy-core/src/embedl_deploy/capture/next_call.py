@@ -15,7 +15,7 @@ from embedl_deploy.errors import CaptureError
 
 
 class OtherCallsDifferError(CaptureError):
-    """The model is not one function of its inputs, so no capture gets it right."""
+    """A graph of one call is not one of the next, so no capture gets the model right."""
 
 
 def next_call_differs(model: nn.Module, state: PythonState, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:
@@ -27,10 +27,11 @@ def next_call_differs(model: nn.Module, state: PythonState, graph: fx.Graph, tra
         graph: What was traced.
         trace: Traces the model again.
     """
-    return _differs(model, graph, trace) or (state.move_numbers_on() and _differs(model, graph, trace))
+    return traces_differ(model, graph, trace) or (state.move_numbers_on() and traces_differ(model, graph, trace))
 
 
-def _differs(model: nn.Module, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:
+def traces_differ(model: nn.Module, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:
+    """Whether another trace gives another graph, or none."""
     attributes = set(vars(model))
     try:
         return not _are_equal(model, graph, trace())
@@ -59,7 +60,7 @@ def _is_same_constant(model: nn.Module, a: fx.Node, b: fx.Node) -> bool:
         return True
     x, y = _attribute(model, a), _attribute(model, b)
     if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
-        return x.dtype == y.dtype and torch.equal(x, y)
+        return x.dtype == y.dtype and x.shape == y.shape and torch.allclose(x, y, rtol=0, atol=0, equal_nan=True)
     return x is y
 
 

@@ -3,6 +3,17 @@
 import ast
 import functools
 import linecache
+import re
+
+from torch import fx
+
+_FRAME = re.compile(r'File "(.+)", line (\d+)')
+
+
+def source_of(node: fx.Node) -> str | None:
+    """File and line of the model's code that a node is from, where the capture has noted them."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return ":".join(frames[-1]) if frames else None
 
 
 def statement_at(filename: str, line: int) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs
+from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs, traces_differ
 from embedl_deploy.capture.python_state import PythonState
+from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
 from embedl_deploy.capture.tracer import CaptureTracer
 from embedl_deploy.capture.written_tensors import WrittenTensors
@@ -33,6 +34,7 @@ def trace_symbolically(
     original: nn.Module,
     model: nn.Module,
     leaf_modules: Iterable[type[nn.Module]],
+    numbers: RandomNumbers,
     args: tuple[Any, ...] | None = None,
     kwargs: dict[str, Any] | None = None,
 ) -> tuple[fx.GraphModule, tuple[str, ...]]:
@@ -42,6 +44,7 @@ def trace_symbolically(
         original: The model.
         model: A deep copy of it.
         leaf_modules: Further classes to keep whole.
+        numbers: Is told what the model does with random numbers.
         args: Example inputs. Inputs that have a default and are not given are fixed to it, all of them if there are
             no example inputs.
         kwargs: Example keyword inputs.
@@ -55,17 +58,21 @@ def trace_symbolically(
     """
     tensors, state, effects = WrittenTensors(model), PythonState(model), SideEffects(model)
     leaves = tuple(leaf_modules)
-    tracer = CaptureTracer(leaves, args, kwargs or {}, tensors.note_read)
+    tracer = CaptureTracer(leaves, args, kwargs or {}, tensors.note_read, numbers)
     try:
-        graph = tracer.trace(model)
+        with numbers.watched():
+            graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         without_examples = tracer.fixed if args is None else {}
         raise _capture_error(model, tracer.failed_module or "", error, without_examples) from error
     constants = {str(node.target) for node in graph.find_nodes(op="get_attr")}
     changed = [name for name in state.changed() if name not in constants]
 
+    def traced_again() -> fx.Graph:
+        return CaptureTracer(leaves, args, kwargs or {}).trace(model)
+
     def differs() -> bool:
-        return next_call_differs(model, state, graph, lambda: CaptureTracer(leaves, args, kwargs or {}).trace(model))
+        return next_call_differs(model, state, graph, traced_again)
 
     if (changed or effects.has_written()) and differs():
         effects.put_back(original)
@@ -73,10 +80,22 @@ def trace_symbolically(
         by_values = bool(others) and differs()
         effects.take_back(original, graph, changed)
         _refuse(original, effects, others if by_values else [], has_examples=args is not None)
+    for numbers_are_chosen in numbers.extremes():
+        with numbers_are_chosen:
+            if traces_differ(model, graph, traced_again):
+                raise numbers.refuse_drawn(original)
+    # Without example inputs, on which graph and model could be compared, this is all that tells of a clock or a file.
+    if args is None and not numbers.drawn and traces_differ(model, graph, traced_again):
+        raise OtherCallsDifferError(
+            f"{type(original).__name__} cannot be captured: its forward, traced a second time, gave another graph. It "
+            "depends on something that changes from call to call, such as the time, a random number, a global variable "
+            "or an iterator. Make that an input of forward, or keep it out of what is computed."
+        )
     said = effects.take_back(original, graph, changed)
     graph_module = WorkingGraphModule(model, graph, type(model).__name__)
     if (fault := tensors.fault(graph_module)) is not None:
         raise depends_on_state(original, *fault)
+    numbers.settle(graph_module)
     if tracer.fixed:
         graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed)
     return graph_module, (*_notes(tracer, has_examples=args is not None), *said)

@@ -11,6 +11,7 @@ the model asks or does                         torch.fx           here
 ``len(xs)`` of ``*xs``, ``"m" in kwargs``      a proxy            known: one input for each value that is given
 catches the error that stopped the trace       goes on            the trace ends with that error
 ``torch.rand(...)``                            a constant         tracing fails
+``generator=torch.Generator()``                a constant         tracing fails
 ``with torch.autocast(...)``                   lost               tracing fails
 ``with torch.no_grad()``                       lost               lost, with a note
 =============================================  =================  ===================================================
@@ -32,6 +33,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from embedl_deploy.capture.asking_builtins import builtins_know_proxies, gradient_mode_is_asked_by
 from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
+from embedl_deploy.capture.random_numbers import RandomNumbers, another_generator
 from embedl_deploy.capture.values import ExampleValues
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.modules import LeafTracer
@@ -47,6 +49,7 @@ class CaptureTracer(LeafTracer):
         args: Example inputs; ``None`` if nothing is known of the inputs.
         kwargs: Example keyword inputs.
         note_read: Is told each operation of ATen that is carried out while tracing, and its operands.
+        numbers: Is told each call, and knows which generators are the model's.
 
     Attributes:
         fixed: The inputs that were replaced by a value while tracing, by name.
@@ -65,9 +68,12 @@ class CaptureTracer(LeafTracer):
         args: tuple[Any, ...] | None = None,
         kwargs: dict[str, Any] | None = None,
         note_read: Callable[[Any, Any], None] = lambda func, operands: None,
+        numbers: RandomNumbers | None = None,
     ) -> None:
         super().__init__(leaf_modules)
         self.note_read = note_read
+        self._numbers = numbers
+        self._called = ""
         self.fixed: dict[str, Any] = {}
         self.positional: tuple[str, ...] = ()
         self.texts: dict[str, None] = {}
@@ -143,10 +149,13 @@ class CaptureTracer(LeafTracer):
                 )
             if self._context[0] != context[0]:
                 self.without_gradient[self._current_module()] = None
+        if self._numbers is not None:
+            self._numbers.note_call()
         return super().create_node(kind, *args, **kwargs)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Proxy:
         """A proxy, unless its value is None, or may be: Python does not ask a proxy whether it is."""
+        self._called = getattr(target, "__name__", str(target))
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         if self.is_tracing and hasattr(self, "values") and self.values.may_be_none(proxy.node):
             self.stop(
@@ -160,6 +169,8 @@ class CaptureTracer(LeafTracer):
             return self.create_node(
                 "call_function", OrderedDict, ([(k, self.create_arg(v)) for k, v in a.items()],), {}
             )
+        if type(a) is torch.Generator and self._numbers is not None and not self._numbers.owns(a):
+            self.stop(another_generator(self._called))
         return super().create_arg(a)
 
     def create_args_for_root(

@@ -154,9 +154,10 @@ class Handle(Kept):
 
 
 def global_generators() -> list[Kept]:
-    """The state of the generators that torch, Python and NumPy have one of."""
+    """The state of the generators that torch, Python and NumPy have one of, torch one for each GPU that is in use."""
     return [
         Numbers(torch.random.get_rng_state, torch.random.set_rng_state),
+        *(Numbers(generator.get_state, generator.set_state) for generator in torch.cuda.default_generators),
         Numbers(random.getstate, random.setstate),
         Numbers(np.random.get_state, np.random.set_state),
     ]
