@@ -188,7 +188,7 @@ def another_generator(name: str) -> str:
     """Why a call that is given a generator that is not the model's is no part of a graph."""
     return (
         f"{name!r} draws from a torch.Generator that forward makes or seeds; a graph has one for all calls, which "
-        "moves on. Make it an attribute of the model and seed it outside of forward, or make the random numbers an input"
+        "moves on. Make it an attribute of the model and seed it outside of forward, or make the numbers an input"
     )
 
 
