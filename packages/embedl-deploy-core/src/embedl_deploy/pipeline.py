@@ -12,6 +12,7 @@ from embedl_deploy.capture import Trace, capture, module_of, normalize_args
 from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import require_one_by_one
+from embedl_deploy.graph.process_hooks import registration_hooks_set_aside
 from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
@@ -73,6 +74,7 @@ def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -
 
 @checked
 @collector_paused()
+@registration_hooks_set_aside()
 def get_transformation_plan(
     model: Any,
     args: Any = None,
@@ -163,6 +165,7 @@ def load_transformation_plan(
 
 @checked
 @collector_paused()
+@registration_hooks_set_aside()
 def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False) -> TransformationResult:
     """Carry out a plan.
 

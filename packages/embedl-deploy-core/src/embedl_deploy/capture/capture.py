@@ -18,10 +18,12 @@ from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.next_call import OtherCallsDifferError
+from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import run_unchanged, state_kept
@@ -92,6 +94,7 @@ def capture(
     capturing = _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify)
     if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
         return capturing.given()
+    capturing.refuse_hooks(model)
     if trace is Trace.EXPORT:
         try:
             return capturing.exported()
@@ -152,6 +155,7 @@ class _Capturing:
         """The graph that the user passes."""
         is_program = isinstance(self.model, torch.export.ExportedProgram)
         graph_module = _copy(module_of(self.model) if is_program else self.model)
+        self.refuse_hooks(graph_module)
         return Captured(graph_module, "given", self._notes(graph_module))
 
     def symbolic(self) -> Captured:
@@ -162,7 +166,7 @@ class _Capturing:
         """
         _refuse_what_replaces_forward(self.model)
         # A copy is traced, but what hooks and functions of the copy enclose is the model's own.
-        with state_kept(self.model):
+        with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
             graph_module, notes = trace_symbolically(
@@ -185,12 +189,17 @@ class _Capturing:
         Raises:
             CaptureError: See :func:`capture`.
         """
-        with state_kept(self.model):
+        with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
             graph_module = capture_by_export(copied, self.args, self.kwargs, numbers)
             captured = Captured(graph_module, "export", self._notes(graph_module))
         return self._compared(captured, numbers)
+
+    def refuse_hooks(self, model: nn.Module) -> None:
+        """Refuse hooks of the process that change what the model's modules give; see :func:`capture`."""
+        can_be_run = self.args is not None and self.verify
+        refuse_hooks_that_change_values(model, (self.args or (), self.kwargs) if can_be_run else None)
 
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)

@@ -20,6 +20,9 @@ class InputGuard(nn.Module):
         super().__init__()
         self.guards = guards
 
+    def _call_impl(self, *inputs: Any) -> None:  # what torch calls after hooks; those of the process are for the user's
+        self.forward(*inputs)
+
     def forward(self, *inputs: Any) -> None:
         """Nothing.
 
@@ -27,7 +30,7 @@ class InputGuard(nn.Module):
             InputError: The graph does not hold for these inputs.
         """
         try:
-            self.guards(*inputs)
+            self.guards.forward(*inputs)
         except AssertionError as error:
             raise InputError(
                 f"{str(error).removeprefix('Guard failed: ')} does not hold: the model was captured by torch.export, "

@@ -25,6 +25,7 @@ from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module, fused_modules_named
+from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
     interpreter = FakeInterpreter(graph_module, mode)
     try:
-        with mode, torch.no_grad():
+        with mode, torch.no_grad(), call_hooks_set_aside():
             interpreter.run(*fake, enable_io_processing=False)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         return _unknown_from(interpreter.current, error)
