@@ -216,6 +216,22 @@ class TestContexts:
 
         assert "switches gradients off" in transform(made_of(forward), patterns=PATTERNS).report["notes"][0]
 
+    @pytest.mark.parametrize("name", ["weight", "bias"])
+    def test_a_parameter_that_is_written_into_without_gradients(self, name):
+        def forward(m, x):
+            with torch.no_grad():
+                getattr(m.a, name)[:4].mul_(0.5)
+            return x @ m.a.weight + m.a.bias
+
+        model = made_of(forward)
+        expected = f"'a.{name}' is written into with gradients switched off"
+        with pytest.raises(CaptureError, match=expected):
+            transform(model, patterns=PATTERNS)
+        result = transform(model, X, patterns=PATTERNS)
+        assert result.report["capture"] == "export"
+        for _ in range(2):  # halved each time, in both, while gradients are on
+            torch.testing.assert_close(result.model(X), model(X))
+
     def test_the_callers_own_context_is_none_of_the_models(self):
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
             assert transform(made_of(lambda m, x: m.a(x)), patterns=PATTERNS).report["notes"] == []

@@ -14,6 +14,7 @@ catches the error that stopped the trace       goes on            the trace ends
 ``generator=torch.Generator()``                a constant         tracing fails
 ``with torch.autocast(...)``                   lost               tracing fails
 ``with torch.no_grad()``                       lost               lost, with a note
+``with torch.no_grad(): self.p.mul_(x)``       lost               tracing fails
 =============================================  =================  ===================================================
 
 Where tracing fails, ``torch.export`` may take over, which runs the model's code on tensors.
@@ -35,6 +36,7 @@ from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
 from embedl_deploy.capture.random_numbers import RandomNumbers, another_generator
 from embedl_deploy.capture.values import ExampleValues
+from embedl_deploy.capture.written_tensors import attributes_written_by
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.modules import LeafTracer
 
@@ -141,6 +143,8 @@ class CaptureTracer(LeafTracer):
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node, unless it is computed in a context that a graph has no place for."""
+        calls = kind in ("call_function", "call_method")  # a module writes into its inputs or into its own
+        without_gradient = calls and self._context[0] and not torch.is_grad_enabled()
         if kind.startswith("call_") and self._context != (context := _context()):
             if self._context[1:] != context[1:]:
                 self.stop(
@@ -151,7 +155,10 @@ class CaptureTracer(LeafTracer):
                 self.without_gradient[self._current_module()] = None
         if self._numbers is not None:
             self._numbers.note_call()
-        return super().create_node(kind, *args, **kwargs)
+        node = super().create_node(kind, *args, **kwargs)
+        if without_gradient and (written := attributes_written_by(node)):
+            self.stop(f"{written[0]!r} is written into with gradients switched off, which a symbolic graph does not do")
+        return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Proxy:
         """A proxy, unless its value is None, or may be: Python does not ask a proxy whether it is."""

@@ -64,7 +64,7 @@ class WrittenTensors:
             if isinstance(get_constant(node), torch.Tensor)
         }
         for node in graph_module.graph.nodes:
-            for target in filter(None, map(_attribute, written_values(node))):
+            for target in attributes_written_by(node):
                 if target in constants:
                     reason = self._reason(target, constants)
                     if reason is not None:
@@ -81,6 +81,11 @@ class WrittenTensors:
         if any(_storage(other) == storage for path, other in constants.items() if path not in self._names):
             return f"writes traced values into {name!r} and reads a part of it", name
         return None
+
+
+def attributes_written_by(node: fx.Node) -> list[str]:
+    """The attributes into whose memory a node writes, as far as that is sure."""
+    return [target for target in map(_attribute, written_values(node)) if target is not None]
 
 
 def _attribute(node: fx.Node) -> str | None:
