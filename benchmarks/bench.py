@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper, save
 from torch import fx, nn
 
 from embedl_deploy import check, transform
+from embedl_deploy.capture.capture import capture
+from embedl_deploy.verify import state_kept
 from measurement import Measurement, describe_machine, make_console, paired, print_measurements, seconds
 from torchvision_import import import_torchvision
 
@@ -51,6 +53,24 @@ def time_of_comparison(rounds: int) -> Measurement:
         return with_it - seconds(lambda: transform(model, x, backend="tensorrt", verify_capture=False))
 
     return paired("verify_capture, resnet50", "two forward passes", 2, cost, lambda: seconds(forward_passes), rounds)
+
+
+def time_of_noting_state(rounds: int) -> Measurement:
+    """What noting the state of a model and putting it back costs, against a capture, which does it."""
+    model = import_torchvision().models.resnet50(weights=None).eval()
+
+    def noted() -> None:
+        with state_kept(model):
+            pass
+
+    return paired(
+        "state of resnet50, noted and put back",
+        "capture(resnet50)",
+        0.25,
+        lambda: seconds(noted),
+        lambda: seconds(lambda: capture(model)),
+        rounds,
+    )
 
 
 class Chain(nn.Module):
@@ -182,6 +202,7 @@ def main() -> int:
     rows = [
         time_of_transform(3 * rounds),
         time_of_comparison(rounds),
+        time_of_noting_state(3 * rounds),
         growth_with_graph_size(max(3, rounds // 2)),
         growth_with_file_size(max(3, rounds // 2)),
         time_of_import(rounds),

@@ -22,7 +22,7 @@ class Net(nn.Module):
         self.seen = []
         self.last = None
         self.calls = 0
-        self.flags = {"ready": False}
+        self.flags = {"ready": False, "calls": 0}
 
 
 def made_of(forward):
@@ -118,10 +118,18 @@ def named(m, x):
     return m.fc(x) if m.last == "again" else x
 
 
+def counting_in_a_dictionary(m, x):
+    m.flags["calls"] += 1
+    return m.fc(x) if m.flags["calls"] < 100 else x
+
+
 class TestValuesOfPython:
     @pytest.mark.parametrize(
         ("forward", "name"),
-        [(counting, "calls"), (warming_up, "calls"), (starting, "flags"), (alternating, "seen"), (named, "last")],
+        [
+            *((counting, "calls"), (warming_up, "calls"), (starting, "flags"), (alternating, "seen"), (named, "last")),
+            (counting_in_a_dictionary, "flags"),
+        ],
     )
     @pytest.mark.parametrize("args", [X, None])
     def test_that_are_changed_and_computed_with_are_refused(self, forward, name, args):
@@ -153,6 +161,23 @@ class TestValuesOfPython:
 
         model = made_of(forward)
         assert torch.equal(transform(model, patterns=PATTERNS).model(X), model.fc(X) + torch.arange(8.0))
+
+    def test_that_hold_the_same_again_are_no_change(self):
+        def forward(m, x):
+            m.seen, m.last, m.flags = [], (1.5 * 2, ["a"]), dict(m.flags)
+            return m.fc(x)
+
+        model = made_of(forward)
+        model.last = (3.0, ["a"])
+        assert transform(model, patterns=PATTERNS).report["notes"] == []
+
+    def test_what_a_hook_has_enclosed(self):
+        model, calls = made_of(lambda m, x: m.act(m.fc(x))), []
+        model.act = nn.Sequential(nn.ReLU())
+        model.act.register_forward_hook(lambda module, args, y: (calls.append(0), y * len(calls))[1])
+        with pytest.raises(CaptureError, match=r"its forward changes 'act\._forward_hooks' and computes with that"):
+            transform(model, patterns=PATTERNS)
+        assert calls == []
 
     def test_a_number_out_of_a_buffer_that_counts(self):
         def forward(m, x):
@@ -188,6 +213,34 @@ class TestTracedValuesThatAreKept:
         assert torch.equal(result.model(X), model.fc(X) + 1)
         with pytest.raises(CaptureError, match="keeps 'last'"):
             transform(model, patterns=PATTERNS)
+
+
+def added_to(m, x):
+    m.last += 1
+    return m.fc(x) + m.last
+
+
+def replaced(m, x):
+    y = m.fc(x) + m.last
+    m.last = m.last + 1
+    return y
+
+
+def added_to_in_a_dictionary(m, x):
+    m.flags["t"] += 1
+    return m.fc(x) + m.flags["t"]
+
+
+class TestTensorsThatAreNoBuffers:
+    @pytest.mark.parametrize(
+        ("forward", "name"), [(added_to, "last"), (replaced, "last"), (added_to_in_a_dictionary, "flags")]
+    )
+    def test_that_are_changed_and_read_are_refused(self, forward, name):
+        model = made_of(forward)
+        model.last, model.flags["t"] = torch.zeros(8), torch.zeros(8)
+        with pytest.raises(CaptureError, match=f"changes the tensor '{name}' and computes with it"):
+            transform(model, patterns=PATTERNS)
+        assert (model.last.sum(), model.flags["t"].sum()) == (0, 0)
 
 
 def slice_assigned(m, x):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.python_state import PythonState
+from embedl_deploy.capture.side_effects import SideEffects
 from embedl_deploy.errors import CaptureError
 
 
@@ -18,16 +18,16 @@ class OtherCallsDifferError(CaptureError):
     """A graph of one call is not one of the next, so no capture gets the model right."""
 
 
-def next_call_differs(model: nn.Module, state: PythonState, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:
+def next_call_differs(model: nn.Module, effects: SideEffects, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:
     """Whether another trace gives another graph.
 
     Args:
         model: The copy that was traced, as the trace has left it.
-        state: Its attributes before.
+        effects: What the trace has changed of it.
         graph: What was traced.
         trace: Traces the model again.
     """
-    return traces_differ(model, graph, trace) or (state.move_numbers_on() and traces_differ(model, graph, trace))
+    return traces_differ(model, graph, trace) or (effects.move_numbers_on() and traces_differ(model, graph, trace))
 
 
 def traces_differ(model: nn.Module, graph: fx.Graph, trace: Callable[[], fx.Graph]) -> bool:

@@ -10,7 +10,6 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs, traces_differ
-from embedl_deploy.capture.python_state import PythonState
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
 from embedl_deploy.capture.tracer import CaptureTracer
@@ -19,6 +18,7 @@ from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, FixedInputs
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.working import WorkingGraphModule
+from embedl_deploy.verify.state import State
 
 _NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 
@@ -56,7 +56,8 @@ def trace_symbolically(
         CaptureError: The model's code cannot be traced; names line and module.
         OtherCallsDifferError: Each call of the model is another graph.
     """
-    tensors, state, effects = WrittenTensors(model), PythonState(model), SideEffects(model)
+    before = State(model, random_numbers=False)
+    tensors = WrittenTensors(before)
     leaves = tuple(leaf_modules)
     tracer = CaptureTracer(leaves, args, kwargs or {}, tensors.note_read, numbers)
     try:
@@ -65,21 +66,20 @@ def trace_symbolically(
     except Exception as error:  # the model's own code runs here and may raise anything
         without_examples = tracer.fixed if args is None else {}
         raise _capture_error(model, tracer.failed_module or "", error, without_examples) from error
-    constants = {str(node.target) for node in graph.find_nodes(op="get_attr")}
-    changed = [name for name in state.changed() if name not in constants]
+    effects = SideEffects(original, model, before, graph)
 
     def traced_again() -> fx.Graph:
         return CaptureTracer(leaves, args, kwargs or {}).trace(model)
 
     def differs() -> bool:
-        return next_call_differs(model, state, graph, traced_again)
+        return next_call_differs(model, effects, graph, traced_again)
 
-    if (changed or effects.has_written()) and differs():
-        effects.put_back(original)
-        others = effects.others(changed)
-        by_values = bool(others) and differs()
-        effects.take_back(original, graph, changed)
-        _refuse(original, effects, others if by_values else [], has_examples=args is not None)
+    next_differs = bool(effects) and differs()
+    if next_differs:
+        effects.put_back_tensors()
+        by_values = bool(effects.others) and differs()
+        effects.take_back(next_call_differs=True)
+        _refuse(original, effects, effects.others if by_values else [], has_examples=args is not None)
     for numbers_are_chosen in numbers.extremes():
         with numbers_are_chosen:
             if traces_differ(model, graph, traced_again):
@@ -91,7 +91,7 @@ def trace_symbolically(
             "depends on something that changes from call to call, such as the time, a random number, a global variable "
             "or an iterator. Make that an input of forward, or keep it out of what is computed."
         )
-    said = effects.take_back(original, graph, changed)
+    said = effects.take_back(next_call_differs=next_differs)
     graph_module = WorkingGraphModule(model, graph, type(model).__name__)
     if (fault := tensors.fault(graph_module)) is not None:
         raise depends_on_state(original, *fault)

@@ -5,17 +5,18 @@ is computed there and then, without the write. And a tensor that forward makes i
 constant: what one call writes into it the next call would find.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import fx
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.graph.effects import written_values
 from embedl_deploy.graph.lookup import get_constant
 from embedl_deploy.graph.operators import is_in_place, operation
+from embedl_deploy.verify.memory import place_of
+from embedl_deploy.verify.state import State
 
 #: Operations whose result lies in the memory of their first operand, or does at times.
 _VIEWS = frozenset(
@@ -33,24 +34,17 @@ class WrittenTensors:
     """The tensors that a model has before it is traced, and which of them tracing computes with.
 
     Args:
-        model: The copy that is traced.
+        before: The state of the copy that is traced.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._own: dict[int, str] = {}
-        self._names: set[str] = set()
-        for path, module in model.named_modules():
-            for name, value in (*module._parameters.items(), *module._buffers.items(), *vars(module).items()):
-                for tensor in _tensors(value):
-                    where = f"{path}.{name}" if path else name
-                    self._own.setdefault(_storage(tensor), where)
-                    self._names.add(where)
+    def __init__(self, before: State) -> None:
+        self._before = before
         self._read: set[int] = set()
 
     def note_read(self, func: OpOverload, operands: Any) -> None:
         """Note what an operation reads that is carried out while tracing."""
         if not func.is_view and not func.__name__.startswith(_OF_NO_VALUES) and "_like" not in func.__name__:
-            self._read.update(_storage(t) for t in pytree.tree_leaves(operands) if isinstance(t, torch.Tensor))
+            self._read.update(place_of(t) for t in pytree.tree_leaves(operands) if isinstance(t, torch.Tensor))
 
     def fault(self, graph_module: fx.GraphModule) -> tuple[str, str] | None:
         """The first tensor that the graph writes into and that is not what it would be in the next call.
@@ -72,13 +66,12 @@ class WrittenTensors:
         return None
 
     def _reason(self, target: str, constants: dict[str, torch.Tensor]) -> tuple[str, str] | None:
-        storage = _storage(constants[target])
-        name = self._own.get(storage)
+        place, name = place_of(constants[target]), self._before.owner(constants[target])
         if name is None:
             return "writes traced values into a tensor that it makes itself, which a graph has only once", ""
-        if storage in self._read or target not in self._names:
+        if place in self._read or not self._before.has(constants[target]):
             return f"writes traced values into {name!r} and computes with it", name
-        if any(_storage(other) == storage for path, other in constants.items() if path not in self._names):
+        if any(place_of(other) == place and not self._before.has(other) for other in constants.values()):
             return f"writes traced values into {name!r} and reads a part of it", name
         return None
 
@@ -96,21 +89,3 @@ def _attribute(node: fx.Node) -> str | None:
             return None
         node = first
     return str(node.target) if node.op == "get_attr" else None
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _tensors(item)
-    elif type(value) is dict:
-        yield from _tensors(list(value.values()))
-
-
-def _storage(tensor: torch.Tensor) -> int:
-    """What tensors with common memory have in common."""
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except NotImplementedError:  # a sparse tensor has none
-        return id(tensor)

@@ -1,28 +1,63 @@
-"""Things as they were: containers, attributes, generators, and which memory a tensor refers to."""
+"""Things as they were, which can be told by name and put back: containers, slots, generators."""
 
+import pickle
 import random
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+#: What holds nothing that changes.
+ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), range, torch.dtype, torch.device, torch.Size})
+#: In place of a value where there is none.
+NOTHING = object()
+
+
+class Change(NamedTuple):
+    """What is not what it was.
+
+    Attributes:
+        name: Path of the attribute of a module that it is, or belongs to.
+        before: What was there, ``NOTHING`` if nothing was.
+        now: What is there now.
+        write: Puts something else there, ``before`` to take the change back.
+    """
+
+    name: str
+    before: Any
+    now: Any
+    write: Callable[[Any], Any]
+
 
 class Kept(ABC):
-    """Something as it was, and in ``inside`` what it refers to."""
+    """Something as it was, and in ``inside`` what it refers to, each with its name.
 
-    inside: Iterable[Any] = ()
+    Args:
+        name: Path of the attribute of a module that it is, or belongs to.
+    """
 
-    def has_changed(self) -> bool:
-        """Whether it is something else now."""
-        return self._differs()
+    inside: Iterable[tuple[Any, str]] = ()
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def changes(self) -> Iterator[Change]:
+        """What of it is something else now; a new object that equals the old one is none."""
+        if self._differs():
+            yield Change(self.name, self._before(), self._now(), lambda _: self._restore())
 
     def put_back(self) -> None:
-        """Make it what it was."""
+        """Make it what it was, the very objects."""
         if self._differs():
             self._restore()
+
+    def _before(self) -> Any:
+        return NOTHING
+
+    def _now(self) -> Any:
+        return NOTHING
 
     @abstractmethod
     def _differs(self) -> bool: ...
@@ -35,129 +70,118 @@ def _are_same(now: Iterable[Any], then: Iterable[Any]) -> bool:
     return [*map(id, now)] == [*map(id, then)]
 
 
+def is_equal(now: Any, then: Any, above: tuple[int, ...] = ()) -> bool:
+    """Whether it is the same to a model's code, though it may be another object."""
+    if now is then:
+        return True
+    if type(now) is not type(then) or id(now) in above:
+        return False
+    if type(now) in ATOMS:
+        return bool(now == then) or (now != now and then != then)  # NaN
+    above = (*above, id(now))
+    if isinstance(now, dict):
+        now, then = [*now.keys(), *now.values()], [*then.keys(), *then.values()]
+    elif isinstance(now, (set, frozenset)):
+        return _are_same(now, then) or ({*map(type, (*now, *then))} <= ATOMS and now == then)
+    elif not isinstance(now, (list, tuple)):
+        return False
+    return len(now) == len(then) and all(is_equal(a, b, above) for a, b in zip(now, then, strict=True))
+
+
 class Contents(Kept):
     """A container, emptied and filled again by methods of Python's own class, whatever a subclass makes of them."""
 
-    def __init__(self, container: Any, empty: Callable[[Any], None], fill: Callable[[Any, Any], None]) -> None:
+    def __init__(
+        self, name: str, container: Any, empty: Callable[[Any], None], fill: Callable[[Any, Any], None]
+    ) -> None:
+        super().__init__(name)
         self._container, self._empty, self._fill = container, empty, fill
-        self.inside = list(container)
+        self._values = list(container)
+        self.inside = [(value, name) for value in self._values]
+
+    def _now(self) -> list[Any]:
+        return list(self._container)
+
+    def changes(self) -> Iterator[Change]:
+        """See :class:`Kept`."""
+        if self._differs() and not is_equal(self._now(), self._values):
+            yield from super().changes()
 
     def _differs(self) -> bool:
-        return not _are_same(self._container, self.inside)
+        return not _are_same(self._container, self._values)
 
     def _restore(self) -> None:
         self._empty(self._container)
-        self._fill(self._container, self.inside)
-
-
-class Items(Kept):
-    """A dictionary. The attributes of an object are one."""
-
-    def __init__(self, items: dict[Any, Any]) -> None:
-        self._items = items
-        self._kind: Any = OrderedDict if isinstance(items, OrderedDict) else dict
-        self._keys, self._values = list(self._kind.keys(items)), list(self._kind.values(items))
-        self.inside = [*self._keys, *self._values]
-
-    def _differs(self) -> bool:
-        now = (*self._kind.keys(self._items), *self._kind.values(self._items))
-        return not _are_same(now, self.inside)
-
-    def _restore(self) -> None:
-        self._kind.clear(self._items)
-        for key, value in zip(self._keys, self._values, strict=True):
-            self._kind.__setitem__(self._items, key, value)
-
-
-_EMPTY = object()
+        self._fill(self._container, self._values)
 
 
 class Slots(Kept):
     """Attributes that have a fixed place; a variable that functions enclose is one."""
 
-    def __init__(self, owner: Any, names: Iterable[str]) -> None:
+    def __init__(self, name: str, owner: Any, names: Iterable[str]) -> None:
+        super().__init__(name)
         self._owner, self._names = owner, list(names)
-        self._before = self._now()
-        self.inside = [value for value in self._before if value is not _EMPTY]
+        self._values = self._read()
+        self.inside = [(value, name) for value in self._values if value is not NOTHING]
 
-    def _now(self) -> list[Any]:
+    def _read(self) -> list[Any]:
         return [slot(self._owner, name) for name in self._names]
 
+    def changes(self) -> Iterator[Change]:
+        """See :class:`Kept`."""
+        for name, now, before in zip(self._names, self._read(), self._values, strict=True):
+            if not is_equal(now, before):
+                yield Change(self.name, before, now, lambda value, name=name: self._write(name, value))  # type: ignore[misc]  # of the loop
+
     def _differs(self) -> bool:
-        return not _are_same(self._now(), self._before)
+        return not _are_same(self._read(), self._values)
 
     def _restore(self) -> None:
-        for name, now, before in zip(self._names, self._now(), self._before, strict=True):
-            if now is before:
-                continue
-            if before is _EMPTY:
-                object.__delattr__(self._owner, name)
-            else:
-                object.__setattr__(self._owner, name, before)  # a frozen dataclass may have slots, too
+        for name, now, before in zip(self._names, self._read(), self._values, strict=True):
+            if now is not before:
+                self._write(name, before)
+
+    def _write(self, name: str, value: Any) -> None:
+        if value is NOTHING:
+            object.__delattr__(self._owner, name)
+        else:
+            object.__setattr__(self._owner, name, value)  # a frozen dataclass may have slots, too
 
 
 def slot(owner: Any, name: str) -> Any:
-    """The value at a fixed place, or ``_EMPTY``, whatever the class makes of the access to attributes."""
+    """The value at a fixed place, or ``NOTHING``, whatever the class makes of the access to attributes."""
     try:
         return object.__getattribute__(owner, name)
     except (AttributeError, ValueError):  # the second from a variable that has no value yet
-        return _EMPTY
+        return NOTHING
 
 
 class Numbers(Kept):
     """The state of a generator, or the numbers of an array."""
 
-    def __init__(self, read: Callable[[], Any], write: Callable[[Any], Any]) -> None:
+    def __init__(self, name: str, read: Callable[[], Any], write: Callable[[Any], Any]) -> None:
+        super().__init__(name)
         self._read, self._write = read, write
-        self._before = read()
+        self._values = read()
 
     def _differs(self) -> bool:
-        return bool(_comparable(self._read()) != _comparable(self._before))
+        return _comparable(self._read()) != _comparable(self._values)
 
     def _restore(self) -> None:
-        self._write(self._before)
+        self._write(self._values)
 
 
-def _comparable(numbers: Any) -> Any:
+def _comparable(numbers: Any) -> bytes:
     if isinstance(numbers, torch.Tensor):
         numbers = numbers.numpy()
-    return numbers.tobytes() if isinstance(numbers, np.ndarray) else repr(numbers)
-
-
-class Handle(Kept):
-    """Which memory a tensor refers to, in which shape, and what autograd knows of it; not what is in the memory."""
-
-    def __init__(self, tensor: torch.Tensor) -> None:
-        self._tensor, self._alias = tensor, tensor.detach()
-        self._requires_grad = tensor.requires_grad
-        self._grad = tensor.grad if tensor.is_leaf else None
-        self.inside = (vars(tensor),)
-
-    def _moved(self) -> bool:
-        now, then = self._tensor, self._alias
-        place = (now.untyped_storage()._cdata, now.storage_offset(), now.shape, now.stride(), now.dtype)
-        return place != (then.untyped_storage()._cdata, then.storage_offset(), then.shape, then.stride(), then.dtype)
-
-    def _has_other_grad(self) -> bool:
-        return self._tensor.is_leaf and self._tensor.grad is not self._grad
-
-    def _differs(self) -> bool:
-        return self._moved() or self._has_other_grad() or bool(self._tensor.requires_grad) != self._requires_grad
-
-    def _restore(self) -> None:
-        if self._moved():
-            self._tensor.data = self._alias
-        if self._tensor.is_leaf and self._tensor.requires_grad != self._requires_grad:
-            self._tensor.requires_grad_(self._requires_grad)
-        if self._has_other_grad():
-            self._tensor.grad = self._grad
+    return numbers.tobytes() if isinstance(numbers, np.ndarray) else pickle.dumps(numbers)
 
 
 def global_generators() -> list[Kept]:
     """The state of the generators that torch, Python and NumPy have one of, torch one for each GPU that is in use."""
     return [
-        Numbers(torch.random.get_rng_state, torch.random.set_rng_state),
-        *(Numbers(generator.get_state, generator.set_state) for generator in torch.cuda.default_generators),
-        Numbers(random.getstate, random.setstate),
-        Numbers(np.random.get_state, np.random.set_state),
+        Numbers("", torch.random.get_rng_state, torch.random.set_rng_state),
+        *(Numbers("", generator.get_state, generator.set_state) for generator in torch.cuda.default_generators),
+        Numbers("", random.getstate, random.setstate),
+        Numbers("", np.random.get_state, np.random.set_state),
     ]

@@ -1,8 +1,8 @@
-"""What of a model may change while it runs: noted before, and put back.
+"""What of a model may change while it runs: noted before, told by name, and put back.
 
 A model's forward may do anything to itself: count, keep outputs in a list of a dictionary of an object, write into a
 buffer, replace a parameter, seed a generator. What can be reached from the ``vars`` of its modules is put back, and
-objects keep their identity:
+objects keep their identity. Each has the path of the attribute of a module in which it was found:
 
 =====================================================  ===========================================================
 reached                                                put back
@@ -20,8 +20,8 @@ iterators and whatever a library keeps in C are not looked into.
 
 import random
 import types
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from enum import Enum
 from functools import partial
@@ -36,11 +36,10 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify.kept import Contents, Handle, Items, Kept, Numbers, Slots, global_generators, slot
-from embedl_deploy.verify.memory import Memory
+from embedl_deploy.verify.dictionaries import Attributes, Empty, Items
+from embedl_deploy.verify.kept import ATOMS, Change, Contents, Kept, Numbers, Slots, global_generators, slot
+from embedl_deploy.verify.memory import Handle, Memory, place_of
 
-#: What holds nothing that changes.
-_ATOMS = frozenset({str, bytes, int, float, complex, bool, type(None), range, torch.dtype, torch.device, torch.Size})
 #: Parts of the process, or of a graph.
 _NOT_OF_THE_MODEL = (type, types.ModuleType, Enum, fx.Graph, fx.Node)
 #: Packages whose objects and functions are not looked into: those of Python (logging, threading) lead anywhere, and
@@ -48,33 +47,47 @@ _NOT_OF_THE_MODEL = (type, types.ModuleType, Enum, fx.Graph, fx.Node)
 _NOT_LOOKED_INTO = stdlib_module_names - {"argparse", "collections", "types"} | {"torch", __name__.partition(".")[0]}
 
 
-def _kept(value: Any) -> Iterator[Kept]:
-    """What is to be kept of an object that is no tensor, without what it refers to."""
-    if isinstance(value, dict):
-        yield Items(value)
-    elif isinstance(value, list):
-        yield Contents(value, list.clear, list.extend)
-    elif isinstance(value, (set, deque)):
-        yield Contents(value, type(value).clear, set.update if isinstance(value, set) else deque.extend)
-    elif isinstance(value, (bytearray, np.ndarray)):
-        yield Numbers(value.copy, partial(value.__setitem__, slice(None) if len(np.shape(value)) else ()))
-    elif isinstance(value, torch.Generator):
-        yield Numbers(value.get_state, value.set_state)
-    elif isinstance(value, random.Random):
-        yield Numbers(value.getstate, value.setstate)
-    elif isinstance(value, np.random.RandomState):
-        yield Numbers(value.get_state, value.set_state)
-    elif isinstance(value, np.random.Generator):
-        bits = value.bit_generator
-        yield Numbers(lambda: bits.state, partial(setattr, bits, "state"))
-    if isinstance(value, nn.Module) or _may_be_looked_into(type(value)):
-        attributes = slot(value, "__dict__")
-        if type(attributes) is dict:
-            yield Items(attributes)
-        slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
-        names = [name for given in slots for name in ((given,) if isinstance(given, str) else given)]
-        if names:
-            yield Slots(value, (name for name in names if name not in ("__dict__", "__weakref__")))
+_DICTIONARIES = frozenset({dict, OrderedDict})
+#: Attributes of every module that hold others.
+_TABLES = ("_parameters", "_buffers", "_modules")
+
+#: Makes what is kept of an object, from its name and the object.
+_Way = Callable[[str, Any], Kept]
+
+
+def _ways(kind: type) -> Iterator[_Way]:
+    """How objects of a class, which are no tensors, are kept, without what they refer to."""
+    if issubclass(kind, dict):
+        yield Items
+    elif issubclass(kind, list):
+        yield lambda name, value: Contents(name, value, list.clear, list.extend)
+    elif issubclass(kind, set):
+        yield lambda name, value: Contents(name, value, kind.clear, set.update)
+    elif issubclass(kind, deque):
+        yield lambda name, value: Contents(name, value, kind.clear, deque.extend)
+    elif issubclass(kind, (bytearray, np.ndarray)):
+        yield lambda name, value: Numbers(
+            name, value.copy, partial(value.__setitem__, slice(None) if len(np.shape(value)) else ())
+        )
+    elif issubclass(kind, (torch.Generator, np.random.RandomState)):
+        yield lambda name, value: Numbers(name, value.get_state, value.set_state)
+    elif issubclass(kind, random.Random):
+        yield lambda name, value: Numbers(name, value.getstate, value.setstate)
+    elif issubclass(kind, np.random.Generator):
+        yield lambda name, value: _state_of_bits(name, value.bit_generator)
+    elif issubclass(kind, types.CellType):
+        yield lambda name, value: Slots(name, value, ("cell_contents",))
+    if issubclass(kind, nn.Module) or _may_be_looked_into(kind):
+        if kind.__dictoffset__ and not issubclass(kind, nn.Module):
+            yield lambda name, value: Items(name, slot(value, "__dict__"))
+        given = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+        slots = [name for names in given for name in ((names,) if isinstance(names, str) else names)]
+        if places := [name for name in slots if name not in ("__dict__", "__weakref__")]:
+            yield lambda name, value: Slots(name, value, places)
+
+
+def _state_of_bits(name: str, bits: Any) -> Kept:
+    return Numbers(name, lambda: bits.state, partial(setattr, bits, "state"))
 
 
 def _may_be_looked_into(made: Any) -> bool:
@@ -108,57 +121,93 @@ class State:
     """
 
     def __init__(self, model: nn.Module, *, random_numbers: bool = True) -> None:
-        self._kept: list[Kept] = global_generators() if random_numbers else []
+        empty = Empty()
+        self._kept: list[Kept] = [*global_generators(), empty] if random_numbers else [empty]
         self._memory: dict[int, Memory] = {}
         self.parameters: dict[int, Memory] = {}
-        seen: dict[int, Any] = {}  # what was looked at, held so that nothing else gets its id
-        waiting: list[Any] = [model]
+        self._places: dict[int, str] = {}
+        self._seen: dict[int, Any] = {}  # what was looked at, held so that nothing else gets its id
+        paths = {id(module): path for path, module in model.named_modules()}
+        ways: dict[type, tuple[_Way, ...]] = {}
+        # What a module owns has its name before a hook, or another object, that leads to it as well.
+        waiting: deque[tuple[Any, str]] = deque((module, paths[id(module)]) for module in model.modules())
         while waiting:
-            value = waiting.pop()
-            if type(value) in _ATOMS or id(value) in seen:
+            value, name = waiting.popleft()
+            kind = type(value)
+            if kind in ATOMS or id(value) in self._seen:
                 continue
-            seen[id(value)] = value
-            if isinstance(value, torch.Tensor):
-                waiting += self._look_at_tensor(value)
-            elif isinstance(value, types.CellType):
-                waiting += self._keep(Slots(value, ("cell_contents",)))
+            self._seen[id(value)] = value
+            if kind in _DICTIONARIES and not value:
+                empty.add(name, value)
+            elif isinstance(value, torch.Tensor):
+                waiting += self._look_at_tensor(name, value)
             elif not isinstance(value, _NOT_OF_THE_MODEL):
-                waiting += _behind(value)
-                for kept in _kept(value):
-                    waiting += self._keep(kept)
+                if isinstance(value, nn.Module):
+                    waiting += self._look_at_module(paths.get(id(value), name), value)
+                else:
+                    waiting += [(part, name) for part in _behind(value)]
+                if kind not in ways:
+                    ways[kind] = tuple(_ways(kind))
+                for way in ways[kind]:
+                    waiting += self._keep(way(name, value))
         for place, memory in self._memory.items():
             self.parameters.pop(place, None)
             memory.copy()
 
-    def _keep(self, kept: Kept) -> Iterable[Any]:
+    def _keep(self, kept: Kept) -> Iterable[tuple[Any, str]]:
         self._kept.append(kept)
         return kept.inside
 
-    def _look_at_tensor(self, tensor: torch.Tensor) -> Iterable[Any]:
+    def _look_at_module(self, path: str, module: nn.Module) -> Iterator[tuple[Any, str]]:
+        attributes = vars(module)
+        for table in (attributes, *(attributes[name] for name in _TABLES if name in attributes)):
+            self._seen[id(table)] = table
+            yield from self._keep(Attributes(path, table))
+
+    def _look_at_tensor(self, name: str, tensor: torch.Tensor) -> Iterable[tuple[Any, str]]:
+        self._places.setdefault(place_of(tensor), name)
         if bool(is_traceable_wrapper_subclass(tensor)):
-            return vars(tensor).values()
+            return [(part, name) for part in vars(tensor).values()]
         if isinstance(tensor, FakeTensor) or tensor.is_meta or tensor.layout is not torch.strided or tensor.is_nested:
             return ()
-        memory = Memory(tensor)
+        memory = Memory(name, tensor)
         (self.parameters if isinstance(tensor, nn.Parameter) else self._memory).setdefault(memory.place, memory)
         if tensor.is_leaf and tensor.grad is not None and tensor.grad.layout is torch.strided:
-            memory = Memory(tensor.grad)
+            memory = Memory(name, tensor.grad)
             self.parameters.setdefault(memory.place, memory)
-        return self._keep(Handle(tensor))
+        return self._keep(Handle(name, tensor))
+
+    def changes(self) -> Iterator[Change]:
+        """What is not what it was."""
+        for kept in self._all():
+            yield from kept.changes()
 
     def has_changed(self) -> bool:
         """Whether anything is not what it was."""
-        return any(kept.has_changed() for kept in self._all())
+        return next(self.changes(), None) is not None
 
     def put_back(self) -> None:
         """Make everything what it was."""
         for kept in self._all():
             kept.put_back()
 
-    def _all(self) -> Iterator[Kept | Memory]:
+    def _all(self) -> Iterator[Kept]:
         yield from self._kept
         yield from self._memory.values()
         yield from self.parameters.values()
+
+    def has(self, tensor: torch.Tensor) -> bool:
+        """Whether the model referred to a tensor, to that very object."""
+        return self._seen.get(id(tensor)) is tensor
+
+    def in_order(self, names: set[str]) -> list[str]:
+        """Names in the order of the modules and their attributes, new ones last."""
+        order = dict.fromkeys(name for kept in self._kept if isinstance(kept, Attributes) for name in kept.names())
+        return sorted(names, key=[*order, *sorted(names - order.keys())].index)
+
+    def owner(self, tensor: torch.Tensor) -> str | None:
+        """The attribute in whose memory a tensor lies, if the model had it."""
+        return self._places.get(place_of(tensor))
 
     def apart(self, value: Any) -> Any:
         """A value in containers and memory of its own, which nothing that is put back changes."""
