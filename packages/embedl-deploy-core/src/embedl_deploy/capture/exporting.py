@@ -55,8 +55,7 @@ def capture_by_export(
             warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
             program = torch.export.export(model, args, kwargs)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
-        opened = module_of(program)
-        graph_module = fx.GraphModule(opened, opened.graph, type(model).__name__)
+        graph_module = module_of(program, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
         raise CaptureError(

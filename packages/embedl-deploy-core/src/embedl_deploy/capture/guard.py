@@ -6,6 +6,8 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
+from embedl_deploy.graph.storable import StorableGraphModule
 from embedl_deploy.validation.checked import checked
 
 
@@ -41,9 +43,16 @@ class InputGuard(nn.Module):
 
 
 @checked
-def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The graph module of an exported program, with guards that say what to do."""
-    graph_module = program.module()
+def module_of(program: torch.export.ExportedProgram, name: str = "GraphModule") -> fx.GraphModule:
+    """The graph module of an exported program, with guards that say what to do, and its inputs checked.
+
+    Args:
+        program: The program.
+        name: What to call the module's class.
+    """
+    made = program.module()
+    graph_module = StorableGraphModule(made, made.graph, name)
+    graph_module.meta = {**made.meta, EXPORTED_INPUTS: ExportedInputs.of(made)}
     guards = graph_module._modules.get("_guards_fn")
     if guards is not None:
         graph_module._guards_fn = InputGuard(guards)

@@ -10,6 +10,7 @@ from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 
 
@@ -81,6 +82,7 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
     args, kwargs = without_fixed(graph_module, args, kwargs)
     codegen = graph_module.graph._codegen
     if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        check_exported_inputs(graph_module, args, kwargs)
         return _flatten_as_exported(codegen, args, kwargs)
     placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
     starred = [str(node.target) for node in placeholders if str(node.target).startswith("*")]

@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 from torch.nn.utils import parametrizations, parametrize
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 
 _INSTEAD = "Save a quantized model as quantization_recipe(model).to_json() and model.state_dict(), which hold no code."
@@ -61,9 +62,11 @@ class StorableGraphModule(fx.GraphModule):
         """Run the graph.
 
         Raises:
-            InputError: An input that the graph is fixed to a value of is given, and is another.
+            InputError: An input that the graph is fixed to a value of is given, and is another; or inputs are of
+                another structure than those that torch.export was given.
         """
         args, kwargs = without_fixed(self, args, kwargs)
+        check_exported_inputs(self, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:

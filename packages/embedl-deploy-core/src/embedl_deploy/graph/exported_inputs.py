@@ -1,0 +1,115 @@
+"""The structure of an exported graph's inputs, and those that are no tensors.
+
+``torch.export`` makes a graph for one structure: so many tensors in this list, these keys, no mask. Its code picks what
+it knows out of whatever it is given and does not look at the rest, so that a longer list, another key, or a mask in the
+place of ``None`` would make no difference without a word.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.validation.quoting import quoted
+
+#: ``graph_module.meta`` entry of an :class:`ExportedInputs`.
+EXPORTED_INPUTS = "embedl_deploy_exported_inputs"
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass(frozen=True)
+class ExportedInputs:
+    """What an exported graph was made for.
+
+    Attributes:
+        names: The inputs of its forward, in order.
+        positional: How many of them the model took by position.
+        structure: Of all: a tuple of the positional ones, and a dictionary.
+        constants: For each value in them, in a tuple, what it was if that was no tensor.
+    """
+
+    names: tuple[str, ...]
+    positional: int
+    structure: pytree.TreeSpec
+    constants: tuple[tuple[Any, ...], ...]
+
+    @staticmethod
+    def of(graph_module: fx.GraphModule) -> "ExportedInputs | None":
+        """Those of a graph that ``torch.export`` made; ``None`` if its inputs are not nested as it makes them."""
+        codegen = graph_module.graph._codegen
+        if not isinstance(codegen, fx.graph._PyTreeCodeGen):
+            return None
+        structure = codegen.pytree_info.in_spec
+        parts = structure.children()
+        if structure.type is not tuple or len(parts) != 2 or parts[1].type is not dict:
+            return None
+        values = [node.meta.get("val", ...) for node in graph_module.graph.find_nodes(op="placeholder")]
+        constants = tuple((value,) if type(value) in _PLAIN else () for value in values)
+        names = tuple(name for name in codegen.pytree_info.orig_args if name != "self")
+        return ExportedInputs(names, parts[0].num_children, structure, constants)
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Go on only with inputs that the graph was made for. How many there are is left to Python.
+
+        Raises:
+            InputError: One has another structure, or is not the number, text or ``None`` that it was.
+        """
+        given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        if given.keys() != set(self.names) or len(args) > len(self.names):
+            return
+        parts = [child for part in self.structure.children() for child in part.children()]
+        flat: list[tuple[str, Any]] = []
+        for name, part in zip(self.names, parts, strict=True):
+            try:
+                flat += [(name, value) for value in _flattened(given[name], part)]
+            except _OtherStructureError as error:
+                raise InputError(
+                    f"input {name!r} is {quoted(given[name])}, and the model was captured by torch.export with "
+                    f"{error}: a graph is made for one structure of its inputs. Transform the model anew, with an "
+                    "example of this one."
+                ) from None
+        for constant, (name, value) in zip(self.constants, flat, strict=False):
+            if constant and not (type(value) is type(constant[0]) and value == constant[0]):
+                raise InputError(
+                    f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with "
+                    f"{constant[0]!r} in its place, which its graph is fixed to. Transform the model anew, with an "
+                    "example of this one."
+                )
+
+
+class _OtherStructureError(Exception):
+    """Says what was expected."""
+
+
+def _flattened(value: Any, structure: pytree.TreeSpec) -> list[Any]:
+    """The values in a structure, in its order; a list is as good as a tuple, and the order of keys does not matter."""
+    if structure.is_leaf():
+        if isinstance(value, (list, tuple, dict)):
+            raise _OtherStructureError("one value there")
+        return [value]
+    kind, children = structure.type, structure.children()
+    if kind is dict:
+        if not isinstance(value, dict) or value.keys() != set(structure.context):
+            raise _OtherStructureError(f"a dictionary of {', '.join(map(repr, structure.context))}")
+        parts = [value[key] for key in structure.context]
+    elif kind in (list, tuple):
+        if not isinstance(value, (list, tuple)) or len(value) != len(children):
+            raise _OtherStructureError(f"{len(children)} in a {kind.__name__}")
+        parts = list(value)
+    else:  # a class of its own: what it is made of is compared by torch
+        found = pytree.tree_structure(value)
+        if found.type is not kind or found.num_leaves != structure.num_leaves:
+            raise _OtherStructureError(f"a {kind.__name__} of {structure.num_leaves} values")
+        return pytree.tree_leaves(value)
+    return [leaf for part, child in zip(parts, children, strict=True) for leaf in _flattened(part, child)]
+
+
+def check_exported_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """See :meth:`ExportedInputs.check`, for a graph that was exported."""
+    found = model.meta.get(EXPORTED_INPUTS) if isinstance(model, fx.GraphModule) else None
+    if isinstance(found, ExportedInputs) and not torch.compiler.is_compiling():
+        found.check(args, kwargs)
