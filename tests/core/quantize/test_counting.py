@@ -55,3 +55,13 @@ def test_calibrate_by_itself_counts_nothing():
     quantized = insert_qdq(result.model, result.matches, QuantConfig())
     calibrate(quantized, [random_input(4, 8, seed=seed) for seed in range(5)], progress=False)
     assert quantized.calls.item() == 0
+
+
+def test_calibrate_by_itself_leaves_what_a_hook_encloses():
+    seen = []
+    model = nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)).eval()
+    model[1].register_forward_hook(lambda module, args, output: seen.append(output))
+    result = transform(model, args=(random_input(4, 8),), backend="tensorrt")
+    quantized = insert_qdq(result.model, result.matches, QuantConfig())
+    calibrate(quantized, [random_input(4, 8)], progress=False)
+    assert seen == []

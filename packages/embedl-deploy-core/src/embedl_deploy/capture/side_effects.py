@@ -67,6 +67,11 @@ class SideEffects:
             if change.name not in self.others:
                 change.write(change.before)
 
+    def put_back(self) -> None:
+        """Put back all that has changed, by further traces as well."""
+        for change in self._not_of_the_graph(self._before.changes()):
+            change.write(change.before)
+
     def take_back(self, *, next_call_differs: bool) -> tuple[str, ...]:
         """Undo what would be wrong or in the way later.
 
@@ -81,8 +86,7 @@ class SideEffects:
         """
         if not self._changes:
             return ()
-        for change in self._not_of_the_graph(self._before.changes()):
-            change.write(change.before)
+        self.put_back()
         self._refuse_tensors_that_are_read(next_call_differs=next_call_differs)
         notes = []
         if self.written:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.mode import Mode
 from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs, traces_differ
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
@@ -58,10 +59,10 @@ def trace_symbolically(
     """
     before = State(model, random_numbers=False)
     tensors = WrittenTensors(before)
-    leaves = tuple(leaf_modules)
+    leaves, mode = tuple(leaf_modules), Mode(model)
     tracer = CaptureTracer(leaves, args, kwargs or {}, tensors.note_read, numbers)
     try:
-        with numbers.watched():
+        with numbers.watched(), mode.watched():
             graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
         without_examples = tracer.fixed if args is None else {}
@@ -92,13 +93,16 @@ def trace_symbolically(
             "or an iterator. Make that an input of forward, or keep it out of what is computed."
         )
     said = effects.take_back(next_call_differs=next_differs)
+    of_mode = mode.notes(lambda: traces_differ(model, graph, traced_again))
+    if mode.read:  # what the code does in the other mode
+        effects.put_back()
     graph_module = WorkingGraphModule(model, graph, type(model).__name__)
     if (fault := tensors.fault(graph_module)) is not None:
         raise depends_on_state(original, *fault)
     numbers.settle(graph_module)
     if tracer.fixed:
         graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed)
-    return graph_module, (*_notes(tracer, has_examples=args is not None), *said)
+    return graph_module, (*_notes(tracer, has_examples=args is not None), *said, *of_mode)
 
 
 def _refuse(original: nn.Module, effects: SideEffects, changed: list[str], *, has_examples: bool) -> None:
