@@ -145,7 +145,7 @@ class TestKept:
             return F.dropout(m.a(x), training=m.training)
 
         model = _model(forward)
-        (note,) = transform(model, X, patterns=PATTERNS).report["notes"]
+        *_, note = transform(model, X, patterns=PATTERNS).report["notes"]
         assert "seeds torch's random numbers; the graph does not" in note
         with pytest.raises(CaptureError, match="seeds torch's random numbers"):
             transform(model, X, patterns=PATTERNS, verify_capture=False)
