@@ -69,6 +69,21 @@ def test_round_trip(make, x, formats, methods, frozen):
     assert str(quantization_report(restored)) == str(quantization_report(quantized))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("methods", ["corrected", "learned"])
+@pytest.mark.parametrize(("make", "x"), [(convolutions, IMAGES), (attention, SEQUENCES)], ids=["conv", "attention"])
+def test_of_a_model_in_another_type(make, x, methods, dtype):
+    """What corrections add, biases and scales, is of the model's type."""
+    x = x.to(dtype)
+    quantized = quantize(fresh(lambda: make().to(dtype), x), [x], progress=False, **METHODS[methods]).eval()
+    text = quantization_recipe(quantized).to_json()
+    restored = QuantizationRecipe.from_json(text).rebuild(fresh(lambda: make().to(dtype), x, seed=1)).eval()
+    restored.load_state_dict(quantized.state_dict())
+    assert torch.equal(restored(x), quantized(x))
+    for name, tensor in quantized.state_dict().items():
+        assert restored.state_dict()[name].dtype == tensor.dtype, name
+
+
 def test_people_can_read_it():
     quantized = quantize(
         fresh(convolutions, IMAGES), [IMAGES], QuantConfig(skip={nn.AdaptiveAvgPool2d}), progress=False

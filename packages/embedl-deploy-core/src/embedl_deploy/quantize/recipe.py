@@ -118,7 +118,8 @@ class QuantizationRecipe:
         decisions = [_decision(entry, nodes) for entry in self.points]
         for entry in self.scaled:
             source, *readers = (_node(nodes, name) for name in (entry["source"], *entry["readers"]))
-            insert_scale(graph_module, source, readers, torch.ones(entry["channels"]))
+            dtype = getattr(torch, entry.get("dtype", "float32"))  # earlier recipes are of models in float32
+            insert_scale(graph_module, source, readers, torch.ones(entry["channels"], dtype=dtype))
         for path in self.folded:
             _module(graph_module, path, FusedConv).fold_batch_norm()
         own_modules(graph_module, self.tensors, self.shared)
@@ -157,8 +158,15 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
         if isinstance(module, ChannelScale):
             readers = [reader for user in node.users for reader in _behind_stubs(user)]
             names = [reader.name for reader in readers]
-            entry = {"source": node.all_input_nodes[0].name, "readers": names, "channels": module.factors.numel()}
-            scaled.append(entry)
+            factors = module.factors
+            scaled.append(
+                {
+                    "source": node.all_input_nodes[0].name,
+                    "readers": names,
+                    "channels": factors.numel(),
+                    "dtype": str(factors.dtype).removeprefix("torch."),
+                }
+            )
     return QuantizationRecipe(
         backend=model.meta.get(BACKEND),
         policy=report.policy,
