@@ -90,6 +90,28 @@ class TestPlans:
             "expected ReLU or ReLU6 or LeakyReLU or ELU or GELU or SiLU or Hardswish or Hardsigmoid"  # fmt: skip
         assert plan.why_not("add") == ["add: ConvAddActPattern does not match: " + near_miss_of_add()]
 
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_a_container_means_what_is_inside(self, net, trace):
+        plan = get_transformation_plan(net, torch.randn(1, 4, 8, 8), patterns=PATTERNS, trace=trace)
+        *matches, behind = [match for match in plan if match.pattern_name == "ConvBNActPattern"]
+        assert len(matches) == 2  # the model calls the block twice
+        taken = [f"block: ConvBNActPattern applies ({' → '.join(match.node_names)})" for match in matches]
+        assert set(taken) < set(plan.why_not("block"))
+        with pytest.raises(PlanError) as caught:
+            plan.get("block", "ConvBNActPattern")
+        ends = "; ".join(f"ConvBNActPattern takes it and ends at {match.node_name!r}" for match in matches)
+        assert f"no match ends at 'block'; {ends}." in str(caught.value)
+        moved_up = plan.disable("block", "ConvBNActPattern")
+        assert behind.apply and not any(match.apply for match in matches)
+        assert [match.pattern_name for match in moved_up] == ["ConvPattern", "ConvPattern"]
+
+    def test_near_names(self, net):
+        plan = get_transformation_plan(net, patterns=PATTERNS)
+        with pytest.raises(PlanError, match=r"no match ends at 'blok'\. Near it: 'block'"):
+            plan.disable("blok", "ConvBNActPattern")
+        with pytest.raises(PlanError, match=r"no node or module 'block\.cnv'\. Near it: 'block\.conv'"):
+            plan.why_not("block.cnv")
+
     def test_printed(self, net):
         plan = get_transformation_plan(net, patterns=PATTERNS)
         text = str(plan)

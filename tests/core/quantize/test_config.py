@@ -13,7 +13,7 @@ from embedl_deploy.quantize import (
     QuantConfig,
     TensorQuantConfig,
 )
-from embedl_deploy.quantize.config import describe_selector, selects
+from embedl_deploy.quantize.selectors import describe_selector, selects
 
 
 def test_by_default_int8_with_weights_per_channel():
@@ -104,6 +104,14 @@ class TestSelectors:
     def test_a_glob_is_over_the_path(self):
         assert self.means("blocks.*") and self.means("*.head") and self.means("blocks.?.head")
         assert not self.means("block.*") and not self.means("head") and not self.means("Blocks.*")
+
+    def test_a_path_means_what_is_inside(self):
+        assert self.means("blocks") and self.means("blocks.0") and self.means("bl*s") and self.means("blocks.?")
+        assert not self.means("block") and not self.means("blocks.1") and not self.means("0")
+
+    def test_what_a_module_wraps_is_meant_by_its_path_and_not_by_globs(self):
+        assert self.means("blocks.0.head.0")
+        assert not self.means("*.head.0") and not self.means("blocks.0.head.1")
 
     def test_a_class_or_a_module_may_be_wrapped(self):
         assert self.means(nn.Linear) and self.means(nn.Sequential) and self.means(self.linear)

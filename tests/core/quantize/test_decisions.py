@@ -1,11 +1,14 @@
 """Which rule decides whether a point is quantized, and that the report names it."""
 
 import re
+from collections import OrderedDict
+from functools import cache
 
 import pytest
 import torch
 from torch import fx, nn
 
+from embedl_deploy import transform as run_transform
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import BackendNotFoundError, QuantizationConfigError, QuantizationError
 from embedl_deploy.modules import ConvertedModule
@@ -51,6 +54,15 @@ def secret(x):
     return x * 2
 
 
+@cache
+def nested(trace):
+    """A layer in a block in a list, one behind it, and one that no fusion takes."""
+    block = nn.Sequential(OrderedDict(lin=nn.Linear(4, 4), act=nn.ReLU()))
+    layers = {"blocks": nn.Sequential(block), "head": nn.Linear(4, 4), "up": nn.ConvTranspose1d(4, 4, 1)}
+    model = net(lambda m, x: m.up(m.head(m.blocks(x)).unsqueeze(2)), **layers)
+    return run_transform(model, torch.randn(2, 4), patterns=PATTERNS, trace=trace)
+
+
 def first_layer(point):
     return point.path == "first"
 
@@ -75,6 +87,40 @@ class TestSkip:
         config = QuantConfig(skip={module.linear if wrapped else module})
         report = quantization_report(insert_qdq(result.model, result.matches, config))
         assert skipped(report, "second") == f"skip: this very {'Linear' if wrapped else 'QLinear'}"
+
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    @pytest.mark.parametrize("named", ["blocks", "blocks.0", "b*s", "the module", "the model", "blocks.0.lin.linear"])
+    def test_what_is_named_is_meant_with_all_inside(self, trace, named):
+        result = nested(trace)
+        selector = {"the module": "blocks", "the model": ""}.get(named, named)
+        if named.startswith("the"):
+            selector = result.model.get_submodule(selector)
+        inside = [] if named == "the model" else ["head"]
+        for config in (QuantConfig(skip=[selector]), QuantConfig(overrides={selector: None})):
+            report = quantization_report(insert_qdq(result.model, result.matches, config))
+            assert [(p.path, p.label) for p in report.quantized] == [
+                (path, label) for path in inside for label in ("input 0", "weight")
+            ]
+
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_what_a_fusion_took_in_has_no_path_any_more(self, trace):
+        result = nested(trace)
+        message = r"selects 'blocks\.0\.act', which fits no module of the transformed model\. Near it: 'blocks\.0'"
+        with pytest.raises(QuantizationConfigError, match=message):
+            insert_qdq(result.model, result.matches, QuantConfig(skip=["blocks.0.act"]))
+
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_what_has_no_place_stays_in_float_but_cannot_have_a_format(self, trace):
+        result = nested(trace)
+        report = quantization_report(insert_qdq(result.model, result.matches, QuantConfig(skip=["up"])))
+        assert not report.not_quantized
+        overrides = {"up": LayerQuantConfig(INT16, PER_CHANNEL)}
+        with pytest.raises(QuantizationConfigError) as caught:
+            insert_qdq(result.model, result.matches, QuantConfig(overrides=overrides))
+        assert str(caught.value) == (
+            "QuantConfig gives formats to 'up', but in 'up' is no place for a quantizer. Paths of places begin with "
+            "blocks, head. report.why_not('up') says why no fusion has taken it; take it out of overrides."
+        )
 
     def test_by_class_of_a_wrapped_module(self):
         assert skipped(report_of(perceptron(), QuantConfig(skip={nn.ReLU})), "first") == "skip: ReLU"
@@ -108,10 +154,13 @@ class TestSkip:
         ("selector", "message"),
         [
             ("third", "selects 'third', which fits no module of the transformed model. Paths begin with first, second"),
+            ("secnd", "selects 'secnd', which fits no module of the transformed model. Near it: 'second'."),
+            ("x.first", "selects 'x.first', which fits no module of the transformed model. Near it: 'first'."),
+            ("", "selects '', which fits no module"),
             ("*.conv", "selects '*.conv', which fits no module"),
             (nn.Linear(1, 1), "selects a Linear that is not in the transformed model"),
         ],
-        ids=["path", "glob", "module"],
+        ids=["path", "slip", "end", "nothing", "glob", "module"],
     )
     def test_a_path_or_module_that_is_not_there_is_an_error(self, selector, message):
         configs = [

@@ -19,7 +19,7 @@ from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_over
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
-from embedl_deploy.plan.why_not import why_not
+from embedl_deploy.plan.why_not import matches_touching, no_match_at, why_not
 from embedl_deploy.validation.checked import checked
 
 MatchTable = dict[str, dict[str, PatternMatch]]
@@ -125,27 +125,40 @@ class TransformationPlan:
         try:
             return self.matches[node_name][pattern_name]
         except KeyError:
-            there = self.matches.get(node_name)
-            have = f"at {node_name!r} there are {list(there)}" if there else f"no match ends at {node_name!r}"
-            raise PlanError(f"The plan has no match of {pattern_name!r} at {node_name!r}: {have}.") from None
+            raise PlanError(no_match_at(self, node_name, pattern_name)) from None
 
     @checked
     def disable(self, node_name: str, pattern_name: str) -> list[PatternMatch]:
-        """Switch one match off, and let the matches that it had displaced move up.
+        """Switch matches of a pattern off, and let the matches that they had displaced move up.
 
         Setting ``match.apply = False`` switches off just that match and leaves its nodes alone.
 
+        Args:
+            node_name: The node at which a match ends; or any node that it takes, or the path of a module. The path of a
+                container means all matches of the pattern that take something in it.
+            pattern_name: The pattern.
+
         Returns:
-            The matches that take over nodes of it.
+            The matches that take over nodes.
+
+        Raises:
+            PlanError: There is no such match; the message lists what there is.
         """
-        target = self.get(node_name, pattern_name)
+        row = self.matches.get(node_name, {})
+        targets = [row[pattern_name]] if pattern_name in row else matches_touching(self, node_name, pattern_name)
+        if not targets:
+            raise PlanError(no_match_at(self, node_name, pattern_name))
+        return [promoted for target in targets for promoted in self._switch_off(target, targets)]
+
+    def _switch_off(self, target: PatternMatch, others: Sequence[PatternMatch]) -> list[PatternMatch]:
+        """Switch one match off; the matches that move up, of which the others that are to go are none."""
         target.apply, target.reason = False, SWITCHED_OFF
         freed = set(target.node_names)
         taken = {name for match in self if match.apply and match.stage == target.stage for name in match.node_names}
         promoted = []
         for match in self._in_priority():
             names = set(match.node_names)
-            rival = match.stage == target.stage and match is not target and match.status is not MatchStatus.FAILED
+            rival = match.stage == target.stage and match not in others and match.status is not MatchStatus.FAILED
             if rival and names & freed and not names & taken:
                 match.apply, match.reason = True, ""
                 taken |= names
@@ -161,7 +174,8 @@ class TransformationPlan:
         """Why patterns do not take a node: one line per pattern that could concern it.
 
         Args:
-            node: Name of a node, or path of a module.
+            node: Name of a node, or path of a module. Of a container, what takes the nodes in it, and why not for each
+                node that nothing takes.
             pattern: Only this pattern.
 
         Raises:

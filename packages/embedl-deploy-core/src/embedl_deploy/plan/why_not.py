@@ -1,11 +1,13 @@
 """Answers to "why was this not fused?" for any node."""
 
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from torch import fx
 
 from embedl_deploy.errors import PLUGIN_FAILURES, PlanError
-from embedl_deploy.patterns import sources_of
+from embedl_deploy.graph.module_paths import near_names, nodes_named, paths_called
+from embedl_deploy.patterns import PatternMatch, sources_of
 from embedl_deploy.patterns.diagnosis import explain_mismatch
 
 if TYPE_CHECKING:
@@ -13,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None = None) -> list[str]:
-    """One line per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops."""
+    """One line per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops.
+
+    For a container, what is taken, skipped and declined inside it, and where trees stop at nodes that nothing takes.
+    """
     if pattern_name is not None and pattern_name not in {pattern.name for pattern in plan.patterns}:
         known = ", ".join(pattern.name for pattern in plan.patterns)
         raise PlanError(f"The plan has no pattern {pattern_name!r}. Its patterns: {known}.")
@@ -21,9 +26,11 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
     names = {node_name, *(node.name for node in nodes)}
     lines: list[str] = []
     answered: set[str] = set()
+    taken: set[str] = set()
     for match in plan:
         if names & set(match.node_names) or not match.node_names:
             answered.add(match.pattern_name)
+            taken.update(match.node_names if match.apply else ())
             state = "applies" if match.apply else match.status.value if match.status.value == "failed" else "skipped"
             where = f" ({' → '.join(match.node_names)})" if match.node_names else ""
             why = f": {match.reason}" if match.reason else ""
@@ -32,6 +39,22 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
         if names & set(refusal.node_names):
             answered.add(refusal.pattern_name)
             lines.append(_line(node_name, refusal.pattern_name, f"declined: {refusal.reason}"))
+    if all(node.name == node_name or node.target == node_name for node in nodes):
+        lines += _mismatches(plan, node_name, nodes, answered)
+    else:
+        for node in nodes:
+            if node.name not in taken:
+                lines += _mismatches(plan, node.name, [node], set()) or [_unknown(node.name)]
+    if pattern_name is not None:
+        lines = [line for line in lines if f" {pattern_name} " in line]
+    return lines or [_unknown(node_name)]
+
+
+def _mismatches(
+    plan: "TransformationPlan", node_name: str, nodes: Sequence[fx.Node], answered: Collection[str]
+) -> list[str]:
+    """Where the trees of the patterns stop that have not been answered for yet."""
+    lines: list[str] = []
     for pattern in plan.patterns:
         if pattern.name in answered or pattern.tree is None:
             continue
@@ -40,9 +63,36 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
         except PLUGIN_FAILURES as error:  # a predicate of a plugin may raise anything
             reasons = [f"a predicate of it raised {type(error).__name__}: {error}"]
         lines.extend(_line(node_name, pattern.name, f"does not match: {reason}") for reason in reasons[:1])
-    if pattern_name is not None:
-        lines = [line for line in lines if f" {pattern_name} " in line]
-    return lines or [f"{node_name}: no pattern has an element for it"]
+    return lines
+
+
+def _unknown(node_name: str) -> str:
+    return f"{node_name}: no pattern has an element for it"
+
+
+def matches_touching(plan: "TransformationPlan", name: str, pattern_name: str | None = None) -> list[PatternMatch]:
+    """The matches, of one pattern or all, that take a node, or something in the module at a path."""
+    names = {name}
+    for graph in (plan.converted.graph, plan.model.graph):
+        names.update(node.name for node in nodes_named(graph, name))
+    named = [match for match in plan if pattern_name in (None, match.pattern_name)]
+    return [match for match in named if names & set(match.node_names)]
+
+
+def no_match_at(plan: "TransformationPlan", node_name: str, pattern_name: str) -> str:
+    """That a plan has no such match, and what it has there."""
+    there = plan.matches.get(node_name)
+    touching = matches_touching(plan, node_name)
+    same = [match for match in touching if match.pattern_name == pattern_name]
+    if there:
+        have = f"at {node_name!r} there are {list(there)}."
+    elif touching:
+        listed = "; ".join(f"{each.pattern_name} takes it and ends at {each.node_name!r}" for each in same or touching)
+        have = f"no match ends at {node_name!r}; {listed}."
+    else:
+        known = {*plan.matches, *paths_called(plan.model.graph)}
+        have = f"no match ends at {node_name!r}. {near_names(node_name, known, first='Names begin with')}"
+    return f"The plan has no match of {pattern_name!r} at {node_name!r}: {have}"
 
 
 def _line(node: str, pattern: str, text: str) -> str:
@@ -50,12 +100,17 @@ def _line(node: str, pattern: str, text: str) -> str:
 
 
 def _nodes_named(plan: "TransformationPlan", name: str) -> list[fx.Node]:
-    """Nodes of that name or module path in the converted graph, or those that the captured node became."""
-    for graph in (plan.converted.graph, plan.model.graph):
-        nodes = [n for n in graph.nodes if n.name == name or (n.op == "call_module" and n.target == name)]
-        if nodes and graph is plan.converted.graph:
-            return nodes
-        if nodes:
-            sources = {node.name for node in nodes}
-            return [n for n in plan.converted.graph.nodes if sources & set(sources_of(n))] or nodes
-    raise PlanError(f"The model has no node or module {name!r}. Names are those in plan.model.graph.")
+    """Nodes of that name or module path in the converted graph, or those that the captured nodes became."""
+    nodes = nodes_named(plan.converted.graph, name)
+    if nodes:
+        return nodes
+    nodes = nodes_named(plan.model.graph, name)
+    if nodes:
+        sources = {node.name for node in nodes}
+        return [n for n in plan.converted.graph.nodes if sources & set(sources_of(n))] or nodes
+    calls = {node.name for node in plan.model.graph.nodes if node.op.startswith("call_") and node.users}
+    known = {*calls, *paths_called(plan.model.graph)}
+    raise PlanError(
+        f"The model has no node or module {name!r}. {near_names(name, known, first='Names begin with')} All names are "
+        "in plan.model.graph."
+    )

@@ -1,20 +1,16 @@
 """What a user says about a whole model: formats, exceptions, and whose judgement to follow."""
 
-import fnmatch
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
-from typing import Any
 
 from torch import nn
 
-from embedl_deploy.backend import QuantPoint, QuantPolicy
+from embedl_deploy.backend import QuantPolicy
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
+from embedl_deploy.quantize.selectors import Selector
 from embedl_deploy.validation.checked import checked
-
-#: A module, a module class, a glob over module paths (``"features.*.conv"``), or a predicate on points.
-Selector = nn.Module | type[nn.Module] | str | Callable[[QuantPoint], bool]
 
 _FORMATS_OF_ACTIVATIONS = (Precision.INT8, Precision.INT16, Precision.FP8)
 
@@ -141,35 +137,3 @@ def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConf
             f"{where}: weight is calibrated by {weight.calibration_method.name}; a weight is known exactly, so only "
             "MINMAX and MSE are offered for it."
         )
-
-
-def selects(selector: Any, point: QuantPoint) -> bool:
-    """Whether a selector means the module of a point: that module itself, or one that it wraps.
-
-    What a module with several weights wraps for another of them does not count for a weight.
-    """
-    if isinstance(selector, str):
-        return any(fnmatch.fnmatchcase(path, selector) for path in _paths(point))
-    if isinstance(selector, nn.Module):
-        return any(part is selector for part in point.parts)
-    if isinstance(selector, type):
-        return any(isinstance(part, selector) for part in point.parts)
-    return bool(selector(point))
-
-
-def _paths(point: QuantPoint) -> list[str]:
-    """The path of a point's module, and, for one weight of several, those of its operator and of the part around it."""
-    weight = point.weight
-    if weight is None or weight.name == "weight":
-        return [point.path]
-    inner = [weight.path, weight.place.rpartition(".")[0]]
-    return [point.path, *(f"{point.path}.{path}" for path in inner if path)]
-
-
-def describe_selector(selector: Any) -> str:
-    """A selector in words."""
-    if isinstance(selector, str):
-        return repr(selector)
-    if isinstance(selector, nn.Module):
-        return f"this very {type(selector).__name__}"
-    return getattr(selector, "__name__", repr(selector))

@@ -8,9 +8,10 @@ from torch import nn
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
-from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig, describe_selector, selects
+from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.hardware import ChosenPolicy
+from embedl_deploy.quantize.selectors import describe_selector, selects
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
 _COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)

@@ -1,13 +1,12 @@
 """Putting quantizers where they were decided to be."""
 
-import fnmatch
 from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind
-from embedl_deploy.errors import QuantizationConfigError, QuantizationError
+from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
@@ -25,6 +24,7 @@ from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.quantize.scales import grid_from_range
+from embedl_deploy.quantize.selectors import require_selection
 from embedl_deploy.validation.checked import checked
 
 
@@ -66,28 +66,18 @@ def decide_for(
     if any(isinstance(part, Quantizer) for part in model.modules()):
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
     config = complete_config(config, model.meta.get(BACKEND))
-    _check_selectors(model, config)
     policy = choose_policy(config, model.meta.get(BACKEND))
     # Selectors may be modules of the model that was passed, so decisions are made on that one.
-    return decide(points_of(model, patterns_by_node(matches)), config, policy), policy.name
+    points = list(points_of(model, patterns_by_node(matches)))
+    _require_selection(model, points, config)
+    return decide(points, config, policy), policy.name
 
 
-def _check_selectors(model: fx.GraphModule, config: QuantConfig) -> None:
-    """Raise if a module or path is selected that the model does not have: a slip, or a module that was copied."""
-    own = {id(part) for part in model.modules()}
-    paths = [path for path, _ in model.named_modules()]
-    skip = config.exceptions
-    for selector in (*skip.stub, *skip.weight, *skip.smooth, *(config.overrides or ())):
-        if isinstance(selector, str) and not fnmatch.filter(paths, selector):
-            raise QuantizationConfigError(
-                f"QuantConfig selects {selector!r}, which fits no module of the transformed model. Paths begin with "
-                f"{', '.join(sorted({path.partition('.')[0] for path in paths} - {''}))[:200]}."
-            )
-        if isinstance(selector, nn.Module) and id(selector) not in own:
-            raise QuantizationConfigError(
-                f"QuantConfig selects a {type(selector).__name__} that is not in the transformed model. Take it from "
-                "there, result.model.get_submodule('path'), or select it by its path."
-            )
+def _require_selection(model: fx.GraphModule, points: list[QuantPoint], config: QuantConfig) -> None:
+    skip, overrides = config.exceptions, config.overrides or {}
+    in_float = [selector for selector, formats in overrides.items() if formats is None]
+    formatted = [selector for selector, formats in overrides.items() if formats is not None]
+    require_selection(model, points, [*skip.stub, *skip.weight, *skip.smooth, *in_float], formatted)
 
 
 def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:

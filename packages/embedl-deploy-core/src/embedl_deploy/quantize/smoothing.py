@@ -27,13 +27,13 @@ from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.quantize.calibration import evaluation_mode
-from embedl_deploy.quantize.config import Selector, describe_selector, selects
 from embedl_deploy.quantize.data import CalibrationData, run_data
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
 from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
+from embedl_deploy.quantize.selectors import Selector, describe_selector, selects
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import state_kept
 
@@ -158,8 +158,10 @@ def _find_groups(model: fx.GraphModule, decisions: list[Decision], exceptions: t
         assert isinstance(source, fx.Node)  # points are where tensors flow in
         group = groups.setdefault(source, _Group(source, config))
         group.readers[node] = formats
+        given = argument_at(point.node, 0)  # in the model that was passed, whose modules selectors may be
+        norm = _norm_before(given)[0] if isinstance(given, fx.Node) else source
         for selector in exceptions:
-            if selects(selector, point) or _selects_node(selector, _norm_before(source)[0]):
+            if selects(selector, point) or _selects_node(selector, norm):
                 group.problem = f"skip: {describe_selector(selector)}"
     calls = _calls_of_parts(model)
     for group in groups.values():
