@@ -57,11 +57,22 @@ def test_calibrate_by_itself_counts_nothing():
     assert quantized.calls.item() == 0
 
 
-def test_calibrate_by_itself_leaves_what_a_hook_encloses():
+def noting(model, seen):
+    model.register_forward_hook(lambda module, args, output: seen.append(output))
+    return model
+
+
+def test_hooks_of_the_model_note_nothing_of_what_quantize_runs():
     seen = []
-    model = nn.Sequential(nn.Linear(8, 8), nn.Flatten(), nn.Linear(8, 8)).eval()
-    model[1].register_forward_hook(lambda module, args, output: seen.append(output))
+    model = nn.Sequential(nn.Linear(8, 8), noting(nn.Flatten(), seen), nn.Linear(8, 8)).eval()
     result = transform(model, args=(random_input(4, 8),), backend="tensorrt")
-    quantized = insert_qdq(result.model, result.matches, QuantConfig())
-    calibrate(quantized, [random_input(4, 8)], progress=False)
+    quantize(result, [random_input(4, 8)], smooth_quant=True, progress=False)
     assert seen == []
+
+
+def test_hooks_that_the_user_puts_on_a_quantized_model_see_each_batch():
+    result = transform(counting(kept_whole=False), args=(random_input(4, 8),), backend="tensorrt")
+    quantized, seen = insert_qdq(result.model, result.matches, QuantConfig()), []
+    noting(quantized, seen)
+    calibrate(quantized, [random_input(4, 8, seed=seed) for seed in range(3)], progress=False)
+    assert len(seen) == 3

@@ -26,6 +26,7 @@ from embedl_deploy.quantize.report import REPORT, Correction, quantization_repor
 from embedl_deploy.quantize.side_by_side import InputRecorder
 from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
 from embedl_deploy.validation.checked import checked
+from embedl_deploy.verify import state_kept
 
 #: Samples that corrections measure with.
 _SAMPLES = 64
@@ -88,6 +89,7 @@ def quantize(
     require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
+    source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
     if equalization or smoothing is not None:
         graph_module = deep_copy(graph_module)
     if equalization:
@@ -95,13 +97,13 @@ def quantize(
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
     if smoothing is not None:
         exceptions = tuple(config.exceptions.smooth)
-        with asking(original):
+        with asking(original), state_kept(source, random_numbers=False):
             corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
     recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
     try:
-        with asking(original):
+        with asking(original), state_kept(source, random_numbers=False):
             calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import QuantizationError
@@ -17,7 +18,6 @@ from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
 from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import state_kept
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +40,21 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             object.__setattr__(module, "training", training)
+
+
+@contextmanager
+def buffers_kept(model: nn.Module) -> Iterator[None]:
+    """After the block, the buffers of a model hold what they held: data that is run to measure is no use of the model.
+
+    Hooks are the user's, and may note what they see.
+    """
+    before = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in before:
+            if not torch.equal(buffer, value):
+                buffer.copy_(value)
 
 
 @checked
@@ -76,11 +91,14 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
     )
     observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
-    with state_kept(model, random_numbers=False):
+    try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
-        with blaming_the_model(model), evaluation_mode(model), noting_calls(model) as called:
+        with blaming_the_model(model), evaluation_mode(model), buffers_kept(model), noting_calls(model) as called:
             run_data(model, data, progress=progress)
+    finally:
+        for quantizer in quantizers:
+            quantizer.observer = None
     watched = dict(zip(quantizers, observers, strict=True))
     check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, called)
     check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})

@@ -26,7 +26,7 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.modules.device import device_of
-from embedl_deploy.quantize.calibration import evaluation_mode
+from embedl_deploy.quantize.calibration import buffers_kept, evaluation_mode
 from embedl_deploy.quantize.data import CalibrationData, run_data
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
@@ -35,7 +35,6 @@ from embedl_deploy.quantize.readers import ReaderWatch
 from embedl_deploy.quantize.report import Correction
 from embedl_deploy.quantize.selectors import Selector, describe_selector, selects
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import state_kept
 
 _WHAT = "smoothing"
 
@@ -209,14 +208,13 @@ def _is_dropout(node: fx.Node) -> bool:
 @torch.no_grad()
 def _measure(model: fx.GraphModule, groups: list[_Group], data: CalibrationData, *, progress: bool) -> None:
     """Find the largest magnitude of each channel of each group's input, and which products read it."""
-    with state_kept(model, random_numbers=False):
-        watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
-        try:
-            with evaluation_mode(model):
-                run_data(model, data, progress=progress)
-        finally:
-            for _, _, watch in watches:
-                watch.remove()
+    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
+    try:
+        with evaluation_mode(model), buffers_kept(model):
+            run_data(model, data, progress=progress)
+    finally:
+        for _, _, watch in watches:
+            watch.remove()
     for group, node, watch in watches:
         group.readers[node] = {name: group.readers[node][name] for name in group.readers[node] if name in watch.reads}
         problem = watch.problem
