@@ -103,7 +103,7 @@ class TestHooks:
             result = transform(subject, patterns=[], **inputs).model
             assert seen == []
             result(X.clone().requires_grad_()).sum().backward()
-        assert len(seen) == (3 if not inputs else 1)  # two layers and the graph; the graph alone, which has functions
+        assert len(seen) == 3  # two layers and the graph
 
     def test_for_parameters_are_for_those_of_the_user(self):
         # Capture by torch.export, and the modules that calls of functions are read as, hold the user's own.

@@ -192,7 +192,7 @@ class _Capturing:
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
-            graph_module = capture_by_export(copied, self.args, self.kwargs, numbers)
+            graph_module = capture_by_export(copied, self.args, self.kwargs, numbers, self.leaf_modules)
             captured = Captured(graph_module, "export", self._notes(graph_module))
         return self._compared(captured, numbers)
 

@@ -4,13 +4,15 @@ import io
 import logging
 import sys
 import warnings
+from collections.abc import Iterable
 from contextlib import redirect_stderr
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.guard import module_of
+from embedl_deploy.capture.guard import guarded
+from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
@@ -25,7 +27,11 @@ _COMPUTED_WEIGHTS = (
 
 
 def capture_by_export(
-    model: nn.Module, args: tuple[Any, ...] | None, kwargs: dict[str, Any], numbers: RandomNumbers
+    model: nn.Module,
+    args: tuple[Any, ...] | None,
+    kwargs: dict[str, Any],
+    numbers: RandomNumbers,
+    leaf_modules: Iterable[type[nn.Module]] = (),
 ) -> fx.GraphModule:
     """The graph that ``torch.export`` makes of a model. One thread at a time.
 
@@ -34,6 +40,7 @@ def capture_by_export(
         args: Example inputs.
         kwargs: Example keyword inputs.
         numbers: Is told what the model does with random numbers.
+        leaf_modules: Further classes to keep whole, beside those of ``torch.nn``.
 
     Raises:
         CaptureError: It cannot be exported.
@@ -46,6 +53,7 @@ def capture_by_export(
         # On its way to an error, which is told below, torch prints graphs and logs guesses.
         with (
             global_state,
+            leaves_kept_whole(model, leaf_modules),
             redirect_stderr(said),
             quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR),
             warnings.catch_warnings(),
@@ -53,9 +61,10 @@ def capture_by_export(
             CallsNoted(numbers),
         ):
             warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
-            program = torch.export.export(model, args, kwargs)
+            opened = torch.export.export(model, args, kwargs).module()
+            call_the_leaves(opened, model)
+            graph_module = guarded(opened, type(model).__name__)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
-        graph_module = module_of(program, type(model).__name__)
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
         raise CaptureError(

@@ -43,16 +43,20 @@ class InputGuard(nn.Module):
 
 
 @checked
-def module_of(program: torch.export.ExportedProgram, name: str = "GraphModule") -> fx.GraphModule:
-    """The graph module of an exported program, with guards that say what to do, and its inputs checked.
+def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
+    """The graph module of an exported program, see :func:`guarded`."""
+    return guarded(program.module(), "GraphModule")
+
+
+def guarded(opened: fx.GraphModule, name: str) -> fx.GraphModule:
+    """What ``ExportedProgram.module()`` gives, with guards that say what to do, and its inputs checked.
 
     Args:
-        program: The program.
-        name: What to call the module's class.
+        opened: It.
+        name: What to call the class of the result.
     """
-    made = program.module()
-    graph_module = StorableGraphModule(made, made.graph, name)
-    graph_module.meta = {**made.meta, EXPORTED_INPUTS: ExportedInputs.of(made)}
+    graph_module = StorableGraphModule(opened, opened.graph, name)
+    graph_module.meta = {**opened.meta, EXPORTED_INPUTS: ExportedInputs.of(opened)}
     guards = graph_module._modules.get("_guards_fn")
     if guards is not None:
         graph_module._guards_fn = InputGuard(guards)
