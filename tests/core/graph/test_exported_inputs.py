@@ -45,6 +45,9 @@ CASES = {
     ),
     "a mask for None": (lambda y, more: y if more is None else y * more, None, Y, "with None in its place"),
     "another number": (lambda y, more: y * more, 2, 3, "'more' is or holds 3, .* with 2 in its place"),
+    "another rank": (lambda y, more: y + more.sum(), X, X[0], "holds a tensor, .* with a tensor of 2 dimensions"),
+    "a mask of booleans": (lambda y, more: y + more, X, X > 0, "with a tensor of 2 dimensions in float32"),
+    "a number for a tensor": (lambda y, more: y + more, X, 2.0, "with a tensor of 2 dimensions in float32"),
     "None in a pair": (lambda y, more: y if more[1] is None else y * 2, (X, None), (X, Y), "with None in its place"),
 }
 
@@ -68,6 +71,11 @@ def test_lists_and_tuples_are_one_and_keys_have_no_order():
     assert torch.equal(listed(X, (X, Y)), listed(X, [X, Y]))
     keyed = transform(Model(masked), (X, {"a": X, "mask": Y}), patterns=PATTERNS, trace="export").model
     assert torch.equal(keyed(X, {"mask": Y, "a": X}), keyed(X, {"a": X, "mask": Y}))
+
+
+def test_the_type_of_the_model_may_change():
+    result = transform(Model(lambda y, more: y + more), (X, X), patterns=PATTERNS, trace="export")
+    assert result.model.half()(X.half(), X.half()).dtype == torch.float16
 
 
 def test_of_a_program_that_the_user_exported():

@@ -1,8 +1,9 @@
-"""The structure of an exported graph's inputs, and those that are no tensors.
+"""The structure of an exported graph's inputs, their ranks and types, and those that are no tensors.
 
 ``torch.export`` makes a graph for one structure: so many tensors in this list, these keys, no mask. Its code picks what
 it knows out of whatever it is given and does not look at the rest, so that a longer list, another key, or a mask in the
-place of ``None`` would make no difference without a word.
+place of ``None`` would make no difference without a word. Nor would the model's other branch be taken for a tensor of
+another rank, or a mask of booleans instead of numbers.
 """
 
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ class ExportedInputs:
         positional: How many of them the model took by position.
         structure: Of all: a tuple of the positional ones, and a dictionary.
         constants: For each value in them, in a tuple, what it was if that was no tensor.
+        tensors: For each value in them, its rank and type, if it was one.
     """
 
     names: tuple[str, ...]
     positional: int
     structure: pytree.TreeSpec
     constants: tuple[tuple[Any, ...], ...]
+    tensors: tuple[tuple[int, torch.dtype] | None, ...]
 
     @staticmethod
     def of(graph_module: fx.GraphModule) -> "ExportedInputs | None":
@@ -50,13 +53,15 @@ class ExportedInputs:
         values = [node.meta.get("val", ...) for node in graph_module.graph.find_nodes(op="placeholder")]
         constants = tuple((value,) if type(value) in _PLAIN else () for value in values)
         names = tuple(name for name in codegen.pytree_info.orig_args if name != "self")
-        return ExportedInputs(names, parts[0].num_children, structure, constants)
+        tensors = tuple((v.dim(), v.dtype) if isinstance(v, torch.Tensor) else None for v in values)
+        return ExportedInputs(names, parts[0].num_children, structure, constants, tensors)
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Go on only with inputs that the graph was made for. How many there are is left to Python.
 
         Raises:
-            InputError: One has another structure, or is not the number, text or ``None`` that it was.
+            InputError: One has another structure, rank or kind of type, or is not the number, text or ``None`` that it
+                was. Floating-point types may change, as the model's own may.
         """
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
         if given.keys() != set(self.names) or len(args) > len(self.names):
@@ -72,13 +77,26 @@ class ExportedInputs:
                     f"{error}: a graph is made for one structure of its inputs. Transform the model anew, with an "
                     "example of this one."
                 ) from None
-        for constant, (name, value) in zip(self.constants, flat, strict=False):
+        for constant, tensor, (name, value) in zip(self.constants, self.tensors, flat, strict=False):
+            if tensor is not None and not _is_like(value, *tensor):
+                raise InputError(
+                    f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with a "
+                    f"tensor of {tensor[0]} dimensions in {str(tensor[1]).removeprefix('torch.')} in its place: for "
+                    "another rank or type the model may compute something else. Transform it anew, with an example of "
+                    "this one."
+                )
             if constant and not (type(value) is type(constant[0]) and value == constant[0]):
                 raise InputError(
                     f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with "
                     f"{constant[0]!r} in its place, which its graph is fixed to. Transform the model anew, with an "
                     "example of this one."
                 )
+
+
+def _is_like(value: Any, rank: int, dtype: torch.dtype) -> bool:
+    if not isinstance(value, torch.Tensor) or value.dim() != rank:
+        return False
+    return value.dtype == dtype or (value.is_floating_point() and dtype.is_floating_point)
 
 
 class _OtherStructureError(Exception):
