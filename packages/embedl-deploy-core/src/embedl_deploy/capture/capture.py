@@ -1,8 +1,8 @@
 """From a model to a graph module that is ours to change.
 
 The model is deep-copied before anything runs, so whatever tracing does to Python state it does to the copy.
-A graph that ``torch.export`` made holds ATen calls on parameters; patterns read those that a ``torch.nn`` module
-equals as that module. Putting larger ATen subgraphs back together into modules belongs into this room too.
+Whatever captured it, a graph calls the model's modules of ``torch.nn``; functions are ATen calls where ``torch.export``
+did.
 """
 
 from collections.abc import Iterable

@@ -1,0 +1,43 @@
+"""One model has one plan, whatever captured it."""
+
+import re
+
+import pytest
+import torch
+
+from embedl_deploy import transform
+from support.nets import random_input
+from torchvision_import import import_torchvision
+
+models = import_torchvision().models
+
+#: One of each of several families.
+NAMES = ["resnet18", "mobilenet_v3_small", "squeezenet1_1"]
+
+
+def small_vit():
+    return models.VisionTransformer(32, 8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5)
+
+
+def made(name):
+    torch.manual_seed(0)
+    return (small_vit() if name == "vit" else models.get_model(name, weights=None)).eval()
+
+
+def rewrites(model, x, trace):
+    """What was applied, and to which of the model's modules."""
+    paths = {path.replace(".", "_") for path, _ in model.named_modules()}
+    found = []
+    for entry in transform(model, x, backend="tensorrt", trace=trace).report["applied"]:
+        names = (name if name in paths else re.sub(r"_\d+$", "", name) for name in entry["nodes"])
+        found.append((entry["stage"], entry["pattern"], *(name for name in names if name in paths)))
+    return found
+
+
+@pytest.mark.parametrize("name", [*NAMES, "vit"])
+def test_the_same_rewrites_of_the_same_modules(name):
+    model, x = made(name), random_input(2, 3, 32, 32) if name == "vit" else random_input(2, 3, 64, 64)
+    symbolic, exported = (rewrites(model, x, trace) for trace in ("symbolic", "export"))
+    # How many dimensions there are is a question that torch.export has answered.
+    assert [entry for entry in symbolic if entry[1] != "HoistRankQueryPattern"] == exported
+    assert exported
