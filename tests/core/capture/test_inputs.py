@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy import transform
-from embedl_deploy.errors import CaptureError
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.quantize import quantize
 from support.nets import random_input
+from support.quantizable import PATTERNS as QUANTIZABLE
 from support.small_patterns import PATTERNS
 
 X = random_input(1, 4, 8)
@@ -65,6 +67,40 @@ class TestAnyNumberOfInputs:
     def test_without_example_inputs_they_stay_together(self):
         result = transform(First().eval(), patterns=PATTERNS)
         assert result.verify(X, X + 1).max_abs == 0
+
+
+class Masked(Net):
+    def forward(self, x, mask=None, scale=2.0):
+        y = self.fc(x) * scale
+        return y if mask is None else y * mask + 1
+
+
+class TestInputsThatThereWereExamplesOf:
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_are_told_where_they_are_missing(self, trace):
+        result = transform(Masked().eval(), (X, X > 0), patterns=PATTERNS, trace=trace)
+        how = "captured by torch.export" if trace == "export" else "transformed"
+        for call in (result.model, result.verify, lambda *args: export_onnx(result, args, "unwritten.onnx")):
+            for args, what in (((X,), "missing"), ((X, None), "None")):
+                with pytest.raises(InputError) as caught:
+                    call(*args)
+                message = f"input 'mask' is {what}, and the model was {how} with an example of it: a graph follows the "
+                assert message in str(caught.value)
+        assert result.verify(X, X > 1).max_abs == 0
+        assert result.verify(X, mask=X > 1).max_abs == 0
+
+    def test_are_told_of_calibration_data(self):
+        result = transform(Masked().eval(), (X, X > 0), patterns=QUANTIZABLE)
+        with pytest.raises(InputError, match=r"Batch 1 of the calibration data .*input 'mask' is missing"):
+            quantize(result, [X], progress=False)
+
+    def test_may_have_another_default_than_none(self):
+        result = transform(Masked().eval(), (X, X > 0, 3.0), patterns=PATTERNS)
+        assert result.verify(X, X > 0).max_abs == 0
+
+    def test_that_there_were_none_of_may_be_left_out(self):
+        result = transform(Masked().eval(), (X,), patterns=PATTERNS)
+        assert result.verify(X).max_abs == result.verify(X, None).max_abs == 0
 
 
 def test_an_ordered_dictionary_stays_one():

@@ -22,6 +22,7 @@ class TracedInputs:
 
     Attributes:
         fixed: The inputs that are replaced by a value, by name.
+        needed: The inputs that are examples of something, by name, and whether they may be left out as ``None``.
         given: The example inputs by the names of parameters; ``None`` if there are none, or they do not fit.
         positional: The parameters that may be given by position.
     """
@@ -37,6 +38,7 @@ class TracedInputs:
         self._parameters = signature.parameters
         self._fits = True
         self.fixed: dict[str, Any] = {}
+        self.needed: dict[str, bool] = {}
         self.given: dict[str, Any] | None = None
         by_position = [p.name for p in signature.parameters.values() if p.kind <= p.POSITIONAL_OR_KEYWORD]
         self.positional = tuple(by_position[len(bound) :])
@@ -69,6 +71,7 @@ class TracedInputs:
             return arg
         if name in given:
             if given[name] is not None:
+                self.needed[name] = parameter.default is None
                 return arg
             self.fixed[name] = None
             return None

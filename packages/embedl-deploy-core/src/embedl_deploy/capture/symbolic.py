@@ -100,8 +100,8 @@ def trace_symbolically(
     if (fault := tensors.fault(graph_module)) is not None:
         raise depends_on_state(original, *fault)
     numbers.settle(graph_module)
-    if tracer.fixed:
-        graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed)
+    if tracer.fixed or tracer.needed:
+        graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed, tracer.needed)
     return graph_module, (*_notes(tracer, has_examples=args is not None), *said, *of_mode)
 
 

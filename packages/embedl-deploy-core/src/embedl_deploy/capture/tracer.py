@@ -55,6 +55,7 @@ class CaptureTracer(LeafTracer):
 
     Attributes:
         fixed: The inputs that were replaced by a value while tracing, by name.
+        needed: The inputs that there are examples of, by name, and whether ``None`` is their default.
         positional: The inputs that may be given by position.
         texts: Where in the model's code text was made of traced values.
         taken_for_tensors: Inputs that the model asked about where there are no example inputs.
@@ -77,6 +78,7 @@ class CaptureTracer(LeafTracer):
         self._numbers = numbers
         self._called = ""
         self.fixed: dict[str, Any] = {}
+        self.needed: dict[str, bool] = {}
         self.positional: tuple[str, ...] = ()
         self.texts: dict[str, None] = {}
         self.without_gradient: dict[str, None] = {}
@@ -188,7 +190,7 @@ class CaptureTracer(LeafTracer):
         signature = inspect.signature(inspect.unwrap(root_fn))
         inputs = TracedInputs(self, signature, self._example, (self.root,) if is_module else ())
         args = inputs.in_place_of(args)
-        self.fixed, self.positional = inputs.fixed, inputs.positional
+        self.fixed, self.needed, self.positional = inputs.fixed, inputs.needed, inputs.positional
         self.values = ExampleValues(self.root, self.graph, inputs.given)
         if inputs.are_all_fixed and self._example is None:
             self.stop("every input has a default, and without example inputs nothing says which of them are given")

@@ -23,6 +23,7 @@ from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.other_batches import refuse_if_wrong_for_other_batches
 from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
+from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
@@ -142,6 +143,7 @@ def export_onnx(
     compared = users_model(model) if tolerance is not None else model
     model, exact, replaced = prepare_model(model, dtype, integer_weights=integer_weights)
     opset = choose_opset(model, opset)
+    check_exported_inputs(given, example, named)
     example, named = without_fixed(given, example, named)
     named = in_signature_order(model, named)
     shapes = None

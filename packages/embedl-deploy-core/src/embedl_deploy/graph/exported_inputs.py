@@ -14,12 +14,14 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.fixed_inputs import missing_input
 from embedl_deploy.validation.quoting import quoted
 
 #: ``graph_module.meta`` entry of an :class:`ExportedInputs`.
 EXPORTED_INPUTS = "embedl_deploy_exported_inputs"
 
 _PLAIN = (bool, int, float, str, type(None))
+_HOW = "captured by torch.export with an example of it"
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,16 @@ class ExportedInputs:
         return ExportedInputs(names, parts[0].num_children, structure, constants, tensors)
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Go on only with inputs that the graph was made for. How many there are is left to Python.
+        """Go on only with inputs that the graph was made for. Those that it does not know are left to Python.
 
         Raises:
-            InputError: One has another structure, rank or kind of type, or is not the number, text or ``None`` that it
-                was. Floating-point types may change, as the model's own may.
+            InputError: One is missing, has another structure, rank or kind of type, or is not the number, text or
+                ``None`` that it was. Floating-point types may change, as the model's own may.
         """
         given = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        for name in self.names:
+            if name not in given:
+                raise InputError(missing_input(name, is_given=False, how=_HOW))
         if given.keys() != set(self.names) or len(args) > len(self.names):
             return
         parts = [child for part in self.structure.children() for child in part.children()]
@@ -78,6 +83,8 @@ class ExportedInputs:
                     "example of this one."
                 ) from None
         for constant, tensor, (name, value) in zip(self.constants, self.tensors, flat, strict=False):
+            if not constant and value is None:
+                raise InputError(missing_input(name, is_given=True, how=_HOW))
             if tensor is not None and not _is_like(value, *tensor):
                 raise InputError(
                     f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with a "

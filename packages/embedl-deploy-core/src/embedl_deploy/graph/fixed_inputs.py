@@ -1,10 +1,10 @@
 """Inputs that a graph was captured with a value for, and does not take any more.
 
 A model is called as it always was: ``model(x, None)`` is what a graph without ``mask`` stands for, and
-``model(x, mask)`` is not.
+``model(x, mask)`` is not; of a graph with ``mask`` it is the other way round.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import fx, nn
@@ -35,26 +35,34 @@ class FixedInputs:
     Attributes:
         positional: The model's inputs that may be given by position, in its order, fixed or not.
         values: The value of each that is fixed, by name.
+        needed: The inputs that there were examples of, by name, and whether ``None`` is their default: the code was
+            followed with something there.
     """
 
     positional: tuple[str, ...]
     values: dict[str, Any]
+    needed: dict[str, bool] = field(default_factory=dict)
 
     @staticmethod
-    def of(positional: tuple[str, ...], values: dict[str, Any]) -> "FixedInputs":
+    def of(positional: tuple[str, ...], values: dict[str, Any], needed: dict[str, bool]) -> "FixedInputs":
         """Fixed inputs that can be copied and pickled, whatever the values are."""
-        return FixedInputs(positional, {k: v if _is_plain(v) else _Other(quoted(v)) for k, v in values.items()})
+        plain = {k: v if _is_plain(v) else _Other(quoted(v)) for k, v in values.items()}
+        return FixedInputs(positional, plain, needed)
 
     def without(
-        self, graph: fx.Graph, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, model: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What is left for the graph of the inputs that the model is called with.
 
         By keyword what comes behind one that is gone, so that nothing more happens to it here.
 
         Raises:
-            InputError: One that is fixed is given, and something else.
+            InputError: One that is fixed is given, and something else; or one that there was an example of is not.
         """
+        given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
+        for name, is_none in self.needed.items():
+            if given.get(name, None if is_none else ...) is None:
+                raise InputError(missing_input(name, is_given=name in given, how="transformed with an example of it"))
         for name, value in (*zip(self.positional, args, strict=False), *kwargs.items()):
             if name in self.values and not _is_same(value, self.values[name]):
                 raise InputError(
@@ -62,11 +70,21 @@ class FixedInputs:
                     f"{self.values[name]!r}, which its graph is fixed to. For another value transform the model anew, "
                     f"and give example inputs with it: transform(model, args, kwargs={{{name!r}: ...}})."
                 )
-        taken = {str(node.target) for node in graph.find_nodes(op="placeholder")}
+        if not self.values:
+            return args, kwargs
+        taken = {str(node.target) for node in model.graph.find_nodes(op="placeholder")}
         gone = self.values.keys() - taken  # an input that was given as None stays
         first = next((i for i, name in enumerate(self.positional[: len(args)]) if name in gone), len(args))
         named = {**dict(zip(self.positional[first:], args[first:], strict=False)), **kwargs}
         return args[:first], {name: value for name, value in named.items() if name not in gone}
+
+
+def missing_input(name: str, *, is_given: bool, how: str) -> str:
+    """That an input is not there which a graph was captured with."""
+    return (
+        f"input {name!r} is {'None' if is_given else 'missing'}, and the model was {how}: a graph follows the code for "
+        "calls with it, or without. Pass it, or transform the model anew without it."
+    )
 
 
 def without_fixed(
@@ -74,7 +92,7 @@ def without_fixed(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a graph's code takes of the inputs that its model is called with; for errors see :class:`FixedInputs`."""
     fixed = model.meta.get(FIXED_INPUTS) if isinstance(model, fx.GraphModule) else None
-    return (args, kwargs) if fixed is None else fixed.without(model.graph, args, kwargs)
+    return (args, kwargs) if fixed is None else fixed.without(model, args, kwargs)
 
 
 def _is_plain(value: Any) -> bool:

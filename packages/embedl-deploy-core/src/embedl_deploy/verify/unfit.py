@@ -26,7 +26,7 @@ def refuse_unfit_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[st
         run_on_given(model, args, kwargs)
         return
     except InputError:
-        pass
+        different = misfit(model, args, kwargs)
     except (FusedModuleError, MemoryError):
         different = misfit(model, args, kwargs)
         if not different:
