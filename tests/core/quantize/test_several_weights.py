@@ -255,6 +255,19 @@ class Ignoring(NestedSE):
         return y * self.gate(self.expand.conv(self.reduced_quant(self.reduce(self.pooled_quant(self.pool(x))))))
 
 
+class Dropping(NestedSE):
+    def forward(self, x, y):
+        self.expand.weight_fake_quant(self.expand.conv.weight).flatten()  # an operation, and its result goes nowhere
+        return y * self.gate(self.expand.conv(self.reduced_quant(self.reduce(self.pooled_quant(self.pool(x))))))
+
+
+class DroppingValue(NestedSE):
+    def forward(self, x, y):
+        reduced = self.reduce(self.pooled_quant(self.pool(x)))
+        self.reduced_quant(reduced)
+        return y * self.gate(self.expand(reduced))
+
+
 class Swapped(PlainSE):
     def forward(self, x, y):
         first, second = self.expand_weight_fake_quant, self.reduce_weight_fake_quant
@@ -269,6 +282,15 @@ class Swapped(PlainSE):
             Ignoring,
             r"Ignoring at 'pool', placed by pattern 'IgnoringPattern', was run, and its forward never called "
             r"'expand.weight_fake_quant', the place of a weight's quantizer",
+        ),
+        (
+            Dropping,
+            r"Dropping at 'pool', placed by pattern 'DroppingPattern', calls 'expand.weight_fake_quant', the place of "
+            r"a weight's quantizer, and does not compute with what it returns: the weight would stay in float",
+        ),
+        (
+            DroppingValue,
+            r"DroppingValue at 'pool', .* calls 'reduced_quant', the place of a value's quantizer, and does not",
         ),
         (
             Swapped,

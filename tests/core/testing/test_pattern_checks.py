@@ -188,6 +188,12 @@ class FloatWeight(Block):
         return self.act(self.bn(self.conv(x)))
 
 
+class DroppedWeight(FloatWeight):
+    def forward(self, x):
+        self.weight_fake_quant(self.conv.weight)
+        return super().forward(x)
+
+
 class NotFinite(Block):
     def forward(self, x):
         return super().forward(x) / (0.0 if self.weight_fake_quant.enabled else 1.0)
@@ -232,6 +238,11 @@ SPOILT = [
         "matmul by table of 0 (HiddenTable) has no place for",
     ),
     ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
+    (
+        "stubs-used",
+        with_graft(DroppedWeight),
+        "forward calls weight_fake_quant of 0 (DroppedWeight) and does not use what it returns",
+    ),
     ("quantized", with_graft(NotFinite), "the quantized model gives numbers that are not finite"),
 ]
 

@@ -13,10 +13,11 @@ from embedl_deploy.modules import QuantStub, WeightFakeQuantize
 from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
 from embedl_deploy.quantize.findings import Finding, summary
 from embedl_deploy.quantize.finite import blaming_the_model, require_finite
+from embedl_deploy.quantize.flow import watching_places
 from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver, make_observer
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
-from embedl_deploy.quantize.unreached import check_all_reached, check_weights, noting_calls
+from embedl_deploy.quantize.unreached import check_all_reached, check_weights
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
@@ -78,7 +79,7 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     Raises:
         InputError: The model or the data is no such thing.
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
-            place of a weight's quantizer something else. No scale is changed then.
+            place of a weight's quantizer something else, or does not use what it returns. No scale is changed then.
     """
     check_data(data)
     ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
@@ -94,13 +95,13 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
-        with blaming_the_model(model), evaluation_mode(model), buffers_kept(model), noting_calls(model) as called:
+        with blaming_the_model(model), evaluation_mode(model), buffers_kept(model), watching_places(model) as watches:
             run_data(model, data, progress=progress)
     finally:
         for quantizer in quantizers:
             quantizer.observer = None
     watched = dict(zip(quantizers, observers, strict=True))
-    check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, called)
+    check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, watches)
     check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})
     grids = [observer.grid() for observer in observers]
     zeros = []

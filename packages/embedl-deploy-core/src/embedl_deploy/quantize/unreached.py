@@ -1,8 +1,6 @@
 """Tensors that calibration did not see, or did not see as what they are: whose fault that is, and what to do."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import nn
@@ -10,55 +8,31 @@ from torch import nn
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.placement import placement_of
 from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize, named_weights
+from embedl_deploy.quantize.flow import Watch, fused_modules
 from embedl_deploy.quantize.quantizer import Quantizer
 
 #: By how much what a place is given may differ from its weight, as a share of the largest value: rounding to 16 bits.
 _TOLERANCE = 0.01
 
 
-def fused_modules(model: nn.Module) -> dict[str, FusedModule]:
-    """The fused modules of a model by path, without those that are parts of others."""
-    found: dict[str, FusedModule] = {}
-    inside = None
-    for path, part in model.named_modules():
-        if isinstance(part, FusedModule) and (inside is None or not path.startswith(inside)):
-            found[path], inside = part, f"{path}." if path else ""
-    return found
-
-
-@contextmanager
-def noting_calls(model: nn.Module) -> Iterator[set[nn.Module]]:
-    """Within the block, the fused modules that are called are noted."""
-    called: set[nn.Module] = set()
-
-    def note(module: nn.Module, _args: tuple[Any, ...]) -> None:
-        called.add(module)
-
-    handles = [module.register_forward_pre_hook(note) for module in fused_modules(model).values()]
-    try:
-        yield called
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], called: Collection[nn.Module]) -> None:
-    """Check that every quantizer has seen a tensor.
+def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watches: Mapping[nn.Module, Watch]) -> None:
+    """Check that every quantizer has seen a tensor, and that what its place gave was computed with.
 
     Args:
         model: What was calibrated.
         batches: How often each quantizer was called.
-        called: The fused modules that were.
+        watches: What was seen of the fused modules.
 
     Raises:
-        QuantizationError: One has not.
+        QuantizationError: One has not, or in vain.
     """
+    _check_results_are_used(model, watches)
     unseen = [quantizer for quantizer, count in batches.items() if count == 0]
     if not unseen:
         return
     for path, module in fused_modules(model).items():
         for place, stub in module.named_modules():
-            if module in called and isinstance(stub, QuantStub) and stub.quantizer in unseen:
+            if watches[module].called and isinstance(stub, QuantStub) and stub.quantizer in unseen:
                 what = "weight" if isinstance(stub, WeightFakeQuantize) else "value"
                 raise QuantizationError(
                     f"{_described(module, path)} was run, and its forward never called {place!r}, the place of a "
@@ -75,6 +49,21 @@ def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], called
         "Use data that takes every path through the model, or leave those modules out: QuantConfig(skip=...).",
         tensor=unseen[0].name,
     )
+
+
+def _check_results_are_used(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> None:
+    for path, module in fused_modules(model).items():
+        for place in sorted(watches[module].ignored):
+            stub = module.get_submodule(place)
+            what = "weight" if isinstance(stub, WeightFakeQuantize) else "value"
+            name = stub.quantizer.name if isinstance(stub.quantizer, Quantizer) else ""
+            raise QuantizationError(
+                f"{_described(module, path)} calls {place!r}, the place of a {what}'s quantizer, and does not compute "
+                f"with what it returns: the {what} would stay in float, whatever the report says. Put "
+                f"self.{place}({what}) in the place of the {what}, as FusedConv and FusedMatmul do; or leave the "
+                "module out: QuantConfig(skip=...).",
+                tensor=name,
+            )
 
 
 @torch.no_grad()

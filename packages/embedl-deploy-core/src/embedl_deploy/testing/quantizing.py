@@ -15,6 +15,7 @@ from embedl_deploy.modules import (
 )
 from embedl_deploy.patterns import Example, PatternMatch
 from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
+from embedl_deploy.quantize.flow import watching_places
 from embedl_deploy.quantize.points import POSITIONS, patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, config_of, for_each_example, placed_by
@@ -101,25 +102,35 @@ class _Witness(nn.Module):
 
 @for_each_example
 def stubs_are_used(subject: PatternSubject, example: Example) -> None:
-    """A quantizer in ``weight_fake_quant``, or in another stub inside the module, is called."""
+    """What a quantizer in ``weight_fake_quant``, or in another stub inside the module, gives is computed with."""
     idle = _idle_stubs(subject, example)
     if idle is None:
         raise DoesNotApply("its modules have no stubs inside")
     if idle:
-        raise ConformanceFailure(f"forward never calls {', '.join(idle)}", "a quantizer there to be called")
+        raise ConformanceFailure(
+            f"forward {', '.join(idle)}", "a quantizer there to be called, and its result to be used"
+        )
 
 
 def _idle_stubs(subject: PatternSubject, example: Example) -> list[str] | None:
-    """Stubs inside the modules whose quantizer would not be called; ``None`` if there are no stubs at all."""
+    """Stubs inside the modules whose quantizer would do nothing, and why; ``None`` if there are no stubs at all."""
     result = subject.rewrite(telling(example.model), example)
-    witnesses: dict[str, _Witness] = {}
+    witnesses: list[tuple[fx.Node, nn.Module, str, _Witness]] = []
     for node, module, _ in placed_by(result):
         for name, stub in module.named_modules():
             if isinstance(stub, QuantStub) and not stub.enabled:
-                stub.quantizer = witnesses[f"{name} of {node.target} ({type(module).__name__})"] = _Witness()
-    with torch.no_grad():
+                stub.quantizer = witness = _Witness()
+                witnesses.append((node, module, name, witness))
+    with torch.no_grad(), watching_places(result.model) as watches:
         run(result.model, example.args)
-    return [name for name, witness in witnesses.items() if not witness.called] if witnesses else None
+    idle = []
+    for node, module, name, witness in witnesses:
+        where = f"{name} of {node.target} ({type(module).__name__})"
+        if not witness.called:
+            idle.append(f"never calls {where}")
+        elif module in watches and name in watches[module].ignored:
+            idle.append(f"calls {where} and does not use what it returns")
+    return idle if witnesses else None
 
 
 @for_each_example
@@ -131,7 +142,7 @@ def is_quantized(subject: PatternSubject, example: Example) -> None:
         reasons = [m.why_not_quantized for _, m, _ in placed_by(result) if isinstance(m, FusedModule)]
         raise DoesNotApply(next(filter(None, reasons), "its modules have no points for quantizers"))
     if _idle_stubs(subject, example):
-        raise DoesNotApply("its modules do not call their quantizers, which is a check of its own")
+        raise DoesNotApply("its modules do not use their quantizers, which is a check of its own")
     quantized = insert_qdq(result.model, result.matches, config_of(subject))
     reported = {(p.node, p.kind, p.label): p for p in quantization_report(quantized).points}
     for point in points:
