@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx.passes.shape_prop import ShapeProp
 
 from embedl_deploy import transform
+from embedl_deploy.errors import InputError
 from embedl_deploy.tensorrt.patterns import RemoveIdentityAdaptiveAvgPoolPattern
 from support.agreement import applied, assert_close, check_rewrite, reasons
 from support.nets import net, random_input
@@ -56,6 +57,24 @@ def test_a_chain_is_removed_whole() -> None:
     model = net(lambda m, x: m.a(m.a(x)) + m.b(x), a=nn.AdaptiveAvgPool2d((7, 5)), b=nn.AdaptiveAvgPool2d((None, 5)))
     result = check_rewrite(model, (X,), PATTERNS)
     assert len(applied(result)) == 3
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+def test_another_size_is_refused(trace: str) -> None:
+    model = net(lambda m, x: m.pool(x * 2), pool=nn.AdaptiveAvgPool2d((7, 5)))
+    result = transform(model, X, patterns=PATTERNS, trace=trace)
+    assert len(applied(result)) == 1
+    with pytest.raises(InputError, match=r"example inputs gave 7×5, for which 'pool' was removed|does not hold"):
+        result.model(random_input(2, 3, 7, 9))
+    assert_close(result.model(X), X * 2)
+
+
+def test_a_side_that_stays_as_it_is_may_be_of_any_size() -> None:
+    model = net(lambda m, x: m.pool(x * 2), pool=nn.AdaptiveAvgPool2d((None, None)))
+    result = transform(model, X, patterns=PATTERNS)
+    other = random_input(2, 3, 7, 9)
+    assert len(applied(result)) == 1
+    assert_close(result.model(other), other * 2)
 
 
 def test_declines_an_unknown_shape() -> None:

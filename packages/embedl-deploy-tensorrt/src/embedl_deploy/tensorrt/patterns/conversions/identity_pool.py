@@ -1,7 +1,7 @@
 """AdaptiveAvgPool2d that changes nothing  is removed.
 
 Pooling an H×W map to H×W is the identity. It needs the shape of the input (``args=``, or ``ShapeProp`` beforehand),
-and makes the model right for that spatial size only; the batch size stays free.
+and the model is right for that spatial size only, which it asserts from then on; the batch size stays free.
 
 Declined: unknown shape; a map of another size; a value that is overwritten in place later, because the pool's output
 is a copy of its input and its absence would let the write through.
@@ -9,7 +9,9 @@ is a copy of its input and its absence would let the write through.
 
 import torch
 from torch import fx, nn
+from torch.fx.node import has_side_effect
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
 from embedl_deploy.tensorrt.patterns.example_parts import Tapped
@@ -51,8 +53,7 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
     def check(self, match: PatternMatch) -> str | None:
         """Take only what is known to change nothing."""
         node = match.tree_match.get_node(0)
-        size = resolve_module(node, nn.AdaptiveAvgPool2d).output_size
-        wanted = (size, size) if isinstance(size, int) or size is None else tuple(size)
+        wanted = _wanted(node)
         shape = shape_of(node.all_input_nodes[0])
         if shape is None:
             return "the input's shape is unknown: pass example inputs, args="
@@ -67,8 +68,42 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
         return None
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
-        """Give the input to the pool's users."""
+        """Give the input to the pool's users, and assert its size."""
         node = pattern_match.tree_match.last
-        node.replace_all_uses_with(node.all_input_nodes[0])
+        source = node.all_input_nodes[0]
+        shape = shape_of(source)
+        if shape is not None and _wanted(node) != (None, None):
+            _assert_size(node, source, shape[-2:])
+        node.replace_all_uses_with(source)
         node.graph.erase_node(node)
         return []
+
+
+def _wanted(node: fx.Node) -> tuple[int | None, int | None]:
+    """The size that a pool pools to; ``None`` for a side that it leaves as it is."""
+    size = resolve_module(node, nn.AdaptiveAvgPool2d).output_size
+    height, width = (size, size) if isinstance(size, int) or size is None else size
+    return height, width
+
+
+def _assert_size(pool: fx.Node, source: fx.Node, size: tuple[int, ...]) -> None:
+    """Make the graph refuse maps of another size, which the pool would have changed."""
+    with pool.graph.inserting_before(pool):
+        pool.graph.call_function(require_map, (source, *size, pool.name))
+
+
+def require_map(x: torch.Tensor, height: int, width: int, pool: str) -> None:
+    """Nothing, for a map (N, C, ``height``, ``width``).
+
+    Raises:
+        InputError: It is of another size.
+    """
+    if tuple(x.shape[-2:]) != (height, width):
+        raise InputError(
+            f"a map is {x.shape[-2]}×{x.shape[-1]} where the example inputs gave {height}×{width}, for which "
+            f"{pool!r} was removed. Transform the model with an example of this size, or without "
+            "RemoveIdentityAdaptiveAvgPoolPattern."
+        )
+
+
+has_side_effect(require_map)
