@@ -25,6 +25,7 @@ from embedl_deploy.export.program import translated
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
+from embedl_deploy.graph.inputs import require_samples
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
@@ -121,6 +122,8 @@ def export_onnx(
     example, named = normalize_args(args, kwargs)
     if example is None:
         raise InputError("args is None; export_onnx needs example inputs, for example args=(torch.randn(1, 3, 8, 8),).")
+    if tolerance is not None:
+        require_samples(example, named)
     if isinstance(tolerance, (int, float)) and tolerance < 0:
         raise InputError(f"tolerance is {tolerance!r}; expected a number that is not negative, 'auto', or None.")
     target = Path(path)

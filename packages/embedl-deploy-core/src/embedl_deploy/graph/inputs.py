@@ -55,6 +55,17 @@ def tensors_in(*values: Any) -> list[torch.Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, torch.Tensor)]
 
 
+def require_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse inputs without a sample: of what is computed from nothing, nothing can be said.
+
+    Raises:
+        InputError: There are tensors, and dimension 0 of each is empty.
+    """
+    tensors = [tensor for tensor in tensors_in(args, kwargs) if tensor.dim() > 0]
+    if tensors and all(tensor.shape[0] == 0 for tensor in tensors):
+        raise InputError(f"the inputs {describe_inputs(args, kwargs)} hold no sample. Give at least one.")
+
+
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
 

@@ -10,7 +10,7 @@ from torch import fx, nn
 
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
 from embedl_deploy.graph.input_fit import misfit
-from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.inputs import describe_inputs, require_samples
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.quoting import quoted
@@ -109,6 +109,7 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
     kwargs: dict[str, Any] = {}
     try:
         args, kwargs = as_call(model, batch)
+        require_samples(args, kwargs)
         with fused_modules_named(model):
             model(*args, **kwargs)
     except InputError as error:

@@ -16,7 +16,7 @@ from embedl_deploy.capture import normalize_args
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
-from embedl_deploy.graph.inputs import tensors_in
+from embedl_deploy.graph.inputs import require_samples, tensors_in
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
@@ -163,6 +163,7 @@ def verify_stages(
         CompileError: An engine cannot be run here.
     """
     inputs, named = normalize_args(args, kwargs)
+    require_samples(inputs or (), named)
     if inputs is None:
         raise InputError("args is None; verify_stages needs inputs, for example args=(torch.randn(1, 3, 8, 8),).")
     if not stages:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
-from embedl_deploy.graph.inputs import describe_inputs, tensors_in
+from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.memory import CopiedBeforeWrites
@@ -180,8 +180,9 @@ def compare_models(
     """Run both models on the same inputs from the same random state, and compare what they give.
 
     Raises:
-        InputError: The first cannot be run on them.
+        InputError: The first cannot be run on them, or there is no sample in them.
         FusedModuleError: A module that a pattern put there raises.
     """
     kwargs = kwargs or {}
+    require_samples(args, kwargs)
     return difference(run_on_given(reference, args, kwargs), run_unchanged(other, args, kwargs))
