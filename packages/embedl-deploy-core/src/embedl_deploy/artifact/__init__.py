@@ -2,7 +2,7 @@
 
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
-from embedl_deploy.artifact.order import check_order
+from embedl_deploy.artifact.order import check_order, check_sorted
 from embedl_deploy.artifact.origin import module_of, modules_by_node, users_module_of
 from embedl_deploy.artifact.questions import array, attribute, fixed_sizes_of, input_of, sizes_of
 from embedl_deploy.artifact.reading import model_of, read_onnx
@@ -12,6 +12,7 @@ __all__ = [
     "array",
     "attribute",
     "check_order",
+    "check_sorted",
     "check_weight_files",
     "fixed_sizes_of",
     "input_of",

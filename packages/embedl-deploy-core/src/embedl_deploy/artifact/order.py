@@ -15,6 +15,7 @@ def check_order(model: "ir.Model", what: str) -> None:
     """Look for cycles, and for values that are read and that nothing gives.
 
     Nodes may stand in another order than that in which they can be computed: ONNX does not allow it, but compilers do.
+    :func:`check_sorted` asks that.
 
     Args:
         model: The model: its graph, the graphs in attributes, and local functions.
@@ -26,6 +27,38 @@ def check_order(model: "ir.Model", what: str) -> None:
     _check(model.graph, set(), what)
     for function in model.functions.values():
         _check(function, set(), what)
+
+
+@checked
+def check_sorted(model: "ir.Model", what: str) -> None:
+    """Look whether nodes stand in an order in which they can be computed, as ONNX wants it.
+
+    Args:
+        model: A model that :func:`check_order` takes.
+        what: What it is called in messages.
+
+    Raises:
+        InputError: They do not.
+    """
+    _check_sorted(model.graph, what)
+    for function in model.functions.values():
+        _check_sorted(function, what)
+
+
+def _check_sorted(graph: "ir.Graph | ir.Function", what: str) -> None:
+    waiting = set(graph)
+    for node in graph:
+        for value in _read_by(node):
+            maker = value.producer()
+            if maker is not None and maker in waiting:
+                raise InputError(
+                    f"{what} is no valid ONNX: its nodes stand in an order in which they cannot be computed: "
+                    f"{_name(node)} reads {value.name!r}, which {_name(maker)} gives further down. Sort them: model = "
+                    "onnx_ir.load(path), model.graph.sort(), onnx_ir.save(model, path)."
+                )
+        for inner in _graphs_in(node):
+            _check_sorted(inner, what)
+        waiting.discard(node)
 
 
 def _check(graph: "ir.Graph | ir.Function", around: "set[ir.Value]", what: str) -> None:

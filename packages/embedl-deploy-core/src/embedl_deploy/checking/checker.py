@@ -5,9 +5,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from embedl_deploy.artifact import check_order, check_weight_files, model_of, read_onnx, users_module_of
+from embedl_deploy.artifact import check_order, check_sorted, check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
+from embedl_deploy.checking.sizes import EqualSizes
+from embedl_deploy.checking.valid_onnx import ValidOnnx, check_operator_set
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.logs import quiet
 from embedl_deploy.validation.checked import checked
@@ -19,12 +21,16 @@ if TYPE_CHECKING:
 #: What can be checked.
 Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto"]
 
+#: The rules that are asked for every backend, before its own.
+RULES_OF_EVERY_BACKEND: tuple[Rule, ...] = (ValidOnnx(), EqualSizes())
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 
 @checked
 def check(model: Checkable, backend: str | None = None) -> CheckReport:
     """Ask a backend's rules whether its compiler takes an ONNX file as it is meant.
+
+    Two rules of every backend come before its own: whether the file is ONNX at all, ``ONNX-1`` and ``ONNX-2``.
 
     Nothing is compiled and nothing is changed. Shapes that the file leaves out are inferred where they can be. Weights
     in a second file must be there, in the folder of the first, and stay there until a rule looks at them.
@@ -36,26 +42,28 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
     Raises:
         BackendNotFoundError: No such backend is installed, or none was chosen and the choice is not obvious.
         InputError: There is no such file, it is no ONNX model, a weight is not there or not of the declared size, or
-            the graph cannot be computed: nodes wait for each other, or nothing gives a value that is read.
+            the graph cannot be computed: nodes wait for each other, stand in another order than that in which they
+            can be computed, or read a value that nothing gives; or the installed ``onnx`` does not know the operator
+            set.
     """
     chosen = get_backend(backend)
     return run_rules(chosen, chosen.check_rules, model)
 
 
 def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> CheckReport:
-    """Ask some of a backend's rules; the arguments and errors of :func:`check`."""
-    graph, name = _opened(model)
-    if rules:
-        graph = _completed(graph)
+    """Ask the rules of every backend, and some of a backend's own; the arguments and errors of :func:`check`."""
+    opened, name = _opened(model)
+    graph = _completed(opened)
     places = {id(node): place for place, node in enumerate(graph.graph.all_nodes())}
     found: list[tuple[int, int, Finding]] = []
     undecided: list[NotJudged] = []
     failed: list[str] = []
-    for rule in rules:
+    for rule in (*RULES_OF_EVERY_BACKEND, *rules):
         try:
             results = [(result, _place(result, places)) for result in rule.find(graph)]
         except PLUGIN_FAILURES as error:  # a plugin's rule may raise anything; the other rules still count
             origin = backend.rule_origins.get(rule.id, backend.origin)
+            origin = "embedl-deploy-core" if rule in RULES_OF_EVERY_BACKEND else origin
             reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
             undecided.append(NotJudged(rule.id, None, None, None, reason))
             failed += [rule.id] if rule.severity is Severity.ERROR else []
@@ -84,14 +92,20 @@ def _place(result: object, places: Mapping[int, int]) -> int:
 def _opened(model: Checkable) -> tuple["ir.Model", str]:
     """The model, and what to call it."""
     if isinstance(model, (str, os.PathLike)):
-        return read_onnx(model), os.fspath(model)
-    import onnx
+        name = os.fspath(model)
+        what = repr(name)
+        model = read_onnx(model)
+    else:
+        import onnx
 
-    if isinstance(model, onnx.ModelProto):
-        model = model_of(model, None)
-    check_weight_files(model)
-    check_order(model, "The model in memory")
-    return model, model.graph.name or "(unnamed graph)"
+        if isinstance(model, onnx.ModelProto):
+            model = model_of(model, None)
+        name, what = model.graph.name or "(unnamed graph)", "The model in memory"
+        check_weight_files(model)
+        check_order(model, what)
+    check_sorted(model, what)
+    check_operator_set(model, what)
+    return model, name
 
 
 def _completed(model: "ir.Model") -> "ir.Model":

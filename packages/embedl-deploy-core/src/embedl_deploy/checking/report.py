@@ -81,8 +81,8 @@ class CheckReport:
         backend: Name of the backend.
         findings: What breaks a rule: errors first, then in the order of the graph.
         undecided: What could not be judged.
-        rules_checked: Ids of all rules that were asked.
-        rules_failed: Ids of those among them that find errors, and failed themselves.
+        rules_checked: Ids of the backend's rules, all of which were asked; ``ONNX-1`` and ``ONNX-2`` always are.
+        rules_failed: Ids of the rules that find errors, and failed themselves.
     """
 
     model: str
@@ -115,8 +115,9 @@ class CheckReport:
         }
 
     def __str__(self) -> str:
-        if not self.rules_checked:
-            return f"{self.model} was not checked: backend {self.backend!r} has no rules for ONNX files."
+        if not self.rules_checked and self.ok:
+            none = f"backend {self.backend!r} has no rules for ONNX files"
+            return f"{self.model} is valid ONNX. Nothing else was checked: {none}."
         counts = [_count(len(self.of(severity)), severity.value) for severity in Severity if severity.value != "info"]
         counts.append(f"{len(self.of(Severity.INFO))} to know")
         if self.rules_failed:
