@@ -204,3 +204,75 @@ class TestPatternsThatFail:
 
         with pytest.raises(PatternError, match=r"'Wrong': qdq_points is .*; expected a set of QDQPoint members"):
             transform(net, patterns=[Wrong()])
+
+
+def writes(conv):
+    conv.weight.data.mul_(3)
+    conv.weight.requires_grad_(False)
+
+
+def strides(conv):
+    conv.stride, conv.note = (2, 2), "mine"
+
+
+def takes_away(conv):
+    conv.bias = None
+    conv.train()
+
+
+class TestWhatFailingPatternsDidToModules:
+    """A pattern that has raised leaves no trace in modules and tensors, its own or others'."""
+
+    class Replacing(Pattern):
+        """Rewrites the first convolution, and fails at the others after it has changed the last one."""
+
+        tree = (nn.Conv2d,)
+        graft = FusedChain
+
+        def __init__(self, change, raises):
+            self.change, self.raises = change, raises
+
+        def replace(self, pattern_match):
+            node = pattern_match.tree_match.last
+            if node.name == "_0":
+                return super().replace(pattern_match)
+            module = node.graph.owning_module
+            self.change(module.get_submodule("2"))
+            module.get_submodule("3").running_mean.add_(1)
+            if self.raises:
+                raise RuntimeError("on purpose")
+            node.target = "nowhere"
+            return [node]
+
+    class Grafting(Pattern):
+        """Fails at every convolution after it has changed it."""
+
+        tree = (nn.Conv2d,)
+
+        def __init__(self, change):
+            def graft(conv):
+                change(conv)
+                raise RuntimeError("on purpose")
+
+            self.graft = graft
+
+    @pytest.mark.parametrize("change", [writes, strides, takes_away])
+    @pytest.mark.parametrize(
+        ("pattern", "failed"),
+        [
+            (Grafting, ["_0", "_1", "_2"]),
+            (lambda change: TestWhatFailingPatternsDidToModules.Replacing(change, raises=True), ["_1", "_2"]),
+            (lambda change: TestWhatFailingPatternsDidToModules.Replacing(change, raises=False), ["_1", "_2"]),
+        ],
+        ids=["graft", "replace", "broken graph"],
+    )
+    def test_it_is_put_back(self, pattern, failed, change):
+        torch.manual_seed(0)
+        convs = [nn.Conv2d(2, 2, 3, padding=1) for _ in range(3)]
+        model, x = nn.Sequential(*convs, nn.BatchNorm2d(2)).eval(), torch.randn(2, 2, 4, 4)
+        result = transform(model, x, patterns=[pattern(change)])
+        assert [entry["node"] for entry in result.report["failed"]] == failed
+        assert result.verify(x).max_abs == 0
+        left = [part for part in result.model.modules() if isinstance(part, nn.Conv2d)]
+        assert [(conv.stride, conv.training, "note" in vars(conv)) for conv in left] == [((1, 1), False, False)] * 3
+        assert all(conv.bias is not None and conv.weight.requires_grad for conv in left)

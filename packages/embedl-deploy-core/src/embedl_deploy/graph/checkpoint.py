@@ -1,7 +1,7 @@
 """Remembering a graph module: to undo edits, and to have it as it was beside what became of it.
 
 A checkpoint notes what points where and copies nothing, so taking one costs a walk over the graph. What it cannot
-undo is a write into the values of an existing parameter or buffer.
+undo is what happens to an existing module or tensor: other settings, values that are written in place.
 """
 
 from typing import Any

@@ -11,6 +11,7 @@ from embedl_deploy.graph.dead_code import remove_unused
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.uses import TargetUses, uses_known
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
+from embedl_deploy.plan.before import Before, put_back_on_failure
 from embedl_deploy.plan.failures import fail
 from embedl_deploy.plan.finding import move_up
 from embedl_deploy.validation.quoting import quoted
@@ -25,10 +26,11 @@ def apply_matches(
 ) -> None:
     """Apply every match that is to be applied, in order, and record in each what became of it.
 
-    A graft that cannot be built raises before it touches the graph. A pattern's own ``replace`` may raise, or leave a
-    broken graph, after any edit: then the graph is brought back to the last checkpoint and the rewrites made since are
-    made again, so that nothing of the failed one remains. A checkpoint is taken before the first rewrite of that kind
-    and after each failure, so the cost is linear in the size of the graph as long as nothing fails.
+    A graft that cannot be built raises before it touches the graph; what it did to the modules that it was given is put
+    back. A pattern's own ``replace`` may raise, or leave a broken graph, after any edit of graph, modules and tensors:
+    then all of that is brought back to what it was before, and the rewrites made since are made again, so that nothing
+    of the failed one remains. What it was is noted before the first rewrite of that kind and after each failure, so
+    the cost is linear in the size of the graph as long as nothing fails.
 
     What failed leaves its nodes to the next in line, the first match that was skipped for its sake.
 
@@ -65,8 +67,9 @@ def _apply(
         return
     reasons = [match.reason for match in rest]
     run = _Run(graph_module, waiting, strict=strict)
-    run.checkpoint = before = checkpoint if checkpoint is not None and first == 0 else Checkpoint(graph_module)
-    run.apply(rest)
+    run.before = before = Before(graph_module, checkpoint if first == 0 else None)
+    with before.noting_writes():
+        run.apply(rest)
     if _problem(graph_module) is None:
         return
     # Some rewrite left a broken graph without raising. Start over, and look at the graph after every single one.
@@ -76,7 +79,7 @@ def _apply(
     for match, reason in zip(rest, reasons, strict=True):
         match.status, match.apply, match.reason, match.replaced_by = MatchStatus.PLANNED, True, reason, ()
     run = _Run(graph_module, waiting, strict=strict, careful=True)
-    run.checkpoint = Checkpoint(graph_module)
+    run.before = before.restored()
     run.apply(rest)
 
 
@@ -145,8 +148,8 @@ class _Run:
         self.waiting = waiting
         self.strict = strict
         self.careful = careful
-        self.checkpoint: Checkpoint | None = None
-        self.done: list[PatternMatch] = []  # since the checkpoint
+        self.before: Before | None = None
+        self.done: list[PatternMatch] = []  # since then
         self._wanted: set[str] = {name for match in waiting for name in match.node_names}
         self.uses = TargetUses(graph_module.graph)
 
@@ -166,11 +169,11 @@ class _Run:
                 consequence="Nothing of it remains; the rest is rewritten.",
                 strict=self.strict,
             )
-            if self.checkpoint is not None:
-                self._go_back(self.checkpoint, pending[index + 1 :])
+            if self.before is not None:
+                self._go_back(self.before, pending[index + 1 :])
 
-    def _go_back(self, checkpoint: Checkpoint, later: Sequence[PatternMatch]) -> None:
-        moved = checkpoint.restore()
+    def _go_back(self, before: Before, later: Sequence[PatternMatch]) -> None:
+        moved = before.restore()
         self.uses = TargetUses(self.graph_module.graph)
         for match in (*self.done, *later, *self.waiting):
             match.tree_match = match.tree_match.moved(moved)
@@ -181,7 +184,7 @@ class _Run:
                     f"Pattern {match.pattern_name!r} rewrote {match.node_name!r} once but failed the second time: "
                     f"{error}. A rewrite must depend on the match alone."
                 ) from error
-        self.checkpoint = Checkpoint(self.graph_module)
+        self.before = Before(self.graph_module) if self.done else before.restored()
         self.done = []
 
     def _try(self, match: PatternMatch) -> BaseException | None:
@@ -189,7 +192,9 @@ class _Run:
             replaced = match.nodes
             left = dict.fromkeys((*replaced, *(value for node in replaced for value in node.all_input_nodes)))
             before = _calls(replaced)
-            with uses_known(self.uses):
+            # What a pattern's own replace may change is noted in ``before``, all of it.
+            known = self.before.noting_writes() if self.before is not None else put_back_on_failure(replaced)
+            with uses_known(self.uses), known:
                 nodes = match.pattern.replace(match)
             if _has_own_replace(match):
                 self.uses.reset()
