@@ -108,10 +108,12 @@ def export_onnx(
             accepted, relative to the largest output; ``None`` to not run ONNX Runtime. ``"auto"`` is 1e-3, or 5e-2 for
             a file that is quantized or in 16 bits, where a value on the edge between two numbers may be rounded to
             either; or, if that is more, twice the error of the model itself when every value in it is rounded to one
-            bit less than the file's format has, to 20 bits in float32.
+            bit less than the file's format has, to 20 bits in float32. Whether the model keeps something from call to
+            call, which a file does not, is found out in this comparison, too.
 
     Raises:
-        ExportError: The exporter or the checker refuses the model, or the file computes something else.
+        ExportError: The exporter or the checker refuses the model, the file computes something else, or the model's
+            next call does.
         InputError: An argument does not fit.
     """
     original = model.report.plan.original if isinstance(model, TransformationResult) else None

@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from embedl_deploy.export.arithmetic import run_rounded
-from embedl_deploy.verify import difference, output_tensors, run_unchanged, signal_to_noise
+from embedl_deploy.export.kept_state import refuse_what_only_the_first_call_gives
+from embedl_deploy.verify import difference, output_tensors, signal_to_noise
+from embedl_deploy.verify.difference import again_with_the_same_numbers
 
 #: Binary digits that the model is rounded to, to find out what rounding does to it: one less than the format has, and
 #: for float32 those of a change by a millionth.
@@ -39,6 +41,9 @@ class Reference:
         wanted: The model's outputs.
         digits: Binary digits that its values are rounded to.
         notes: What to know about the comparison.
+
+    Raises:
+        ExportError: The model gives something else when it is called again, because it keeps something.
     """
 
     def __init__(
@@ -58,7 +63,9 @@ class Reference:
         self._left: list[float] = []
         self._grids = list(_GRIDS)
         self._in_order = False
-        self.wanted = output_tensors(run_unchanged(*self._run))
+        first, again, changed = again_with_the_same_numbers(*self._run)
+        self.wanted = output_tensors(first)
+        refuse_what_only_the_first_call_gives(model, self.wanted, output_tensors(again), changed)
         self.notes: list[str] = []
 
     def accepts(self, found: list[torch.Tensor]) -> bool:

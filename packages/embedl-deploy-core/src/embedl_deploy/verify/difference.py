@@ -143,6 +143,24 @@ def two_calls_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[st
         return first, state.apart(_call(model, args, kwargs)) if state.has_changed() else first
 
 
+def again_with_the_same_numbers(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, Any, list[str]]:
+    """What a model gives when it is called twice from one state of torch's generators, and nothing remains of it.
+
+    Returns:
+        What it gives first, and then, and the attributes that the first call changed. Without any it is called once.
+    """
+    with _nothing_remains(model) as state:
+        numbers = torch.random.get_rng_state()
+        first = state.apart(_call(model, args, kwargs))
+        changed = state.in_order({change.name for change in state.changes()} - {""})
+        if not changed:
+            return first, first, changed
+        torch.random.set_rng_state(numbers)
+        return first, state.apart(_call(model, args, kwargs)), changed
+
+
 def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     args, kwargs = pytree.tree_map(lambda v: v.clone() if isinstance(v, torch.Tensor) else v, (args, kwargs))
     return model(*args, **kwargs)
