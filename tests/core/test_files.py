@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
 
 
@@ -123,3 +123,12 @@ class TestOverwriting:
         refuse_overwriting([NamedFile("x", tmp_path / "gone")], [NamedFile("-o", tmp_path / "new")])
         with pytest.raises(InputError, match="is the same file as"):
             refuse_overwriting([NamedFile("x", tmp_path / "gone")], [NamedFile("-o", tmp_path / "gone")])
+
+
+def test_where_no_file_can_be_made(tmp_path):
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "out.bin"
+    message = r"out\.bin' cannot be written: in .*file' no file can be made"
+    with pytest.raises(OSError, match=message) as caught, written_whole(path):
+        pass
+    assert isinstance(caught.value, EmbedlDeployError)

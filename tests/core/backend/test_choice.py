@@ -33,6 +33,12 @@ def test_unknown_names_the_installed():
     assert isinstance(caught.value, LookupError)
 
 
+@pytest.mark.parametrize("slip", ["TensorRT", "tenssort"])
+def test_a_slip_is_told(slip):
+    with pytest.raises(BackendNotFoundError, match=f"No backend '{slip}' is installed. Did you mean 'tensorrt'?"):
+        transform(nn.ReLU(), backend=slip)
+
+
 @pytest.mark.parametrize("choose", [set_backend, lambda name: use_backend(name).__enter__(), get_backend])
 def test_an_unknown_name_is_refused_wherever_it_is_chosen(choose):
     with pytest.raises(BackendNotFoundError, match="No backend 'nope' is installed"):

@@ -149,3 +149,13 @@ def test_ties_are_told(tmp_path):
     written = export_onnx(model, random_input(2, 8, 64), tmp_path / "m.onnx", output_names=["where", "what"])
     assert written.notes[0].startswith("Ties: output(s) 'where', 'what' depend on the order of equal scores")
     assert written.difference.max_rel < 1e-5
+
+
+def test_a_model_in_training_mode_is_told_as_that(tmp_path):
+    model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
+    with pytest.raises(ExportError) as caught:
+        export_onnx(model, X, tmp_path / "x.onnx")
+    assert str(caught.value).endswith(
+        "Nothing was written. The model is in training mode: '1' (BatchNorm2d), '2' (Dropout) compute with the "
+        "statistics of the batch, or with random numbers. Call eval() on it before it is transformed or exported."
+    )

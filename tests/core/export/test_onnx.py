@@ -38,6 +38,9 @@ class TestWritten:
         written = export_onnx(result, X, path, input_names=["image"], output_names=["map"])
         assert isinstance(written, OnnxExport)
         assert written.path == path
+        first, *notes = str(written).splitlines()
+        assert first.startswith(f"Wrote {path}: 0.00 MB, operator set 18; ONNX Runtime against PyTorch: max |Δ| = ")
+        assert tuple(notes) == written.notes
         assert entries(path.parent) == ["model.onnx"]
         assert written.size == path.stat().st_size
         assert (written.input_names, written.output_names) == (("image",), ("map",))

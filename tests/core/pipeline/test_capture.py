@@ -1,5 +1,7 @@
 """What can be transformed: models in every form, traced or exported, and what is said of those that cannot."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -54,7 +56,9 @@ class TestCapture:
         x = torch.randn(1, 4, 5, 5)
         result = transform(Steered().eval(), x, patterns=PATTERNS)
         assert result.report["capture"] == "export"
-        assert "symbolic tracing failed at" in result.report["notes"][0]
+        assert re.search(
+            r"because symbolic tracing failed at .*: TraceError: .* is iterated over", result.report["notes"][0]
+        )
         assert result.report["applied_count"] == 1
         assert result.verify(x).max_abs == 0
         with pytest.raises(CaptureError):
@@ -70,8 +74,41 @@ class TestCapture:
             def forward(self, x):
                 raise RuntimeError("not today")
 
-        with pytest.raises(CaptureError, match=r"(?s)not today.*torch.export was tried as well"):
+        with pytest.raises(CaptureError, match=r"(?s)not today.*give example inputs"):
+            transform(Hopeless(), patterns=PATTERNS)
+        with pytest.raises(CaptureError) as caught:
             transform(Hopeless(), torch.randn(3), patterns=PATTERNS)
+        first, code, *rest = str(caught.value).splitlines()
+        assert first.startswith(
+            "Hopeless itself does not run on the example inputs (float32[3] on cpu): RuntimeError: not today, at "
+        )
+        assert code == '    raise RuntimeError("not today")'
+        assert rest == ["Mend the model, or pass inputs as it is called; then it can be captured."]
+
+    def test_what_has_been_given_is_not_asked_for(self):
+        class Branching(nn.Module):
+            def forward(self, x):
+                return x if x.sum() > 0 else -x
+
+        with pytest.raises(CaptureError, match=r"Try one of these:\n  - give example inputs"):
+            transform(Branching(), patterns=PATTERNS)
+        with pytest.raises(CaptureError, match=r"(?s)Try one of these:\n  - rewrite the line.*tried as well"):
+            transform(Branching(), torch.randn(3), patterns=PATTERNS)
+        with pytest.raises(CaptureError, match=r"(?s)  - rewrite the line.*  - leave out trace='symbolic'"):
+            transform(Branching(), torch.randn(3), patterns=PATTERNS, trace="symbolic")
+
+    @pytest.mark.parametrize("trace", ["auto", "export"])
+    def test_a_wrong_size_is_told_once(self, trace, capfd):
+        wrong = nn.Sequential(nn.Linear(4, 8), nn.Linear(4, 2))
+        with pytest.raises(InputError, match=r"must have same reduction dim, but got \[2, 8\] X \[4, 2\]"):
+            transform(wrong, torch.randn(2, 4), patterns=PATTERNS, trace=trace)
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.uint8])
+    def test_a_type_that_does_not_fit_is_told_of_the_first_layer_that_reads_it(self, dtype):
+        layers = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3))
+        with pytest.raises(InputError, match=r"does not accept args at node '_0' .*expected scalar type"):
+            transform(layers, torch.ones(1, 3, 8, 8, dtype=dtype), patterns=PATTERNS)
 
     @pytest.mark.parametrize("form", ["module", "symbolic graph", "export program", "export module"])
     def test_forms_of_a_model(self, net, form):

@@ -110,3 +110,10 @@ class TestNothingIsQuantized:
     def test_because_there_is_nothing(self):
         found = self.message(nn.Sequential(nn.ReLU()), torch.randn(2, 4), patterns=[])
         assert "no pattern has fused anything" in found
+
+
+def test_what_transform_returned_has_none():
+    with pytest.raises(
+        QuantizationError, match=r"what transform returned.*Pass what quantize\(result, data\) returned"
+    ):
+        quantization_report(fused(perceptron()))

@@ -31,6 +31,10 @@ class InputError(EmbedlDeployError, ValueError):
     """An argument does not fit: example inputs of the wrong number or shape, not a model, an unknown option."""
 
 
+class FileWriteError(EmbedlDeployError, OSError):
+    """A file cannot be written where it should be: there is no such place, or no leave to write there."""
+
+
 class ArgumentError(InputError):
     """An argument is not of the kind that the function's annotation says."""
 
@@ -41,12 +45,14 @@ class CaptureError(EmbedlDeployError):
     Attributes:
         module_path: Dotted path of the module whose ``forward`` failed; ``""`` is the model itself.
         source: ``"file:line"`` of the user's own code that failed, or ``None`` if no frame of it was found.
+        reason: What was raised there, in a line; empty if that is not all there is to say.
     """
 
-    def __init__(self, message: str, *, module_path: str = "", source: str | None = None) -> None:
+    def __init__(self, message: str, *, module_path: str = "", source: str | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.module_path = module_path
         self.source = source
+        self.reason = reason
 
 
 class PatternError(EmbedlDeployError):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import FileWriteError, InputError
 
 
 def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
@@ -130,9 +130,19 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     Args:
         path: Where the file is to be in the end. Missing parent folders are made.
+
+    Raises:
+        FileWriteError: No file can be made there.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        place = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise FileWriteError(
+            f"{os.fspath(path)!r} cannot be written: in {os.fspath(path.parent)!r} no file can be made "
+            f"({error.strerror or error}). Write to another place."
+        ) from error
+    with place as folder:
         target = Path(folder) / path.name
         yield target
         companions = sorted(file for file in Path(folder).iterdir() if file != target)

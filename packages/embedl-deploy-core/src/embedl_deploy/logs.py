@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from embedl_deploy.exclusive import global_state
 
@@ -21,3 +21,8 @@ def quiet(name: str, below: int) -> Iterator[None]:
             yield
         finally:
             logger.setLevel(level)
+
+
+def fake_tensors_quiet() -> AbstractContextManager[None]:
+    """Within the block, torch logs no traceback of its own where shapes do not fit: the error says it."""
+    return quiet("torch._subclasses.fake_tensor", below=logging.CRITICAL + 1)

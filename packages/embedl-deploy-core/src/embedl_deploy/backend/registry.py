@@ -1,5 +1,6 @@
 """The installed backends, and which of them is in use."""
 
+import difflib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -159,7 +160,7 @@ def _join(name: str) -> Backend:
     with _lock:
         if name not in _backends:
             if not _sources_of(name):
-                raise BackendNotFoundError(f"No backend {name!r} is installed. {_installed_names()}")
+                raise BackendNotFoundError(f"No backend {name!r} is installed. {_meant(name)}{_installed_names()}")
             main = _load(_source_of(name))
             extensions, broken = [], []
             for source in installed_plugins():
@@ -171,6 +172,12 @@ def _join(name: str) -> Backend:
             backend = _backends[name] = build_backend(main, extensions)
             _untold[name] = [*broken, *(f"Backend {name!r}: {conflict}" for conflict in backend.conflicts)]
         return _backends[name]
+
+
+def _meant(name: str) -> str:
+    """``Did you mean 'tensorrt'?``, for a name that is near."""
+    near = difflib.get_close_matches(name.lower(), discover_backends(), n=1)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def _installed_names() -> str:

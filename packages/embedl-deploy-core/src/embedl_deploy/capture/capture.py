@@ -20,9 +20,10 @@ from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.random_numbers import RandomNumbers
-from embedl_deploy.capture.symbolic import trace_symbolically
+from embedl_deploy.capture.symbolic import trace_symbolically, user_line
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
@@ -104,11 +105,19 @@ def capture(
     try:
         return capturing.symbolic()
     except CaptureError as symbolic_error:
+        if trace is Trace.SYMBOLIC and args is not None and symbolic_error.reason:
+            raise CaptureError(
+                f"{symbolic_error}\n  - leave out trace='symbolic', so that torch.export captures the model instead.",
+                module_path=symbolic_error.module_path,
+                source=symbolic_error.source,
+                reason=symbolic_error.reason,
+            ) from symbolic_error
         if trace is Trace.SYMBOLIC or args is None or isinstance(symbolic_error, OtherCallsDifferError):
             raise
         try:
             captured = capturing.exported()
         except CaptureError as export_error:
+            _refuse_what_does_not_run(model, args, kwargs or {})
             raise CaptureError(
                 f"{symbolic_error}\n\ntorch.export was tried as well: {export_error}",
                 module_path=symbolic_error.module_path,
@@ -122,7 +131,30 @@ def _fallback_note(error: CaptureError) -> str:
     # What to do about it, which has been done, comes behind the reason.
     said = str(error).splitlines()[0].partition(". Give example inputs")[0]
     reason = "symbolic tracing failed" if error.source else said
-    return f"captured by torch.export, because {reason}{where}"
+    return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}"
+
+
+def _refuse_what_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Say of a model that cannot be captured that it does not run either, if that is so.
+
+    Raises:
+        CaptureError: It does not.
+    """
+    try:
+        run_unchanged(model, args, kwargs)
+    except (torch.OutOfMemoryError, MemoryError):
+        return
+    except Exception as error:  # the model's own code runs here and may raise anything
+        source, code = user_line(error)
+        where = "" if source is None else f", at {source}:\n    {code}"
+        first = (str(error).strip().splitlines() or ["no message"])[0]
+        raise CaptureError(
+            f"{type(model).__name__} itself does not run on the example inputs {describe_inputs(args, kwargs)}: "
+            f"{type(error).__name__}: {first}{where}\nMend the model, or pass inputs as it is called; then it can be "
+            "captured.",
+            source=source,
+            reason=f"{type(error).__name__}: {first}",
+        ) from error
 
 
 def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:

@@ -17,7 +17,7 @@ from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
-from embedl_deploy.logs import quiet
+from embedl_deploy.logs import fake_tensors_quiet, quiet
 
 #: torch's recurrent layers list their weights in an attribute, its old weight_norm computes them into one, and
 #: torch.export warns of both.
@@ -56,6 +56,7 @@ def capture_by_export(
             leaves_kept_whole(model, leaf_modules),
             redirect_stderr(said),
             quiet("torch.fx.experimental.symbolic_shapes", below=logging.ERROR),
+            fake_tensors_quiet(),
             warnings.catch_warnings(),
             numbers.watched(),
             CallsNoted(numbers),

@@ -23,8 +23,9 @@ from embedl_deploy.verify.state import State
 
 _NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 
-_ADVICE = """Try one of these:
-  - give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead;
+_GIVE_INPUTS = """
+  - give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead;"""
+_ADVICE = """
   - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);
   - make the function that holds it a node of its own: torch.fx.wrap("name") at module level;
   - trace the model yourself and pass the GraphModule: embedl_deploy.modules.symbolic_trace(model, leaf_modules=[...])
@@ -65,8 +66,9 @@ def trace_symbolically(
         with numbers.watched(), mode.watched():
             graph = tracer.trace(model)
     except Exception as error:  # the model's own code runs here and may raise anything
-        without_examples = tracer.fixed if args is None else {}
-        raise _capture_error(model, tracer.failed_module or "", error, without_examples) from error
+        raise _capture_error(
+            model, tracer.failed_module or "", error, tracer.fixed if args is None else None
+        ) from error
     effects = SideEffects(original, model, before, graph)
 
     def traced_again() -> fx.Graph:
@@ -153,8 +155,9 @@ def _described(values: dict[str, Any]) -> str:
     return describe_inputs((), values)[1:-1]
 
 
-def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[str, Any]) -> CaptureError:
-    source, code = _user_line(error)
+def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[str, Any] | None) -> CaptureError:
+    """What to say of a trace that failed; ``fixed`` is ``None`` where there are example inputs."""
+    source, code = user_line(error)
     module = model.get_submodule(path)
     where = f"in module {path!r} ({type(module).__name__})" if path else "in the model's own forward"
     lines = [f"{type(model).__name__} cannot be traced symbolically: {where}"]
@@ -162,13 +165,15 @@ def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[st
         lines[0] += f", at {source}:"
         lines.append(f"    {code}")
     first = str(error).strip().splitlines()
-    lines.append(f"  {type(error).__name__}: {first[0] if first else 'no message'}")
+    reason = f"{type(error).__name__}: {first[0] if first else 'no message'}"
+    lines.append(f"  {reason}")
     if fixed:
         lines.append(f"Without example inputs it was traced with the defaults of inputs: {_described(fixed)}")
-    return CaptureError("\n".join([*lines, _ADVICE]), module_path=path, source=source)
+    lines.append(f"Try one of these:{'' if fixed is None else _GIVE_INPUTS}{_ADVICE}")
+    return CaptureError("\n".join(lines), module_path=path, source=source, reason=reason)
 
 
-def _user_line(error: Exception) -> tuple[str | None, str]:
+def user_line(error: Exception) -> tuple[str | None, str]:
     """File, line and text of the innermost frame that is neither torch's nor ours."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         name = frame.filename

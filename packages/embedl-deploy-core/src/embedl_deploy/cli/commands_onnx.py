@@ -7,7 +7,7 @@ import click
 
 from embedl_deploy import check
 from embedl_deploy.cli.exit_codes import ExitCode
-from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, onnx_options
 from embedl_deploy.cli.options import (
     Rewrites,
     Subject,
@@ -33,7 +33,7 @@ def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rew
         result = rewrites.carried_out(loaded)
     with output.working("exporting"):
         exported = file.written(result.model, loaded)
-    text = f"{result.report['applied_count']} rewrites applied\n{export_text(exported)}"
+    text = f"{result.report['applied_count']} rewrites applied\n{exported}"
     output.result(text, {"transformation": dict(result.report), "export": export_data(exported)})
 
 

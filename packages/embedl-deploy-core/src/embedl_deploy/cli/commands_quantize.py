@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from embedl_deploy.cli.data import Batches, array_batches
-from embedl_deploy.cli.onnx_options import OnnxFile, export_data, export_text, onnx_options
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, onnx_options
 from embedl_deploy.cli.options import (
     Rewrites,
     Subject,
@@ -157,7 +157,7 @@ def quantize_command(
         "corrections": [asdict(correction) for correction in report.corrections],
     }
     output.result(
-        f"{report}\n{export_text(exported)}",
+        f"{report}\n{exported}",
         {"quantization": plain, "export": export_data(exported), "calibrated_with": batches.samples},
     )
 

@@ -20,7 +20,7 @@ def exit_code_of(error: BaseException) -> ExitCode:
     """The exit code for an error."""
     if isinstance(error, (KeyboardInterrupt, click.Abort)):
         return ExitCode.INTERRUPTED
-    if isinstance(error, EmbedlDeployError):
+    if isinstance(error, EmbedlDeployError) and not isinstance(error, OSError):
         # Errors about an argument are ValueErrors as well.
         return ExitCode.USAGE if isinstance(error, (ValueError, BackendNotFoundError)) else ExitCode.REFUSED
     if isinstance(error, click.ClickException):
@@ -45,7 +45,8 @@ def report_failure(error: BaseException, *, as_json: bool) -> None:
         click.echo(error.ctx.get_usage(), err=True)
     colour = uses_colour(sys.stderr)
     click.echo(f"{click.style('error:', fg='red', bold=True)} {message}", err=True, color=colour)
-    if as_json and not (isinstance(error, OSError) and error.filename is None):  # that may be stdout itself
+    of_stdout = isinstance(error, OSError) and error.filename is None and not isinstance(error, EmbedlDeployError)
+    if as_json and not of_stdout:
         plain = {"type": type(error).__name__, "message": message, "exit_code": int(code), **_details(error)}
         click.echo(json.dumps({"error": plain}, indent=2))
 
@@ -55,7 +56,7 @@ def _message(error: BaseException, code: ExitCode) -> str:
         return "Interrupted. No file was left half written."
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, EmbedlDeployError):
         where = f" ({error.filename!r})" if error.filename is not None else ""
         advice = " Make room, or write to another place." if error.errno in _NO_SPACE else ""
         return f"{error.strerror or error}{where}. No file was left half written.{advice}"

@@ -71,13 +71,6 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def export_text(exported: OnnxExport) -> str:
-    """An export in a line, and a line for each note."""
-    ran = "not run" if exported.difference is None else f"ONNX Runtime against PyTorch: {exported.difference}"
-    first = f"Wrote {exported.path}: {exported.size / 1e6:.2f} MB, operator set {exported.opset}; {ran}"
-    return "\n".join((first, *exported.notes))
-
-
 def export_data(exported: OnnxExport) -> dict[str, Any]:
     """An export as plain values; an infinite ratio as ``None``."""
     difference = None if exported.difference is None else exported.difference._asdict()

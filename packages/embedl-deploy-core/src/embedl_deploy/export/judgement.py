@@ -17,6 +17,7 @@ from torch import nn
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.jumps import Jump, first_jump
+from embedl_deploy.export.mode import in_training
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_onnx
 from embedl_deploy.graph.inputs import tensors_in
@@ -112,7 +113,8 @@ def judge(
         )
         raise ExportError(
             f"{_OTHER_NUMBERS}: {difference(reference.wanted, found)}; "
-            f"accepted: {tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}{advice}"
+            f"accepted: {tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}"
+            f"{in_training(exported.model) or advice}"
         )
     wanted = reference.wanted
     return Judgement(difference(wanted, found), signal_to_noise(wanted, found), tuple(dict.fromkeys(reference.notes)))

@@ -66,6 +66,12 @@ class OnnxExport:
     sqnr: float | None = None
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        """A line for the file, and one for each note."""
+        ran = "not run" if self.difference is None else f"ONNX Runtime against PyTorch: {self.difference}"
+        first = f"Wrote {self.path}: {self.size / 1e6:.2f} MB, operator set {self.opset}; {ran}"
+        return "\n".join((first, *self.notes))
+
 
 @checked
 def export_onnx(

@@ -19,7 +19,7 @@ from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.placement import describe_failed_module
-from embedl_deploy.logs import quiet
+from embedl_deploy.logs import fake_tensors_quiet, quiet
 from embedl_deploy.verify import run_unchanged
 
 
@@ -27,6 +27,7 @@ from embedl_deploy.verify import run_unchanged
 def _exporter_quiet() -> Iterator[None]:
     """Keep the exporter's progress notes and its warnings about its own internals out of the user's terminal."""
     with (
+        fake_tensors_quiet(),
         quiet("torch.onnx", below=logging.ERROR),
         quiet("onnxscript", below=logging.ERROR),
         quiet("onnx_ir", below=logging.ERROR),

@@ -15,7 +15,18 @@ from embedl_deploy.graph.fixed_inputs import without_fixed
 
 
 class BoundInterpreter(fx.Interpreter):
-    """Runs a graph as its generated code would, on inputs from :func:`bind_inputs`."""
+    """Runs a graph as its generated code would, on inputs from :func:`bind_inputs`.
+
+    Attributes:
+        current: The node that is computed, or was the last to be.
+    """
+
+    current: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of one node."""
+        self.current = n
+        return super().run_node(n)
 
     def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
         """The next input; one for all of ``*args``, and one for all of ``**kwargs``."""

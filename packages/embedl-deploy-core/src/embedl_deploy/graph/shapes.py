@@ -26,6 +26,7 @@ from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module, fused_modules_named
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
+from embedl_deploy.logs import fake_tensors_quiet
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
@@ -43,11 +44,9 @@ class FakeInterpreter(BoundInterpreter):
     def __init__(self, root: nn.Module, mode: FakeTensorMode, graph: fx.Graph | None = None) -> None:
         super().__init__(root, graph=graph)
         self.mode = mode
-        self.current: fx.Node | None = None
 
     def run_node(self, n: fx.Node) -> Any:
         """The value of one node, whose inputs are in ``env``."""
-        self.current = n
         result = super().run_node(n)
         if isinstance(result, torch.Tensor):
             n.meta["tensor_meta"] = _extract_tensor_metadata(result)
@@ -122,21 +121,23 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
     interpreter = FakeInterpreter(graph_module, mode)
     try:
-        with mode, torch.no_grad(), call_hooks_set_aside():
+        with mode, torch.no_grad(), call_hooks_set_aside(), fake_tensors_quiet():
             interpreter.run(*fake, enable_io_processing=False)
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         return _unknown_from(interpreter.current, error)
     except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
-        refusal = _refusal(graph_module, inputs)
+        refusal, refusing = _refusal(graph_module, inputs)
         if refusal is None:
             return _unknown_from(interpreter.current, error)
         if isinstance(refusal, FusedModuleError) and refusal.__cause__ is None:
             raise refusal from error  # a module of a pattern gives what the one that raises cannot take
-        node = interpreter.current
+        node, told = interpreter.current, error
+        if refusing is not None and node is not None and refusing.name != node.name:
+            node, told = refusing, refusal  # fake tensors take types that real ones do not
         where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
-        placed = describe_failed_module(error)
+        placed = describe_failed_module(told)
         where += f", in {placed}" if placed else ""
-        reason = str(error).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
+        reason = str(told).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         raise InputError(
             f"The model does not accept args{where}: {reason.rstrip('.')}. Given: {describe_inputs(args, kwargs)}. "
             "Pass inputs of the shapes, dtypes and device that the model is called with."
@@ -150,12 +151,13 @@ def _unknown_from(node: fx.Node | None, error: Exception) -> str:
     return note
 
 
-def _refusal(graph_module: fx.GraphModule, inputs: list[Any]) -> Exception | None:
-    """What a copy of the graph raises on these inputs, real ones; ``None`` if it runs."""
+def _refusal(graph_module: fx.GraphModule, inputs: list[Any]) -> tuple[Exception | None, fx.Node | None]:
+    """What a copy of the graph raises on these inputs, real ones, and at which node; ``None`` if it runs."""
     copy = deep_copy(graph_module)
+    interpreter = BoundInterpreter(copy)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), fused_modules_named(copy):
-            BoundInterpreter(copy).run(*inputs, enable_io_processing=False)
+            interpreter.run(*inputs, enable_io_processing=False)
     except Exception as error:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
-        return error
-    return None
+        return error, interpreter.current
+    return None, None

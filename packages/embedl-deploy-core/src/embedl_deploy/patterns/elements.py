@@ -108,9 +108,9 @@ class PredicateElement(Element):
         return node.op.startswith("call_") and bool(self.predicate(node))
 
     def describe(self) -> str:
-        """The predicate's name, as words."""
+        """The predicate's name, as words: ``is_flatten`` as "flatten"."""
         name = getattr(self.predicate, "__name__", repr(self.predicate))
-        return name.strip("_").replace("_", " ")
+        return name.strip("_").removeprefix("is_").replace("_", " ")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import fx
 
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.validation.checked import checked
@@ -137,12 +138,17 @@ class QuantizationReport:
 
 
 @checked
-def quantization_report(model: fx.GraphModule) -> QuantizationReport:
+def quantization_report(model: fx.GraphModule | TransformationResult) -> QuantizationReport:
     """The report of a model that :func:`insert_qdq` made.
 
     Raises:
         QuantizationError: The model is not one.
     """
+    if isinstance(model, TransformationResult):
+        raise QuantizationError(
+            "This is what transform returned, which is not quantized. Pass what quantize(result, data) returned; what "
+            "was rewritten is in result.report."
+        )
     report = getattr(model, "meta", {}).get(REPORT)
     if not isinstance(report, QuantizationReport):
         raise QuantizationError(
