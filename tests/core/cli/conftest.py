@@ -28,6 +28,14 @@ MODELS = """
                 nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 4),
             )
 
+    class Wrapped(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = Net(), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(self.body(x))
+
     class TwoInputs(nn.Module):
         def __init__(self):
             super().__init__()

@@ -134,12 +134,29 @@ def _contribution_lines(contributions: Sequence[Mapping[str, str]]) -> Iterator[
             )
 
 
+def why_not_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--why-not``, as ``why_not``: the names that are asked about."""
+    return click.option(
+        "--why-not",
+        multiple=True,
+        metavar="NAME",
+        help="Also say what takes a node or module, and why other patterns do not. Repeatable.",
+    )(function)
+
+
 @click.command("plan", cls=FileCommand)
 @subject_options
 @rewrite_options
+@why_not_option
 @output_option("Write the plan as JSON, to review, change and pass to --plan.")
 @json_option
-def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewrites, output_path: Path | None) -> None:
+def plan_command(
+    output: Output,
+    subject: Callable[[], Subject],
+    rewrites: Rewrites,
+    why_not: Sequence[str],
+    output_path: Path | None,
+) -> None:
     """Show what would be rewritten in a model, without doing it."""
     with output.working("planning"):
         plan = rewrites.planned(subject())
@@ -148,7 +165,12 @@ def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewri
         with written_whole(output_path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {output_path}")
-    output.result(plan, json.loads(text))
+    answers = {name: plan.why_not(name) for name in why_not}
+    output.result(_with_answers(plan, answers), {**json.loads(text), **({"why_not": answers} if answers else {})})
+
+
+def _with_answers(report: object, answers: Mapping[str, Sequence[str]]) -> str:
+    return "\n".join((str(report), *(line for lines in answers.values() for line in lines)))
 
 
 @click.command("transform", cls=FileCommand)
@@ -162,6 +184,7 @@ def plan_command(output: Output, subject: Callable[[], Subject], rewrites: Rewri
     show_default=True,
     help="Largest difference of the outputs, relative to the largest output.",
 )
+@why_not_option
 @output_option("Write the transformed model, a .pt2 file for torch.export.load.")
 @json_option
 @click.pass_context
@@ -171,6 +194,7 @@ def transform_command(
     subject: Callable[[], Subject],
     rewrites: Rewrites,
     tolerance: float,
+    why_not: Sequence[str],
     output_path: Path | None,
 ) -> None:
     """Rewrite a model and compare the numbers.
@@ -188,9 +212,15 @@ def transform_command(
         with output.working("writing"):
             _write_program(result, loaded, output_path)
         output.say(f"Wrote {output_path}")
+    answers = {name: result.report.why_not(name) for name in why_not}
     output.result(
-        f"{result.report}\n{_verdict(difference, tolerance)}",
-        {**result.report, "difference": None if difference is None else difference._asdict(), "agrees": agrees},
+        f"{_with_answers(result.report, answers)}\n{_verdict(difference, tolerance)}",
+        {
+            **result.report,
+            "difference": None if difference is None else difference._asdict(),
+            "agrees": agrees,
+            **({"why_not": answers} if answers else {}),
+        },
     )
     if not agrees:
         context.exit(ExitCode.NO)

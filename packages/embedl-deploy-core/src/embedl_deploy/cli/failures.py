@@ -11,6 +11,7 @@ from click.exceptions import NoArgsIsHelpError
 
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
+from embedl_deploy.cli.wording import for_the_shell
 from embedl_deploy.errors import BackendNotFoundError, EmbedlDeployError
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -65,7 +66,7 @@ def _message(error: BaseException, code: ExitCode) -> str:
             f"{type(error).__name__}: {error}. This should not happen. If the lines above lead into your model, its "
             "code raised it; otherwise please report them, with the command."
         )
-    return str(error)
+    return for_the_shell(str(error))
 
 
 def _details(error: BaseException) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 import click
 
+from embedl_deploy.cli.wording import for_the_shell
+
 _COLOURS = {"error": "red", "warning": "yellow"}
 
 
@@ -40,7 +42,8 @@ class Output:
         if self.as_json:
             click.echo(json.dumps(_finite(data), indent=2), file=self._results)
         else:
-            click.echo(_painted(str(text)) if colour else str(text), file=self._results, color=colour)
+            said = for_the_shell(str(text))
+            click.echo(_painted(said) if colour else said, file=self._results, color=colour)
 
     def say(self, message: str) -> None:
         """Print a message that is not the result."""

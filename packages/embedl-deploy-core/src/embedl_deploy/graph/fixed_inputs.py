@@ -59,10 +59,6 @@ class FixedInputs:
         Raises:
             InputError: One that is fixed is given, and something else; or one that there was an example of is not.
         """
-        given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
-        for name, is_none in self.needed.items():
-            if given.get(name, None if is_none else ...) is None:
-                raise InputError(missing_input(name, is_given=name in given, how="transformed with an example of it"))
         for name, value in (*zip(self.positional, args, strict=False), *kwargs.items()):
             if name in self.values and not _is_same(value, self.values[name]):
                 raise InputError(
@@ -70,6 +66,10 @@ class FixedInputs:
                     f"{self.values[name]!r}, which its graph is fixed to. For another value transform the model anew, "
                     f"and give example inputs with it: transform(model, args, kwargs={{{name!r}: ...}})."
                 )
+        given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
+        for name, is_none in self.needed.items():
+            if given.get(name, None if is_none else ...) is None:
+                raise InputError(missing_input(name, is_given=name in given, how="transformed with an example of it"))
         if not self.values:
             return args, kwargs
         taken = {str(node.target) for node in model.graph.find_nodes(op="placeholder")}

@@ -9,7 +9,7 @@ from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
-from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch
+from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
 from embedl_deploy.plan.finding import MOVED_UP
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.refusing import refuse_storing
@@ -45,7 +45,12 @@ class TransformationReport(Mapping[str, Any]):
         self.declined = declined
         self.unfused: dict[str, str] = {}
         self.unsupported: dict[str, str] = {}
+        known = {node.name for graph in (plan.model.graph, plan.converted.graph) for node in graph.nodes}
+        #: By the name of a node that is in the transformed model alone, that of a module or node of the plan.
+        self._planned: dict[str, str] = {}
         for node in model.graph.nodes:
+            if node.op.startswith("call_") and node.name not in known:
+                self._planned[node.name] = str(node.target) if node.op == "call_module" else sources_of(node)[0]
             if not node.op.startswith("call_") or isinstance(get_module(node), FusedModule):
                 continue
             if not node.users and not overwrites(node):
@@ -117,7 +122,11 @@ class TransformationReport(Mapping[str, Any]):
 
     @checked
     def why_not(self, node: str, pattern: str | None = None) -> list[str]:
-        """Why patterns did not take a node; see :meth:`TransformationPlan.why_not`."""
+        """Why patterns did not take a node; see :meth:`TransformationPlan.why_not`.
+
+        Names of the transformed model's nodes, as reports have them, are known as well.
+        """
+        node = self._planned.get(node, node)
         failed = [
             m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name) or not m.node_names
         ]
@@ -151,10 +160,11 @@ class TransformationReport(Mapping[str, Any]):
         if self.unsupported:
             rows = [(name, self.unfused[name], reason) for name, reason in self.unsupported.items()]
             lines.append(reasons_table("Cannot run on this hardware", rows))
-        kinds: dict[str, int] = {}
-        for kind in self.unfused.values():
-            kinds[kind] = kinds.get(kind, 0) + 1
-        left = summarize_names([f"{kind} ×{count}" for kind, count in kinds.items()], most=12)
+        kinds: dict[str, list[str]] = {}
+        for name, kind in self.unfused.items():
+            kinds.setdefault(kind, []).append(name)
+        listed = [f"{kind} ×{len(names)} ({summarize_names(names, most=2)})" for kind, names in kinds.items()]
+        left = summarize_names(listed, most=12)
         lines.append(f"Left as they are: {left or 'nothing'}. Ask report.why_not(name) about any of them.")
         return render(*lines)
 
