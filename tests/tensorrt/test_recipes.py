@@ -84,6 +84,26 @@ def test_of_a_model_in_another_type(make, x, methods, dtype):
         assert restored.state_dict()[name].dtype == tensor.dtype, name
 
 
+class Mixed(nn.Module):
+    """A part in float64 behind one in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.wide = nn.Linear(16, 16, bias=False), nn.Linear(16, 4, bias=False, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.wide(self.first(x).relu().double())
+
+
+def test_a_bias_that_corrections_add_is_of_its_layers_type():
+    quantized = freeze(quantize(fresh(Mixed, SEQUENCES), [SEQUENCES], bias_correction=True, progress=False))
+    restored = quantization_recipe(quantized).rebuild(fresh(Mixed, SEQUENCES, seed=1))
+    restored.load_state_dict(quantized.state_dict())
+    assert torch.equal(restored(SEQUENCES), quantized(SEQUENCES))
+    types = {name: tensor.dtype for name, tensor in restored.state_dict().items() if name.endswith("linear.bias")}
+    assert types == {"first.linear.bias": torch.float32, "wide.linear.bias": torch.float64}
+
+
 def test_people_can_read_it():
     quantized = quantize(
         fresh(convolutions, IMAGES), [IMAGES], QuantConfig(skip={nn.AdaptiveAvgPool2d}), progress=False

@@ -80,19 +80,30 @@ def own_modules(model: nn.Module, tensors: Mapping[str, str], shared: Mapping[st
             _put(model, part, with_parameters(part, plain.weight, getattr(plain, "bias", None)))
 
 
+def make_missing(model: nn.Module, tensors: Mapping[str, str]) -> None:
+    """Give a model the tensors that ``tensors`` names and that it has a place for, such as a bias that was ``None``.
+
+    Of the type of the layer's weight: before freezing, which takes that away.
+
+    Raises:
+        QuantizationError: It has no place for one.
+    """
+    for name in tensors.keys() - _owned(model).keys():
+        _make(model, name, tensors)
+
+
 def own_tensors(model: nn.Module, tensors: Mapping[str, str]) -> None:
-    """Give a model the tensors that ``tensors`` names, shared as it says; their values do not matter.
+    """Let a model's tensors be shared as ``tensors`` says, once each is there; their values do not matter.
 
     Args:
         model: Changed in place.
         tensors: As :func:`tensors_of` gives them.
 
     Raises:
-        QuantizationError: The model has no place for one, has others, or of another shape.
+        QuantizationError: The model has others, or of another shape.
     """
-    for name in tensors.keys() - _owned(model).keys():
-        _make(model, name, tensors)
     owned = _owned(model)
+    _require(not tensors.keys() - owned.keys(), sorted(tensors.keys() - owned.keys()), "are only in the recipe")
     _require(not owned.keys() - tensors.keys(), sorted(owned.keys() - tensors.keys()), "are not in the recipe")
     seen: dict[Any, str] = {}
     for name, (owner, key, tensor) in owned.items():

@@ -22,7 +22,7 @@ from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.freezing import freeze
-from embedl_deploy.quantize.ownership import own_modules, own_tensors, shared_modules, tensors_of
+from embedl_deploy.quantize.ownership import make_missing, own_modules, own_tensors, shared_modules, tensors_of
 from embedl_deploy.quantize.placement import place
 from embedl_deploy.quantize.quantizer import IntegerWeight
 from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
@@ -126,6 +126,7 @@ class QuantizationRecipe:
         quantized = place(graph_module, decisions, self.policy)
         corrections = tuple(Correction(**entry) for entry in self.corrections)
         quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=corrections)
+        make_missing(quantized, self.tensors)
         quantized = freeze(_with_grids(quantized)) if self.frozen else quantized
         own_tensors(quantized, self.tensors)
         return quantized
