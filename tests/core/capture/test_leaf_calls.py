@@ -135,6 +135,15 @@ def test_modes_can_be_changed_afterwards():
     assert not (graph_module.eval()(X) == 0).any()
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_everything_is_in_the_mode_of_the_model(training):
+    model = Parts(lambda m, x: m.drop(m.fc(x))).train(training)
+    model.drop.eval()
+    graph_module = capture(model, (X,), trace="export").graph_module
+    assert not graph_module.drop.training
+    assert {part.training for part in graph_module.modules() if part is not graph_module.drop} == {training}
+
+
 def test_hooks_of_a_module_run_in_it():
     model = Parts(lambda m, x: m.norm(m.fc(x))).eval()
     model.fc.register_forward_hook(lambda module, args, output: output * 2)

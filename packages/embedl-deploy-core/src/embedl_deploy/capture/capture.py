@@ -22,6 +22,7 @@ from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically, user_line
 from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
@@ -92,7 +93,12 @@ def capture(
             f"trace is {trace!r}; expected Trace.AUTO, Trace.SYMBOLIC or Trace.EXPORT, or its value."
         ) from error
     model = _unwrap(model)
-    capturing = _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify)
+    with global_state:  # what one thread puts back, such as the state of random numbers, another would see change
+        return _captured(model, _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify), trace)
+
+
+def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
+    args, kwargs = capturing.args, capturing.kwargs
     if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
         return capturing.given()
     capturing.refuse_hooks(model)
@@ -100,7 +106,7 @@ def capture(
         try:
             return capturing.exported()
         except CaptureError as error:
-            refuse_unfit_inputs(model, args or (), kwargs or {}, error)
+            refuse_unfit_inputs(model, args or (), kwargs, error)
             raise
     try:
         return capturing.symbolic()

@@ -60,4 +60,6 @@ def guarded(opened: fx.GraphModule, name: str) -> fx.GraphModule:
     guards = graph_module._modules.get("_guards_fn")
     if guards is not None:
         graph_module._guards_fn = InputGuard(guards)
+        graph_module._guards_fn.training = opened.training
+    graph_module.training = opened.training
     return graph_module

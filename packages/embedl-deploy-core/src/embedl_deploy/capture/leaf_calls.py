@@ -143,10 +143,14 @@ def _is_in_a_context() -> bool:
 def call_the_leaves(graph_module: fx.GraphModule, model: nn.Module) -> None:
     """Put a call of its leaf in place of each call that stands for one, also in the graphs inside.
 
+    The graphs are in the model's mode, whatever mode torch.export has put them in, and leaves in their own.
+
     Args:
         graph_module: What was exported, within :func:`leaves_kept_whole`; changed in place.
         model: The model that was.
     """
+    for part in graph_module.modules():
+        part.training = model.training
     for part in [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]:
         for node in part.graph.find_nodes(op="call_function", target=_operator):
             call = _calls[cast("int", node.args[2])]
