@@ -6,6 +6,7 @@ undo is what happens to an existing module or tensor: other settings, values tha
 
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.edit import deep_copy
@@ -56,12 +57,7 @@ class Checkpoint:
 
     def build(self) -> fx.GraphModule:
         """A graph module in that state, with a graph and a module tree of its own and the modules of then."""
-        modules = {path: module for path, module, *_ in self._tree}
-        tensors = {
-            f"{path}.{name}" if path else name: tensor
-            for path, _, _, parameters, buffers, _ in self._tree
-            for name, tensor in (*parameters.items(), *buffers.items())
-        }
+        modules, tensors = {path: module for path, module, *_ in self._tree}, self.tensors()
         targets: dict[str, Any] = {}
         graph, _ = self._make_graph()
         for node in graph.nodes:
@@ -75,6 +71,14 @@ class Checkpoint:
             if path not in targets:  # containers that fx made to hold a path
                 object.__setattr__(module, "training", self._tree[0][-1])
         return built
+
+    def tensors(self) -> dict[str, torch.Tensor | None]:
+        """The parameters and buffers of then, by path; what is shared by one of its paths."""
+        return {
+            f"{path}.{name}" if path else name: tensor
+            for path, _, _, parameters, buffers, _ in self._tree
+            for name, tensor in (*parameters.items(), *buffers.items())
+        }
 
     @staticmethod
     def _attribute(target: str, modules: dict[str, nn.Module]) -> Any:

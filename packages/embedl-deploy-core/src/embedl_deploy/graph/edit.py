@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.exclusive import global_state
+from embedl_deploy.graph.gradient_hooks import copy_what_hangs_on_tensors
 from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.graph.storable import StorableGraphModule
 
@@ -16,12 +17,20 @@ CopiedT = TypeVar("CopiedT")
 
 
 def deep_copy(value: CopiedT) -> CopiedT:
-    """A deep copy of a graph or model; of a graph node for node in the same order, with metadata copied shallowly."""
+    """A deep copy of a graph or model; of a graph node for node in the same order, with metadata copied shallowly.
+
+    Hooks and attributes of parameters are copied, too.
+    """
     # What is ignored is so for the whole process, so one thread at a time: the last to leave puts back what it found.
     with global_state, warnings.catch_warnings():
         # torch deprecates a class that its own copy of an exported graph's calling convention still uses.
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
-        return copy.deepcopy(value, _memory(value) if isinstance(value, nn.Module) else None)
+        if not isinstance(value, nn.Module):
+            return copy.deepcopy(value)
+        memory = _memory(value)
+        copied = copy.deepcopy(value, memory)
+        copy_what_hangs_on_tensors(value, memory)
+        return copied
 
 
 def _memory(model: nn.Module) -> dict[int, Any]:

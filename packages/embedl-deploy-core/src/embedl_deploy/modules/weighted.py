@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.slots import WeightFakeQuantize
@@ -157,7 +158,8 @@ def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | 
 
     They are plain parameters. Where ``module`` computes them by a parametrization
     (``torch.nn.utils.parametrizations``), the new module is of the class from before it: the property of the
-    generated class would go on giving the old weight. A new bias is trained if the weight is.
+    generated class would go on giving the old weight. A new bias is trained if the weight is. Hooks for
+    the gradient of a tensor are those of the one before, if it has the same shape.
     """
     changed: ModuleT = module.__new__(parametrize.type_before_parametrizations(module))
     changed.__dict__.update(module.__dict__)
@@ -170,7 +172,10 @@ def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | 
     for name, tensor in (("weight", weight), ("bias", bias)):
         flag = trains[name]
         trained = known if flag is None else flag
-        changed._parameters[name] = None if tensor is None else nn.Parameter(tensor.detach(), trained)
+        before = module._parameters.get(name)
+        changed._parameters[name] = new = None if tensor is None else nn.Parameter(tensor.detach(), trained)
+        if new is not None and before is not None:
+            take_gradient_hooks(new, before)
     return changed
 
 

@@ -7,6 +7,7 @@ from torch import fx
 
 from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.forms.fixed_mode import class_name
+from embedl_deploy.graph.gradient_hooks import has_gradient_hooks
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
@@ -59,6 +60,7 @@ class TransformationReport(Mapping[str, Any]):
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
             if reason is not None:
                 self.unsupported[node.name] = reason
+        self._notes = [*plan.notes, *_lost_hooks(plan, model)]
         self._data = self._as_data()
 
     def __reduce__(self) -> NoReturn:
@@ -96,7 +98,7 @@ class TransformationReport(Mapping[str, Any]):
         return {
             "backend": None if self.plan.backend is None else self.plan.backend.name,
             "capture": self.plan.capture_method,
-            "notes": list(self.plan.notes),
+            "notes": list(self._notes),
             "applied_count": len(applied),
             "skipped_count": len(skipped),
             "declined_count": len(self.declined),
@@ -144,7 +146,7 @@ class TransformationReport(Mapping[str, Any]):
             f"{self.plan.model_name}{backend}: {self['applied_count']} rewrites applied, "
             f"{self['skipped_count']} skipped, {self['declined_count']} declined, {self['failed_count']} failed"
             f" ({self.plan.capture_method} capture)",
-            *(f"note: {note}" for note in self.plan.notes),
+            *(f"note: {note}" for note in self._notes),
             matches_table(self.with_status(MatchStatus.APPLIED)),
         ]
         failed = self.with_status(MatchStatus.FAILED)
@@ -167,6 +169,18 @@ class TransformationReport(Mapping[str, Any]):
         left = summarize_names(listed, most=12)
         lines.append(f"Left as they are: {left or 'nothing'}. Ask report.why_not(name) about any of them.")
         return render(*lines)
+
+
+def _lost_hooks(plan: TransformationPlan, model: fx.GraphModule) -> Iterator[str]:
+    """Say which parameters with hooks for their gradient a rewrite has replaced by others."""
+    kept = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    tensors = plan.captured.tensors().items()
+    lost = [name for name, t in tensors if t is not None and has_gradient_hooks(t) and id(t) not in kept]
+    if lost:
+        yield (
+            f"hooks for gradients are lost, because the tensors that had them are in the model no longer as they were: "
+            f"{summarize_names(lost)}. Register them on those of the result that took their place"
+        )
 
 
 def _kind(node: fx.Node) -> str:

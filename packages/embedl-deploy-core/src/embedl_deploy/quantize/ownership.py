@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import QuantStub, with_parameters
 from embedl_deploy.quantize.findings import Finding
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
@@ -187,7 +188,11 @@ def _home(owner: nn.Module, key: str) -> dict[str, Any]:
 
 
 def _like(old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
+    if not isinstance(old, nn.Parameter):
+        return new
+    new = nn.Parameter(new, old.requires_grad)
+    take_gradient_hooks(new, old)
+    return new
 
 
 def _make(model: nn.Module, name: str, tensors: Mapping[str, str]) -> None:

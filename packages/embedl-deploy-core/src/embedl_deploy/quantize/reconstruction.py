@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import evaluation_mode
 from embedl_deploy.quantize.data import progress_bar
@@ -125,7 +126,9 @@ def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | 
     new = rounded_weight(wanted, square, scale, quantizer.config)
     mean, mean_rounded = (m[:, :, None] for m in moments.means())
     shift = (weight @ mean - new @ mean_rounded).reshape(-1)
-    operator.weight = nn.Parameter(new.reshape(original.shape).to(dtype), operator.weight.requires_grad)
+    before = operator.weight
+    operator.weight = nn.Parameter(new.reshape(original.shape).to(dtype), before.requires_grad)
+    take_gradient_hooks(operator.weight, before)
     shift = shift.to(dtype)
     _set_bias(operator, shift if operator.bias is None else operator.bias.detach() + shift)
     return None
@@ -203,4 +206,6 @@ def _mean_error(values: Iterable[tuple[torch.Tensor, torch.Tensor]], axis: int) 
 def _set_bias(operator: Any, bias: torch.Tensor) -> None:
     """Give an operator a bias, which is trained if the one before was; a first one, if the weight is."""
     known = operator.weight if operator.bias is None else operator.bias
-    operator.bias = nn.Parameter(bias, known.requires_grad)
+    before, operator.bias = operator.bias, nn.Parameter(bias, known.requires_grad)
+    if before is not None:
+        take_gradient_hooks(operator.bias, before)
