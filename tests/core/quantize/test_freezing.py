@@ -15,6 +15,7 @@ from embedl_deploy.quantize import (
     QuantConfig,
     Quantizer,
     TensorQuantConfig,
+    calibrate,
     freeze,
     freeze_batchnorm,
     quantization_report,
@@ -194,6 +195,18 @@ def test_the_model_is_not_modified(name, training):
     assert sum(isinstance(part, nn.BatchNorm2d) for part in model.modules()) == 3
     copied = copy.deepcopy(frozen)
     assert torch.equal(copied(IMAGES), frozen(IMAGES))
+
+
+@pytest.mark.parametrize("weights", [True, False])
+def test_a_frozen_model_is_calibrated_anew(weights):
+    frozen = freeze(calibrated(perceptron(), ROWS, FORMATS["int8"]), weights=weights)
+    before = state_of(frozen)
+    assert calibrate(frozen, [2 * ROWS]) == []
+    after = state_of(frozen)
+    changed = [name for name, tensor in after.items() if not torch.equal(tensor, before[name])]
+    assert changed and not [name for name in changed if "weight" in name], "of activations alone"
+    (input_scale,) = (name for name in changed if torch.equal(after[name], 2 * before[name]))
+    assert len(changed) == 2 and input_scale.endswith("scale")
 
 
 def test_what_is_not_calibrated_is_named():

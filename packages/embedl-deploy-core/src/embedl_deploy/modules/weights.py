@@ -54,13 +54,14 @@ class NamedWeight:
 
     @property
     def value(self) -> torch.Tensor | None:
-        """What the place is to be given: the operator's weight, with the factor of a batch norm in it."""
-        if self.operator is None:
-            return None
-        if isinstance(self.owner, FusedConv) and self.operator is self.owner.conv:
+        """What the place is to be given: the operator's weight, with the factor of a batch norm in it.
+
+        ``None`` where there is no one operator, or its weight is only kept as integers.
+        """
+        weight = None if self.operator is None else self.operator.weight
+        if isinstance(self.owner, FusedConv) and self.operator is self.owner.conv and weight is not None:
             return self.owner.folded_weight()
-        weight = self.operator.weight
-        assert isinstance(weight, torch.Tensor)  # an operator has one
+        assert weight is None or isinstance(weight, torch.Tensor)  # an operator has no other
         return weight
 
 
