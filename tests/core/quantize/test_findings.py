@@ -3,6 +3,7 @@
 import logging
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from torch import nn
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import (
     CalibrationMethod,
+    Precision,
     QuantConfig,
     TensorQuantConfig,
     calibrate,
@@ -18,6 +20,7 @@ from embedl_deploy.quantize import (
     quantize,
 )
 from embedl_deploy.quantize.observers import make_observer
+from embedl_deploy.quantize.samples import Samples, extremes_by_sample
 from support.nets import net, random_input
 from support.quantizable import PATTERNS, transform
 
@@ -113,6 +116,86 @@ def test_a_batch_far_from_all_others(batches, told, caplog):
     found = noticed(quantized, [*batches[:2], 1000 * X if told else 5 * X, *batches[2:]], caplog)
     assert ("the output of x" in found) == told
     assert not told or found["the output of x"].startswith("batch 3 of 4 reaches")
+
+
+ORDINARY = torch.Generator().manual_seed(0)
+
+
+def batches(count, spoiled=(), size=4):
+    data = [torch.randn(size, 4, generator=ORDINARY) for _ in range(count)]
+    return [1000 * batch if place in spoiled else batch for place, batch in enumerate(data)]
+
+
+def with_outliers(data):
+    for batch in data:
+        batch[0, 0] = 3000.0
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "share"),
+    [
+        (batches(20, {3, 4}), 90),
+        (batches(3, {1}), 67),
+        (with_outliers(batches(8)), 75),
+        ([torch.cat([*batches(16), *batches(1, {0}, 1)])], 98),
+        (batches(20, {3, 4}, 1), 90),
+    ],
+    ids=["two batches of twenty", "one of three", "one value in each", "a row of one batch", "batches of one"],
+)
+@pytest.mark.parametrize("method", [CalibrationMethod.MINMAX, CalibrationMethod.MSE])
+def test_samples_that_others_dwarf(data, share, method, caplog):
+    found = noticed(inserted(method), data, caplog)["the output of x"]
+    assert found.startswith(f"{share}% of its samples reach less than 2 steps of its scale")
+
+
+def test_samples_that_a_clipping_scale_holds_are_not_told(caplog):
+    config = TensorQuantConfig(calibration_method=CalibrationMethod.PERCENTILE, percentile=99.0)
+    observer = make_observer(config, "it", is_weight=False)
+    for batch in batches(200, {3}):
+        observer.observe(batch)
+    assert "samples" not in str(observer.finding(observer.grid()))
+
+
+@pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT4, Precision.FP8])
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda: torch.relu(torch.randn(64, 100)),
+        lambda: nn.functional.gelu(torch.randn(64, 100)),
+        lambda: (8 * torch.randn(64, 100)).softmax(-1),
+        lambda: torch.randn(64, 100) * (torch.rand(64, 100) < 0.03),
+        lambda: torch.randn(64, 100) * torch.tensor([1.0] * 99 + [300.0]),
+        lambda: torch.randn(64, 100) * torch.randn(64, 1).clamp(-2, 2).exp(),
+        lambda: torch.zeros(64, 100).index_fill(0, torch.tensor([3, 4]), 1.0) * torch.rand(64, 100),
+    ],
+    ids=["ReLU", "GELU", "softmax", "sparse", "outlier channel", "samples of many sizes", "padding"],
+)
+def test_what_no_sample_dwarfs(values, precision):
+    torch.manual_seed(0)
+    assert observed(values(), TensorQuantConfig(precision)) is None
+
+
+def test_shares_of_samples_do_not_depend_on_how_they_are_split():
+    samples = [Samples(), Samples()]
+    reaches = np.array([0.0, 1.0, 0.5, 3.0, 100.0])
+    samples[0].add(reaches)
+    for reach in reaches[::-1]:
+        samples[1].add(reach.reshape(1))
+    # of four that are not zero; 0.5 and 1 are below 2
+    assert [each.share_below(2.0) for each in samples] == [0.5, 0.5]
+    assert samples[0].share_below(1000.0) == 1.0 and samples[0].share_below(0.0) == 0.0
+    assert samples[0].median() == samples[1].median() == pytest.approx(1.0, rel=0.1)
+    assert Samples().share_below(1.0) == Samples().median() == 0.0
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 4, 5)])
+def test_extremes_by_sample(shape):
+    x = torch.randn(shape)
+    rows = x.reshape(1, -1) if x.dim() == 1 else x.flatten(1)
+    for given in (x, x.to(memory_format=torch.channels_last) if x.dim() == 4 else x):
+        low, high = extremes_by_sample(given)
+        assert torch.equal(low, rows.amin(1)) and torch.equal(high, rows.amax(1))
 
 
 def test_a_pruned_channel_is_reported_and_no_warning(caplog):

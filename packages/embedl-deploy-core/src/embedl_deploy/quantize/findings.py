@@ -4,12 +4,21 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from embedl_deploy.quantize.samples import Samples
+
 #: How many times as far as all others a batch must reach to be told, and of how many batches.
 _FAR, _ENOUGH_BATCHES = 10.0, 4
 
 #: What clipping has to leave of a tensor. On ordinary data it leaves 35 dB and more, whatever the method, about as much
 #: as rounding to 8 bits does; this is a hundredth of the tensor's energy lost.
 _LEAST_AFTER_CLIPPING_DB = 20.0
+
+#: A sample that reaches less than two steps is left with five numbers; rounding leaves 9 dB of it, where eight bits
+#: leave 35 dB and more of ordinary data. In a format with few numbers two steps are much of the range, so it must be a
+#: sixteenth of the range as well. Sparse samples and tails, such as of ReLU, GELU or a softmax, have large values of
+#: their own, and so have those of an outlier channel: only samples that others dwarf fall below. Half of them must,
+#: because a scale that suits most samples is what a scale is for.
+_LEAST_STEPS, _LEAST_OF_RANGE, _MOST_DWARFED = 2.0, 1 / 16, 0.5
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,7 @@ class Seen:
         second: The largest magnitude in any other batch.
         values: How many values there were.
         batches: How many batches.
+        samples: How far each sample reaches.
     """
 
     low: float = math.inf
@@ -51,6 +61,7 @@ class Seen:
     second: float = -1.0
     values: int = 0
     batches: int = field(default=0)
+    samples: Samples = field(default_factory=Samples)
 
     def add(self, low: float, high: float, values: int) -> None:
         """Take note of a batch."""
@@ -82,6 +93,24 @@ class Seen:
                 "most; its scale is that of one batch",
             )
         return None
+
+    def dwarfed(self, tensor: str, reach: float, step: float) -> Finding | None:
+        """Whether other samples set a scale that leaves most of them next to nothing.
+
+        Args:
+            tensor: The tensor.
+            reach: The largest magnitude that its quantizer holds.
+            step: Its smallest magnitude above zero.
+        """
+        share = self.samples.share_below(min(_LEAST_STEPS * step, _LEAST_OF_RANGE * reach))
+        if share < _MOST_DWARFED:
+            return None
+        return Finding(
+            tensor,
+            f"{share:.0%} of its samples reach less than {_LEAST_STEPS:g} steps of its scale, which leaves next to "
+            f"nothing of them: half reach {self.samples.median():.2g} at most, and one in batch {self.batch} of "
+            f"{self.batches} {self.furthest:.3g}",
+        )
 
     def left_out(self, tensor: str, reach: float) -> Finding | None:
         """The batch that reaches much further than the quantizer does, if there is one."""

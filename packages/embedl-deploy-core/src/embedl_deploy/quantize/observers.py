@@ -8,6 +8,7 @@ from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.quantize.findings import Finding, Seen
 from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.histogram import Histogram
+from embedl_deploy.quantize.samples import extremes_by_sample
 from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
 
 #: Weight of the newest batch in a moving average, as torch's own observers have it.
@@ -60,9 +61,15 @@ class Observer(ABC):
         """What users should know of the tensor, if anything; ``grid`` is the one found."""
         return self.seen.finding(self.name, max(map(abs, held_by(grid, self.config))))
 
+    def _dwarfed(self, grid: Grid) -> Finding | None:
+        """Whether its scale is that of a few samples, and too coarse for the others."""
+        reach = max(map(abs, held_by(grid, self.config)))
+        return self.seen.dwarfed(self.name, reach, self.config.precision.smallest * float(grid.scale))
+
     def _extremes(self, x: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest value, checked."""
-        low, high = torch.stack(torch.aminmax(in_memory_order(x))).tolist()
+        by_sample = torch.stack(extremes_by_sample(x)).double().cpu().numpy()
+        low, high = float(by_sample[0].min()), float(by_sample[1].max())
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN fails both
             count = int((~torch.isfinite(x)).sum())
             raise QuantizationError(
@@ -71,6 +78,7 @@ class Observer(ABC):
                 tensor=self.name,
             )
         self.seen.add(low, high, x.numel())
+        self.seen.samples.add(abs(by_sample).max(0))
         return low, high
 
 
@@ -95,7 +103,8 @@ class RangeObserver(Observer):
 
     def finding(self, grid: Grid) -> Finding | None:
         """Also whether an average leaves out a batch that reaches much further."""
-        return super().finding(grid) or self.seen.left_out(self.name, max(map(abs, held_by(grid, self.config))))
+        found = super().finding(grid) or self._dwarfed(grid)
+        return found or self.seen.left_out(self.name, max(map(abs, held_by(grid, self.config))))
 
 
 class HistogramObserver(Observer):
@@ -107,8 +116,8 @@ class HistogramObserver(Observer):
         self.low, self.high = float("inf"), -float("inf")
 
     def _observe(self, x: torch.Tensor) -> None:
+        low, high = self._extremes(x)
         values = in_memory_order(x)
-        low, high = self._extremes(values)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.histogram.add(values, low, high)
 
@@ -118,7 +127,7 @@ class HistogramObserver(Observer):
 
     def finding(self, grid: Grid) -> Finding | None:
         """Also whether the method has clipped too much."""
-        found = super().finding(grid)
+        found = super().finding(grid) or self._dwarfed(grid)
         low, high = held_by(grid, self.config)
         if found is not None or (low <= self.low and self.high <= high):
             return found
