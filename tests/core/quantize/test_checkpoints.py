@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, calibrate, freeze
+from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig, calibrate, freeze
 from support.quantizable import IMAGES, inserted, one_thread, residual_block, same_state, state_of
 
 CONFIGS = {
@@ -156,3 +156,30 @@ def test_names_are_those_of_the_places():
 def test_a_state_without_quantizers_is_missing_them():
     with pytest.raises(RuntimeError, match=r"Missing key\(s\).*x_quant\.quantizer\.scale"):
         calibrated(QuantConfig()).load_state_dict(inserted(residual_block(), QuantConfig(None, None)).state_dict())
+
+
+WEIGHTS_OF_INT4 = QuantConfig(weight=TensorQuantConfig(n_bits=4, per_channel=True))
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_state_of_another_format_is_refused(frozen, strict, tmp_path):
+    made, other = (calibrated(config) for config in (QuantConfig(), WEIGHTS_OF_INT4))
+    if frozen:
+        made, other = freeze(made), freeze(other)
+    torch.save(made.state_dict(), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    before = state_of(other)
+    text = "weight: the state is of INT8 per channel of axis 0, and the model quantizes to INT4 per channel of axis 0"
+    with pytest.raises(RuntimeError, match=text):
+        other.load_state_dict(state, strict=strict)
+    after = state_of(other)
+    kept = [name for name in after if "weight_fake_quant" in name]
+    assert kept and all(torch.equal(after[name], before[name]) for name in kept)
+
+
+def test_what_scales_mean_is_the_format_whatever_found_them():
+    found = QuantConfig(TensorQuantConfig(calibration_method=CalibrationMethod.MSE))
+    fresh(QuantConfig()).load_state_dict(calibrated(found).state_dict())
+    plain = dict(calibrated(QuantConfig()).state_dict())  # no metadata: nothing is known of the format
+    fresh(WEIGHTS_OF_INT4).load_state_dict(plain)

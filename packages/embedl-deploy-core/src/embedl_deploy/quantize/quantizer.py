@@ -10,10 +10,11 @@ from embedl_deploy.quantize.formats import Precision, TensorQuantConfig
 from embedl_deploy.quantize.observers import Observer
 from embedl_deploy.quantize.operators import STORAGE, dequantize, fake_quantize, quantize_values
 from embedl_deploy.quantize.scales import Grid
+from embedl_deploy.quantize.stored_format import StoresFormat
 from embedl_deploy.validation.checked import checked
 
 
-class Quantizer(nn.Module):
+class Quantizer(StoresFormat):
     """Quantizes and dequantizes one tensor.
 
     Its state is two buffers, ``scale`` and (asymmetric only) ``zero_point``; the scale is a parameter where it is
@@ -85,12 +86,11 @@ class Quantizer(nn.Module):
             x, scale, self.zero_point, self.config.scale_axis, self.config.scale_block, self.config.precision.value
         )
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
         stored = state_dict.get(f"{prefix}scale")
         if isinstance(stored, torch.Tensor):  # its shape is known only once it is calibrated
             self._set_scale(torch.empty_like(stored, device=self.scale.device, dtype=self.scale.dtype).fill_(1.0))
             self.calibrated = bool(torch.isfinite(stored).all())
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """The format, and the scale or its range."""
@@ -100,7 +100,7 @@ class Quantizer(nn.Module):
         return f"{self.config}, scale {low:.3g}" + ("" if self.scale.dim() == 0 else f"…{high:.3g}")
 
 
-class IntegerWeight(nn.Module):
+class IntegerWeight(StoresFormat):
     """A weight that is stored as the numbers of its grid. Takes the place of a quantizer; its argument is not used.
 
     Args:

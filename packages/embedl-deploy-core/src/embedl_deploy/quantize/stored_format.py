@@ -1,0 +1,54 @@
+"""The number format in a ``state_dict``: the same scale means something else in another format.
+
+It is in the metadata that torch keeps beside the tensors, with which ``torch.save`` and ``load_state_dict`` deal; names
+and tensors are as they were. A state without metadata (of safetensors, or an older release) is loaded as it is.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from embedl_deploy.quantize.formats import TensorQuantConfig
+
+_KEY = "embedl_deploy.format"
+
+
+class StoresFormat(nn.Module):
+    """A module whose state says in which format it is, and that loads no other."""
+
+    config: TensorQuantConfig
+    name: str
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]][_KEY] = _numbers(self.config)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *args: Any
+    ) -> None:
+        stored, own = local_metadata.get(_KEY), _numbers(self.config)
+        if stored is None or stored == own:
+            self._make_room(state_dict, prefix)
+            super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)
+            return
+        errors: list[str] = args[-1]
+        errors.append(
+            f"{prefix[:-1]}, {self.name}: the state is of {stored}, and the model quantizes to {own}. Insert "
+            "quantizers with the configuration that the state was made with, or rebuild the model by its recipe."
+        )
+
+    def _make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
+        """Give the module tensors of the shapes that are loaded, where those are not known before."""
+
+
+def _numbers(config: TensorQuantConfig) -> str:
+    """What of a configuration decides what a scale means."""
+    words = [config.precision.name]
+    if config.scale_axis >= 0:
+        words.append(f"per channel of axis {config.scale_axis}")
+    if config.scale_block:
+        words.append(f"in blocks of {config.scale_block}")
+    if config.power_of_two:
+        words.append("by powers of two")
+    return " ".join((*words, "" if config.symmetric else "asymmetric")).strip()
