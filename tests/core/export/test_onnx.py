@@ -304,3 +304,14 @@ def test_sizes_kept_by_torch_export_are_not_blamed_on_the_model(tmp_path):
         export_onnx(result, X, tmp_path / "m.onnx", dynamic_batch=True)
     symbolic = transform(conv_net(), X, patterns=PATTERNS, trace="symbolic")
     export_onnx(symbolic, X, tmp_path / "m.onnx", dynamic_batch=True)
+
+
+def test_what_cannot_be_traced_symbolically_is_not_advised_to_be(tmp_path):
+    model = net(lambda m, x: torch.stack([m.conv(part) for part in x.split(2, 1)[:1]]), conv=nn.Conv2d(2, 2, 1))
+    result = transform(model, X, patterns=PATTERNS)
+    assert result.report["capture"] == "export"
+    with pytest.raises(ExportError, match=r"Export it with an open batch yourself, program = ") as said:
+        export_onnx(result, X, tmp_path / "m.onnx", dynamic_batch=True)
+    assert "symbolic" not in str(said.value)
+    program = torch.export.export(model, (X,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    export_onnx(transform(program, X, patterns=PATTERNS), X, tmp_path / "m.onnx", dynamic_batch=True)

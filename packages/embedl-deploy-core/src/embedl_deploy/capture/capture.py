@@ -62,6 +62,10 @@ class Captured:
     notes: tuple[str, ...] = ()
 
 
+#: ``graph_module.meta`` entry of a graph that ``torch.export`` made because the model cannot be traced symbolically.
+NOT_SYMBOLIC = "embedl_deploy.not_symbolic"
+
+
 @checked
 def capture(
     model: Any,
@@ -129,6 +133,7 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
                 module_path=symbolic_error.module_path,
                 source=symbolic_error.source,
             ) from symbolic_error
+        captured.graph_module.meta[NOT_SYMBOLIC] = True
         return replace(captured, notes=(*captured.notes, _fallback_note(symbolic_error)))
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.capture.capture import NOT_SYMBOLIC
 from embedl_deploy.errors import ExportError, InputError
 
 
@@ -53,7 +54,7 @@ def check_open_batch(model: nn.Module, inputs: Any, shapes: Any) -> None:
         return
     names = ", ".join(map(repr, fixed))
     if holds_sizes_of_its_capture(model):
-        raise ExportError(fixed_by_capture(f"input(s) {names}"))
+        raise ExportError(fixed_by_capture(model, f"input(s) {names}"))
     raise ExportError(
         f"The model fixes the batch size of its input(s) {names}, as a view of a literal size does, so it cannot be "
         "exported with dynamic_batch=True. Nothing was written. Compute the size from the input (x.shape[0], -1), or "
@@ -61,12 +62,16 @@ def check_open_batch(model: nn.Module, inputs: Any, shapes: Any) -> None:
     )
 
 
-def fixed_by_capture(what: str) -> str:
+def fixed_by_capture(model: nn.Module, what: str) -> str:
     """What to say where ``torch.export`` has fixed the batch of ``what`` when the model was captured."""
+    cannot = isinstance(model, fx.GraphModule) and model.meta.get(NOT_SYMBOLIC)
+    symbolic = "" if cannot else 'Transform the model with trace="symbolic". Or export'
     return (
         f"The batch size of the {what} is that of the example inputs that the model was captured with: torch.export "
         "keeps their sizes in the graph. So it cannot be exported with dynamic_batch=True. Nothing was written. "
-        'Transform the model with trace="symbolic", or pass dynamic_batch=False.'
+        f"{symbolic or 'Export'} it with an open batch yourself, program = torch.export.export(model, args, "
+        "dynamic_shapes=...) with {0: torch.export.Dim('batch')} for each input, and transform(program, args). Or pass "
+        "dynamic_batch=False."
     )
 
 

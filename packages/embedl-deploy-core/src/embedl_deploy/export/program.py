@@ -102,7 +102,7 @@ def translated(
     except Exception as error:  # torch.export runs the model's own code and may raise anything
         refuse_outputs_without_tensor(model, example, named, error)
         if shapes is not None and holds_sizes_of_its_capture(model):
-            raise ExportError(fixed_by_capture("inputs")) from error
+            raise ExportError(fixed_by_capture(model, "inputs")) from error
         hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
         why = _wrong_fused_module(exported, error) or explain(model, error)
         raise ExportError(
