@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize
 
+from embedl_deploy.errors import ArgumentError
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, with_parameters
 from support.nets import random_input, scrambled
 
@@ -38,6 +39,36 @@ class TestParametrized:
         fused.fold_batch_norm()
         assert fused.bn is None
         torch.testing.assert_close(fused(X), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("conv", "bn"),
+    [(nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d)],
+    ids=["1d", "2d", "3d"],
+)
+def test_convolutions_of_any_dimension(conv, bn):
+    fused = scrambled(FusedConv(conv(4, 8, 3), bn(8))).eval()
+    x = random_input(2, 4, *(5,) * int(conv.__name__[-2]))
+    before = fused.bn(fused.conv(x))
+    assert torch.equal(fused(x), before)
+    fused.fold_batch_norm()
+    assert type(fused.conv) is conv and fused.bn is None
+    torch.testing.assert_close(fused(x), before, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            (nn.ConvTranspose2d(4, 8, 3),),
+            "conv is a module of class ConvTranspose2d; expected a Conv1d, a Conv2d or a Conv3d",
+        ),
+        ((nn.Conv2d(4, 8, 3), nn.ReLU()), "bn is a module of class ReLU; expected a BatchNorm1d, a BatchNorm2d, a"),
+    ],
+)
+def test_what_is_no_convolution_or_norm_is_refused(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        Conv(*given)
 
 
 @pytest.mark.parametrize("weight_trains", [True, False])

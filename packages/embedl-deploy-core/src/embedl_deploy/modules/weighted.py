@@ -54,6 +54,11 @@ class FusedConv(FusedModule):
 
     It may also be a part of another fused module, which then has its weight, with a place for the quantizer.
 
+    Args:
+        conv: A ``Conv1d``, ``Conv2d`` or ``Conv3d``. A transposed convolution is none: its output channels are
+            another dimension of its weight; wrap it in a ``FusedModule`` of your own.
+        bn: The batch norm behind it, of as many dimensions.
+
     Attributes:
         conv: The convolution.
         bn: The batch norm, until it is folded.
@@ -67,10 +72,10 @@ class FusedConv(FusedModule):
     weight_fake_quant: WeightFakeQuantize
 
     @checked
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None) -> None:
+    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, bn: BatchNorm | None = None) -> None:
         super().__init__()
-        self.conv = conv
-        self.bn = bn
+        self.conv = conv  # type: ignore[assignment]  # what all three have is all that is used
+        self.bn = bn  # type: ignore[assignment]  # as above
         self.weight_fake_quant = WeightFakeQuantize()
 
     @property
