@@ -9,6 +9,7 @@ from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.gradient_hooks import has_gradient_hooks
 from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.module_paths import nodes_named
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
 from embedl_deploy.plan.finding import MOVED_UP
@@ -46,11 +47,10 @@ class TransformationReport(Mapping[str, Any]):
         self.declined = declined
         self.unfused: dict[str, str] = {}
         self.unsupported: dict[str, str] = {}
-        known = {node.name for graph in (plan.model.graph, plan.converted.graph) for node in graph.nodes}
-        #: By the name of a node that is in the transformed model alone, that of a module or node of the plan.
+        #: By the name of a node of the transformed model, that of its module, or of a node that it stands for.
         self._planned: dict[str, str] = {}
         for node in model.graph.nodes:
-            if node.op.startswith("call_") and node.name not in known:
+            if node.op.startswith("call_"):
                 self._planned[node.name] = str(node.target) if node.op == "call_module" else sources_of(node)[0]
             if not node.op.startswith("call_") or isinstance(get_module(node), FusedModule):
                 continue
@@ -128,7 +128,9 @@ class TransformationReport(Mapping[str, Any]):
 
         Names of the transformed model's nodes, as reports have them, are known as well.
         """
-        node = self._planned.get(node, node)
+        graphs = (self.plan.model.graph, self.plan.converted.graph)
+        if not any(nodes_named(graph, node) for graph in graphs):
+            node = self._planned.get(node, node)
         failed = [
             m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name) or not m.node_names
         ]
