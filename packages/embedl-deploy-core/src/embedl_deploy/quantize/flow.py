@@ -138,7 +138,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's clas
         def hook(_stub: nn.Module, _args: Any, result: torch.Tensor) -> torch.Tensor:
             result = result.clone()
             self.followed.add(path)
-            self._behind[place_of(result)] = {path}
+            self._behind[place_of(result)] = self.behind([result]) | {path}  # and other places before this one
             return result
 
         return hook
