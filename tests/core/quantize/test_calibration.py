@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from embedl_deploy.errors import FusedModuleError, QuantizationError
+from embedl_deploy.errors import FusedModuleError, InputError, QuantizationError
 from embedl_deploy.quantize import (
     CalibrationMethod,
     Precision,
@@ -193,7 +193,7 @@ class TestRefused:
             calibrate(model, data)
 
     def test_empty_batches(self, model):
-        with pytest.raises(InputError, match="Batch 1 of the calibration data cannot be used: .* hold no sample"):
+        with pytest.raises(InputError, match=r"Batch 1 of the calibration data cannot be used: .* hold no sample"):
             calibrate(model, [ROWS[:0]])
 
     def test_a_function_that_does_not_run_the_model(self, model):
