@@ -124,7 +124,7 @@ def _outputs_of_modules(
 
     def recorder(path: str) -> Any:
         def record(_module: nn.Module, _args: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor):
+            if isinstance(output, torch.Tensor) and not output.is_nested:
                 outputs.append(((path, calls[path]), output.detach().clone()))
             calls[path] += 1
 
