@@ -107,7 +107,7 @@ def test_other_reshapes_do_not_match(flatten: object) -> None:
     assert applied(result) == []
     (line,) = result.report.why_not("fc")
     assert line.startswith("fc: FlattenLinearToConv1x1Pattern does not match: fc comes after ")
-    assert line.endswith(", expected is flatten")
+    assert line.endswith(", expected flatten")
 
 
 def test_declines_a_map_that_is_not_1x1() -> None:

@@ -175,7 +175,7 @@ def _join(name: str) -> Backend:
 
 
 def _meant(name: str) -> str:
-    """``Did you mean 'tensorrt'?``, for a name that is near."""
+    """A question whether another name was meant that is near; empty if none is."""
     near = difflib.get_close_matches(name.lower(), discover_backends(), n=1)
     return f"Did you mean {near[0]!r}? " if near else ""
 

@@ -1,15 +1,14 @@
-"""The check of a pattern on its examples as torch.export captures them: it matches there, too, and keeps the numbers.
+"""The check of a pattern on its examples as torch.export.export gives them: it matches there, too, keeping the numbers.
 
-Some models can only be captured so, and a pattern that does not match there leaves them in float without a word. What
-torch.export takes apart or computes beforehand is no longer there to be matched, and is not asked for.
+Users pass programs that they exported themselves, and functions are calls of ATen in every graph that torch.export
+made; a pattern that does not match there leaves them in float without a word. What torch.export takes apart or computes
+beforehand is no longer there to be matched, and is not asked for.
 """
 
 import torch
 from torch import fx, nn
 from torch._ops import OpOverload, OpOverloadPacket
 
-from embedl_deploy.capture import Trace
-from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.functional import FAMILIES
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.metadata import shape_of
@@ -40,10 +39,11 @@ def matches_exported_graphs(subject: PatternSubject) -> str:
         with trying(f"{where}, captured by torch.export"):
             model = telling(example.model)
             try:
-                result = subject.rewrite(model, example, Trace.EXPORT)
-            except (CaptureError, InputError):
+                program = torch.export.export(model, example.args)
+            except Exception:  # noqa: BLE001 - torch.export may raise anything, and the model's code as well
                 excuses["torch.export does not take the model"] = None
                 continue
+            result = subject.rewrite(program, example)
             if not result.report.with_status(MatchStatus.APPLIED):
                 excuse = _excuse(subject, example)
                 if excuse is None:

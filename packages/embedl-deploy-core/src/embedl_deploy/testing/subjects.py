@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from embedl_deploy.backend import Backend, QuantPoint, QuantPolicy
 from embedl_deploy.backend.policy import JoinedPolicy
-from embedl_deploy.capture import Trace
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.pipeline import TransformationResult, transform
@@ -41,9 +41,9 @@ class PatternSubject:
         """Packages whose lines are the author's own."""
         return frozenset({package_of(type(self.pattern).__module__)})
 
-    def rewrite(self, model: nn.Module, example: Example, trace: Trace = Trace.AUTO) -> TransformationResult:
+    def rewrite(self, model: nn.Module | torch.export.ExportedProgram, example: Example) -> TransformationResult:
         """``model``, a form of the example's, with this one pattern applied; raises what the pattern raises."""
-        return transform(model, example.args, patterns=[self.pattern], backend=self.backend, strict=True, trace=trace)
+        return transform(model, example.args, patterns=[self.pattern], backend=self.backend, strict=True)
 
 
 @dataclass(frozen=True)
