@@ -1,9 +1,12 @@
 """The distributions as installed: from wheels (this test run), and editable."""
 
+import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -54,6 +57,36 @@ def test_editable_installs_work(tmp_path):
     assert done.returncode == 0, done.stderr
     for path in done.stdout.split():
         assert Path(path).is_relative_to(ROOT / "packages"), "the installed wheel was imported, not the source"
+
+
+def test_source_distributions_build_by_themselves(tmp_path):
+    """Away from the repository, into the wheels that the repository gives."""
+
+    def build(target, source, folder):
+        command = [sys.executable, "-m", "hatchling", "build", "-t", target, "-d", str(folder)]
+        subprocess.run(command, check=True, capture_output=True, cwd=source)
+
+    site = tmp_path / "site"
+    for name in DISTRIBUTIONS:
+        build("sdist", ROOT / "packages" / name, tmp_path)
+        build("wheel", ROOT / "packages" / name, tmp_path / "wanted")
+        (archive,) = tmp_path.glob(f"{name.replace('-', '_')}-*.tar.gz")
+        with tarfile.open(archive) as opened:
+            opened.extractall(tmp_path / "unpacked", filter="data")
+        build("wheel", tmp_path / "unpacked" / archive.name.removesuffix(".tar.gz"), tmp_path)
+        (wheel,) = tmp_path.glob(f"{name.replace('-', '_')}-*.whl")
+        assert _contents(wheel) == _contents(tmp_path / "wanted" / wheel.name)
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extractall(site)
+    paths = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run([sys.executable, "-c", REPORT], capture_output=True, text=True, cwd=tmp_path, env=paths)
+    assert done.returncode == 0, done.stderr
+    assert all(Path(path).is_relative_to(site) for path in done.stdout.split())
+
+
+def _contents(wheel):
+    with zipfile.ZipFile(wheel) as opened:
+        return {name: opened.read(name) for name in opened.namelist()}
 
 
 def test_importing_the_core_costs_no_optional_package():
