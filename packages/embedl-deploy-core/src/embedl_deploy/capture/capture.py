@@ -127,7 +127,7 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
         try:
             captured = capturing.exported()
         except CaptureError as export_error:
-            _refuse_what_does_not_run(model, args, kwargs or {})
+            _refuse_what_does_not_run(model, args, kwargs)
             raise CaptureError(
                 f"{symbolic_error}\n\ntorch.export was tried as well: {export_error}",
                 module_path=symbolic_error.module_path,

@@ -2,16 +2,17 @@
 
 import re
 
-from torch import fx
+from torch import fx, nn
 
+from embedl_deploy.graph.kinds import ACTIVATIONS
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
 
 #: ``conv2d``, ``Conv2d``, ``conv_transpose1d``, ``adaptive_avg_pool2d``, ``InstanceNorm3d``; not ``BatchNorm1d``, which
 #: takes two kinds of values.
 _OVER_DIMENSIONS = re.compile(r"(?!batchnorm1d)\w*(?:conv|conv_?transpose|pool|norm)([123])d")
-#: They leave the shape as it is.
-_KEEPS_SHAPE = re.compile(r"(leaky_?)?relu6?_?|elu_?|gelu|silu_?|mish_?|sigmoid_?|tanh_?|hard\w+|batch_?norm|dropout_?")
+#: They leave the shape as it is; by name, without underscores, as modules and functions have it.
+_KEEPS_SHAPE = frozenset([*(cls.__name__.lower() for cls in (*ACTIVATIONS, nn.ReLU6, nn.Mish)), "batchnorm", "dropout"])
 
 
 def rank_of(node: fx.Node) -> int | None:
@@ -29,7 +30,7 @@ def rank_of(node: fx.Node) -> int | None:
         found = _OVER_DIMENSIONS.fullmatch(name)
         if found is not None:
             return int(found[1]) + 2
-        if _KEEPS_SHAPE.fullmatch(name) is None:
+        if name.replace("_", "") not in _KEEPS_SHAPE:
             return None
         current = next(iter((*current.args, *current.kwargs.values())), None)
     return None
