@@ -45,7 +45,7 @@ PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
 #: What builds docs/.
 DOCS_REQUIREMENTS = ("sphinx", "myst-parser", "furo", "sphinx-click")
 TEST_REQUIREMENTS = (
-    *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors"),
+    *("pytest", "pytest-xdist", "hypothesis", "sybil", "hatchling", "editables", "safetensors", "transformers"),
     *DEMO_REQUIREMENTS,
 )
 

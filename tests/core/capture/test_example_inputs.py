@@ -40,3 +40,10 @@ def test_a_tensor_given_twice_is_copied_wherever_it_is():
     for copy in (inside[0], named["mask"]):
         assert copy is not x and copy.requires_grad and copy.is_leaf
         assert torch.equal(copy, x)
+
+
+def test_what_was_computed_with_gradients_has_them_no_more():
+    leaf, computed = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True) * 2
+    (one, other), _ = normalize_args((leaf, computed), None)
+    assert one is leaf
+    assert other.is_leaf and other.requires_grad and torch.equal(other, computed)

@@ -21,6 +21,7 @@ from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically, user_line
+from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
@@ -126,6 +127,8 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
             raise
         try:
             captured = capturing.exported()
+        except UnknownContainerError:
+            raise
         except CaptureError as export_error:
             _refuse_what_does_not_run(model, args, kwargs)
             raise CaptureError(
@@ -235,7 +238,11 @@ class _Capturing:
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
-            graph_module = capture_by_export(copied, self.args, self.kwargs, numbers, self.leaf_modules)
+            try:
+                graph_module = capture_by_export(copied, self.args, self.kwargs, numbers, self.leaf_modules)
+            except CaptureError as error:
+                refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
+                raise
             captured = Captured(graph_module, "export", self._notes(graph_module))
         return self._compared(captured, numbers)
 

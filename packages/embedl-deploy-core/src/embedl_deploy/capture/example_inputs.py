@@ -5,17 +5,20 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.containers.known import know_containers
 from embedl_deploy.errors import InputError
 
 
 def normalize_args(args: Any, kwargs: Any) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
     """Example inputs as a tuple and a dictionary; a single tensor stands for a tuple of one.
 
-    A tensor that is given more than once is copied: ``torch.export`` takes inputs that are one for one input.
+    A tensor that is given more than once is copied: ``torch.export`` takes inputs that are one for one input. One that
+    was computed with gradients, as caches are, has them no more.
 
     Raises:
         InputError: They are something else.
     """
+    know_containers()
     if kwargs is not None and not isinstance(kwargs, dict):
         raise InputError(f"kwargs is {kwargs!r}; expected a dictionary from input names to values.")
     if isinstance(args, torch.Tensor):
@@ -37,6 +40,6 @@ def _each_tensor_once(inputs: Any) -> Any:
         if id(tensor) in seen:
             return tensor.detach().clone().requires_grad_(tensor.requires_grad)
         seen.add(id(tensor))
-        return tensor
+        return tensor if tensor.is_leaf else tensor.detach().requires_grad_()
 
     return pytree.tree_map_only(torch.Tensor, own, inputs)

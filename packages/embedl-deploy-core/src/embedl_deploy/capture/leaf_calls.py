@@ -22,6 +22,7 @@ from torch import fx, nn
 from torch.fx.node import has_side_effect
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.containers.paths import leaves_with_paths
 from embedl_deploy.modules import LeafTracer
 
 _PLAIN = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout)
@@ -71,7 +72,7 @@ class _Call:
         """Compute it; the tensors that it returns."""
         args, kwargs = self.arguments(tensors, sizes)
         self.returned = self.compute(*args, **kwargs)
-        found = [(p, v) for p, v in pytree.tree_leaves_with_path(self.returned) if isinstance(v, torch.Tensor)]
+        found = [(p, v) for p, v in leaves_with_paths(self.returned) if isinstance(v, torch.Tensor)]
         self.outputs = [path for path, _ in found]
         # An operator may not return what it was given; the leaf may, and does so again in the graph.
         given = {id(tensor) for tensor in tensors}

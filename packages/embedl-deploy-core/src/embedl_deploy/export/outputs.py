@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.containers.paths import leaves_with_paths
+from embedl_deploy.containers.unknown import how_to_register
 from embedl_deploy.errors import ExportError
 from embedl_deploy.verify import run_unchanged
 
@@ -26,17 +28,21 @@ def refuse_outputs_without_tensor(
         outputs = run_unchanged(model, args, kwargs)
     except Exception:  # noqa: BLE001 - the user's code may raise anything; then the export's own error says more
         return
-    leaves, _ = pytree.tree_flatten_with_path(outputs)
-    wrong = [(path, leaf) for path, leaf in leaves if leaf is not None and not isinstance(leaf, torch.Tensor)]
+    wrong = [
+        (path, leaf)
+        for path, leaf in leaves_with_paths(outputs)
+        if leaf is not None and not isinstance(leaf, torch.Tensor)
+    ]
     if wrong:
         places = ", ".join(f"output{pytree.keystr(path)} = {_briefly(leaf)}" for path, leaf in wrong[:_SHOWN])
         if len(wrong) > _SHOWN:
             places += f", and {len(wrong) - _SHOWN} more"
-        if any(_is_container(leaf) for _, leaf in wrong):
+        container = next((leaf for _, leaf in wrong if _is_container(leaf)), None)
+        if container is not None:
             raise ExportError(
                 f"{type(model).__name__} cannot be exported to ONNX: it returns what tensors cannot be found in: "
-                f"{places}. Return a tuple, a dictionary or a named tuple of tensors, or make a dataclass known: "
-                "torch.export.register_dataclass(TheClass)."
+                f"{places}. Return a tuple, a dictionary or a named tuple of tensors, or make the class known: "
+                f"{how_to_register(container)}."
             ) from cause
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX: it returns what is no tensor: {places}. A file "

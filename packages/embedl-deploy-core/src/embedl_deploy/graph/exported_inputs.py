@@ -125,11 +125,12 @@ def _flattened(value: Any, structure: pytree.TreeSpec) -> list[Any]:
         if not isinstance(value, (list, tuple)) or len(value) != len(children):
             raise _OtherStructureError(f"{len(children)} in a {kind.__name__}")
         parts = list(value)
-    else:  # a class of its own: what it is made of is compared by torch
-        found = pytree.tree_structure(value)
-        if found.type is not kind or found.num_leaves != structure.num_leaves:
-            raise _OtherStructureError(f"a {kind.__name__} of {structure.num_leaves} values")
-        return pytree.tree_leaves(value)
+    else:  # a class of its own, with what else there is to it
+        leaves, found = pytree.tree_flatten(value)
+        if found != structure:
+            other = " and another content" if (found.type, len(leaves)) == (kind, structure.num_leaves) else ""
+            raise _OtherStructureError(f"a {kind.__name__} of {structure.num_leaves} values{other}")
+        return leaves
     return [leaf for part, child in zip(parts, children, strict=True) for leaf in _flattened(part, child)]
 
 

@@ -50,8 +50,8 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
     """Inputs in the order of an exported graph's placeholders, which are the leaves of nested inputs."""
     spec = codegen.pytree_info.in_spec
     # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
-    form = pytree.tree_unflatten([None] * spec.num_leaves, spec)
-    nested = (args, kwargs) if len(form) == 2 and isinstance(form[1], dict) else args
+    parts = spec.children()
+    nested = (args, kwargs) if len(parts) == 2 and parts[1].type is dict else args
     try:
         return list(tree_flatten_spec(nested, spec))
     except (TypeError, ValueError, KeyError, IndexError) as error:

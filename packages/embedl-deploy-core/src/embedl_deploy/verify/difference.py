@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.containers.known import know_containers
+from embedl_deploy.containers.unknown import how_to_register
 from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
@@ -36,7 +38,7 @@ class Difference(NamedTuple):
 
 
 def output_tensors(output: Any) -> list[torch.Tensor]:
-    """The tensors in a model's output, in order, whatever tuples and dictionaries hold them."""
+    """The tensors in a model's output, in order, whatever structures hold them."""
     return tensors_in(output)
 
 
@@ -71,8 +73,8 @@ def _comparable(reference: Any, other: Any) -> tuple[list[torch.Tensor], list[to
     if not a and not b:
         raise InputError(
             f"The outputs cannot be compared: a {type(reference).__name__} holds no tensors that can be found. Return "
-            "a tensor, or a tuple, list, dictionary or named tuple of tensors; make a dataclass known "
-            "with torch.export.register_dataclass."
+            "a tensor, or a tuple, list, dictionary or named tuple of tensors; make another class known with "
+            f"{how_to_register(reference)}."
         )
     if [t.shape for t in a] != [t.shape for t in b]:
         raise InputError(
@@ -202,5 +204,6 @@ def compare_models(
         FusedModuleError: A module that a pattern put there raises.
     """
     kwargs = kwargs or {}
+    know_containers()
     require_samples(args, kwargs)
     return difference(run_on_given(reference, args, kwargs), run_unchanged(other, args, kwargs))
