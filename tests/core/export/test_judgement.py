@@ -109,8 +109,8 @@ class TestRounding:
         assert "agrees to" in written.notes[0]
 
     def test_a_spoiled_weight_is_one(self, tmp_path, monkeypatch):
-        def spoiled(*args):
-            made, replaced = translated(*args)
+        def spoiled(*args, **settings):
+            made, replaced = translated(*args, **settings)
             weight = next(v for n, v in made.model.graph.initializers.items() if n.startswith("15") and "weight" in n)
             numbers = weight.const_value.numpy()
             weight.const_value = ir.tensor((numbers * 0.7).astype(numbers.dtype), name=weight.name)

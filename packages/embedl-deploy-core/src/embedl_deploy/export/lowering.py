@@ -68,6 +68,7 @@ def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it u
     onnx_ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
+        common.RemoveUnusedNodesPass(),  # eight-bit numbers, of which four are stored
         common.DeduplicateInitializersPass(),
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),

@@ -147,7 +147,6 @@ def export_onnx(
         reasons_in_float,
         users_model,
     )
-    from embedl_deploy.export.qdq import translations
 
     given, given_inputs = model, (example, named)
     reasons = reasons_in_float(model)
@@ -166,10 +165,10 @@ def export_onnx(
     replaced += of_inputs
     kind = floating_type(model, (example, named))
     exported = Run(model, example, named, floats_of(model, example, named, dtype))
-    quantizers = translations(opset) if is_quantized(model) else {}
     operators, conflicts = backend_translations(given, opset)
+    lower = bool(operators) or is_quantized(model)
     try:
-        program, of_forward = translated(exported, opset, {**operators, **quantizers} or None, shapes, kind, replaced)
+        program, of_forward = translated(exported, opset, operators, shapes, kind, replaced, lower=lower)
     except ExportError as error:
         refuse_unfit_inputs(original or given, *given_inputs, error)
         raise

@@ -10,10 +10,10 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
-from embedl_deploy.export.qdq import OPSET_OF_BLOCKS, OPSET_OF_HALF, OPSET_OF_PRECISION
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import named_weights
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
+from embedl_deploy.quantize.onnx_operators import needed_opsets
 from embedl_deploy.quantize.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
@@ -131,12 +131,7 @@ def needed_opset(model: nn.Module) -> tuple[int, str]:
         if not isinstance(part, (Quantizer, IntegerWeight)):
             continue
         config = part.config
-        wanted = [(OPSET_OF_PRECISION[config.precision], config.precision.name)]
-        if config.block_size is not None:
-            wanted.append((OPSET_OF_BLOCKS, "scales in blocks"))
-        if half is not None:
-            wanted.append((OPSET_OF_HALF, f"scales in {half}"))
-        for opset, what in wanted:
+        for opset, what in needed_opsets(config.precision, blocks=config.block_size is not None, half=half):
             if opset > needed:
                 needed, reason = opset, what
     return needed, reason

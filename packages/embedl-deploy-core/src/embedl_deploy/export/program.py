@@ -44,20 +44,23 @@ def _exporter_quiet() -> Iterator[None]:
 def translated(
     exported: Run,
     opset: int,
-    operators: dict[Callable[..., Any], Callable[..., Any]] | None,
+    operators: dict[Callable[..., Any], Callable[..., Any]],
     shapes: Any,
     dtype: torch.dtype = torch.float32,
     tensors: Iterable[Replaced] = (),
+    *,
+    lower: bool = False,
 ) -> tuple["torch.onnx.ONNXProgram", list[Replaced]]:  # quoted: looking it up imports the exporter
     """A model in ONNX, and the constants of its forward that its type does not hold.
 
     Args:
         exported: The model, and its inputs.
         opset: The operator set to write for.
-        operators: Translations of operators that are not torch's: of quantization, of backends; ``None`` for none.
+        operators: Translations of backends' operators.
         shapes: Which dimensions are open, for ``torch.export``; ``None`` if none are.
         dtype: The model's floating-point type.
         tensors: What was replaced in parameters, buffers and inputs.
+        lower: Spare the exporter's own passes where sizes are fixed: the model has been through fusions.
 
     Raises:
         ExportError: It cannot be exported.
@@ -68,7 +71,7 @@ def translated(
     try:
         with _exporter_quiet(), torch.no_grad(), ExportableAttention():
             given: Any = model
-            lowered = operators is not None and shapes is None
+            lowered = lower and shapes is None
             if lowered:
                 from embedl_deploy.export.lowering import captured, simplify  # here: it imports half of torch.export
 
@@ -92,7 +95,7 @@ def translated(
                 dynamic_shapes=shapes if given is model else None,
                 verbose=False,
                 optimize=not lowered,
-                custom_translation_table=operators,
+                custom_translation_table=operators or None,
             )
             assert program is not None  # None is returned for the old exporter only
             if lowered:
@@ -109,10 +112,6 @@ def translated(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
             f"{why.rstrip('.')}.{hint}"
         ) from error
-    if operators is not None:
-        from embedl_deploy.export.qdq import store_int4  # here, as above
-
-        store_int4(program.model)
     return program, replaced
 
 

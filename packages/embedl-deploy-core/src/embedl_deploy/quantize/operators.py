@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+import embedl_deploy.quantize.onnx_operators  # noqa: F401 - what they are in ONNX: registered with them
 from embedl_deploy.quantize.formats import Precision
 
 
