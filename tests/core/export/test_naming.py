@@ -15,7 +15,7 @@ X, Y = random_input(2, 4), random_input(2, 4, seed=1)
 FORWARDS = {
     "an input as it came": (lambda m, x, y: (m.fc(y), x), ("linear", "x_out")),
     "only inputs": (lambda m, x, y: (y, x), ("y_out", "x_out")),
-    "ordered": (lambda m, x, y: OrderedDict(b=m.fc(x), a=x, c=y), ("linear", "x_out", "y_out")),
+    "ordered": (lambda m, x, y: OrderedDict(b=m.fc(x), x=x, c=y), ("b", "x_out", "c")),
     "one twice": (lambda m, x, y: (lambda z: (z, z))(m.fc(x + y)), ("linear", "linear_alias_1")),
 }
 

@@ -267,7 +267,7 @@ class TestInputs:
     def test_a_dictionary_as_last_input(self, tmp_path, prepare):
         args = ({"a": X, "b": X * 3},)
         written = export_onnx(prepare(OfDictionary(), args), args, tmp_path / "m.onnx")
-        assert len(written.input_names) == 2
+        assert written.input_names == ("parts.a", "parts.b")
         assert written.difference.max_abs < 1e-6
 
 

@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.containers.attributes import class_at, described, path_of, value_of
 from embedl_deploy.containers.registering import register
+from embedl_deploy.containers.states import note_state
 
 #: Attributes of a layer that hold tensors, and what they are called in the structure.
 _NAMES = {"keys": "key", "values": "value", "conv_states": "conv_state", "recurrent_states": "recurrent_state"}
@@ -32,6 +33,7 @@ _MAKES_LAYERS = "layer_class_to_replicate"
 def register_caches(cache_utils: Any) -> None:
     """Make the caches of ``transformers.cache_utils`` known, and those that other modules have derived from them."""
     for kind in _with_derived(cache_utils.Cache):
+        note_state(kind)
         if issubclass(kind, cache_utils.EncoderDecoderCache):
             register(kind, _pair_apart, lambda layers, rest, kind=kind: _pair(kind, layers, rest))
         else:

@@ -12,13 +12,19 @@ if TYPE_CHECKING:
 _RENAMED = "_orig"
 
 
-def name_values(model: "ir.Model", input_names: Sequence[str] | None, output_names: Sequence[str] | None) -> None:
+def name_values(
+    model: "ir.Model",
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+    keys: tuple[Sequence[str | None], Sequence[str | None]] = ((), ()),
+) -> None:
     """Name a model's inputs and outputs, in place. An input that the model returns keeps its name.
 
     Args:
         model: As torch's exporter left it.
         input_names: All inputs' names, in order, or ``None``.
         output_names: All outputs' names, in order, or ``None``.
+        keys: Names of inputs and of outputs that lie in structures; ``None`` for those that do not.
 
     Raises:
         InputError: There are more or fewer names than values, or one is given twice.
@@ -26,11 +32,11 @@ def name_values(model: "ir.Model", input_names: Sequence[str] | None, output_nam
     from onnx_ir.passes import common
 
     inputs, outputs = list(model.graph.inputs), list(model.graph.outputs)
-    wanted = _names_for(inputs, input_names, "input")
+    wanted = _names_for(inputs, input_names, "input", keys[0])
     returned = {value.name for value in outputs}
     if input_names is None:
         wanted = [_as_declared(name, returned) for name in wanted]
-    results = _names_for(outputs, output_names, "output")
+    results = _names_for(outputs, output_names, "output", keys[1])
     if output_names is None:
         results = [f"{name}_out" if name in wanted else name for name in results]
     twice = sorted({name for name in (*wanted, *results) if [*wanted, *results].count(name) > 1})
@@ -46,8 +52,12 @@ def name_values(model: "ir.Model", input_names: Sequence[str] | None, output_nam
     common.NameFixPass()(model)
 
 
-def _names_for(values: "list[ir.Value]", names: Sequence[str] | None, kind: str) -> list[str]:
+def _names_for(
+    values: "list[ir.Value]", names: Sequence[str] | None, kind: str, keys: Sequence[str | None]
+) -> list[str]:
     found = [str(value.name) for value in values]
+    if len(keys) == len(found) and len(set(filter(None, keys))) == sum(key is not None for key in keys):
+        found = [name if key is None else key for name, key in zip(found, keys, strict=True)]
     if names is None:
         return found
     if not all(names) or len(names) != len(found):

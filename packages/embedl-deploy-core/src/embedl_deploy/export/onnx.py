@@ -22,6 +22,7 @@ from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.other_batches import refuse_if_wrong_for_other_batches
 from embedl_deploy.export.program import translated
+from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
@@ -174,7 +175,7 @@ def export_onnx(
         raise
     constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
-    name_values(program.model, input_names, output_names)
+    name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
     if dynamic_batch:
         check_open_batch(model, program.model.graph.inputs, shapes)
     outputs = tuple(str(value.name) for value in program.model.graph.outputs)

@@ -1,0 +1,16 @@
+"""Structures that a model gives for its next call: caches."""
+
+from typing import Any
+
+#: Their classes.
+_STATES: set[type] = set()
+
+
+def note_state(kind: type) -> None:
+    """Remember that objects of a class are what a model goes on with."""
+    _STATES.add(kind)
+
+
+def is_state(value: Any) -> bool:
+    """Whether a value is an object of such a class."""
+    return type(value) in _STATES
