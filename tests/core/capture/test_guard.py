@@ -26,8 +26,8 @@ def network():
     ],
     ids=["call", "verify", "calibration", "a quantized model"],
 )
-def test_another_batch_size_is_refused_with_what_to_do(use):
-    result = transform(network(), X, backend="tensorrt", trace="export")
+def test_another_size_is_refused_with_what_to_do(use):
+    result = transform(network(), X, backend="tensorrt", trace="export", dynamic_shapes={})
     with pytest.raises(InputError, match=r"size\(\)\[0\] == 2 does not hold: .* torch\.export.*dynamic_shapes"):
         use(result)
 

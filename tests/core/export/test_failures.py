@@ -100,16 +100,6 @@ def test_inputs_that_do_not_fit_are_an_input_error_as_elsewhere(tmp_path, given,
     assert not (tmp_path / "m.onnx").exists()
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_an_open_batch_of_what_torch_export_has_captured(tmp_path, batch):
-    x = torch.randn(batch, 4)
-    result = transform(nn.Sequential(nn.Linear(4, 4)).eval(), x, patterns=[], trace="export")
-    with pytest.raises(
-        ExportError, match=r"torch\.export keeps their sizes.*trace=\"symbolic\".*dynamic_batch=False\.$"
-    ):
-        export_onnx(result, x, tmp_path / "m.onnx", dynamic_batch=True)
-
-
 def test_the_types_of_a_file_are_told(tmp_path):
     for dtype in ("float61", torch.int8):
         with pytest.raises(InputError, match=r"torch\.float32, torch\.float16 or torch\.bfloat16"):

@@ -85,6 +85,7 @@ def get_transformation_plan(
     trace: Trace | str = Trace.AUTO,
     strict: bool = False,
     verify_capture: bool = True,
+    dynamic_shapes: Any = None,
 ) -> TransformationPlan:
     """Find out what would be rewritten, without doing it.
 
@@ -99,6 +100,10 @@ def get_transformation_plan(
         strict: Raise when a pattern fails, instead of reporting it.
         verify_capture: With example inputs, run the model and the captured graph on them once, and compare: two forward
             passes. Where they differ, another way of capture is tried, or the model is refused.
+        dynamic_shapes: Dimensions of the inputs that may be of any size, in the notation of ``torch.export``:
+            ``{"x": {0: torch.export.Dim("batch")}}``, or a tuple in the order of the inputs. They are open in the
+            exported file as well. By default ``torch.export`` leaves dimension 0 of every tensor open, where the model
+            allows it; the notes of the report say where not, and at which line of the model.
 
     Returns:
         A plan to read, change and apply.
@@ -112,7 +117,15 @@ def get_transformation_plan(
     chosen, resolved = _choose(patterns, backend)
     example, named = normalize_args(args, kwargs)
     leaves = resolved.leaf_modules if resolved is not None else ()
-    captured = capture(model, example, named, trace=trace, leaf_modules=leaves, verify=verify_capture)
+    captured = capture(
+        model,
+        example,
+        named,
+        trace=trace,
+        leaf_modules=leaves,
+        verify=verify_capture,
+        dynamic_shapes=dynamic_shapes,
+    )
     return make_plan(
         captured.graph_module,
         chosen,
@@ -135,6 +148,7 @@ def load_transformation_plan(
     backend: str | Backend | None = None,
     trace: Trace | str = Trace.AUTO,
     verify_capture: bool = True,
+    dynamic_shapes: Any = None,
 ) -> TransformationPlan:
     """Make the plan of a model again and take over the decisions of a plan's JSON.
 
@@ -147,6 +161,7 @@ def load_transformation_plan(
         backend: Another backend than the one that the plan names.
         trace: How to capture the model.
         verify_capture: As for :func:`get_transformation_plan`.
+        dynamic_shapes: As for :func:`get_transformation_plan`.
 
     Raises:
         PlanError: The text is no plan, or one of another model or other patterns.
@@ -157,7 +172,14 @@ def load_transformation_plan(
         if backend is None:
             raise PlanError("The plan was made with a list of patterns, not a backend. Pass the same list: patterns=.")
     plan = get_transformation_plan(
-        model, args, kwargs=kwargs, patterns=patterns, backend=backend, trace=trace, verify_capture=verify_capture
+        model,
+        args,
+        kwargs=kwargs,
+        patterns=patterns,
+        backend=backend,
+        trace=trace,
+        verify_capture=verify_capture,
+        dynamic_shapes=dynamic_shapes,
     )
     apply_json_decisions(plan, data)
     return plan
@@ -196,6 +218,7 @@ def transform(
     trace: Trace | str = Trace.AUTO,
     strict: bool = False,
     verify_capture: bool = True,
+    dynamic_shapes: Any = None,
 ) -> TransformationResult:
     """Capture a model, convert and fuse it. See :func:`get_transformation_plan` for arguments and errors.
 
@@ -212,6 +235,7 @@ def transform(
         trace=trace,
         strict=strict,
         verify_capture=verify_capture,
+        dynamic_shapes=dynamic_shapes,
     )
     return apply_transformation_plan(plan, strict=strict)
 

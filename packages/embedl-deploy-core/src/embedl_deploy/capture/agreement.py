@@ -33,10 +33,12 @@ class Disagreement:
     Attributes:
         what: A sentence's end: what differs, and by how much.
         module: Path of the first module that gives something else, ``""`` for the model itself.
+        refused: Whether the graph refuses the inputs, in words of its own.
     """
 
     what: str
     module: str
+    refused: bool = False
 
     def __str__(self) -> str:
         where = f"first in module {self.module!r}" if self.module else "in the model's own forward"
@@ -74,7 +76,8 @@ def find_disagreement(
     try:
         found = two_calls_unchanged(graph_module, args, kwargs)
     except Exception as error:  # noqa: BLE001 - the user's operators run here and may raise anything
-        return Disagreement(f"the graph fails where the model does not: {type(error).__name__}: {error}", "")
+        raised = f"the graph fails where the model does not: {type(error).__name__}: {error}"
+        return Disagreement(raised, "", refused=isinstance(error, InputError))
     what = _difference(expected[0], found[0])
     if what is not None:
         return Disagreement(what, _first_module(model, graph_module, args, kwargs))

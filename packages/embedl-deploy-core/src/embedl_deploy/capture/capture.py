@@ -15,17 +15,21 @@ from torch import fx, nn
 
 from embedl_deploy.capture.agreement import find_disagreement
 from embedl_deploy.capture.always_training import note_always_training
+from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.next_call import OtherCallsDifferError
+from embedl_deploy.capture.ones import refuse_wrong_ones
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.random_numbers import RandomNumbers
-from embedl_deploy.capture.symbolic import trace_symbolically, user_line
+from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
+from embedl_deploy.capture.user_code import user_line
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
@@ -76,6 +80,7 @@ def capture(
     trace: Trace | str = Trace.AUTO,
     leaf_modules: Iterable[type[nn.Module]] = (),
     verify: bool = True,
+    dynamic_shapes: Any = None,
 ) -> Captured:
     """Capture ``model`` as a graph module of its own, and propagate shapes if inputs are given.
 
@@ -86,6 +91,8 @@ def capture(
         trace: How to capture a module.
         leaf_modules: Further classes to keep whole.
         verify: Run model and graph on the example inputs, and compare.
+        dynamic_shapes: Dimensions of the inputs that may be of any size, as ``torch.export`` takes them; inputs that
+            are not named are fixed. By default dimension 0 of each tensor is, where the model leaves it open.
 
     Raises:
         CaptureError: The model cannot be captured, or the graph computes something else.
@@ -98,8 +105,16 @@ def capture(
             f"trace is {trace!r}; expected Trace.AUTO, Trace.SYMBOLIC or Trace.EXPORT, or its value."
         ) from error
     model = _unwrap(model)
+    opened = None
+    if dynamic_shapes is not None:
+        if args is None:
+            raise InputError("dynamic_shapes needs example inputs: pass args=(x,) to the call.")
+        opened = OpenDimensions.asked(model, args, kwargs or {}, dynamic_shapes)
     with global_state:  # what one thread puts back, such as the state of random numbers, another would see change
-        return _captured(model, _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify), trace)
+        captured = _captured(model, _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify, opened), trace)
+    if opened is not None:
+        captured.graph_module.meta[OPEN_DIMENSIONS] = opened.storable()
+    return captured
 
 
 def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
@@ -196,6 +211,7 @@ class _Capturing:
     kwargs: dict[str, Any]
     leaf_modules: tuple[type[nn.Module], ...]
     verify: bool
+    asked: OpenDimensions | None
 
     def given(self) -> Captured:
         """The graph that the user passes."""
@@ -230,21 +246,42 @@ class _Capturing:
         return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers)
 
     def exported(self) -> Captured:
-        """By ``torch.export``.
+        """By ``torch.export``; with an open batch if the model allows it and nothing else was asked for.
 
         Raises:
             CaptureError: See :func:`capture`.
         """
+        if self.asked is not None or self.args is None:
+            return self._exported(self.asked)
+        first = OpenDimensions.first_of_all(self.model, self.args, self.kwargs)
+        try:
+            return self._exported(first)
+        except UnknownContainerError:
+            raise
+        except (CaptureError, InputError) as error:
+            captured = self._exported(None)  # raises what does not come from the open batch
+            reason = str(error).partition(": the model was captured")[0].partition(". Given: ")[0].splitlines()[0]
+            captured.graph_module.meta[CLOSED_DIMENSIONS] = (reason,)
+            note = f"the batch is fixed to that of the example inputs: with an open one, {reason}"
+            return replace(captured, notes=(*captured.notes, note))
+
+    def _exported(self, opened: OpenDimensions | None) -> Captured:
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
             try:
-                graph_module = capture_by_export(copied, self.args, self.kwargs, numbers, self.leaf_modules)
+                graph_module, closed = capture_by_export(
+                    copied, self.args, self.kwargs, numbers, self.leaf_modules, opened
+                )
             except CaptureError as error:
                 refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
                 raise
-            captured = Captured(graph_module, "export", self._notes(graph_module))
-        return self._compared(captured, numbers)
+            graph_module.meta[CLOSED_DIMENSIONS] = tuple(map(str, closed))
+            captured = Captured(graph_module, "export", (*map(str, closed), *self._notes(graph_module)))
+        captured = self._compared(captured, numbers)
+        if opened and self.verify:
+            refuse_wrong_ones(self.model, captured.graph_module, self.args or (), self.kwargs, opened)
+        return captured
 
     def refuse_hooks(self, model: nn.Module) -> None:
         """Refuse hooks of the process that change what the model's modules give; see :func:`capture`."""

@@ -36,9 +36,9 @@ class InputGuard(nn.Module):
         except AssertionError as error:
             raise InputError(
                 f"{str(error).removeprefix('Guard failed: ')} does not hold: the model was captured by torch.export, "
-                "which fixes the shapes, and for some models the values, of the example inputs. Transform it with an "
-                "example of the batch size that you go on with; or symbolically, trace='symbolic'; or export it "
-                "yourself with dynamic_shapes, and pass the ExportedProgram."
+                "which fixes sizes, and for some models values, of the example inputs; the report may note at "
+                "which line. Transform it with dynamic_shapes, as torch.export takes them, where other dimensions than "
+                "the first vary; or with an example of the size that you go on with; or symbolically, trace='symbolic'."
             ) from error
 
 

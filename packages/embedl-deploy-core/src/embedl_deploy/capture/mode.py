@@ -4,18 +4,16 @@
 model is traced, ``nn.Module`` has a property of that name, which notes who reads it.
 """
 
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import nn
 
+from embedl_deploy.capture.user_code import is_user_code
 from embedl_deploy.exclusive import global_state
 
-_NOT_USER_CODE = (os.path.join(os.path.dirname(torch.__file__), ""), os.path.dirname(os.path.dirname(__file__)))
 _NAMED = 3
 
 
@@ -77,8 +75,8 @@ class Mode:
         except KeyError:
             raise AttributeError("training") from None
         path = self._paths.get(id(module))
-        is_user_code = not sys._getframe(1).f_code.co_filename.startswith(_NOT_USER_CODE)
-        if path is not None and is_user_code and threading.get_ident() == self._thread:
+        is_theirs = is_user_code(sys._getframe(1).f_code.co_filename)
+        if path is not None and is_theirs and threading.get_ident() == self._thread:
             self.read[path] = None
         return value
 

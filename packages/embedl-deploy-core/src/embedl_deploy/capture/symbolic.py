@@ -1,12 +1,8 @@
 """Symbolic tracing with errors that name the user's line."""
 
-import linecache
-import os
-import traceback
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from embedl_deploy.capture.mode import Mode
@@ -14,14 +10,13 @@ from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_dif
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
 from embedl_deploy.capture.tracer import CaptureTracer
+from embedl_deploy.capture.user_code import user_line
 from embedl_deploy.capture.written_tensors import WrittenTensors
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, FixedInputs
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.working import WorkingGraphModule
 from embedl_deploy.verify.state import State
-
-_NOT_USER_CODE = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)))
 
 _GIVE_INPUTS = """
   - give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead;"""
@@ -171,12 +166,3 @@ def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[st
         lines.append(f"Without example inputs it was traced with the defaults of inputs: {_described(fixed)}")
     lines.append(f"Try one of these:{'' if fixed is None else _GIVE_INPUTS}{_ADVICE}")
     return CaptureError("\n".join(lines), module_path=path, source=source, reason=reason)
-
-
-def user_line(error: Exception) -> tuple[str | None, str]:
-    """File, line and text of the innermost frame that is neither torch's nor ours."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        name = frame.filename
-        if not name.startswith(_NOT_USER_CODE) and not name.startswith("<eval_with_key>"):
-            return f"{name}:{frame.lineno}", linecache.getline(name, frame.lineno or 0).strip()
-    return None, ""

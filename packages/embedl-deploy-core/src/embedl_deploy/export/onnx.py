@@ -13,14 +13,19 @@ from embedl_deploy.artifact import note_in_float
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
-from embedl_deploy.export.batch import check_open_batch, dynamic_first_dimension, without_batch_of_one
 from embedl_deploy.export.casts import floats_of
 from embedl_deploy.export.constants import convert_inputs, in_words
 from embedl_deploy.export.failures import explain_nodes, users_lines
 from embedl_deploy.export.judgement import Run, judge
 from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
-from embedl_deploy.export.other_batches import refuse_if_wrong_for_other_batches
+from embedl_deploy.export.open_dimensions import (
+    asked_of_tensors,
+    dimensions_of_file,
+    notes_on_ones,
+    refuse_closed,
+)
+from embedl_deploy.export.other_sizes import refuse_if_wrong_for_other_sizes
 from embedl_deploy.export.program import translated
 from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.files import written_whole
@@ -85,6 +90,7 @@ def export_onnx(
     dtype: torch.dtype | None = None,
     integer_weights: bool = False,
     dynamic_batch: bool = False,
+    dynamic_shapes: Any = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     tolerance: float | Literal["auto"] | None = "auto",
@@ -109,6 +115,9 @@ def export_onnx(
         integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
             the size; otherwise in float, with QuantizeLinear and DequantizeLinear.
         dynamic_batch: Leave dimension 0 of every tensor input open. The file is compared for other batches, too.
+        dynamic_shapes: Leave these dimensions open, in the notation of ``torch.export``:
+            ``{"x": {1: torch.export.Dim("length", max=512)}}``. By default those that the model was transformed with;
+            ``{}`` for none. Dimensions of one name have one size. The file is compared for other sizes, too.
         input_names: Names for the inputs.
         output_names: Names for the outputs.
         tolerance: Largest difference between the file in ONNX Runtime and ``model`` as it is, in its own types, that is
@@ -157,10 +166,8 @@ def export_onnx(
     check_exported_inputs(given, example, named)
     example, named = without_fixed(given, example, named)
     named = in_signature_order(model, named)
-    shapes = None
-    if dynamic_batch:
-        example, named = without_batch_of_one((example, named))
-        shapes = dynamic_first_dimension(example, named)
+    opened = dimensions_of_file(model, example, named, dynamic_shapes, dynamic_batch=dynamic_batch)
+    example, named = opened.without_ones(model, example, named)
     users = Run(compared, example, named)
     (example, named), of_inputs = convert_inputs((example, named), dtype)
     replaced += of_inputs
@@ -169,15 +176,14 @@ def export_onnx(
     operators, conflicts = backend_translations(given, opset)
     lower = bool(operators) or is_quantized(model)
     try:
-        program, of_forward = translated(exported, opset, operators, shapes, kind, replaced, lower=lower)
+        program, of_forward = translated(exported, opset, operators, opened, kind, replaced, lower=lower)
     except ExportError as error:
         refuse_unfit_inputs(original or given, *given_inputs, error)
         raise
     constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
     name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
-    if dynamic_batch:
-        check_open_batch(model, program.model.graph.inputs, shapes)
+    refuse_closed(given, program.model.graph.inputs, asked_of_tensors(opened, model, example, named))
     outputs = tuple(str(value.name) for value in program.model.graph.outputs)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     judged = None
@@ -193,10 +199,9 @@ def export_onnx(
             models = (users, exported, exact)
             rounding = tolerance == "auto"
             judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=rounding)
-            if dynamic_batch:
-                refuse_if_wrong_for_other_batches(
-                    users, exported, temporary, outputs, kind, accepted, rounding=rounding
-                )
+            refuse_if_wrong_for_other_sizes(
+                users, exported, opened, temporary, outputs, kind, accepted, rounding=rounding
+            )
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
@@ -206,7 +211,7 @@ def export_onnx(
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
-        notes=(*conflicts, *constants, *(() if judged is None else judged.notes)),
+        notes=(*conflicts, *notes_on_ones(given, opened), *constants, *(() if judged is None else judged.notes)),
     )
 
 

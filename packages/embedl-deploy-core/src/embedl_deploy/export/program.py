@@ -10,14 +10,15 @@ import torch
 
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.attention import ExportableAttention
-from embedl_deploy.export.batch import fixed_by_capture, holds_sizes_of_its_capture
 from embedl_deploy.export.constants import FittingSlices, Replaced
 from embedl_deploy.export.failures import explain
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.judgement import Run
+from embedl_deploy.export.open_dimensions import advice_on_closed
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.logs import fake_tensors_quiet, quiet
 from embedl_deploy.verify import run_unchanged
@@ -45,7 +46,7 @@ def translated(
     exported: Run,
     opset: int,
     operators: dict[Callable[..., Any], Callable[..., Any]],
-    shapes: Any,
+    opened: OpenDimensions,
     dtype: torch.dtype = torch.float32,
     tensors: Iterable[Replaced] = (),
     *,
@@ -57,7 +58,7 @@ def translated(
         exported: The model, and its inputs.
         opset: The operator set to write for.
         operators: Translations of backends' operators.
-        shapes: Which dimensions are open, for ``torch.export``; ``None`` if none are.
+        opened: Dimensions of the inputs that are open.
         dtype: The model's floating-point type.
         tensors: What was replaced in parameters, buffers and inputs.
         lower: Spare the exporter's own passes where sizes are fixed: the model has been through fusions.
@@ -66,6 +67,7 @@ def translated(
         ExportError: It cannot be exported.
     """
     model, example, named = exported.model, exported.args, exported.kwargs
+    shapes = opened.for_export(model, example, named)
     slices = FittingSlices()
     replaced: list[Replaced] = []
     try:
@@ -104,9 +106,7 @@ def translated(
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
         refuse_outputs_without_tensor(model, example, named, error)
-        if shapes is not None and holds_sizes_of_its_capture(model):
-            raise ExportError(fixed_by_capture(model, "inputs")) from error
-        hint = " Pass dynamic_batch=False if the model is written for a fixed batch." if shapes is not None else ""
+        hint = f" {advice_on_closed(model)}" if opened else ""
         why = _wrong_fused_module(exported, error) or explain(model, error)
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "

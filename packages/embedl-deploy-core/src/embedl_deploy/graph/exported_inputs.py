@@ -6,7 +6,8 @@ place of ``None`` would make no difference without a word. Nor would the model's
 another rank, or a mask of booleans instead of numbers.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class ExportedInputs:
         structure: Of all: a tuple of the positional ones, and a dictionary.
         constants: For each value in them, in a tuple, what it was if that was no tensor.
         tensors: For each value in them, its rank and type, if it was one.
+        not_one: For each value in them, the dimensions that must not be one: the model takes another branch then.
     """
 
     names: tuple[str, ...]
@@ -41,6 +43,7 @@ class ExportedInputs:
     structure: pytree.TreeSpec
     constants: tuple[tuple[Any, ...], ...]
     tensors: tuple[tuple[int, torch.dtype] | None, ...]
+    not_one: tuple[tuple[int, ...], ...] = ()
 
     @staticmethod
     def of(graph_module: fx.GraphModule) -> "ExportedInputs | None":
@@ -57,6 +60,11 @@ class ExportedInputs:
         names = tuple(name for name in codegen.pytree_info.orig_args if name != "self")
         tensors = tuple((v.dim(), v.dtype) if isinstance(v, torch.Tensor) else None for v in values)
         return ExportedInputs(names, parts[0].num_children, structure, constants, tensors)
+
+    def refusing_ones(self, dimensions: Sequence[Sequence[int]]) -> "ExportedInputs":
+        """The same, and further dimensions of each value that must not be one."""
+        before = self.not_one or ((),) * len(dimensions)
+        return replace(self, not_one=tuple((*a, *b) for a, b in zip(before, dimensions, strict=True)))
 
     def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Go on only with inputs that the graph was made for. Those that it does not know are left to Python.
@@ -97,6 +105,14 @@ class ExportedInputs:
                     f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with "
                     f"{constant[0]!r} in its place, which its graph is fixed to. Transform the model anew, with an "
                     "example of this one."
+                )
+        for ones, (name, value) in zip(self.not_one, flat, strict=False):
+            wrong = [at for at in ones if value.shape[at] == 1]
+            if wrong:
+                raise InputError(
+                    f"input {name!r} is or holds {quoted(value)}, and the model computes something else where "
+                    f"dimension {wrong[0]} is 1: its graph is for two or more, as torch.export makes it. Transform the "
+                    "model anew, with an example of this size."
                 )
 
 

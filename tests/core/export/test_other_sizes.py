@@ -1,4 +1,4 @@
-"""Files with an open batch hold for every batch."""
+"""Files with open dimensions hold for every size."""
 
 import pytest
 import torch
@@ -25,7 +25,9 @@ class Asking(nn.Module):
 )
 def test_a_branch_on_the_batch_is_refused(asks, example, size, tmp_path):
     file = tmp_path / "m.onnx"
-    words = f"With one of {size} it does not compute what the model computes.*Nothing was written"
+    words = (
+        f"hold for every size of batch. With {size} it does not compute what the model computes.*Nothing was written"
+    )
     with pytest.raises(ExportError, match=words):
         export_onnx(Asking(asks).eval(), random_input(example, 4), file, dynamic_batch=True)
     assert not file.exists()

@@ -1,0 +1,46 @@
+"""Which lines are the model's own code."""
+
+import linecache
+import os
+import sys
+import traceback
+from typing import Any
+
+import torch
+
+_OF_PYTHON = os.path.dirname(os.__file__)
+_NOT_USER_CODE = (
+    os.path.join(os.path.dirname(torch.__file__), ""),
+    os.path.join(os.path.dirname(os.path.dirname(__file__)), ""),
+    "<eval_with_key>",
+    "<frozen ",
+)
+
+
+def is_user_code(filename: str) -> bool:
+    """Whether a file is neither torch's nor ours nor of Python's library."""
+    if filename.startswith(_OF_PYTHON) and "site-packages" not in filename:
+        return False
+    return not filename.startswith(_NOT_USER_CODE)
+
+
+def user_line(error: Exception) -> tuple[str | None, str]:
+    """File and line, and text, of the innermost line of the model's code that an error went through."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_user_code(frame.filename):
+            return f"{frame.filename}:{frame.lineno}", _text(frame.filename, frame.lineno or 0)
+    return None, ""
+
+
+def running_line() -> tuple[str | None, str]:
+    """File and line, and text, of the innermost line of the model's code that is running."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        if is_user_code(frame.f_code.co_filename):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}", _text(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None, ""
+
+
+def _text(filename: str, line: int) -> str:
+    return linecache.getline(filename, line).strip()

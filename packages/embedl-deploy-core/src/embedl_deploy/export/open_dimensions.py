@@ -1,0 +1,94 @@
+"""Dimensions that are left open in a file: the batch, or what the user asked for."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.capture.capture import NOT_SYMBOLIC
+from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
+from embedl_deploy.errors import ExportError
+from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
+from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of
+
+
+def dimensions_of_file(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any, *, dynamic_batch: bool
+) -> OpenDimensions:
+    """The dimensions that are to be open in a file.
+
+    Args:
+        model: The model.
+        args: Its inputs.
+        kwargs: Its keyword inputs.
+        dynamic_shapes: What the user asks for; ``None`` for what was asked for when the model was captured.
+        dynamic_batch: Dimension 0 of all tensors as well.
+
+    Raises:
+        InputError: ``dynamic_shapes`` does not fit the inputs.
+    """
+    if dynamic_shapes is not None:
+        opened = OpenDimensions.asked(model, args, kwargs, dynamic_shapes)
+    else:
+        opened = open_dimensions_of(model) or OpenDimensions({})
+    if not dynamic_batch:
+        return opened
+    return OpenDimensions.first_of_all(model, args, kwargs, torch.export.Dim("batch", min=1)).with_more(opened)
+
+
+def notes_on_ones(model: nn.Module, opened: OpenDimensions) -> list[str]:
+    """That a file is not for a size of one, which it cannot refuse, where the captured graph refuses it."""
+    fixed_to = model.meta.get(EXPORTED_INPUTS) if isinstance(model, fx.GraphModule) else None
+    if not opened or not isinstance(fixed_to, ExportedInputs):
+        return []
+    dimensions = sorted({at for ones in fixed_to.not_one for at in ones})
+    return [
+        f"the model computes something else where dimension {at} is 1, and the file is for more" for at in dimensions
+    ]
+
+
+def refuse_closed(model: nn.Module, inputs: Sequence[Any], asked: Sequence[dict[int, Any]]) -> None:
+    """The exporter closes a dimension that the model fixes, without a word.
+
+    Args:
+        model: What was exported.
+        inputs: The inputs of the exported graph, of ``onnx_ir``.
+        asked: For each of them, the dimensions that were to be open.
+
+    Raises:
+        ExportError: One of them has a fixed size.
+    """
+    closed = [
+        f"dimension {at} of {value.name!r} is {value.shape[at]}"
+        for value, dimensions in zip(inputs, asked, strict=True)
+        for at in dimensions
+        if value.shape and isinstance(value.shape[at], int)
+    ]
+    if closed:
+        raise ExportError(
+            f"The model fixes dimensions that were to be open: {', '.join(closed)}. Nothing was written. "
+            f"{advice_on_closed(model)}"
+        )
+
+
+def advice_on_closed(model: nn.Module) -> str:
+    """What to do where dimensions that were to be open are fixed, and which line of the model did that, if known."""
+    meta = model.meta if isinstance(model, fx.GraphModule) else {}
+    fixed = "or export with sizes that are fixed: dynamic_batch=False, dynamic_shapes={}."
+    if EXPORTED_INPUTS not in meta:
+        return f"Compute sizes from the input (x.shape[0], -1) in place of literals; {fixed}"
+    closed = "; ".join(meta.get(CLOSED_DIMENSIONS, ()))
+    known = f"When the model was captured by torch.export, {closed}. " if closed else ""
+    symbolic = "" if meta.get(NOT_SYMBOLIC) else 'or with trace="symbolic"; '
+    return f"{known}Transform the model with dynamic_shapes that name these dimensions; {symbolic}{fixed}"
+
+
+def asked_of_tensors(
+    opened: OpenDimensions, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[dict[int, Any]]:
+    """The open dimensions of each tensor of the inputs, as a file has them."""
+    leaves = pytree.tree_leaves((args, kwargs))
+    found = opened.of_tensors(model, args, kwargs)
+    return [dims for value, dims in zip(leaves, found, strict=True) if isinstance(value, torch.Tensor)]

@@ -1,0 +1,97 @@
+"""Whether a file with open dimensions holds for other sizes than the example's.
+
+A model may ask for a size (``if x.shape[0] == 1``), compute with it, or mean something else by dimension 0, as a
+recurrent layer does whose sequence comes first. The exporter follows one branch, or fails where nobody looks.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import ExportError
+from embedl_deploy.export.judgement import Run
+from embedl_deploy.export.reference import Reference
+from embedl_deploy.export.runtime import run_onnx
+from embedl_deploy.graph.inputs import tensors_in
+from embedl_deploy.graph.open_dimensions import OpenDimensions
+from embedl_deploy.verify import difference
+
+_ADVICE = (
+    "Nothing was written. Look for what in the model depends on this size, such as a branch or a literal "
+    "size, or export it with this dimension fixed: dynamic_batch=False, dynamic_shapes={}."
+)
+
+
+def refuse_if_wrong_for_other_sizes(
+    users: Run,
+    exported: Run,
+    opened: OpenDimensions,
+    path: Path,
+    names: Sequence[str],
+    dtype: torch.dtype,
+    tolerance: float,
+    *,
+    rounding: bool,
+) -> None:
+    """Compare a file with the user's model for sizes of one, and of more than twice the example's.
+
+    Dimensions of one name vary together. A size that the model itself does not take is left out.
+
+    Args:
+        users: The model that the user has, on the inputs that were given.
+        exported: What was exported, on the inputs of the file.
+        opened: The dimensions that are open.
+        path: The file.
+        names: Its outputs.
+        dtype: Its floating-point type.
+        tolerance: The largest difference that is accepted, relative to the largest output.
+        rounding: Also accept what rounding does to the model.
+
+    Raises:
+        ExportError: The file does not run, or computes something else.
+    """
+    for what, places in opened.varying_together(users.model, users.args, users.kwargs).items():
+        for size in _other_sizes((users.args, users.kwargs), places):
+            args, kwargs = _of_size((users.args, users.kwargs), places, size)
+            try:
+                reference = Reference(users.model, args, kwargs, names, dtype, tolerance, rounding=rounding)
+            except Exception:  # noqa: BLE001 - the user's code, which need not be made for every size
+                continue
+            start = f"The file has to hold for every size of {what}. With {size} "
+            given = _of_size((exported.args, exported.kwargs), places, size)
+            try:
+                found = run_onnx(path, *tensors_in(*given))
+            except ExportError as error:
+                raise ExportError(f"{start}it does not run, and the model does. {_ADVICE} {error}") from error
+            shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
+            if shapes[0] != shapes[1]:
+                raise ExportError(
+                    f"{start}its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}. {_ADVICE}"
+                )
+            if not reference.accepts(found):
+                raise ExportError(
+                    f"{start}it does not compute what the model computes: {difference(reference.wanted, found)}; "
+                    f"accepted: {tolerance:g}{reference.why_not(found)}. {_ADVICE}"
+                )
+
+
+def _other_sizes(inputs: Any, places: Sequence[dict[int, Any]]) -> Iterator[int]:
+    """One, and more than twice the example's, as far as they are allowed."""
+    pairs = list(zip(pytree.tree_leaves(inputs), places, strict=True))
+    largest = max((value.shape[at] for value, dims in pairs for at in dims), default=0)
+    named = [dim for dims in places for dim in dims.values() if isinstance(dim, torch.export.Dim)]
+    low, high = max((dim.min for dim in named), default=1), min((dim.max for dim in named), default=2 * largest + 1)
+    yield from dict.fromkeys(min(max(size, low), high) for size in (1, 2 * largest + 1) if largest)
+
+
+def _of_size(inputs: Any, places: Sequence[dict[int, Any]], size: int) -> Any:
+    """Inputs of another size in these dimensions, with their values from first to last and over again."""
+    leaves, structure = pytree.tree_flatten(inputs)
+    for place, dims in enumerate(places):
+        for at in dims:
+            there = torch.arange(size, device=leaves[place].device) % leaves[place].shape[at]
+            leaves[place] = leaves[place].index_select(at, there)
+    return pytree.tree_unflatten(leaves, structure)

@@ -1,0 +1,224 @@
+"""Which dimensions of a model's inputs may be of any size, in whatever form they were given.
+
+``torch.export`` takes them as a structure like that of the inputs. Here they go by the name of the input and the place
+of the tensor in it, so that inputs may be given by position once and by keyword the next time.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.validation.quoting import quoted
+
+#: ``graph_module.meta`` entry of the :class:`OpenDimensions` that the user asked for.
+OPEN_DIMENSIONS = "embedl_deploy_open_dimensions"
+
+_Dimensions = dict[int, Any]
+
+
+@dataclass(frozen=True)
+class OpenDimensions:
+    """Dimensions that may be of any size.
+
+    Attributes:
+        by_input: For each input, and each value in it in the order of ``torch.utils._pytree``, what ``torch.export``
+            takes for its dimensions; empty for what is no tensor, or has fixed ones.
+    """
+
+    by_input: Mapping[str, tuple[_Dimensions, ...]]
+
+    @staticmethod
+    def asked(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> "OpenDimensions":
+        """Those that a user gives in the notation of ``torch.export``; inputs that are not named are fixed.
+
+        Raises:
+            InputError: They do not fit the inputs.
+        """
+        inputs = named_inputs(model, args, kwargs)
+        if isinstance(dynamic_shapes, torch.export.ShapesCollection):
+            dynamic_shapes = dynamic_shapes.dynamic_shapes(model, args, kwargs)  # type: ignore[no-untyped-call]
+        if isinstance(dynamic_shapes, (tuple, list)):
+            if len(dynamic_shapes) > len(inputs):
+                raise InputError(
+                    f"dynamic_shapes has {len(dynamic_shapes)} entries, and there are the inputs {', '.join(inputs)}."
+                )
+            dynamic_shapes = dict(zip(inputs, dynamic_shapes, strict=False))
+        if not isinstance(dynamic_shapes, dict):
+            raise InputError(
+                f"dynamic_shapes is {quoted(dynamic_shapes)}; expected what torch.export takes: a dictionary from "
+                "input names to dimensions, such as {'x': {0: torch.export.Dim('batch')}}, or a tuple in their order."
+            )
+        dynamic_shapes = dict(dynamic_shapes)
+        for name, parameter in inspect.signature(model.forward).parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD and name not in inputs:
+                dynamic_shapes |= dynamic_shapes.pop(name, None) or {}  # as torch.export writes them
+        unknown = [str(name) for name in dynamic_shapes if name not in inputs]
+        if unknown:
+            raise InputError(
+                f"dynamic_shapes names {', '.join(map(repr, unknown))}; the inputs are {', '.join(map(repr, inputs))}."
+            )
+        return OpenDimensions(
+            {name: tuple(_of_value(f"{name!r}", inputs[name], shape)) for name, shape in dynamic_shapes.items()}
+        )
+
+    @staticmethod
+    def first_of_all(
+        model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dim: Any = torch.export.Dim.AUTO
+    ) -> "OpenDimensions":
+        """Dimension 0 of every tensor, by default as far as the model leaves it open."""
+
+        def first(value: Any) -> _Dimensions:
+            return {0: dim} if isinstance(value, torch.Tensor) and value.dim() > 0 else {}
+
+        inputs = named_inputs(model, args, kwargs)
+        return OpenDimensions({name: tuple(map(first, pytree.tree_leaves(value))) for name, value in inputs.items()})
+
+    def __bool__(self) -> bool:
+        return any(any(values) for values in self.by_input.values())
+
+    def storable(self) -> "OpenDimensions":
+        """The same without sizes that are computed from others (``2 * batch``), which Python cannot pickle."""
+        auto, plain = torch.export.Dim.AUTO, (torch.export.Dim, type(torch.export.Dim.AUTO))
+        return OpenDimensions(
+            {
+                name: tuple({at: dim if type(dim) in plain else auto for at, dim in value.items()} for value in values)
+                for name, values in self.by_input.items()
+            }
+        )
+
+    def with_more(self, other: "OpenDimensions") -> "OpenDimensions":
+        """These and others, which win where both name a dimension."""
+        found = dict(self.by_input)
+        for name, values in other.by_input.items():
+            before = found.get(name, ({},) * len(values))
+            found[name] = tuple({**a, **b} for a, b in zip(before, values, strict=True))
+        return OpenDimensions(found)
+
+    def varying_together(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> dict[str, list[_Dimensions]]:
+        """By name, those that are one size, for each value of the inputs; those without a name by their place."""
+
+        def name_of(at: int, dim: Any) -> str:
+            return str(dim.__name__) if isinstance(dim, torch.export.Dim) else f"dimension {at}"
+
+        found = self.of_tensors(model, args, kwargs)
+        names = dict.fromkeys(name_of(at, dim) for dims in found for at, dim in dims.items())
+        return {
+            name: [{at: dim for at, dim in dims.items() if name_of(at, dim) == name} for dims in found]
+            for name in names
+        }
+
+    def of_tensors(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Dimensions]:
+        """The dimensions of each value of ``(args, kwargs)``, in the order of its leaves."""
+        leaves = pytree.tree_leaves((args, kwargs))
+        if not self:
+            return [{} for _ in leaves]
+        by_value: dict[int, _Dimensions] = {}
+        for name, value in named_inputs(model, args, kwargs).items():
+            found = zip(pytree.tree_leaves(value), self.by_input.get(name, ()), strict=False)
+            by_value.update((id(leaf), shape) for leaf, shape in found if shape)
+        return [by_value.get(id(leaf), {}) for leaf in leaves]
+
+    def for_export(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What to give to ``torch.export`` as ``dynamic_shapes``; ``None`` if all is fixed."""
+        shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+        leaves = pytree.tree_leaves((args, kwargs))
+        for value, found in zip(leaves, self.of_tensors(model, args, kwargs), strict=True):
+            if found:
+                shapes[value] = found
+        return shapes.dynamic_shapes(model, args, kwargs) if self else None
+
+    def without_ones(
+        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Inputs with two in place of one in open dimensions: ``torch.export`` takes a size of one for a constant."""
+        leaves, structure = pytree.tree_flatten((args, kwargs))
+        found = self.of_tensors(model, args, kwargs)
+        given: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
+            [_without_ones(value, shape) for value, shape in zip(leaves, found, strict=True)], structure
+        )
+        return given
+
+
+def _without_ones(value: Any, shape: _Dimensions) -> Any:
+    wide = [at for at in shape if value.shape[at] == 1]
+    return value.expand([2 if at in wide else -1 for at in range(value.dim())]).clone() if wide else value
+
+
+def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs by the names that the model's ``forward`` has for them; those of ``**kwargs`` by their own."""
+    signature = inspect.signature(model.forward)
+    try:
+        bound = signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise InputError(f"{type(model).__name__} does not take these inputs: {error}.") from error
+    found: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            found |= value
+        else:
+            found[name] = value
+    return found
+
+
+def open_dimensions_of(model: nn.Module) -> OpenDimensions | None:
+    """Those that the user asked for when a graph was captured."""
+    found = model.meta.get(OPEN_DIMENSIONS) if isinstance(model, fx.GraphModule) else None
+    return found if isinstance(found, OpenDimensions) else None
+
+
+def _of_value(where: str, value: Any, shape: Any) -> list[_Dimensions]:
+    """The dimensions of each leaf of a value."""
+    leaves = pytree.tree_leaves(value)
+    if shape is None:
+        return [{} for _ in leaves]
+    if isinstance(value, torch.Tensor):
+        return [_of_tensor(where, value, shape)]
+    if isinstance(value, dict) and isinstance(shape, dict):
+        unknown = [key for key in shape if key not in value]
+        if unknown:
+            raise InputError(
+                f"dynamic_shapes of the input {where} names {unknown[0]!r}; it has {', '.join(map(repr, value))}."
+            )
+        return [found for key in value for found in _of_value(f"{where}[{key!r}]", value[key], shape.get(key))]
+    children = _children(value)
+    if children is None or not isinstance(shape, Sequence) or len(shape) != len(children):
+        raise InputError(
+            f"dynamic_shapes has {quoted(shape)} for the input {where}, which is {quoted(value)}; expected a structure "
+            "like that of the input, with a dictionary from dimensions to torch.export.Dim for each tensor."
+        )
+    parts = enumerate(zip(children, shape, strict=True))
+    return [found for at, (part, one) in parts for found in _of_value(f"{where}[{at}]", part, one)]
+
+
+def _children(value: Any) -> list[Any] | None:
+    """What a structure holds; ``None`` if it is none."""
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    node = pytree.SUPPORTED_NODES.get(type(value))
+    if node is None:
+        return None
+    flatten: Callable[[Any], tuple[list[Any], Any]] = node.flatten_fn
+    return list(flatten(value)[0])
+
+
+def _of_tensor(where: str, value: torch.Tensor, shape: Any) -> _Dimensions:
+    if isinstance(shape, (tuple, list)) and len(shape) == value.dim():
+        shape = dict(enumerate(shape))
+    if not isinstance(shape, dict):
+        raise InputError(
+            f"dynamic_shapes has {quoted(shape)} for the input {where}, a tensor of {value.dim()} dimensions; expected "
+            "a dictionary from dimensions to torch.export.Dim, such as {0: torch.export.Dim('batch')}."
+        )
+    wrong = [at for at in shape if not isinstance(at, int) or not 0 <= at < value.dim()]
+    if wrong:
+        raise InputError(f"dynamic_shapes names dimension {wrong[0]!r} of the input {where}, which has {value.dim()}.")
+    fixed = torch.export.Dim.STATIC
+    return {at: dim for at, dim in shape.items() if dim is not None and not isinstance(dim, int) and dim != fixed}

@@ -1,0 +1,159 @@
+"""What torch.export leaves open of a model's inputs, and what it says about the rest."""
+
+import re
+
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from torch.export import Dim
+
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.errors import CaptureError, ExportError, InputError
+from embedl_deploy.quantize import quantize
+from support.nets import random_input, scrambled
+from support.small_patterns import PATTERNS
+
+
+class Model(nn.Module):
+    """Computes ``function`` of what its layer gives."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.fc, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x):
+        return self.function(self.fc(x))
+
+
+def doubled_for(asks):
+    return Model(lambda y: y * 2 if asks(y.shape[0]) else y)
+
+
+def exported(model, x, **options):
+    return transform(model, x, trace="export", patterns=PATTERNS, **options)
+
+
+def notes_of(result):
+    return " ".join(result.report.plan.notes)
+
+
+@pytest.mark.parametrize("example", [1, 2, 3])
+def test_a_model_that_does_not_ask_takes_any_batch(example):
+    result = exported(Model(lambda y: y.reshape(y.shape[0], 2, 2).flatten(1).relu()), random_input(example, 4))
+    assert not notes_of(result)
+    for batch in (1, 2, 7):
+        assert result.verify(random_input(batch, 4)).max_rel < 1e-6
+    quantized = quantize(
+        transform(result.model, backend="tensorrt"), [random_input(5, 4), random_input(2, 4)], progress=False
+    )
+    assert quantized(random_input(9, 4)).shape == (9, 4)
+
+
+@pytest.mark.parametrize(
+    ("model", "example"),
+    [
+        (Model(lambda y: y.reshape(3, 2, 2)), 3),
+        (doubled_for(lambda n: n == 3), 3),
+        (Model(lambda y: torch.stack(list(y))), 3),
+        (doubled_for(lambda n: int(n) == 5), 3),
+    ],
+)
+def test_the_line_that_needs_the_batch_as_a_number_is_named(model, example):
+    result = exported(model, random_input(example, 4))
+    here = rf"dimension 0 of x is fixed to {example}, at {re.escape(__file__)}:\d+ \(.+\)"
+    assert re.search(here, notes_of(result))
+    assert result.verify(random_input(example, 4)).max_rel < 1e-6
+    with pytest.raises(InputError, match=rf"size\(\)\[0\] == \d+ does not hold.*dynamic_shapes"):
+        result.model(random_input(example + 1, 4))
+
+
+def test_a_branch_for_the_example_alone():
+    result = exported(doubled_for(lambda n: n == 2), random_input(1, 4))  # an open size is traced as two
+    assert re.search(r"batch is fixed to that of the example.*dimension 0 of x is fixed to 1, at ", notes_of(result))
+    assert result.verify(random_input(1, 4)).max_rel < 1e-6
+
+
+@pytest.mark.parametrize("options", [{}, {"dynamic_shapes": {"x": {0: Dim("batch")}}}])
+def test_ones_are_refused_where_the_model_takes_another_branch(options):
+    model = Model(lambda y: y.squeeze() if y.squeeze().dim() == 2 else 2 * y.squeeze())
+    result = exported(model, random_input(3, 4), **options)
+    assert result.verify(random_input(2, 4)).max_rel < 1e-6
+    with pytest.raises(InputError, match=r"computes something else where dimension 0 is 1"):
+        result.verify(random_input(1, 4))
+
+
+def test_ones_in_the_example_have_the_graph_of_ones():
+    model = Model(lambda y: y.squeeze() if y.squeeze().dim() == 2 else 2 * y.squeeze())
+    result = exported(model, random_input(1, 4))
+    assert "the batch is fixed to that of the example inputs" in notes_of(result)
+    assert result.verify(random_input(1, 4)).max_rel < 1e-6
+
+
+def test_dimensions_that_are_not_the_batch():
+    class Pooled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+
+        def forward(self, x, scale=None):
+            y = self.conv(x)
+            y = y.reshape(y.shape[0], y.shape[1], y.shape[2] * y.shape[3]).mean(-1)
+            return self.fc(y) if scale is None else self.fc(y) * scale
+
+    x, model = random_input(1, 3, 8, 8), scrambled(Pooled()).eval()
+    sizes = {"x": {0: Dim("batch", max=4), 2: Dim("height", min=4, max=64), 3: Dim("width", min=4)}}
+    result = exported(model, x, dynamic_shapes=sizes)
+    for size in ((1, 3, 5, 5), (4, 3, 30, 9)):
+        assert result.verify(random_input(*size)).max_rel < 1e-5
+    with pytest.raises(InputError, match=r"size\(\)\[2\] <= 64 does not hold"):
+        result.model(random_input(1, 3, 65, 8))
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+def test_a_file_has_the_open_dimensions_that_were_asked_for(trace, tmp_path):
+    sizes = {"x": {0: Dim("batch"), 1: Dim("length", max=64)}}
+    model = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4)).eval()
+    result = transform(
+        model, random_input(1, 5, 4), patterns=PATTERNS, trace=trace, dynamic_shapes={"input": sizes["x"]}
+    )
+
+    def shape_of(**options):
+        written = export_onnx(result, random_input(1, 5, 4), tmp_path / "m.onnx", **options)
+        session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+        x = random_input(*[size if isinstance(size, int) else 7 for size in session.get_inputs()[0].shape])
+        found = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+        torch.testing.assert_close(found, model(x).detach(), rtol=1e-4, atol=1e-5)
+        return session.get_inputs()[0].shape
+
+    assert shape_of() == ["batch", "length", 4]
+    assert shape_of(dynamic_shapes={}) == [1, 5, 4]
+    assert shape_of(dynamic_shapes={}, dynamic_batch=True) == ["batch", 5, 4]
+    assert shape_of(dynamic_shapes={"input": {1: Dim("steps")}}) == [1, "steps", 4]
+
+
+def test_a_file_that_would_be_wrong_for_other_lengths_is_refused(tmp_path):
+    class Asking(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x) if x.shape[1] < 8 else x
+
+    with pytest.raises(ExportError, match=r"every size of length. With 11 it does not compute|does not compute what"):
+        export_onnx(
+            Asking().eval(), random_input(1, 5, 4), tmp_path / "m.onnx", dynamic_shapes={"x": {1: Dim("length")}}
+        )
+
+
+def test_what_cannot_be_open_is_told_with_the_reason():
+    with pytest.raises(
+        CaptureError, match=r"(?s)Constraints violated \(batch\).*be a constant \(3\).*number at .*test_open"
+    ):
+        exported(Model(lambda y: y.reshape(3, 2, 2)), random_input(3, 4), dynamic_shapes={"x": {0: Dim("batch")}})
+
+
+def test_it_needs_example_inputs():
+    with pytest.raises(InputError, match="dynamic_shapes needs example inputs"):
+        transform(nn.Linear(4, 4), patterns=PATTERNS, dynamic_shapes={"input": {0: Dim("batch")}})
