@@ -64,7 +64,7 @@ def test_the_line_that_needs_the_batch_as_a_number_is_named(model, example):
     here = rf"dimension 0 of x is fixed to {example}, at {re.escape(__file__)}:\d+ \(.+\)"
     assert re.search(here, notes_of(result))
     assert result.verify(random_input(example, 4)).max_rel < 1e-6
-    with pytest.raises(InputError, match=rf"size\(\)\[0\] == \d+ does not hold.*dynamic_shapes"):
+    with pytest.raises(InputError, match=r"size\(\)\[0\] == \d+ does not hold.*dynamic_shapes"):
         result.model(random_input(example + 1, 4))
 
 
@@ -127,6 +127,9 @@ def test_a_file_has_the_open_dimensions_that_were_asked_for(trace, tmp_path):
         return session.get_inputs()[0].shape
 
     assert shape_of() == ["batch", "length", 4]
+    assert export_onnx(result, random_input(1, 5, 4), tmp_path / "m.onnx").shapes == {
+        "input": ((1, 1, 4), (1, 5, 4), (1, 64, 4))
+    }
     assert shape_of(dynamic_shapes={}) == [1, 5, 4]
     assert shape_of(dynamic_shapes={}, dynamic_batch=True) == ["batch", 5, 4]
     assert shape_of(dynamic_shapes={"input": {1: Dim("steps")}}) == [1, "steps", 4]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from embedl_deploy.export.open_dimensions import (
     dimensions_of_file,
     notes_on_ones,
     refuse_closed,
+    shapes_of_inputs,
 )
 from embedl_deploy.export.other_sizes import refuse_if_wrong_for_other_sizes
 from embedl_deploy.export.program import translated
@@ -31,7 +32,7 @@ from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
-from embedl_deploy.graph.inputs import require_samples
+from embedl_deploy.graph.inputs import require_samples, tensors_in
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
@@ -61,6 +62,9 @@ class OnnxExport:
             ``None`` if that was not measured.
         notes: What to know about it: plugins that translate one operator differently; constants that its type does not
             hold, and what they are in it; outputs that are as far off as rounding alone explains, ties.
+        shapes: For each input with open dimensions its smallest, usual and largest shape, as :func:`compile` takes
+            them: the limits of ``torch.export.Dim``, one where there is no lower limit, and the example's size where
+            there is no upper one.
     """
 
     path: Path
@@ -71,6 +75,7 @@ class OnnxExport:
     difference: Difference | None
     sqnr: float | None = None
     notes: tuple[str, ...] = ()
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         """A line for the file, and one for each note."""
@@ -167,6 +172,7 @@ def export_onnx(
     example, named = without_fixed(given, example, named)
     named = in_signature_order(model, named)
     opened = dimensions_of_file(model, example, named, dynamic_shapes, dynamic_batch=dynamic_batch)
+    given_sizes = [tuple(tensor.shape) for tensor in tensors_in(example, named)]
     example, named = opened.without_ones(model, example, named)
     users = Run(compared, example, named)
     (example, named), of_inputs = convert_inputs((example, named), dtype)
@@ -183,7 +189,8 @@ def export_onnx(
     constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
     name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
-    refuse_closed(given, program.model.graph.inputs, asked_of_tensors(opened, model, example, named))
+    asked = asked_of_tensors(opened, model, example, named)
+    refuse_closed(given, program.model.graph.inputs, asked)
     outputs = tuple(str(value.name) for value in program.model.graph.outputs)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     judged = None
@@ -211,6 +218,7 @@ def export_onnx(
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
+        shapes=shapes_of_inputs(program.model.graph.inputs, given_sizes, asked),
         notes=(*conflicts, *notes_on_ones(given, opened), *constants, *(() if judged is None else judged.notes)),
     )
 

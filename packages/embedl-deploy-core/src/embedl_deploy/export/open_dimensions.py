@@ -38,6 +38,34 @@ def dimensions_of_file(
     return OpenDimensions.first_of_all(model, args, kwargs, torch.export.Dim("batch", min=1)).with_more(opened)
 
 
+def shapes_of_inputs(
+    inputs: Sequence[Any], sizes: Sequence[tuple[int, ...]], asked: Sequence[dict[int, Any]]
+) -> dict[str, tuple[tuple[int, ...], ...]]:
+    """The smallest, usual and largest shape of each input of a file that has open dimensions.
+
+    Args:
+        inputs: The inputs of the exported graph, of ``onnx_ir``.
+        sizes: Their shapes in the example.
+        asked: Their open dimensions.
+    """
+    found: dict[str, tuple[tuple[int, ...], ...]] = {}
+    for value, usual, dimensions in zip(inputs, sizes, asked, strict=False):
+        if not dimensions:
+            continue
+        low, high = list(usual), list(usual)
+        for at, dim in dimensions.items():
+            low[at], high[at] = _limits(dim, usual[at])
+        found[value.name] = (tuple(low), usual, tuple(high))
+    return found
+
+
+def _limits(dim: Any, usual: int) -> tuple[int, int]:
+    if not isinstance(dim, torch.export.Dim):
+        return 1, usual
+    bounded = dim.max < 2**31  # without a limit it is infinity
+    return max(int(dim.min), 1), int(dim.max) if bounded else max(usual, int(dim.min))
+
+
 def notes_on_ones(model: nn.Module, opened: OpenDimensions) -> list[str]:
     """That a file is not for a size of one, which it cannot refuse, where the captured graph refuses it."""
     fixed_to = model.meta.get(EXPORTED_INPUTS) if isinstance(model, fx.GraphModule) else None
