@@ -183,8 +183,8 @@ class TestFailures:
             export_onnx(Untranslatable(), X, target)
 
     def test_an_operator_set_that_the_exporter_cannot_write(self, target, monkeypatch):
-        def written_for_another(*args):
-            program, replaced = program_of(*args)
+        def written_for_another(*args, **options):
+            program, replaced = program_of(*args, **options)
             program.model.opset_imports[""] = 18
             return program, replaced
 
