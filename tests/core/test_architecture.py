@@ -67,6 +67,7 @@ def test_every_room_is_in_the_design_document():
         "embedl_deploy.modules",
         "embedl_deploy.patterns",
         "embedl_deploy.quantize",
+        "embedl_deploy.recomposition",
         "embedl_deploy.stages",
         "embedl_deploy.scaffold",
         "embedl_deploy.testing",

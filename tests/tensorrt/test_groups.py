@@ -33,6 +33,7 @@ from embedl_deploy.tensorrt.patterns import (
     FlattenLinearToConv1x1Pattern,
     LinearPattern,
     LinearReLUPattern,
+    RecomposeAttentionPattern,
     RemoveIdentityAdaptiveAvgPoolPattern,
     StemConvBNReLUMaxPoolPattern,
 )
@@ -44,6 +45,7 @@ def test_the_conversions() -> None:
         FlattenLinearToConv1x1Pattern,
         RemoveIdentityAdaptiveAvgPoolPattern,
         ConvertDotProductAttentionPattern,
+        RecomposeAttentionPattern,
         DecomposeMultiheadAttentionPattern,
         DecomposeSwinAttentionPattern,
         HoistRankQueryPattern,

@@ -39,6 +39,7 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
     "numbers for no key": lambda m, q, k, v: attend(
         q, k, v, torch.zeros_like(q @ k.mT).masked_fill(~m.padded, -math.inf)
     ),
+    "fewer heads of keys": lambda m, q, k, v: attend(q, k[:, :1], v[:, :1], enable_gqa=True),
     "one for each head": lambda m, q, k, v: attend(q, k, v, attn_mask=q @ k.transpose(-2, -1)),
 }
 
@@ -125,10 +126,6 @@ NOT_CONVERTED: dict[str, tuple[Callable[..., torch.Tensor], str]] = {
     "dropout": (
         lambda m, q, k, v: attend(q, k, v, dropout_p=0.5),
         "it drops 50% of the attention weights in evaluation mode too",
-    ),
-    "fewer heads": (
-        lambda m, q, k, v: attend(q, k[:, :1], v[:, :1], enable_gqa=True),
-        "its keys have fewer heads than its queries (enable_gqa)",
     ),
 }
 

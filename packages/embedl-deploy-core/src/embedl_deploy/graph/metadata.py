@@ -6,6 +6,9 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import TensorMetadata
 
+#: ``node.meta`` entry: why the first pattern that has looked at a node and declined it did so.
+DECLINED = "embedl_deploy.declined"
+
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """The shape of a node's value if shapes were propagated and it is one tensor, else ``None``."""

@@ -2,6 +2,7 @@
 
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, conv2d_with, linear_with
 from embedl_deploy.modules.activations import ActivationLike
+from embedl_deploy.modules.attention import ScaledDotProductAttention, join_heads
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
@@ -31,10 +32,12 @@ __all__ = [
     "NamedWeight",
     "PaddedConv2d",
     "QuantStub",
+    "ScaledDotProductAttention",
     "WeightFakeQuantize",
     "conv2d_with",
     "fix_parametrized_weights",
     "is_homogeneous",
+    "join_heads",
     "linear_with",
     "named_weights",
     "open_unseen_rows",

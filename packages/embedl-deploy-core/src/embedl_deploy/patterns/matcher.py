@@ -5,7 +5,7 @@ ends. A value in the middle of a match that something outside also uses (another
 stay alive, so such a place is declined, with the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import permutations
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,7 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
         refusal: Declined | None = None
         for placements in _match_ending_at(tree, len(tree.elements) - 1, node):
             candidate = TreeMatch(tuple(placements))
-            reason = _outside_use(candidate)
+            reason = outside_use(candidate.nodes) or _own_operand(candidate)
             if reason is None:
                 match = PatternMatch(pattern, candidate)
                 try:
@@ -114,9 +114,8 @@ def _without_contained(matches: list[PatternMatch]) -> list[PatternMatch]:
     return [match for match in matches if not contained(match)]
 
 
-def _outside_use(tree_match: TreeMatch) -> str | None:
-    """Why the matched nodes cannot be taken together, or ``None``."""
-    nodes = tree_match.nodes
+def outside_use(nodes: Sequence[fx.Node]) -> str | None:
+    """Why nodes, the last of which gives their value, cannot be taken together, or ``None``."""
     inside, last = set(nodes), nodes[-1]
     for node in nodes:
         if node is last:
@@ -127,6 +126,12 @@ def _outside_use(tree_match: TreeMatch) -> str | None:
         if outside:
             users = ", ".join(user.name for user in node.users)
             return f"{node.name} feeds {len(node.users)} users ({users})"
+    return None
+
+
+def _own_operand(tree_match: TreeMatch) -> str | None:
+    """Why an operand that is to come from outside does not, or ``None``."""
+    inside = set(tree_match.nodes)
     for value in _free_operands(tree_match):
         if value in inside:
             return f"{value.name} is also the match's own other input"

@@ -12,6 +12,7 @@ from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
+from embedl_deploy.graph.metadata import DECLINED
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.conversions import convert_and_find, without_repeats
@@ -285,4 +286,16 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
         resolve_overlaps(prepared.fusions.matches, decide)
     apply_matches(prepared.graph_module, prepared.fusions.matches, strict=strict)
     plan.applied = True
+    _note_declined(prepared)
     return rebuild(prepared.graph_module), prepared.matches, prepared.declined
+
+
+def _note_declined(prepared: Prepared) -> None:
+    """Write into the metadata of each node why it was declined, so that quantization can tell why it is in float."""
+    reasons: dict[str, str] = {}
+    for refusal in prepared.declined:
+        for name in refusal.node_names:
+            reasons.setdefault(name, refusal.reason)
+    for node in prepared.graph_module.graph.nodes:
+        if node.name in reasons:
+            node.meta[DECLINED] = reasons[node.name]

@@ -10,6 +10,7 @@ from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
+from embedl_deploy.graph.metadata import DECLINED
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
@@ -202,13 +203,14 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
     for node in model.graph.nodes:
         if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
             continue
+        untaken = node.meta.get(DECLINED, "no fusion has taken it")
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(part, (*WEIGHTED, *UNWEIGHTED)) for part in module.modules()):
-            reason = "no fusion has taken it"
+            reason = untaken
             if isinstance(module, FusedModule):
                 nothing = "the module, or the pattern that made it, has no place for quantizers"
                 reason = module.why_not_quantized or nothing
             found.append((node.name, type(module).__name__, reason))
         elif node.op != "call_module" and (kind := product_of_call(node)) is not None:
-            found.append((node.name, kind, "no fusion has taken it"))
+            found.append((node.name, kind, untaken))
     return found

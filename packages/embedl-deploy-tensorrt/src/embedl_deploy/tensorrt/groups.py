@@ -11,6 +11,7 @@ from embedl_deploy.conversions import (
     UnrollTransformerPattern,
 )
 from embedl_deploy.patterns import Pattern, patterns_in
+from embedl_deploy.recomposition import ConvertDotProductAttentionPattern, RecomposeAttentionPattern
 from embedl_deploy.tensorrt.patterns import conversions, fusions
 
 #: Structural rewrites, run to a fixed point before any fusion. None undoes another, so their order decides nothing.
@@ -23,6 +24,8 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     DecomposeTransformerEncoderLayerPattern(),
     UnrollTransformerDecoderPattern(),
     DecomposeTransformerDecoderLayerPattern(),
+    RecomposeAttentionPattern(),
+    ConvertDotProductAttentionPattern(),
     *patterns_in(conversions),
 ]
 

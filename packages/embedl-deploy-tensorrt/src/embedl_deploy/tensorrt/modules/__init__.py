@@ -1,11 +1,11 @@
 """Every module that the TensorRT backend puts into a graph."""
 
+from embedl_deploy.modules import ScaledDotProductAttention
 from embedl_deploy.tensorrt.modules.attention import (
     AttentionMask,
     FusedMHAInProjection,
     FusedScaledDotProductAttention,
     MHAInProjection,
-    ScaledDotProductAttention,
     SplitHeads,
 )
 from embedl_deploy.tensorrt.modules.conv import (

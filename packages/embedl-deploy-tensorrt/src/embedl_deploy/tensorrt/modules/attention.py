@@ -6,13 +6,18 @@ softmax(q·kᵀ/√D)·v, Vaswani et al. 2017, equation 1; 0 where a query sees 
 Axes: B batch, S sequence, E embedding, H heads, D = E/H.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, WeightFakeQuantize, open_unseen_rows
+from embedl_deploy.modules import (
+    ConvertedModule,
+    FusedModule,
+    QuantStub,
+    ScaledDotProductAttention,
+    WeightFakeQuantize,
+    open_unseen_rows,
+)
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -117,89 +122,6 @@ def _added(mask: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
     return mask.to(query.dtype)
 
 
-class ScaledDotProductAttention(ConvertedModule):
-    """softmax(f·q·kᵀ + mask)·v, as a rule with the heads joined again.
-
-    Args:
-        dropout: Probability that an attention weight is dropped in training mode.
-        batch_first: Whether a batch of sequences is given back as (B, S, E), or (S, B, E).
-        joins_heads: Whether the heads are joined, or given back as they come.
-        is_causal: Whether the query at a position sees only the keys up to that position. Not together with a mask.
-        scale: f; ``None`` for 1/√D.
-        unseen_is_nan: Whether a query to which the mask shows no key gets NaN, as from ``nn.MultiheadAttention`` with
-            ``need_weights``, or 0, as from ``F.scaled_dot_product_attention``. Quantized it gets 0, for want of NaN in
-            integers.
-    """
-
-    def __init__(
-        self,
-        dropout: float = 0.0,
-        *,
-        batch_first: bool = True,
-        joins_heads: bool = True,
-        is_causal: bool = False,
-        scale: float | None = None,
-        unseen_is_nan: bool = False,
-    ) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.batch_first = batch_first
-        self.joins_heads = joins_heads
-        self.is_causal = is_causal
-        self.scale = scale
-        self.unseen_is_nan = unseen_is_nan
-
-    def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E).
-
-        Keys and values may be more or fewer than queries. A mask is added, or, of booleans, true where a key is seen.
-        """
-        dropout = self.dropout if self.training else 0.0
-        settings: dict[str, Any] = {"dropout_p": dropout, "is_causal": self.is_causal, "scale": self.scale}
-        attended = F.scaled_dot_product_attention(query, key, value, mask, **settings)
-        if mask is not None and self.unseen_is_nan:
-            attended = attended.masked_fill(open_unseen_rows(mask)[1], float("nan"))
-        return self.joined(attended)
-
-    def scaled(self, query: torch.Tensor) -> torch.Tensor:
-        """f·q."""
-        return query * (query.shape[-1] ** -0.5 if self.scale is None else self.scale)
-
-    def masked(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        """Scores (..., H, S, S) with the mask."""
-        if self.is_causal:
-            mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        if mask is None:
-            return scores
-        return scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-
-    def joined(self, x: torch.Tensor) -> torch.Tensor:
-        """(..., H, S, D) to (..., S, H·D), or (S, B, H·D), if that is asked for."""
-        if not self.joins_heads:
-            return x
-        joined = join_heads(x)
-        return joined.transpose(0, 1) if not self.batch_first and joined.dim() == 3 else joined
-
-    def extra_repr(self) -> str:
-        """What differs from the usual."""
-        usual: dict[str, Any] = {
-            "batch_first": True,
-            "joins_heads": True,
-            "is_causal": False,
-            "scale": None,
-            "unseen_is_nan": False,
-        }
-        unusual = [f"{name}={getattr(self, name)}" for name, value in usual.items() if getattr(self, name) != value]
-        return ", ".join([f"dropout={self.dropout}", *unusual])
-
-
-def join_heads(x: torch.Tensor) -> torch.Tensor:
-    """(..., H, S, D) to (..., S, H·D)."""
-    return x.transpose(-3, -2).flatten(-2)
-
-
 class FusedMHAInProjection(FusedModule):
     """``MHAInProjection``. Only the query is quantized; keys and values are projected from it."""
 
@@ -238,17 +160,23 @@ class FusedScaledDotProductAttention(FusedModule):
         self.input_quant_stubs = {**self.input_quant_stubs, 0: self.query_quant}
 
     def forward(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Three of (..., H, S, D), and a mask that broadcasts with (..., H, S, S), to (..., S, E), or (S, B, E)."""
+        """As :meth:`ScaledDotProductAttention.forward`."""
         if not self.softmax_quant.enabled and not self.query_quant.enabled:
-            return self.attention(query, key, value, mask)  # type: ignore[no-any-return]  # as above
+            return self.attention(query, key, value, mask, hidden)  # type: ignore[no-any-return]  # as above
         attention = self.attention
         mask, unseen = (None, None) if mask is None else open_unseen_rows(mask)
         # Scaling the query, not the product, keeps the range of the first product small.
-        scores = attention.masked(self.query_quant(attention.scaled(query)) @ key.transpose(-2, -1), mask)
-        weights = scores.softmax(dim=-1)
+        scaled, key = self.query_quant(attention.scaled(query)), attention.spread(key, query)
+        weights = attention.weights(scaled, key, mask, hidden)
         if unseen is not None and self.softmax_quant.observed:
             weights = weights.masked_fill(unseen, 0.0)  # nothing reads them, so what rounding does to them is no loss
-        attended = F.dropout(self.softmax_quant(weights), attention.dropout, attention.training) @ value
+        weights = F.dropout(self.softmax_quant(weights), attention.dropout, attention.training)
+        attended = weights @ attention.spread(value, query)
         return attention.joined(attended if unseen is None else attended.masked_fill(unseen, 0.0))

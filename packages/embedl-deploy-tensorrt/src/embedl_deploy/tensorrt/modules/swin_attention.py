@@ -15,8 +15,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub
-from embedl_deploy.tensorrt.modules.attention import join_heads
+from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, join_heads
 
 Pair = tuple[int, int]
 

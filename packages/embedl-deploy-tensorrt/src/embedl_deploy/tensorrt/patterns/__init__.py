@@ -10,7 +10,7 @@ from embedl_deploy.conversions import (
     UnrollTransformerEncoderPattern,
     UnrollTransformerPattern,
 )
-from embedl_deploy.tensorrt.patterns.conversions.dot_product_attention import ConvertDotProductAttentionPattern
+from embedl_deploy.recomposition import ConvertDotProductAttentionPattern, RecomposeAttentionPattern
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
@@ -59,6 +59,7 @@ __all__ = [
     "LinearPattern",
     "LinearReLUPattern",
     "MHAInProjectionPattern",
+    "RecomposeAttentionPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
     "RemoveIdentityPattern",
     "ScaledDotProductAttentionPattern",

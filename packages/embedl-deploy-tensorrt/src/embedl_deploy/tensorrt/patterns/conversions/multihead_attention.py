@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph import get_constant
-from embedl_deploy.modules import linear_with
+from embedl_deploy.modules import ScaledDotProductAttention, linear_with
 from embedl_deploy.patterns import (
     Example,
     Pattern,
@@ -32,7 +32,6 @@ from embedl_deploy.patterns import (
 from embedl_deploy.tensorrt.modules.attention import (
     AttentionMask,
     MHAInProjection,
-    ScaledDotProductAttention,
     SplitHeads,
 )
 from embedl_deploy.tensorrt.patterns.example_parts import Function

@@ -5,12 +5,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from embedl_deploy.modules import ScaledDotProductAttention
 from embedl_deploy.patterns import Example, Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.attention import (
     FusedMHAInProjection,
     FusedScaledDotProductAttention,
     MHAInProjection,
-    ScaledDotProductAttention,
 )
 from embedl_deploy.tensorrt.modules.swin_attention import FusedSwinAttention, SwinAttention
 from embedl_deploy.tensorrt.patterns.example_parts import FunctionOfThree

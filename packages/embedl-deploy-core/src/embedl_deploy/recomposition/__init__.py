@@ -1,0 +1,9 @@
+"""Layers that are written out in small operations, put together again as the module or function that they are.
+
+Conversions for any hardware; a backend lists those that it wants.
+"""
+
+from embedl_deploy.recomposition.attention import RecomposeAttentionPattern
+from embedl_deploy.recomposition.dot_product_attention import ConvertDotProductAttentionPattern
+
+__all__ = ["ConvertDotProductAttentionPattern", "RecomposeAttentionPattern"]

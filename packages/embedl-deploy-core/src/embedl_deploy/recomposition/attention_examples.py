@@ -1,0 +1,146 @@
+"""Attention written out in the ways in which networks do it, and what looks like it."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from embedl_deploy.patterns.examples import Example
+
+Forward = Callable[["Written", torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class Written(nn.Module):
+    """A function of queries, keys and values of two heads, five tokens and four channels.
+
+    Args:
+        function: Computes the output from the module, whose tensors it may use, and the three.
+
+    Attributes:
+        bias: One for each head and pair of tokens, (2, 5, 5).
+        temperature: One for each head, (2, 1, 1).
+        seen: Which tokens see which, (5, 5).
+        windows: A bias for each of two windows, (1, 2, 1, 5, 5).
+    """
+
+    seen: torch.Tensor
+    windows: torch.Tensor
+
+    def __init__(self, function: Forward) -> None:
+        super().__init__()
+        self.function = function
+        self.bias = nn.Parameter(torch.randn(2, 5, 5))
+        self.temperature = nn.Parameter(torch.rand(2, 1, 1) + 0.5)
+        self.drop = nn.Dropout(0.1)
+        self.across = nn.Linear(2, 2)
+        self.register_buffer("seen", torch.ones(5, 5).tril().bool())
+        self.register_buffer("windows", torch.randn(1, 2, 1, 5, 5))
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Three of (B, 2, 5, 4)."""
+        return self.function(self, q, k, v)
+
+    def dropped(self, weights: torch.Tensor) -> torch.Tensor:
+        """Weights after dropout."""
+        dropped: torch.Tensor = self.drop(weights)
+        return dropped
+
+    def mixed(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores (B, 2, 5, 5), each made of those of both heads."""
+        mixed: torch.Tensor = self.across(scores.permute(0, 2, 3, 1))
+        return mixed.permute(0, 3, 1, 2)
+
+
+def _plain(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(q @ k.transpose(-2, -1) * 0.5, dim=-1) @ v
+
+
+def _biased(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return m.dropped(((q * 0.5) @ k.transpose(-2, -1) + m.bias).softmax(dim=-1)) @ v
+
+
+def _causal(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    scores = torch.matmul(q, k.permute(0, 1, 3, 2)).div(2.0).masked_fill(~m.seen, float("-inf"))
+    return torch.matmul(F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype), v)
+
+
+def _filled(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return torch.where(m.seen, q @ k.mT, -1e4).softmax(-1) @ v
+
+
+def _cosine(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)
+    return (scores * m.temperature.exp() + m.bias).softmax(-1) @ v
+
+
+def _capped(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (torch.tanh(q @ k.transpose(2, 3) / 2.0 / 5.0) * 5.0 + m.bias).softmax(-1) @ v
+
+
+def _windows(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    scores = q @ k.transpose(-2, -1) + m.bias
+    scores = (scores.view(-1, 2, 2, 5, 5) + m.windows).view(-1, 2, 5, 5)
+    return scores.softmax(-1) @ v
+
+
+def _tokens_first(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return torch.einsum("bhij,bjhd->bihd", torch.einsum("bihd,bjhd->bhij", q, k).softmax(-1), v)
+
+
+def _batched(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    scores = torch.baddbmm(m.bias[:1], q, k.transpose(1, 2), beta=0.5, alpha=0.25)
+    return torch.bmm(scores.softmax(-1), v)
+
+
+def _across_heads(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return m.mixed(q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+def _read_twice(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    weights = (q @ k.transpose(-2, -1)).softmax(-1)
+    return (weights @ v) * weights.sum()
+
+
+def _over_queries(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q @ k.transpose(-2, -1)).softmax(-2) @ v
+
+
+def _for_each_channel(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q @ k.transpose(-2, -1) * m.bias).softmax(-1) @ v
+
+
+def _without_queries(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    return (q.sum(-1, keepdim=True) * k.mean() + m.bias).softmax(-1) @ v
+
+
+def _example(function: Forward, note: str = "") -> Example:
+    return Example(Written(function), tuple(torch.randn(3, 2, 2, 5, 4)), note)
+
+
+def examples() -> list[Example]:
+    """Where it matches."""
+    return [
+        _example(_plain),
+        _example(_biased, "a bias for relative positions, and dropout"),
+        _example(_causal, "a mask, and a softmax in float32"),
+        _example(_filled, "scores that a number replaces"),
+        _example(_cosine, "cosines, with a temperature for each head"),
+        _example(_capped, "capped scores"),
+        _example(_windows, "windows, each with a mask"),
+        _example(_tokens_first, "einsum, heads behind tokens"),
+        _example(_batched, "baddbmm"),
+    ]
+
+
+def near_misses() -> list[Example]:
+    """Where it does not."""
+    return [
+        _example(_across_heads, "a product across the heads"),
+        _example(_read_twice, "weights that are used elsewhere"),
+        _example(_over_queries, "a softmax over the queries"),
+        _example(_for_each_channel, "a factor for each key"),
+        _example(_without_queries, "scores that are no product"),
+    ]
