@@ -15,27 +15,25 @@ class Written(nn.Module):
     """A function of queries, keys and values of two heads, five tokens and four channels.
 
     Args:
-        function: Computes the output from the module, whose tensors it may use, and the three.
-
-    Attributes:
-        bias: One for each head and pair of tokens, (2, 5, 5).
-        temperature: One for each head, (2, 1, 1).
-        seen: Which tokens see which, (5, 5).
-        windows: A bias for each of two windows, (1, 2, 1, 5, 5).
+        function: Computes the output from the module, whose parts it may use, and the three.
+        **parts: Modules, parameters and buffers of the module.
     """
 
+    drop: nn.Dropout
+    across: nn.Linear
+    bias: torch.Tensor
+    temperature: torch.Tensor
     seen: torch.Tensor
-    windows: torch.Tensor
+    later: torch.Tensor
 
-    def __init__(self, function: Forward) -> None:
+    def __init__(self, function: Forward, **parts: nn.Module | torch.Tensor) -> None:
         super().__init__()
         self.function = function
-        self.bias = nn.Parameter(torch.randn(2, 5, 5))
-        self.temperature = nn.Parameter(torch.rand(2, 1, 1) + 0.5)
-        self.drop = nn.Dropout(0.1)
-        self.across = nn.Linear(2, 2)
-        self.register_buffer("seen", torch.ones(5, 5).tril().bool())
-        self.register_buffer("windows", torch.randn(1, 2, 1, 5, 5))
+        for name, part in parts.items():
+            if isinstance(part, torch.Tensor) and not isinstance(part, nn.Parameter):
+                self.register_buffer(name, part)
+            else:
+                setattr(self, name, part)
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Three of (B, 2, 5, 4)."""
@@ -61,7 +59,7 @@ def _biased(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> to
 
 
 def _causal(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    scores = torch.matmul(q, k.permute(0, 1, 3, 2)).div(2.0).masked_fill(~m.seen, float("-inf"))
+    scores = torch.matmul(q, k.permute(0, 1, 3, 2)).div(2.0).masked_fill(m.later, float("-inf"))
     return torch.matmul(F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype), v)
 
 
@@ -78,10 +76,11 @@ def _capped(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> to
     return (torch.tanh(q @ k.transpose(2, 3) / 2.0 / 5.0) * 5.0 + m.bias).softmax(-1) @ v
 
 
-def _windows(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    scores = q @ k.transpose(-2, -1) + m.bias
-    scores = (scores.view(-1, 2, 2, 5, 5) + m.windows).view(-1, 2, 5, 5)
-    return scores.softmax(-1) @ v
+def _flattened(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    scores = torch.bmm(q, k.transpose(-2, -1))
+    scores = (scores.view(-1, 2, 5, 5) + m.bias).view(-1, 5, 5)
+    return torch.bmm(scores.softmax(-1), v)
 
 
 def _tokens_first(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
@@ -91,7 +90,7 @@ def _tokens_first(_: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor)
 
 def _batched(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     q, k, v = (x.flatten(0, 1) for x in (q, k, v))
-    scores = torch.baddbmm(m.bias[:1], q, k.transpose(1, 2), beta=0.5, alpha=0.25)
+    scores = torch.baddbmm(m.bias, q, k.transpose(1, 2), beta=0.5, alpha=0.25)
     return torch.bmm(scores.softmax(-1), v)
 
 
@@ -116,31 +115,36 @@ def _without_queries(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tens
     return (q.sum(-1, keepdim=True) * k.mean() + m.bias).softmax(-1) @ v
 
 
-def _example(function: Forward, note: str = "") -> Example:
-    return Example(Written(function), tuple(torch.randn(3, 2, 2, 5, 4)), note)
+def _example(function: Forward, note: str = "", **parts: nn.Module | torch.Tensor) -> Example:
+    return Example(Written(function, **parts), tuple(torch.randn(3, 2, 2, 5, 4)), note)
+
+
+def _bias(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.randn(*shape, 5, 5))
 
 
 def examples() -> list[Example]:
     """Where it matches."""
+    seen, temperature = torch.ones(5, 5).tril().bool(), nn.Parameter(torch.rand(2, 1, 1) + 0.5)
     return [
         _example(_plain),
-        _example(_biased, "a bias for relative positions, and dropout"),
-        _example(_causal, "a mask, and a softmax in float32"),
-        _example(_filled, "scores that a number replaces"),
-        _example(_cosine, "cosines, with a temperature for each head"),
-        _example(_capped, "capped scores"),
-        _example(_windows, "windows, each with a mask"),
+        _example(_biased, "a bias for relative positions, and dropout", bias=_bias(2), drop=nn.Dropout(0.1)),
+        _example(_causal, "a mask, and a softmax in float32", later=~seen),
+        _example(_filled, "scores that a number replaces", seen=seen),
+        _example(_cosine, "cosines, with a temperature for each head", bias=_bias(2), temperature=temperature),
+        _example(_capped, "capped scores", bias=_bias(2)),
+        _example(_flattened, "heads that are seen apart while a bias is added", bias=_bias(2)),
         _example(_tokens_first, "einsum, heads behind tokens"),
-        _example(_batched, "baddbmm"),
+        _example(_batched, "baddbmm", bias=_bias(1)),
     ]
 
 
 def near_misses() -> list[Example]:
     """Where it does not."""
     return [
-        _example(_across_heads, "a product across the heads"),
+        _example(_across_heads, "a product across the heads", across=nn.Linear(2, 2)),
         _example(_read_twice, "weights that are used elsewhere"),
         _example(_over_queries, "a softmax over the queries"),
-        _example(_for_each_channel, "a factor for each key"),
-        _example(_without_queries, "scores that are no product"),
+        _example(_for_each_channel, "a factor for each key", bias=_bias(2)),
+        _example(_without_queries, "scores that are no product", bias=_bias(2)),
     ]

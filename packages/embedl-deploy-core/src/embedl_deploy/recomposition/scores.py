@@ -274,7 +274,7 @@ def _view(node: fx.Node) -> Scores:
     if before == after:
         return scores.then(node)
     sizes = sizes_of(node)
-    if len(sizes) != len(after) or node.kwargs or scores.factors:
+    if len(sizes) != len(after) or node.kwargs:
         raise NoScoresError(f"{node.name} moves the axes of the scores")
     if len(scores.views) == 1 and after == shape_of(scores.nodes[0]):
         return scores.then(node, views=(*scores.views, View(sizes, after)))
