@@ -160,3 +160,13 @@ def test_what_cannot_be_open_is_told_with_the_reason():
 def test_it_needs_example_inputs():
     with pytest.raises(InputError, match="dynamic_shapes needs example inputs"):
         transform(nn.Linear(4, 4), patterns=PATTERNS, dynamic_shapes={"input": {0: Dim("batch")}})
+
+
+def test_what_is_open_in_a_program_is_open_in_its_file(tmp_path):
+    sizes = ({0: Dim("batch"), 1: Dim("length", max=64)},)
+    program = torch.export.export(nn.Linear(4, 4).eval(), (random_input(2, 5, 4),), dynamic_shapes=sizes)
+    result = transform(program, random_input(2, 5, 4), patterns=PATTERNS)
+    written = export_onnx(result, random_input(2, 5, 4), tmp_path / "m.onnx")
+    assert written.shapes == {"input": ((1, 1, 4), (2, 5, 4), (2, 64, 4))}
+    session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
+    assert session.run(None, {"input": random_input(3, 9, 4).numpy()})[0].shape == (3, 9, 4)

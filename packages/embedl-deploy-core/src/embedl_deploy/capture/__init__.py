@@ -2,6 +2,6 @@
 
 from embedl_deploy.capture.capture import Captured, Trace, capture
 from embedl_deploy.capture.example_inputs import normalize_args
-from embedl_deploy.capture.guard import module_of
+from embedl_deploy.capture.programs import module_of
 
 __all__ = ["Captured", "Trace", "capture", "module_of", "normalize_args"]

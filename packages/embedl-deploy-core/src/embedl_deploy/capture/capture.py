@@ -17,10 +17,10 @@ from embedl_deploy.capture.agreement import find_disagreement
 from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.capture.exporting import capture_by_export
-from embedl_deploy.capture.guard import module_of
 from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.ones import refuse_wrong_ones
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
+from embedl_deploy.capture.programs import module_of
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
 from embedl_deploy.graph.storable import StorableGraphModule
-from embedl_deploy.validation.checked import checked
 
 
 class InputGuard(nn.Module):
@@ -40,12 +38,6 @@ class InputGuard(nn.Module):
                 "which line. Transform it with dynamic_shapes, as torch.export takes them, where other dimensions than "
                 "the first vary; or with an example of the size that you go on with; or symbolically, trace='symbolic'."
             ) from error
-
-
-@checked
-def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The graph module of an exported program, see :func:`guarded`."""
-    return guarded(program.module(), "GraphModule")
 
 
 def guarded(opened: fx.GraphModule, name: str) -> fx.GraphModule:
