@@ -50,6 +50,14 @@ def test_a_model_that_does_not_ask_takes_any_batch(example):
     assert quantized(random_input(9, 4)).shape == (9, 4)
 
 
+def test_the_example_is_not_marked():
+    x, y = random_input(2, 4), random_input(2, 4)
+    model = Model(torch.relu)
+    exported(model, x)
+    exported(model, y, dynamic_shapes={"x": {0: Dim("batch")}})
+    assert not vars(x) and not vars(y)
+
+
 @pytest.mark.parametrize(
     ("model", "example"),
     [

@@ -138,7 +138,10 @@ class OpenDimensions:
     def without_ones(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Inputs with two in place of one in open dimensions: ``torch.export`` takes a size of one for a constant."""
+        """Inputs for ``torch.export``, with two in place of one in open dimensions: it takes one for a constant.
+
+        It notes on a tensor which dimensions are open, so the user's own are kept from it.
+        """
         leaves, structure = pytree.tree_flatten((args, kwargs))
         found = self.of_tensors(model, args, kwargs)
         given: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_unflatten(
@@ -149,7 +152,9 @@ class OpenDimensions:
 
 def _without_ones(value: Any, shape: _Dimensions) -> Any:
     wide = [at for at in shape if value.shape[at] == 1]
-    return value.expand([2 if at in wide else -1 for at in range(value.dim())]).clone() if wide else value
+    if wide:
+        return value.expand([2 if at in wide else -1 for at in range(value.dim())]).clone()
+    return value.detach().requires_grad_(value.requires_grad) if shape else value
 
 
 def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
