@@ -285,3 +285,17 @@ def test_float16_file(command, folder):
     assert done.code == 0, done.err
     assert "rewrites applied\nWrote half.onnx: 0.0" in done.out
     assert left_behind(folder) == ["half.onnx"]
+
+
+@pytest.mark.parametrize("name", ["", "input:"])
+def test_dynamic_dimensions_reach_the_file(command, folder, name):
+    options = ("--dynamic", f"{name}0=batch", "--dynamic", f"{name}2=rows:8-64")
+    assert command("export", "nets:Net", *T, *X, *options, "-o", "open.onnx").code == 0
+    (given,) = ir.load("open.onnx").graph.inputs
+    assert [str(size) for size in given.shape] == ["batch", "3", "rows", "16"]
+
+
+@pytest.mark.parametrize("text", ["batch", "0=", "x=batch", "0=batch:3", "0=batch:4-4", "0=batch:5-4", "0=2"])
+def test_dynamic_dimensions_in_another_form(command, text):
+    done = command("export", "nets:Net", *T, *X, "--dynamic", text, "-o", "open.onnx")
+    assert done.code == 2 and "is not [NAME:]DIMENSION=LABEL[:MIN-MAX]" in done.err

@@ -109,6 +109,8 @@ def capture(
     if dynamic_shapes is not None:
         if args is None:
             raise InputError("dynamic_shapes needs example inputs: pass args=(x,) to the call.")
+        if isinstance(model, torch.export.ExportedProgram):
+            raise InputError("dynamic_shapes is for models that are captured; an ExportedProgram has its own.")
         opened = OpenDimensions.asked(model, args, kwargs or {}, dynamic_shapes)
     with global_state:  # what one thread puts back, such as the state of random numbers, another would see change
         captured = _captured(model, _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify, opened), trace)

@@ -22,10 +22,11 @@ from embedl_deploy import (
 from embedl_deploy.backend import discover_backends
 from embedl_deploy.cli.inputs import inputs_from_file, inputs_from_shapes
 from embedl_deploy.cli.models import ModelName, read_arguments
-from embedl_deploy.cli.parameters import complete_backend
+from embedl_deploy.cli.parameters import OpenDimension, complete_backend, open_dimensions
 from embedl_deploy.cli.paths import InputFile, ModelSource, OutputFile
 from embedl_deploy.errors import InputError, PlanError
 from embedl_deploy.files import read_text
+from embedl_deploy.graph.open_dimensions import named_inputs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,6 +66,7 @@ class Rewrites:
         trace: How to capture the model.
         strict: Whether a pattern that fails is an error.
         verify_capture: Whether model and graph are compared on the example inputs.
+        dynamic: The dimensions of inputs that are left open.
     """
 
     backend: str | None
@@ -72,6 +74,7 @@ class Rewrites:
     trace: Trace
     strict: bool
     verify_capture: bool
+    dynamic: tuple[OpenDimension, ...] = ()
 
     def planned(self, subject: Subject) -> TransformationPlan:
         """The plan for a model."""
@@ -79,6 +82,7 @@ class Rewrites:
             "kwargs": subject.kwargs or None,
             "trace": self.trace,
             "verify_capture": self.verify_capture,
+            "dynamic_shapes": self._dynamic_shapes(subject),
         }
         if self.plan is None:
             backend = chosen(self.backend)
@@ -88,6 +92,17 @@ class Rewrites:
             return load_transformation_plan(text, subject.model, subject.args, backend=self.backend, **choices)
         except PlanError as error:
             raise PlanError(f"--plan {str(self.plan)!r}: {error}") from error
+
+    def _dynamic_shapes(self, subject: Subject) -> dict[str, dict[int, Any]] | None:
+        if not self.dynamic:
+            return None
+        if isinstance(subject.model, ExportedProgram):
+            raise InputError("--dynamic is for models that are captured; an exported program has its open dimensions.")
+        names = list(named_inputs(subject.model, subject.needed_inputs("--dynamic"), subject.kwargs))
+        shapes: dict[str, dict[int, Any]] = {}
+        for one in self.dynamic:
+            shapes.setdefault(one.name or names[0], {})[one.dimension] = one.dim
+        return shapes
 
     def carried_out(self, subject: Subject) -> TransformationResult:
         """A model with the plan applied."""
@@ -124,9 +139,16 @@ def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(
-        *, backend: str | None, plan: Path | None, trace: str, strict: bool, verify_capture: bool, **rest: Any
+        *,
+        backend: str | None,
+        plan: Path | None,
+        trace: str,
+        strict: bool,
+        verify_capture: bool,
+        dynamic: tuple[OpenDimension, ...],
+        **rest: Any,
     ) -> Any:
-        return function(rewrites=Rewrites(backend, plan, Trace(trace), strict, verify_capture), **rest)
+        return function(rewrites=Rewrites(backend, plan, Trace(trace), strict, verify_capture, dynamic), **rest)
 
     return with_options(
         run,
@@ -144,6 +166,14 @@ def rewrite_options(function: Callable[..., Any]) -> Callable[..., Any]:
             default=True,
             show_default=True,
             help="Run the model and the captured graph on the example inputs, if there are any, and compare.",
+        ),
+        click.option(
+            "--dynamic",
+            multiple=True,
+            callback=open_dimensions,
+            metavar="[NAME:]DIM=LABEL[:MIN-MAX]",
+            help="Leave a dimension of an input open, such as ids:1=length:2-512. Those of one label have one size. "
+            "Repeatable.",
         ),
         click.option("--strict", is_flag=True, help="Stop when a pattern fails, instead of reporting it."),
     )

@@ -1,9 +1,11 @@
 """Values of options that have a form of their own, read from text: callbacks of click's options."""
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 import click
+import torch
 from click.shell_completion import CompletionItem
 
 from embedl_deploy.backend import discover_backends
@@ -52,6 +54,35 @@ def count_of_bytes(_context: click.Context, _parameter: click.Parameter, text: s
     if match is None:
         raise click.BadParameter(f"{text!r} is not a number of bytes such as 512M.")
     return int(match[1]) * _FACTORS[match[2]]
+
+
+@dataclass(frozen=True)
+class OpenDimension:
+    """A dimension that ``--dynamic`` leaves open.
+
+    Attributes:
+        name: The input; ``""`` for the first.
+        dimension: Which of its dimensions.
+        dim: Its name and limits.
+    """
+
+    name: str
+    dimension: int
+    dim: torch.export.Dim
+
+
+def open_dimensions(
+    _context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> tuple[OpenDimension, ...]:
+    """Dimensions of inputs that may be of any size."""
+    found = []
+    for text in texts:
+        match = re.fullmatch(r"(?:(.+):)?(\d{1,3})=([A-Za-z_]\w*)(?::(\d{1,9})-(\d{1,9}))?", text)
+        if match is None or (match[4] and int(match[4]) >= int(match[5])):
+            raise click.BadParameter(f"{text!r} is not [NAME:]DIMENSION=LABEL[:MIN-MAX], such as ids:1=length:2-512.")
+        low, high = (int(match[4]), int(match[5])) if match[4] else (None, None)
+        found.append(OpenDimension(match[1] or "", int(match[2]), torch.export.Dim(match[3], min=low, max=high)))
+    return tuple(found)
 
 
 def shape_ranges(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
