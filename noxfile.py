@@ -40,6 +40,8 @@ SENTENCE_REQUIREMENTS = (
     "safetensors",
     "scikit-learn",
 )
+#: Where the families of the zoo are from.
+ZOO_REQUIREMENTS = ("timm", "transformers", "onnxruntime")
 #: What quantization is compared with, and two packages that it imports without asking for them.
 PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
 #: What builds docs/.
@@ -257,9 +259,10 @@ def sentences(session: nox.Session) -> None:
 
 @nox.session
 def zoo(session: nox.Session) -> None:
-    """All torchvision classifiers: transform, compare with the original; prints a table. Takes minutes."""
-    _install_wheels(session, "torchvision")
-    session.run("python", "benchmarks/zoo.py", *session.posargs, env=SUPPORT)
+    """All torchvision classifiers: transform, compare with the original. ``--family hf`` and others: every stage."""
+    families = "--family" in session.posargs
+    _install_wheels(session, "torchvision", *(ZOO_REQUIREMENTS if families else ()), compilers=families)
+    session.run("python", "-m", "zoo", *session.posargs, env=SUPPORT)
 
 
 @nox.session

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from zoo import check_model, make_model
+from zoo.classifiers import check_model, make_model
 
 DOZEN = [
     "alexnet",

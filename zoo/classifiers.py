@@ -1,13 +1,12 @@
 """All torchvision classifiers: does the transformed model compute what the original does?
 
-    python benchmarks/zoo.py [model ...] [--double]
+    python -m zoo [model ...] [--double]
 
 Random weights at a fixed seed, evaluation mode, one image. Parameters that are initialized to a constant (the zero
 heads of transformers, layer scales of 1e-6, biases, batch norms) are perturbed first: a model whose output is all zeros
 agrees with anything.
 """
 
-import argparse
 import gc
 import sys
 import time
@@ -23,6 +22,7 @@ from embedl_deploy import transform
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.verify import Difference
 from torchvision_import import import_torchvision
+from zoo.member import perturb_constants
 
 #: Side of the square image, where it is not 224.
 IMAGE_SIDES = {"inception_v3": 299}
@@ -60,20 +60,6 @@ class ZooResult:
     def agrees(self) -> bool:
         """Whether the outputs agree, are not all zero, and no rewrite failed."""
         return self.difference.max_rel <= self.tolerance and self.largest_output > 0 and self.failed == 0
-
-
-def perturb_constants(model: nn.Module, seed: int = 0) -> None:
-    """Give every parameter and statistic that holds one value throughout some variation, in place."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if not tensor.is_floating_point() or tensor.numel() < 2 or not bool((tensor == tensor.flatten()[0]).all()):
-                continue
-            noise = torch.rand(tensor.shape, generator=generator).to(tensor) - 0.5
-            if name.endswith("running_var") or float(tensor.flatten()[0]) == 1:
-                tensor.add_(noise)  # 0.5 … 1.5: a variance, or the gain of a normalization
-            else:
-                tensor.add_(0.2 * noise)
 
 
 def make_model(name: str, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, torch.Tensor]:
@@ -121,16 +107,11 @@ def _print(console: Console, results: list[ZooResult]) -> None:
     console.print(table)
 
 
-def main() -> int:
-    """Check the models named on the command line, or all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="names; default: all classifiers, and ten of them in float64")
-    parser.add_argument("--double", action="store_true", help="double precision")
-    options = parser.parse_args()
+def compare(names: list[str], *, double: bool = False) -> int:
+    """Check the models of these names, or all, and ten of them in float64; returns the exit status."""
     models = import_torchvision().models
-    names = options.models or models.list_models(module=models)
-    runs = [(name, torch.float64 if options.double else torch.float32) for name in names]
-    if not options.models and not options.double:
+    runs = [(name, torch.float64 if double else torch.float32) for name in names or models.list_models(module=models)]
+    if not names and not double:
         runs += [(name, torch.float64) for name in DOUBLE_MODELS]
     console = Console(width=None if sys.stdout.isatty() else 160)
     results: dict[torch.dtype, list[ZooResult]] = {}
@@ -143,7 +124,3 @@ def main() -> int:
         console.print(f"\n{dtype}, tolerance {TOLERANCES[dtype]:g} of the largest output: {good} of {len(found)} agree")
         _print(console, found)
     return 0 if all(result.agrees for found in results.values() for result in found) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What a model goes through, stage by stage; what became of each is told before the next begins."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx
+from torch.utils import _pytree as pytree
+
+import embedl_deploy
+from embedl_deploy import TransformationResult, check, export_onnx, transform
+from embedl_deploy.backend import PointKind, Severity
+from embedl_deploy.quantize import quantization_report, quantize
+from zoo.member import Made, Member, perturb_constants
+
+STAGES = ("build", "transform", "agree", "quantize", "int8", "fp16", "check", "engine")
+#: The stage that has to be right before another is tried.
+NEEDED = {
+    "transform": "build",
+    "agree": "transform",
+    "quantize": "transform",
+    "int8": "quantize",
+    "fp16": "quantize",
+    "check": "fp16",
+    "engine": "fp16",
+}
+#: max|Δ| accepted of a transformed model in float32, relative to the largest output.
+TOLERANCE = 1e-4
+#: What engines are compiled for.
+TARGET = "sm89"
+
+#: Takes a stage's name and what became of it: ``ok``, ``seconds``, ``reason`` where it failed, and figures.
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class StageFailedError(Exception):
+    """A stage was passed without an exception, and its result is not right."""
+
+
+def run_stages(member: Member, tell: Tell) -> None:
+    """Take one model through all stages.
+
+    Args:
+        member: The model.
+        tell: Called with ``{}`` when a stage begins, and with its outcome when it has ended.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = _Run(member, Path(folder))
+        right: set[str] = set()
+        for stage in STAGES:
+            if NEEDED.get(stage, stage) not in right and stage in NEEDED:
+                continue
+            tell(stage, {})
+            start = time.perf_counter()
+            outcome: dict[str, Any] = {"ok": True}
+            try:
+                outcome |= getattr(run, stage)()
+                right.add(stage)
+            except Exception as error:  # noqa: BLE001 - that a model fails, in whatever way, is what is measured
+                outcome = {"ok": False, "reason": in_a_line(error)}
+            outcome["seconds"] = round(time.perf_counter() - start, 1)
+            tell(stage, outcome)
+
+
+def in_a_line(error: BaseException) -> str:
+    """The type of an exception and the first line of its text."""
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return first if isinstance(error, StageFailedError) else f"{type(error).__name__}: {first}"
+
+
+class _Run:
+    """The stages of one model, a method for each; each returns its figures."""
+
+    def __init__(self, member: Member, folder: Path) -> None:
+        self.member = member
+        self.folder = folder
+        self.made: Made
+        self.result: TransformationResult
+        self.quantized: fx.GraphModule
+
+    def build(self) -> dict[str, Any]:
+        torch.manual_seed(0)
+        self.made = self.member.make()
+        self.made.model.eval()
+        perturb_constants(self.made.model)
+        with torch.no_grad():
+            outputs = _floats(self.made.model(*self.made.args, **self.made.kwargs))
+        if not any(bool(y.isfinite().all()) and bool(y.any()) for y in outputs):
+            raise StageFailedError("the model itself computes nothing but zeros, or what is no number")
+        return {"parameters": sum(p.numel() for p in self.made.model.parameters())}
+
+    def transform(self) -> dict[str, Any]:
+        self.result = transform(self.made.model, self.made.args, kwargs=self.made.kwargs, backend="tensorrt")
+        report = self.result.report
+        if report["failed_count"]:
+            raise StageFailedError(f"{report['failed_count']} rewrites failed")
+        return {"capture": str(report["capture"]), "rewrites": report["applied_count"]}
+
+    def agree(self) -> dict[str, Any]:
+        difference = self.result.verify(*self.made.args, **self.made.kwargs)
+        if not difference.max_rel <= TOLERANCE:
+            raise StageFailedError(f"the transformed model differs: {difference}")
+        return {"max_rel": difference.max_rel}
+
+    def quantize(self) -> dict[str, Any]:
+        batch = (self.made.args, self.made.kwargs)
+        self.quantized = quantize(self.result, _runner(*batch), progress=False)
+        report = quantization_report(self.quantized)
+        weights = sum(point.kind is PointKind.WEIGHT for point in report.points)
+        with torch.no_grad():
+            wanted = _floats(self.made.model(*self.made.args, **self.made.kwargs))
+            got = _floats(self.quantized.eval()(*self.made.args, **self.made.kwargs))
+        return {
+            "points": len(report.quantized),
+            "weights": weights,
+            "unfused": [list(place) for place in report.uncovered],
+            "sqnr": _sqnr(wanted, got),
+        }
+
+    def int8(self) -> dict[str, Any]:
+        return self._file("int8.onnx")
+
+    def fp16(self) -> dict[str, Any]:
+        return self._file("fp16.onnx", dtype=torch.float16)
+
+    def _file(self, name: str, **settings: Any) -> dict[str, Any]:
+        path = self.folder / name
+        written = export_onnx(self.quantized, self.made.args, path, kwargs=self.made.kwargs or None, **settings)
+        return {"megabytes": round(written.size / 1e6, 1), "sqnr": written.sqnr}
+
+    def check(self) -> dict[str, Any]:
+        report = check(self.folder / "fp16.onnx", backend="tensorrt")
+        errors = report.of(Severity.ERROR)
+        if not report.ok:
+            raise StageFailedError(
+                f"{len(errors)} errors: {errors[0].rule} {errors[0].message}" if errors else str(report)
+            )
+        return {"warnings": len(report.of(Severity.WARNING))}
+
+    def engine(self) -> dict[str, Any]:
+        report = embedl_deploy.compile(
+            self.folder / "fp16.onnx", backend="tensorrt", target=TARGET, progress=False
+        ).report
+        return {"kernels": report.kernels}
+
+
+def _runner(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Any], None]:
+    def run(model: Any) -> None:
+        model(*args, **kwargs)
+
+    return run
+
+
+def _floats(outputs: Any) -> list[torch.Tensor]:
+    leaves = pytree.tree_leaves(outputs)
+    return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
+
+
+def _sqnr(wanted: list[torch.Tensor], got: list[torch.Tensor]) -> float | None:
+    """10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; ``None`` where no comparison is possible."""
+    if [y.shape for y in wanted] != [y.shape for y in got]:
+        return None
+    pairs = [(y.double(), z.double()) for y, z in zip(wanted, got, strict=True)]
+    pairs = [(y, z) for y, z in pairs if bool(y.isfinite().all())]
+    signal, noise = sum(float((y**2).sum()) for y, _ in pairs), sum(float(((y - z) ** 2).sum()) for y, z in pairs)
+    return round(10 * math.log10(signal / noise), 1) if signal > 0 and 0 < noise < math.inf else None
