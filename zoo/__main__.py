@@ -1,6 +1,7 @@
 """``python -m zoo``: all torchvision classifiers, or with ``--family`` one family of models through every stage."""
 
 import argparse
+import signal
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--memory", type=float, default=GIGABYTES, help="gigabytes for a model")
     parser.add_argument("--markdown", type=Path, help="write the table there, too")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a model's process is ended with this one
     if options.family is None:
         from zoo.classifiers import compare
 
