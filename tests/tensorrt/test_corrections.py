@@ -6,6 +6,7 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.quantize import (
+    LayerQuantConfig,
     Precision,
     QuantConfig,
     Quantizer,
@@ -148,3 +149,23 @@ def test_an_asymmetric_weight_keeps_its_rounding():
     (outcome,) = (c.outcome for c in report.corrections)
     assert outcome == "declined: rounding is learnt for symmetric formats only; its bias was corrected"
     assert "Learned rounding: 0 of 1 places" in str(report)
+
+
+@pytest.mark.parametrize("method", ["bias_correction", "learned_rounding"])
+def test_convolutions_over_sequences_and_volumes(method):
+    torch.manual_seed(0)
+    for conv, norm, x in (
+        (nn.Conv1d, nn.BatchNorm1d, random_input(8, 4, 20)),
+        (nn.Conv3d, nn.BatchNorm3d, random_input(2, 4, 5, 6, 6)),
+        (nn.ConvTranspose2d, nn.BatchNorm2d, random_input(4, 4, 6, 6)),
+    ):
+        model = scrambled(nn.Sequential(conv(4, 8, 3), norm(8), nn.ReLU(), conv(8, 8, 3, groups=2))).eval()
+        config = QuantConfig(overrides={conv: LayerQuantConfig(TensorQuantConfig(), INT4.weight)})
+        result = transformed(model, x)
+        plain = quantize(result, [x], config, progress=False)
+        corrected = quantize(result, [x], config, progress=False, **{method: True})
+        assert error(corrected, x, model(x)) < 0.9 * error(plain, x, model(x))
+        declined = [c.outcome for c in quantization_report(corrected).corrections if c.declined]
+        learns = method == "learned_rounding" and conv is nn.ConvTranspose2d
+        told = "declined: rounding is not learnt for a ConvTranspose2d; its bias was corrected"
+        assert declined == ([told] * 2 if learns else [])

@@ -7,7 +7,9 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.quantize import QuantConfig, TensorQuantConfig, quantization_report, quantize
+from embedl_deploy.modules import Convolution
+from embedl_deploy.modules.convolution import rows_of, scaled_rows
+from embedl_deploy.quantize import LayerQuantConfig, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.equalization import equalize
 from embedl_deploy.quantize.placement import decide_for
 from support.nets import net, random_input, scrambled
@@ -20,16 +22,17 @@ def uneven(*parts):
     torch.manual_seed(0)
     model = scrambled(nn.Sequential(*parts)).eval()
     for conv in model:
-        if isinstance(conv, nn.Conv2d):
+        if isinstance(conv, Convolution):
             with torch.no_grad():
-                conv.weight *= torch.logspace(-1, 1, conv.out_channels).reshape(-1, 1, 1, 1)
+                conv.weight.copy_(scaled_rows(conv.weight, torch.logspace(-1, 1, conv.out_channels), conv))
     return model
 
 
 def equalized(model, x=X):
     result = transform(model, (x,), backend="tensorrt")
     changed = deep_copy(result.model)
-    decisions, _ = decide_for(result.model, result.matches, None)
+    plain = LayerQuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))
+    decisions, _ = decide_for(result.model, result.matches, QuantConfig(overrides={nn.ConvTranspose2d: plain}))
     done = equalize(changed, decisions)
     return result.model, changed, {correction.where: correction.outcome for correction in done}
 
@@ -45,6 +48,7 @@ CHAINS = {
     ),
     "depthwise": (nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.ReLU(), nn.Conv2d(8, 4, 1)),
     "groups": (nn.Conv2d(3, 32, 1), nn.ReLU(), nn.Conv2d(32, 16, 3, groups=2, padding=1)),
+    "transposed in groups": (nn.ConvTranspose2d(3, 8, 2, 2), nn.ReLU(), nn.ConvTranspose2d(8, 8, 3, groups=2)),
     "leaky": (nn.Conv2d(3, 8, 3), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 3)),
 }
 
@@ -61,7 +65,7 @@ def test_outputs_stay_and_ranges_meet(chain):
 def row_ranges(model):
     """Largest magnitude of each row of the first folded weight."""
     first = next(iter(model.children()))
-    return first.folded_weight().detach().abs().flatten(1).amax(1)
+    return rows_of(first.folded_weight().detach(), first.conv).abs().flatten(1).amax(1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from itertools import combinations
 
 from embedl_deploy import tensorrt
 from embedl_deploy.conversions import (
+    ComputedWeightPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -41,6 +42,7 @@ from embedl_deploy.tensorrt.patterns import (
 
 def test_the_conversions() -> None:
     assert {type(pattern) for pattern in TENSORRT_CONVERSION_PATTERNS} == {
+        ComputedWeightPattern,
         FoldZeroPadIntoConvPattern,
         FlattenLinearToConv1x1Pattern,
         RemoveIdentityAdaptiveAvgPoolPattern,

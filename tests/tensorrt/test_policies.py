@@ -12,6 +12,7 @@ from embedl_deploy import transform
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.quantize import (
+    LayerQuantConfig,
     Precision,
     QuantConfig,
     TensorQuantConfig,
@@ -249,3 +250,32 @@ class TestFP8:
     def test_the_rest_is_quantized(self):
         result = transform(nn.Sequential(nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1)).eval(), backend="tensorrt")
         assert len(quantization_report(insert_qdq(result.model, config=self.FP8)).quantized) == 4
+
+
+class TestTransposed:
+    """TensorRT for RTX computes transposed convolutions in float; who knows better, says so."""
+
+    @staticmethod
+    def report(config=None):
+        model = nn.Sequential(
+            nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 1)
+        )
+        quantized = quantize(transform(model.eval(), backend="tensorrt"), [IMAGES], config, progress=False)
+        return quantization_report(quantized), quantized
+
+    def test_they_stay_in_float_with_the_reason(self):
+        report, _ = self.report()
+        assert {point.path for point in report.quantized} == {"3"}
+        assert {point.path for point in report.not_quantized} == {"0"}
+        assert all("no kernel for a quantized transposed convolution" in p.rule for p in report.not_quantized)
+
+    def test_an_override_quantizes_them_by_output_channel(self):
+        weights = TensorQuantConfig(per_channel=True)
+        formats = LayerQuantConfig(TensorQuantConfig(), weights)
+        report, model = self.report(QuantConfig(overrides={nn.ConvTranspose2d: formats}))
+        assert not report.not_quantized
+        fused, quantizer = model.get_submodule("0"), model.get_submodule("0.weight_fake_quant.quantizer")
+        factor = (fused.bn.weight / (fused.bn.running_var + 1e-5).sqrt()).reshape(2, 1, 4, 1)
+        folded = (fused.conv.weight.reshape(2, 4, 4, 4) * factor).detach()
+        # A scale along axis 1 is for a channel of each group.
+        torch.testing.assert_close(quantizer.scale, folded.abs().amax((0, 1, 3)) / 127)

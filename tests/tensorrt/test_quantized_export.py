@@ -7,7 +7,14 @@ from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.export import run_onnx
-from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
+from embedl_deploy.quantize import (
+    LayerQuantConfig,
+    Precision,
+    QuantConfig,
+    TensorQuantConfig,
+    quantization_report,
+    quantize,
+)
 from embedl_deploy.tensorrt import modules
 from support.nets import net, random_input
 from support.quantizable import OnnxGraph
@@ -122,3 +129,19 @@ def test_a_grouped_convolution_without_kernels_stays_in_float(tmp_path):
     grouped, plain = graph.of("Conv")
     assert [graph.dequantized(grouped, i) for i in (0, 1)] == [None, None]
     assert None not in [graph.dequantized(plain, i) for i in (0, 1)]
+
+
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d])
+def test_other_convolutions(kind, tmp_path):
+    """In INT8, the transposed ones where it is asked for, with scales along the axis of the output channels."""
+    x = random_input(2, 8, *(6, 5, 4)[: int(kind.__name__[-2])])
+    model = nn.Sequential(kind(8, 16, 3, groups=2), nn.ReLU()).eval()
+    overrides = {kind: LayerQuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))}
+    quantized_model = quantize(transform(model, x, backend="tensorrt"), [x], QuantConfig(overrides=overrides))
+    assert float((quantized_model(x) - model(x)).detach().abs().max()) < 0.05 * float(model(x).detach().max())
+    path = export_onnx(quantized_model, x, tmp_path / "m.onnx", integer_weights=True).path
+    graph = OnnxGraph(path)
+    (stored,) = [node for node in graph.of("DequantizeLinear") if graph.is_constant(node)]
+    axes = [attribute.i for attribute in stored.attribute if attribute.name == "axis"]
+    assert axes == [1 if "Transpose" in kind.__name__ else 0]
+    assert len(graph.constants[stored.input[1]]) == (8 if "Transpose" in kind.__name__ else 16)

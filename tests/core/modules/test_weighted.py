@@ -42,26 +42,36 @@ class TestParametrized:
 
 
 @pytest.mark.parametrize(
-    ("conv", "bn"),
-    [(nn.Conv1d, nn.BatchNorm1d), (nn.Conv2d, nn.BatchNorm2d), (nn.Conv3d, nn.BatchNorm3d)],
-    ids=["1d", "2d", "3d"],
+    "kind", [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 )
-def test_convolutions_of_any_dimension(conv, bn):
-    fused = scrambled(FusedConv(conv(4, 8, 3), bn(8))).eval()
-    x = random_input(2, 4, *(5,) * int(conv.__name__[-2]))
+@pytest.mark.parametrize("groups", [1, 2])
+def test_convolutions_of_any_dimension(kind, groups):
+    dims = int(kind.__name__[-2])
+    settings = {"stride": 2, "padding": 1, "output_padding": 1} if "Transpose" in kind.__name__ else {"dilation": 2}
+    bn = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1](6)
+    fused = scrambled(FusedConv(kind(4, 6, 3, groups=groups, **settings), bn)).double().eval()
+    x = random_input(2, 4, *(5,) * dims).double()
     before = fused.bn(fused.conv(x))
     assert torch.equal(fused(x), before)
+    fused.weight_fake_quant.quantizer = nn.Identity()  # computes with the folded weight
+    torch.testing.assert_close(fused(x), before, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(fused.train()(x), bn(fused.conv(x)), rtol=1e-12, atol=1e-12)
+    fused.eval().weight_fake_quant.quantizer = None
+    before, factors = bn(fused.conv(x)), torch.arange(1.0, 7.0).double()
+    fused.scale_convolution(factors)
     fused.fold_batch_norm()
-    assert type(fused.conv) is conv and fused.bn is None
-    torch.testing.assert_close(fused(x), before, rtol=1e-4, atol=1e-5)
+    assert type(fused.conv) is kind and fused.bn is None
+    torch.testing.assert_close(fused(x), before * factors.reshape(-1, *(1,) * dims), rtol=1e-12, atol=1e-12)
+    fused.scale_convolution(1 / factors)
+    torch.testing.assert_close(fused(x), before, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         (
-            (nn.ConvTranspose2d(4, 8, 3),),
-            "conv is a module of class ConvTranspose2d; expected a Conv1d, a Conv2d or a Conv3d",
+            (nn.Linear(4, 8),),
+            "conv is a module of class Linear; expected a Conv1d, a Conv2d, a Conv3d, a ConvTranspose1d",
         ),
         ((nn.Conv2d(4, 8, 3), nn.ReLU()), "bn is a module of class ReLU; expected a BatchNorm1d, a BatchNorm2d, a"),
     ],

@@ -123,7 +123,38 @@ class TestConvBN:
         plan = get_transformation_plan(
             net(lambda m, x: m.bn(torch.tanh(m.a(x))), a=conv(), bn=nn.BatchNorm2d(3)), patterns=[ConvBNPattern()]
         )
-        assert plan.why_not("bn") == ["bn: ConvBNPattern does not match: bn comes after tanh (Tanh), expected Conv2d"]
+        (line,) = plan.why_not("bn")
+        assert line.startswith(
+            "bn: ConvBNPattern does not match: bn comes after tanh (Tanh), expected Conv1d or Conv2d or"
+        )
+
+    def test_a_batch_norm_over_the_positions_of_one_sequence_is_not_taken(self) -> None:
+        """As many positions as channels: that a batch is missing only the shape says."""
+        model = net(lambda m, x: m.bn(m.a(x)), a=nn.Conv1d(3, 6, 3), bn=nn.BatchNorm1d(6))
+        result = check_rewrite(model, (random_input(3, 8),), [ConvBNPattern()], train=False)
+        assert applied(result) == [("ConvBNPattern", "a")]
+
+
+def test_families_of_any_dimension() -> None:
+    """Each family with everything that can come behind it, by module and by function."""
+    for dims in (1, 2, 3):
+        for prefix in ("Conv", "ConvTranspose"):
+            kind, norm = getattr(nn, f"{prefix}{dims}d"), getattr(nn, f"BatchNorm{dims}d")
+            function = getattr(F, f"conv{dims}d" if prefix == "Conv" else f"conv_transpose{dims}d")
+            model = net(
+                lambda m, x: F.gelu(m.call(F.relu(m.bn2(m.b(m.act(m.bn(m.a(x))))) + x), m.weight)),
+                a=kind(4, 4, 3, padding=1),
+                bn=norm(4),
+                act=nn.SiLU(),
+                b=kind(4, 4, 3, padding=1, groups=2, bias=False),
+                bn2=norm(4),
+                call=function,
+                weight=nn.Parameter(torch.empty(4, 4, *(1,) * dims)),
+            )
+            x = random_input(2, 4, *(4, 5, 3)[:dims])
+            result = check_rewrite(model, (x,), TENSORRT_FUSION_PATTERNS)
+            counts = {"FusedConvBNReLU": 2, "FusedConvBNAddReLU": 1}
+            assert fused_counts(result.model) == counts, (prefix, dims)
 
 
 class TestConvBNReLU:
@@ -208,7 +239,7 @@ class TestConvBNAddReLU:
         assert applied(result) == []
         assert result.report.why_not("add") == [
             "add: ConvBNAddReLUPattern does not match: add comes after a (Conv2d) and the model's input, "
-            "expected BatchNorm2d"
+            "expected BatchNorm1d or BatchNorm2d or BatchNorm3d"
         ]
 
     def test_a_residual_that_broadcasts(self) -> None:

@@ -1,5 +1,6 @@
 """Conversions that hold for any hardware; a backend lists those it wants."""
 
+from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
 from embedl_deploy.conversions.transformer_decoder import (
@@ -14,6 +15,7 @@ from embedl_deploy.conversions.transformer_encoder import (
 from embedl_deploy.conversions.zero_pad import FoldZeroPadIntoConvPattern
 
 __all__ = [
+    "ComputedWeightPattern",
     "DecomposeTransformerDecoderLayerPattern",
     "DecomposeTransformerEncoderLayerPattern",
     "FoldZeroPadIntoConvPattern",

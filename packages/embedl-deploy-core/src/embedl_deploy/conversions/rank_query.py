@@ -15,8 +15,8 @@ from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 
 _KEEP_RANK = (
-    nn.Conv2d,
-    nn.BatchNorm2d,
+    nn.modules.conv._ConvNd,
+    nn.modules.batchnorm._BatchNorm,
     nn.LayerNorm,
     nn.Linear,
     nn.ZeroPad2d,

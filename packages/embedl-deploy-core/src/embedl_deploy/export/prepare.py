@@ -12,6 +12,7 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import named_weights
+from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
 from embedl_deploy.quantize.onnx_operators import needed_opsets
 from embedl_deploy.quantize.report import REPORT
@@ -45,6 +46,9 @@ def prepare_model(
             "any version of the operator set. Pass dtype=torch.float32, or convert the model before it is quantized: "
             "model.float()."
         )
+    if has_computed_weights(model):  # in a file they are constants
+        model = deep_copy(model)
+        fix_computed_weights(model)
     exact = model
     if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
         model = exact = freeze(model, weights=False)

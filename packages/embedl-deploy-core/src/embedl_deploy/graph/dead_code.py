@@ -37,14 +37,20 @@ def remove_unused(left: Iterable[fx.Node], replaced: Collection[fx.Node], keep: 
     waiting = list(left)
     while waiting:
         node = waiting.pop()
-        if node._erased or node.users or node.name in keep or not _is_pure(node, was_replaced=node in replaced):
+        if node._erased or node.users or node.name in keep or not is_pure(node, was_replaced=node in replaced):
             continue
         inputs = node.all_input_nodes
         node.graph.erase_node(node)
         waiting.extend(inputs)
 
 
-def _is_pure(node: fx.Node, *, was_replaced: bool) -> bool:
+def is_pure(node: fx.Node, *, was_replaced: bool = False) -> bool:
+    """Whether a node does nothing but give a value, the same for the same inputs.
+
+    Args:
+        node: The node.
+        was_replaced: Whether something else has taken its place, so that a call of a module has no say any more.
+    """
     if node.op == "get_attr":
         return True
     if node.op == "call_module":

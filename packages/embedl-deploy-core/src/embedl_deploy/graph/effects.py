@@ -21,7 +21,8 @@ from embedl_deploy.graph.operators import is_in_place, operation
 _FRESH_MODULES = (*ONE_TENSOR, nn.MultiheadAttention)
 _FRESH_OPERATIONS = frozenset(
     [
-        *("add", "sub", "mul", "div", "matmul", "bmm", "linear", "conv2d", "scaled_dot_product_attention"),
+        *("add", "sub", "mul", "div", "matmul", "bmm", "mm", "addmm", "linear", "scaled_dot_product_attention"),
+        *(f"conv{transposed}{dims}d" for transposed in ("", "_transpose") for dims in (1, 2, 3)),
         *("batch_norm", "layer_norm", "softmax", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
         *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
         *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "size", "dim"),

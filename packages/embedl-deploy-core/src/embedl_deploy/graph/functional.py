@@ -95,6 +95,15 @@ def module_class_of_call(node: fx.Node) -> type[nn.Module] | None:
     return None if form is None else form.module_class
 
 
+def state_of_call(node: fx.Node) -> dict[str, fx.Node]:
+    """What belongs to a functional call that equals a module and does not flow in, by the name of the argument."""
+    form, bound = _form(node), bind_call(node)
+    if form is None or bound is None:
+        return {}
+    own = {name for role in form.inputs for name in role.split("|")}
+    return {name: value for name, value in bound.values.items() if isinstance(value, fx.Node) and name not in own}
+
+
 def inputs_of_call(node: fx.Node) -> Iterator[fx.Node]:
     """What flows into a functional call that equals a module, in the order in which the module takes it."""
     form, bound = _form(node), bind_call(node)
@@ -107,7 +116,8 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
 
     Args:
         node: A ``call_function`` or ``call_method`` node.
-        constant: Gives the tensor that a ``get_attr`` node stands for.
+        constant: Gives what a node that does not flow in stands for, a tensor of the model; or the node, where that is
+            computed on the way.
 
     Returns:
         A module for the call's inputs, sharing the call's parameters; ``None`` when no module computes the same thing.
@@ -121,7 +131,7 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
         return None
     own = {name for role in form.inputs for name in role.split("|")}
     values = {
-        name: constant(value) if isinstance(value, fx.Node) and value.op == "get_attr" and name not in own else value
+        name: constant(value) if isinstance(value, fx.Node) and name not in own else value
         for name, value in bound.values.items()
     }
     name = operation(node)

@@ -44,7 +44,9 @@ def get_constant(node: fx.Node) -> Any:
 
 
 def _constant_or_node(node: fx.Node) -> Any:
-    """What a ``get_attr`` node stands for, or the node, if a hook computes it anew at each call of its module."""
+    """What a ``get_attr`` node stands for; any other node, and one that a hook computes anew in each call, as it is."""
+    if node.op != "get_attr":
+        return node
     parent, _, name = str(node.target).rpartition(".")
     holder = submodule(owner(node), parent) if parent else owner(node)
     computed = has_hooks(holder) and isinstance(vars(holder).get(name), torch.Tensor)

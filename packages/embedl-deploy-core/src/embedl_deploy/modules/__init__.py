@@ -10,7 +10,7 @@ from embedl_deploy.modules.inside import InnerProduct, products_without_place
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
-from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_parameters
+from embedl_deploy.modules.weighted import BatchNorm, Convolution, FusedConv, FusedMatmul, with_parameters
 from embedl_deploy.modules.weights import (
     NamedWeight,
     fix_parametrized_weights,
@@ -21,8 +21,10 @@ from embedl_deploy.modules.weights import (
 
 __all__ = [
     "ActivationLike",
+    "BatchNorm",
     "ChannelScale",
     "ConvertedModule",
+    "Convolution",
     "FrozenBatchNorm2d",
     "FusedConv",
     "FusedMatmul",

@@ -21,11 +21,13 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules.base import FusedModule
+from embedl_deploy.modules.convolution import convolve_with, scaled_rows
 from embedl_deploy.modules.slots import WeightFakeQuantize
 from embedl_deploy.modules.snapshot import snapshot
 from embedl_deploy.validation.checked import checked
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -50,13 +52,13 @@ def batch_norm_shift(bn: BatchNorm, bias: torch.Tensor | None) -> torch.Tensor:
 
 
 class FusedConv(FusedModule):
-    """A convolution (of any dimension, not transposed) and an optional batch norm; what follows is the subclass's.
+    """A convolution (of any dimension, transposed or not) and an optional batch norm; what follows is the subclass's.
 
-    It may also be a part of another fused module, which then has its weight, with a place for the quantizer.
+    It may also be a part of another fused module, which then has its weight, with a place for the quantizer. A
+    transposed convolution is called with the input alone: its output has the size that its settings give.
 
     Args:
-        conv: A ``Conv1d``, ``Conv2d`` or ``Conv3d``. A transposed convolution is none: its output channels are
-            another dimension of its weight; wrap it in a ``FusedModule`` of your own.
+        conv: A ``Conv1d``, ``Conv2d``, ``Conv3d``, ``ConvTranspose1d``, ``ConvTranspose2d`` or ``ConvTranspose3d``.
         bn: The batch norm behind it, of as many dimensions.
 
     Attributes:
@@ -67,15 +69,15 @@ class FusedConv(FusedModule):
     """
 
     inputs_to_quantize = frozenset({0})
-    conv: nn.Conv2d
-    bn: nn.BatchNorm2d | None
+    conv: Convolution
+    bn: BatchNorm | None
     weight_fake_quant: WeightFakeQuantize
 
     @checked
-    def __init__(self, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, bn: BatchNorm | None = None) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None = None) -> None:
         super().__init__()
-        self.conv = conv  # type: ignore[assignment]  # what all three have is all that is used
-        self.bn = bn  # type: ignore[assignment]  # as above
+        self.conv = conv
+        self.bn = bn
         self.weight_fake_quant = WeightFakeQuantize()
 
     @property
@@ -91,13 +93,13 @@ class FusedConv(FusedModule):
             y = self.conv(x)
             return y if self.bn is None else self.bn(y)
         if self.bn is None or not self.bn_foldable:
-            y = self.conv._conv_forward(x, stub(self.conv.weight), self.conv.bias)
+            y = convolve_with(self.conv, x, stub(self.conv.weight), self.conv.bias)
             return y if self.bn is None else self.bn(y)
         weight = stub(self.folded_weight())
         if not self.bn.training:
-            y = self.conv._conv_forward(x, weight, batch_norm_shift(self.bn, self.conv.bias))
+            y = convolve_with(self.conv, x, weight, batch_norm_shift(self.bn, self.conv.bias))
             return y
-        y = self.conv._conv_forward(x, weight, None)
+        y = convolve_with(self.conv, x, weight, None)
         factor = batch_norm_factor(self.bn)
         dead = factor == 0  # such a channel is β whatever the convolution gives
         y = y / torch.where(dead, 1.0, factor).reshape(-1, *(1,) * (y.dim() - 2))
@@ -116,7 +118,7 @@ class FusedConv(FusedModule):
         """The weight with the batch norm's factor in it, in the shape of the weight."""
         if self.bn is None or not self.bn_foldable:
             return self.conv.weight
-        return self.conv.weight * batch_norm_factor(self.bn).reshape(-1, *(1,) * (self.conv.weight.dim() - 1))
+        return scaled_rows(self.conv.weight, batch_norm_factor(self.bn), self.conv)
 
     @torch.no_grad()
     def fold_batch_norm(self) -> None:
@@ -145,12 +147,13 @@ class FusedConv(FusedModule):
         """
         _require_factors(factors, self.conv.out_channels)
         if self.bn is None:
-            self.conv = with_parameters(self.conv, *_scaled(self.conv.weight, self.conv.bias, factors))
+            bias = None if self.conv.bias is None else self.conv.bias * factors
+            self.conv = with_parameters(self.conv, scaled_rows(self.conv.weight, factors, self.conv), bias)
             return
         ones, zeros = torch.ones_like(factors), torch.zeros_like(factors)
         weight = ones if self.bn.weight is None else self.bn.weight
         bias = zeros if self.bn.bias is None else self.bn.bias
-        self.bn = with_parameters(self.bn, *_scaled(weight, bias, factors))
+        self.bn = with_parameters(self.bn, weight * factors, bias * factors)
 
     def extra_repr(self) -> str:
         """Say whether batch norm can be folded."""
@@ -198,12 +201,6 @@ def _require_factors(factors: torch.Tensor, channels: int) -> None:
         raise InputError(f"factors have the shape {list(factors.shape)}; expected one for each output, [{channels}].")
 
 
-def _scaled(
-    weight: torch.Tensor, bias: torch.Tensor | None, factors: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    return weight * factors.reshape(-1, *(1,) * (weight.dim() - 1)), None if bias is None else bias * factors
-
-
 class FusedMatmul(FusedModule):
     """A ``Linear``; what follows is the subclass's. It may also be a part of another fused module.
 
@@ -241,4 +238,5 @@ class FusedMatmul(FusedModule):
             InputError: There are more or fewer factors.
         """
         _require_factors(factors, self.linear.out_features)
-        self.linear = with_parameters(self.linear, *_scaled(self.linear.weight, self.linear.bias, factors))
+        bias = None if self.linear.bias is None else self.linear.bias * factors
+        self.linear = with_parameters(self.linear, scaled_rows(self.linear.weight, factors, self.linear), bias)

@@ -9,7 +9,7 @@ A fused module may have any number of weights. The name of a place, a :class:`We
 Everything that reads or changes quantized weights asks :func:`named_weights`.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -165,12 +165,40 @@ def fix_parametrized_weights(model: nn.Module) -> None:
     Args:
         model: Changed in place.
     """
-    plain: dict[nn.Module, nn.Module] = {}
+    parts: list[nn.Module] = []
     for weight in named_weights(model):
-        if not weight.stub.enabled:
-            continue
-        for part in weight.owner.modules() if weight.operator is None else (weight.operator,):
-            if isinstance(part, _OPERATORS) and part not in plain and parametrize.is_parametrized(part):
-                plain[part] = with_parameters(part, part.weight, part.bias)
+        if weight.stub.enabled:
+            parts += weight.owner.modules() if weight.operator is None else (weight.operator,)
+    _fix(model, parts)
+
+
+@torch.no_grad()
+def fix_computed_weights(model: nn.Module) -> None:
+    """Make plain parameters of all weights and biases of convolutions and products that parametrizations compute.
+
+    For a model that is not trained any more; a part in training mode is left as it is, because its parametrization may
+    change from call to call.
+
+    Args:
+        model: Changed in place, in modules of its own.
+    """
+    _fix(model, [part for part in model.modules() if not part.training])
+
+
+def has_computed_weights(model: nn.Module) -> bool:
+    """Whether :func:`fix_computed_weights` would change anything."""
+    return any(_is_computed(part) and not part.training for part in model.modules())
+
+
+def _is_computed(part: nn.Module) -> bool:
+    return isinstance(part, _OPERATORS) and parametrize.is_parametrized(part)
+
+
+def _fix(model: nn.Module, parts: Iterable[nn.Module]) -> None:
+    plain: dict[nn.Module, nn.Module] = {
+        part: with_parameters(part, part.weight, part.bias)  # type: ignore[arg-type]  # an operator has no other
+        for part in dict.fromkeys(parts)
+        if _is_computed(part)
+    }
     for owner in list(model.modules()):
         owner._modules.update({name: plain[part] for name, part in owner._modules.items() if part in plain})

@@ -2,7 +2,7 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -47,6 +47,8 @@ def _home(node: fx.Node) -> str:
     """The module path that a node's computation comes from: of a function, its name in the module that calls it."""
     if node.op == "call_module":
         return str(node.target)
+    if node.op == "get_attr":
+        return str(node.target).rpartition(".")[0] or node.name
     for constant in constants_of(node):
         if "." in str(constant.target):
             return str(constant.target).rpartition(".")[0]
@@ -80,6 +82,7 @@ def insert_call(
     *,
     path: str | None = None,
     home: fx.Node | None = None,
+    owned: Collection[fx.Node] = (),
 ) -> fx.Node:
     """Insert a call of ``module`` before the last node of a match.
 
@@ -89,7 +92,8 @@ def insert_call(
         args: Positional arguments of the call.
         path: Where to place the module; a number is appended if something lives there.
         home: The matched node whose module's path to take over, if nothing else uses it. By default the first one
-            that calls a module.
+            that calls a module. It may be one of ``owned``: then it is the path of the module that holds the tensor.
+        owned: Nodes that stand for tensors of the model which the module holds from now on.
 
     Returns:
         The new node.
@@ -109,7 +113,7 @@ def insert_call(
     if path is None:
         if home is None:
             home = next((node for node in matched if get_module(node) is not None), matched[-1])
-        path = _claim(graph_module, _home(home), module, matched)
+        path = _claim(graph_module, _home(home), module, matched, owned)
     else:
         path = add_module(graph_module, path, module)
     if is_ours:
@@ -168,7 +172,13 @@ def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Nod
     return node
 
 
-def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: list[fx.Node]) -> str:
+def _claim(
+    graph_module: fx.GraphModule,
+    path: str,
+    module: nn.Module,
+    matched: list[fx.Node],
+    owned: Collection[fx.Node] = (),
+) -> str:
     """Place ``module`` at ``path`` if only the matched nodes use what lives there, else beside it."""
     graph, inside = graph_module.graph, set(matched)
     try:
@@ -183,7 +193,7 @@ def _claim(graph_module: fx.GraphModule, path: str, module: nn.Module, matched: 
     own = [node for node in matched if node.op == "call_module"]
     flowing = {value for node in matched for value in tensor_inputs(node)}
     constants = [n for node in matched for n in constants_of(node) if n not in flowing]
-    own += [constant for constant in constants if inside.issuperset(constant.users)]
+    own += [constant for constant in (*constants, *owned) if inside.issuperset(constant.users)]
     uses, ours = target_uses(graph), Counter(str(node.target) for node in dict.fromkeys(own))
     if any(uses.count(target) > ours[target] for target in paths):
         return add_module(graph_module, path, module)

@@ -63,7 +63,7 @@ def share_reshaped(pattern_match: PatternMatch, module: nn.Module, name: str, te
             "share. Decline in check(): torch.nn.utils.parametrize.is_parametrized(module)."
         )
     shape = tuple(own.shape)
-    if not _is_shared(pattern_match, tensor):
+    if not is_shared(pattern_match, tensor):
         seen = tensor.detach().reshape(shape)
         is_parameter = isinstance(tensor, nn.Parameter)
         set_tensor(module, name, nn.Parameter(seen, tensor.requires_grad) if is_parameter else seen)
@@ -72,7 +72,7 @@ def share_reshaped(pattern_match: PatternMatch, module: nn.Module, name: str, te
     parametrize.register_parametrization(module, name, Reshape(shape), unsafe=True)
 
 
-def _is_shared(pattern_match: PatternMatch, tensor: torch.Tensor) -> bool:
+def is_shared(pattern_match: PatternMatch, tensor: torch.Tensor) -> bool:
     """Whether anything but the match reads a tensor: another module, another call of its module, another node."""
     matched = set(pattern_match.nodes)
     root, graph = owner(pattern_match.nodes[0]), pattern_match.nodes[0].graph

@@ -8,6 +8,7 @@ from torch import nn
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
+from embedl_deploy.modules.convolution import is_transposed
 from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.hardware import ChosenPolicy
@@ -105,6 +106,6 @@ def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> De
         return Decision(point, None, f"scales in blocks are for matrix products; this is {kind}")
     if config.block_size is not None and isinstance(operator, nn.Linear):  # a block ends where the row does
         config = replace(config, block_size=min(config.block_size, operator.in_features))
-    if config.per_channel and config.axis is None and isinstance(operator, nn.modules.conv._ConvTransposeNd):
+    if config.per_channel and config.axis is None and is_transposed(operator):
         config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})
     return Decision(point, config, rule)

@@ -18,6 +18,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, named_weights, with_parameters
+from embedl_deploy.modules.convolution import rows_of, weight_of_rows
 from embedl_deploy.quantize.decisions import Decision
 from embedl_deploy.quantize.report import Correction
 
@@ -94,8 +95,8 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
 def _equalize_pair(pair: _Pair) -> float:
     """Move factors once; returns the largest |log s|."""
     first, second = pair.modules
-    rows = first.folded_weight().abs().flatten(1).amax(1)
-    weight = second.folded_weight()
+    rows = rows_of(first.folded_weight(), first.conv).abs().flatten(1).amax(1)
+    weight = rows_of(second.folded_weight(), second.conv)
     by_group = weight.reshape(second.conv.groups, -1, *weight.shape[1:])
     columns = by_group.abs().flatten(3).amax((1, 3)).flatten()
     # A channel that is dead on one side has no range to share.
@@ -104,7 +105,8 @@ def _equalize_pair(pair: _Pair) -> float:
     if declined is not None:
         pair.outcome = f"declined: {declined}"
         return 0.0
-    own = second.conv.weight.reshape(second.conv.groups, -1, *weight.shape[1:])
+    own = rows_of(second.conv.weight, second.conv).reshape(second.conv.groups, -1, *weight.shape[1:])
     spread = factors.reshape(second.conv.groups, 1, -1, *(1,) * (weight.dim() - 2))
-    second.conv = with_parameters(second.conv, (own * spread).reshape(weight.shape), second.conv.bias)
+    scaled = weight_of_rows((own * spread).reshape(weight.shape), second.conv)
+    second.conv = with_parameters(second.conv, scaled, second.conv.bias)
     return float(factors.log().abs().max())

@@ -8,12 +8,12 @@ INT8_GROUP_MULTIPLE = 4
 FEWEST_FP8_CHANNELS = 4
 
 
-def is_depthwise_conv(conv: nn.Conv2d) -> bool:
+def is_depthwise_conv(conv: nn.modules.conv._ConvNd) -> bool:
     """Whether every group has exactly one input channel."""
     return conv.groups > 1 and conv.groups == conv.in_channels
 
 
-def is_int8_compatible_conv(conv: nn.Conv2d) -> bool:
+def is_int8_compatible_conv(conv: nn.modules.conv._ConvNd) -> bool:
     """Whether TensorRT has INT8 kernels for this convolution.
 
     A grouped convolution needs input and output channels per group that are multiples of four. Depthwise

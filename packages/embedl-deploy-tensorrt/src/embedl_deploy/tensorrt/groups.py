@@ -1,6 +1,7 @@
 """The pattern lists of the TensorRT backend, in order of priority: what the files of ``patterns/`` define."""
 
 from embedl_deploy.conversions import (
+    ComputedWeightPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -17,6 +18,7 @@ from embedl_deploy.tensorrt.patterns import conversions, fusions
 #: Structural rewrites, run to a fixed point before any fusion. None undoes another, so their order decides nothing.
 TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     RemoveIdentityPattern(),
+    ComputedWeightPattern(),
     HoistRankQueryPattern(),
     FoldZeroPadIntoConvPattern(),
     UnrollTransformerPattern(),

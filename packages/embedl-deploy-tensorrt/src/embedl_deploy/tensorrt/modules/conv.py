@@ -1,9 +1,12 @@
-"""Convolutions with what TensorRT computes in the same kernel: batch norm, activation, residual sum, max-pooling."""
+"""Convolutions with what TensorRT computes in the same kernel: batch norm, activation, residual sum, max-pooling.
+
+Over one, two or three dimensions, transposed or not; the names say neither, because the modules do not differ.
+"""
 
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike, FusedConv, is_homogeneous
+from embedl_deploy.modules import ActivationLike, BatchNorm, Convolution, FusedConv, is_homogeneous
 from embedl_deploy.tensorrt.constraints import INT8_GROUP_MULTIPLE, is_int8_compatible_conv
 
 
@@ -13,7 +16,7 @@ class _TensorRTConv(FusedConv):
     It then has no input stubs and no ``weight_fake_quant``.
     """
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None) -> None:
         super().__init__(conv, bn)
         if not is_int8_compatible_conv(conv):
             self.input_quant_stubs = {}
@@ -32,7 +35,7 @@ class _TensorRTConv(FusedConv):
 
 
 class FusedConvBN(_TensorRTConv):
-    """``Conv2d → [BatchNorm2d]``.
+    """``convolution → [batch norm]``.
 
     Args:
         conv: The convolution.
@@ -42,13 +45,13 @@ class FusedConvBN(_TensorRTConv):
 
     inputs_to_quantize = frozenset({0})
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, *, bn_foldable: bool | None = None) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None = None, *, bn_foldable: bool | None = None) -> None:
         super().__init__(conv, bn)
         if bn_foldable is not None and bn_foldable != (bn is not None):
             raise ValueError(f"bn_foldable is {bn_foldable}, but bn is {bn}; leave it out or make them agree.")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, C', H', W')."""
+        """(N, C, ...) to (N, C', ...)."""
         return self.convolve(x)
 
     def scale_outputs(self, factors: torch.Tensor) -> str | None:
@@ -57,16 +60,16 @@ class FusedConvBN(_TensorRTConv):
 
 
 class FusedConvBNReLU(_TensorRTConv):
-    """``Conv2d → [BatchNorm2d] → activation``. Named after the commonest activation; takes any it knows."""
+    """``convolution → [batch norm] → activation``. Named after the commonest activation; takes any it knows."""
 
     inputs_to_quantize = frozenset({0})
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, act: ActivationLike) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None, act: ActivationLike) -> None:
         super().__init__(conv, bn)
         self.act = act
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, C', H', W')."""
+        """(N, C, ...) to (N, C', ...)."""
         return self.act(self.convolve(x))  # type: ignore[no-any-return]  # as above
 
     def scale_outputs(self, factors: torch.Tensor) -> str | None:
@@ -94,16 +97,16 @@ class FusedConvBNReLUMaxPool(_TensorRTConv):
 
 
 class FusedConvBNAddReLU(_TensorRTConv):
-    """``Conv2d → BatchNorm2d → (+ residual) → activation``: the end of a residual block."""
+    """``convolution → [batch norm] → (+ residual) → activation``: the end of a residual block."""
 
     inputs_to_quantize = frozenset({0, 1})
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, act: ActivationLike) -> None:
+    def __init__(self, conv: Convolution, bn: BatchNorm | None, act: ActivationLike) -> None:
         super().__init__(conv, bn)
         self.act = act
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) and a residual that broadcasts with (N, C', H', W'), to (N, C', H', W')."""
+        """(N, C, ...) and a residual that broadcasts with (N, C', ...), to (N, C', ...)."""
         y = self.convolve(x)
         return self.act(y + residual)  # type: ignore[no-any-return]  # as above
 

@@ -1,6 +1,7 @@
 """Every pattern of the TensorRT backend."""
 
 from embedl_deploy.conversions import (
+    ComputedWeightPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -41,6 +42,7 @@ from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
 __all__ = [
     "ActAddPattern",
     "AdaptiveAvgPoolPattern",
+    "ComputedWeightPattern",
     "ConvBNActPattern",
     "ConvBNAddActPattern",
     "ConvBNAddReLUPattern",

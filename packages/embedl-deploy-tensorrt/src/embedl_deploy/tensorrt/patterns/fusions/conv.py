@@ -1,22 +1,37 @@
-"""Fusions that start with a convolution."""
+"""Fusions that start with a convolution: over one, two or three dimensions, transposed or not.
+
+Declined: a transposed convolution whose output size is chosen at the call, because the fused module is called with the
+map alone; and a batch norm over another dimension than the convolution's output channels, as ``BatchNorm1d`` has it
+behind a ``Conv1d`` that is given one sequence and no batch.
+"""
 
 import operator
 
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Example, Fork, Pattern, PatternMatch, QDQPoint, Wildcard, resolve_module
+from embedl_deploy.modules import ActivationLike, BatchNorm, Convolution
+from embedl_deploy.patterns import (
+    Example,
+    Fork,
+    Pattern,
+    PatternMatch,
+    QDQPoint,
+    Wildcard,
+    get_module,
+    resolve_module,
+    shape_of,
+)
 from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBN,
     FusedConvBNAddReLU,
     FusedConvBNReLU,
     FusedConvBNReLUMaxPool,
 )
-from embedl_deploy.tensorrt.patterns.example_parts import Joined, Tapped, conv_bn
+from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined, Tapped, conv_bn
 from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
 
-_OPTIONAL_BN = Wildcard(nn.BatchNorm2d, max_count=1)
+_OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
 
 
 def _pictures() -> tuple[torch.Tensor]:
@@ -29,10 +44,35 @@ def _maps() -> tuple[torch.Tensor]:
     return (torch.randn(2, 4, 8, 8),)
 
 
+def _sequences() -> tuple[torch.Tensor]:
+    """(N, 4, L), for examples."""
+    return (torch.randn(2, 4, 10),)
+
+
+def _volumes() -> tuple[torch.Tensor]:
+    """(N, 4, D, H, W), for examples."""
+    return (torch.randn(2, 4, 3, 4, 5),)
+
+
+def _why_not_these(match: PatternMatch) -> str | None:
+    """Why a convolution and the batch norm behind it cannot become one module."""
+    modules = {node: get_module(node) for node in match.nodes}
+    conv, node = next((module, node) for node, module in modules.items() if isinstance(module, Convolution))
+    if conv.transposed and node.op == "call_module" and len(node.args) + len(node.kwargs) > 1:
+        return f"{node.name} is called with an output size, not with the map alone"
+    norm = next((module for module in modules.values() if isinstance(module, BatchNorm)), None)
+    shape = shape_of(node)
+    if norm is None or (norm.num_features == conv.out_channels and (shape is None or len(shape) == conv.weight.dim())):
+        return None
+    if norm.num_features != conv.out_channels:
+        return f"the batch norm is over {norm.num_features} features, and {node.name} has {conv.out_channels} channels"
+    return f"{node.name} is given no batch, so the batch norm is over positions"
+
+
 class StemConvBNReLUMaxPoolPattern(Pattern):
     """``Conv2d(3, ·, 7×7) → [BatchNorm2d] → activation → MaxPool2d``, the stem of ResNet and its kin."""
 
-    tree = (nn.Conv2d, _OPTIONAL_BN, ActivationLike, nn.MaxPool2d)
+    tree = (nn.Conv2d, Wildcard(nn.BatchNorm2d, max_count=1), ActivationLike, nn.MaxPool2d)
     qdq_points = frozenset({QDQPoint.INPUT})
     graft = FusedConvBNReLUMaxPool
 
@@ -66,9 +106,9 @@ class StemConvBNReLUMaxPoolPattern(Pattern):
 
 
 class ConvBNAddReLUPattern(Pattern):
-    """``Conv2d → BatchNorm2d → (+ residual) → activation``, in either order of the sum."""
+    """``convolution → batch norm → (+ residual) → activation``, in either order of the sum."""
 
-    tree = (Fork(operator.add, (nn.Conv2d, nn.BatchNorm2d), ()), ActivationLike)
+    tree = (Fork(operator.add, (Convolution, BatchNorm), ()), ActivationLike)
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
     graft = FusedConvBNAddReLU
 
@@ -77,6 +117,11 @@ class ConvBNAddReLUPattern(Pattern):
         return [
             Example(Joined(nn.Sequential(*conv_bn(4, 4)), nn.ReLU()), _maps(), "the end of a residual block"),
             Example(Joined(nn.Sequential(*conv_bn(4, 4)), nn.ReLU(), lambda y, x: x + y), _maps(), "the other order"),
+            Example(
+                Joined(nn.Sequential(nn.Conv3d(4, 4, 3, padding=1, bias=False), nn.BatchNorm3d(4)), nn.ReLU()),
+                _volumes(),
+                "a block of a video network",
+            ),
         ]
 
     def near_misses(self) -> list[Example]:
@@ -89,13 +134,13 @@ class ConvBNAddReLUPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a sum that has the dtype of a plain sum."""
-        return why_not_this_sum(match.tree_match.get_node(0))
+        return why_not_this_sum(match.tree_match.get_node(0)) or _why_not_these(match)
 
 
 class ConvBNReLUPattern(Pattern):
-    """``Conv2d → [BatchNorm2d] → activation``."""
+    """``convolution → [batch norm] → activation``."""
 
-    tree = (nn.Conv2d, _OPTIONAL_BN, ActivationLike)
+    tree = (Convolution, _OPTIONAL_BN, ActivationLike)
     qdq_points = frozenset({QDQPoint.INPUT})
     graft = FusedConvBNReLU
 
@@ -106,6 +151,14 @@ class ConvBNReLUPattern(Pattern):
             Example(
                 nn.Sequential(nn.Conv2d(4, 8, 3, groups=4), nn.Hardswish()), _maps(), "depthwise, another activation"
             ),
+            Example(
+                nn.Sequential(nn.Conv1d(4, 8, 3, dilation=2), nn.BatchNorm1d(8), nn.GELU()), _sequences(), "a sequence"
+            ),
+            Example(
+                nn.Sequential(nn.ConvTranspose2d(4, 8, 2, stride=2), nn.BatchNorm2d(8), nn.ReLU()),
+                _maps(),
+                "transposed, as in a decoder",
+            ),
         ]
 
     def near_misses(self) -> list[Example]:
@@ -113,13 +166,22 @@ class ConvBNReLUPattern(Pattern):
         return [
             Example(nn.Sequential(*conv_bn(4, 8), nn.Tanh()), _maps(), "no activation that ends a convolution"),
             Example(Tapped(nn.Sequential(*conv_bn(4, 8)), nn.ReLU()), _maps(), "used before the activation"),
+            Example(
+                Function(lambda up, act, x: act(up(x, (18, 18))), nn.ConvTranspose2d(4, 8, 3, stride=2), nn.ReLU()),
+                _maps(),
+                "an output size at the call",
+            ),
         ]
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a batch norm over the convolution's channels, and a call with the map alone."""
+        return _why_not_these(match)
 
 
 class ConvBNPattern(Pattern):
-    """``Conv2d → [BatchNorm2d]``; a bare convolution too, so that it gets its quantizers."""
+    """``convolution → [batch norm]``; a bare convolution too, so that it gets its quantizers."""
 
-    tree = (nn.Conv2d, _OPTIONAL_BN)
+    tree = (Convolution, _OPTIONAL_BN)
     qdq_points = frozenset({QDQPoint.INPUT})
     graft = FusedConvBN
 
@@ -130,14 +192,29 @@ class ConvBNPattern(Pattern):
             Example(
                 nn.Sequential(nn.Conv2d(6, 6, 3, groups=2)), (torch.randn(2, 6, 8, 8),), "no INT8 kernel for its groups"
             ),
+            Example(nn.Sequential(nn.Conv1d(4, 8, 3)), _sequences(), "a sequence"),
+            Example(nn.Sequential(nn.Conv3d(4, 8, 3), nn.BatchNorm3d(8)), _volumes(), "a volume"),
+            Example(
+                nn.Sequential(nn.ConvTranspose3d(4, 8, 2, stride=2, groups=2), nn.BatchNorm3d(8)),
+                _volumes(),
+                "transposed, in groups",
+            ),
         ]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
-            Example(nn.Sequential(nn.ConvTranspose2d(4, 8, 2), nn.BatchNorm2d(8)), _maps(), "a transposed convolution"),
             Example(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), _maps(), "no convolution"),
+            Example(
+                Function(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
+                _maps(),
+                "an output size at the call",
+            ),
         ]
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a batch norm over the convolution's channels, and a call with the map alone."""
+        return _why_not_these(match)
 
 
 #: The same classes by the names of embedl-deploy 0.6.

@@ -1,0 +1,267 @@
+"""A product with a weight that is computed from parameters alone  becomes  a module whose weight is that computation.
+
+    F.conv2d(x, standardized(self.weight), self.bias)   Conv2d,  weight = standardized(weight)
+    F.linear(x, self.weight, torch.cat((q, k, v)))      Linear,  bias = cat(q, k, v)
+    F.linear(x, self.in_proj_weight[:d])                Linear,  weight = in_proj_weight[:d]
+    torch.addmm(self.bias, x, self.weight)              Linear,  weight = weightᵀ
+    x @ self.weight                                     Linear,  weight = weightᵀ
+
+The computation stays what it was, as a parametrization (``torch.nn.utils.parametrize``) of the module: the parameters
+are the model's own, shared as they were, and are trained through it. Patterns, calibration and quantizers see the
+module's weight; freezing and export make a constant of it. Where the computation only shows one parameter in another
+shape, and nothing else reads it, the module's parameter lies in its memory, and there is no computation.
+
+Declined: a tensor that the graph writes into; settings that no module has. What draws random numbers, calls a module or
+comes from outside torch is not taken for a computation from parameters, nor is what a hook computes.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.forms.form import set_tensor
+from embedl_deploy.graph.forms.products import linear_with
+from embedl_deploy.graph.functional import inputs_of_call, module_class_of_call, module_of_call, state_of_call
+from embedl_deploy.graph.lookup import get_constant, get_module
+from embedl_deploy.graph.memo import remembered
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.shapes import shape_of
+from embedl_deploy.graph.signatures import bind_call
+from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
+from embedl_deploy.modules.computed import computation_of, set_computed
+from embedl_deploy.patterns.examples import Example
+from embedl_deploy.patterns.matches import Matches, PatternMatch, TreeMatch, WildcardMatch
+from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.patterns.replacement import insert_call, replace_match
+from embedl_deploy.patterns.reshaping import is_shared
+from embedl_deploy.validation.checked import checked
+
+_MODULES = (nn.Linear, nn.modules.conv._ConvNd)
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product as a module would compute it.
+
+    Attributes:
+        x: What flows in.
+        state: The nodes that its weight and bias are, by name.
+        transposed: Whether the weight is the transpose of that of a ``Linear``.
+    """
+
+    x: fx.Node
+    state: dict[str, fx.Node]
+    transposed: bool = False
+
+
+def _product(node: fx.Node) -> _Product | None:
+    """How a module would compute a call; ``None`` if it is no product, or of other things than parameters."""
+    product = _of_matrices(node) if operation(node) in ("addmm", "mm", "matmul") else _of_form(node)
+    if product is None or "weight" not in product.state or is_state(product.x):
+        return None
+    return product if all(map(is_state, product.state.values())) else None
+
+
+def _of_form(node: fx.Node) -> _Product | None:
+    form = module_class_of_call(node)
+    if form is None or not issubclass(form, _MODULES):
+        return None
+    inputs = list(inputs_of_call(node))
+    return _Product(inputs[0], state_of_call(node)) if len(inputs) == 1 else None
+
+
+def _of_matrices(node: fx.Node) -> _Product | None:
+    """``x @ w``, or ``b + x @ w``, of a matrix."""
+    if operation(node) == "addmm":
+        bound = bind_call(node)
+        given = {} if bound is None else bound.values
+        if given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
+            return None
+        x, state = given.get("mat1"), {"weight": given.get("mat2"), "bias": given.get("input")}
+    else:
+        x, state = (*node.args, None)[0], {"weight": (*node.args, None, None)[1]}
+    if node.kwargs.keys() & {"out"} or not isinstance(x, fx.Node):
+        return None
+    found = {name: value for name, value in state.items() if isinstance(value, fx.Node)}
+    return _Product(x, found, transposed=True) if len(found) == len(state) else None
+
+
+def reads_computed_weight(node: fx.Node) -> bool:
+    """Whether a node is a product with a weight or bias that is computed from parameters alone."""
+    return remembered(_product, node) is not None and get_module(node) is None
+
+
+def _module_of(node: fx.Node, product: _Product) -> nn.Module | None:
+    """The module that computes the call, holding the values of today."""
+    if not product.transposed:
+        return module_of_call(node, lambda each: value_of_state(each) if is_state(each) else each)
+    weight = value_of_state(product.state["weight"])
+    bias = value_of_state(product.state["bias"]) if "bias" in product.state else None
+    if weight.dim() != 2 or (bias is not None and bias.shape != weight.shape[1:]):
+        return None
+    shape = shape_of(product.x)
+    return None if shape is not None and len(shape) < 2 else linear_with(weight.t(), bias)
+
+
+class ComputedWeightPattern(Pattern):
+    """Let a module compute its weight and bias from the model's parameters."""
+
+    tree = (reads_computed_weight,)
+    is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        vectors, maps = (torch.randn(2, 3, 8),), (torch.randn(2, 4, 8, 8),)
+        return [
+            Example(_Computing(_standardized, weight=(6, 4, 3, 3), gain=(6, 1, 1, 1)), maps, "weight standardization"),
+            Example(
+                _Computing(lambda m, x: F.linear(x, m.weight, torch.cat((m.q, m.q.new_zeros(8), m.v))), **_QKV),
+                vectors,
+                "a bias of three parts",
+            ),
+            Example(_Computing(lambda m, x: F.linear(x, m.weight[:8], m.bias[:8]), **_IN), vectors, "a part"),
+            Example(_Computing(lambda m, x: x @ m.weight, weight=(8, 6)), vectors, "a matrix"),
+            Example(
+                _Computing(lambda m, x: torch.addmm(m.bias, x[0], m.weight), weight=(8, 6), bias=(6,)),
+                vectors,
+                "a matrix and a bias",
+            ),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        vectors = (torch.randn(2, 3, 8),)
+        return [
+            Example(_Computing(lambda m, x: F.linear(x, m.weight), weight=(6, 8)), vectors, "a parameter"),
+            Example(
+                _Computing(lambda m, x: F.linear(x, m.weight * x.mean()), weight=(6, 8)), vectors, "of the input, too"
+            ),
+            Example(
+                _Computing(lambda m, x: F.linear(x, F.dropout(m.weight, 0.5, m.training)), weight=(6, 8)),
+                vectors,
+                "drawn at random",
+            ),
+            Example(_Computing(lambda m, x: m.weight @ x, weight=(6, 3)), vectors, "the matrix comes first"),
+            Example(_Computing(lambda m, x: x @ m.weight.unsqueeze(0), weight=(8, 6)), vectors, "a batch of matrices"),
+        ]
+
+    @checked
+    def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
+        """Each product, with what only it reads of the computation."""
+        found = super().match(graph_module)
+        matches = []
+        for match in found:
+            node = match.tree_match.last
+            inner = WildcardMatch(tuple(each for each in _only_for(node) if each.op != "get_attr"))
+            matches.append(PatternMatch(self, TreeMatch((inner, node))))
+        assert isinstance(found, Matches)
+        return Matches(matches, found.declined, (), found.failed)
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take what a module computes, of tensors that stay as they are during a call."""
+        node = match.tree_match.last
+        product = _product(node)
+        assert product is not None  # the tree has looked
+        effects = remembered(Effects, node.graph)
+        for each in _state_nodes(product):
+            writer = next(iter(effects.written_after(each)), None)
+            if writer is not None:
+                return f"{writer.name} changes {each.name}, of which its weight is made, in place"
+        if _module_of(node, product) is None:
+            return f"no module of torch.nn computes {node.name} with these settings"
+        return None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the module there."""
+        node = pattern_match.tree_match.last
+        product = _product(node)
+        assert product is not None  # the graph is as it was when it matched
+        module = _module_of(node, product)
+        assert module is not None  # check has looked
+        for name in ("weight", "bias"):
+            source = product.state.get(name)
+            if source is not None and (source.op != "get_attr" or (product.transposed and name == "weight")):
+                _compute(pattern_match, module, name, source, transposed=product.transposed and name == "weight")
+        owned = [each for each in _only_for(node) if each.op == "get_attr"]
+        weights = parameters_of(made_from(product.state["weight"]))
+        holder, _, last = str(weights[0].target).rpartition(".") if weights else ("", "", "")
+        if last == "weight" and holder:
+            call = insert_call(pattern_match, module, [product.x], home=weights[0], owned=owned)
+        else:
+            path = f"{holder}.{operation(node)}" if holder else None
+            call = insert_call(pattern_match, module, [product.x], path=path, home=node, owned=owned)
+        replace_match(pattern_match, call)
+        return [call]
+
+
+def _state_nodes(product: _Product) -> list[fx.Node]:
+    return sorted({each for source in product.state.values() for each in made_from(source)})
+
+
+def _only_for(node: fx.Node) -> list[fx.Node]:
+    """What a product is computed with, and nothing else reads, in the order of the graph."""
+    product = _product(node)
+    assert product is not None  # only matches are asked
+    inside = {node}
+    for each in reversed(_state_nodes(product)):
+        if inside.issuperset(each.users):
+            inside.add(each)
+    return sorted(inside - {node})
+
+
+def _compute(match: PatternMatch, module: nn.Module, name: str, source: fx.Node, *, transposed: bool) -> None:
+    """Let ``module`` compute one of its tensors as the graph does."""
+    nodes = made_from(source)
+    tensors: dict[fx.Node, Any] = {each: get_constant(each) for each in parameters_of(nodes)}
+    value = getattr(module, name).detach()
+    if not tensors:
+        set_tensor(module, name, value)  # made of literals
+        return
+    only = next(iter(tensors.values()))
+    if len({id(tensor) for tensor in tensors.values()}) == 1 and _shows(value, only) and not is_shared(match, only):
+        set_tensor(module, name, nn.Parameter(value, only.requires_grad) if isinstance(only, nn.Parameter) else value)
+        return
+    for each in nodes:  # sizes, and what is made of literals, are values
+        known = value_of_state(each)
+        if each not in tensors and (not _holds_tensors(known) or not parameters_of(made_from(each))):
+            tensors[each] = known
+    set_computed(module, name, *computation_of(nodes, source, tensors, torch.t if transposed else None))
+
+
+def _shows(value: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether a value is all of a tensor, in another shape."""
+    same = value.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+    return same and value.device.type != "meta" and value.numel() == tensor.numel() and value.dtype == tensor.dtype
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
+
+
+class _Computing(nn.Module):
+    """A function of the module and its input, with parameters of given sizes, for examples."""
+
+    def __init__(self, function: Any, **sizes: tuple[int, ...]) -> None:
+        super().__init__()
+        self.function = function
+        for name, size in sizes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(size)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``function(self, x)``."""
+        y: torch.Tensor = self.function(self, x)
+        return y
+
+
+_QKV = {"weight": (24, 8), "q": (8,), "v": (8,)}
+_IN = {"weight": (24, 8), "bias": (24,)}
+
+
+def _standardized(m: Any, x: torch.Tensor) -> torch.Tensor:
+    """A convolution by weights of mean 0 and variance 1 times a gain (Qiao et al. 2019; Brock et al. 2021)."""
+    centred = m.weight - m.weight.mean((1, 2, 3), keepdim=True)
+    return F.conv2d(x, m.gain * centred / centred.square().mean((1, 2, 3), keepdim=True).add(1e-6).sqrt(), padding=1)
