@@ -325,7 +325,19 @@ class TestUncovered:
     )
     def test_products_of_tensors(self, function, kind):
         ((_, operator, reason),) = self.uncovered(function)
-        assert (operator, reason) == (kind, "no fusion has taken it")
+        computed = "its weight is computed from what flows in, so there is none to quantize beforehand"
+        assert (operator, reason) == (
+            kind,
+            computed if kind in ("Bilinear", "convolution") else "no fusion has taken it",
+        )
+
+    def test_what_a_pattern_declined_is_told_with_its_reason(self):
+        class Activated(Pattern):
+            tree = (nn.Linear, nn.ReLU)
+            graft = nn.Sequential
+
+        found = self.uncovered(lambda self, x: (y := self.fc(x), torch.relu(y)), [Activated()], fc=nn.Linear(4, 4))
+        assert found == (("fc", "Linear", "fc is an output of the model"),)
 
     def test_what_is_not_known(self):
         """Functions from outside torch, layers from outside torch with a weight, conversions that were not fused."""

@@ -98,8 +98,11 @@ class TestNothingIsQuantized:
         return str(caught.value)
 
     def test_because_no_pattern_takes_it(self):
-        found = self.message(nn.Sequential(nn.Conv3d(3, 4, 3)), torch.randn(1, 3, 4, 4, 4), backend="tensorrt")
-        assert found.startswith("Nothing in the model was quantized: _0 (Conv3d): no fusion has taken it. Skip less")
+        model = net(lambda m, x: m.bilinear(x, x), bilinear=nn.Bilinear(4, 4, 4))
+        found = self.message(model, torch.randn(2, 4), backend="tensorrt")
+        assert found.startswith(
+            "Nothing in the model was quantized: bilinear (Bilinear): no fusion has taken it. Skip less"
+        )
 
     def test_because_all_of_it_is_skipped(self):
         model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))

@@ -9,9 +9,11 @@ from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.metadata import DECLINED
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
+from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.pipeline import BACKEND
@@ -203,14 +205,23 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
     for node in model.graph.nodes:
         if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
             continue
-        untaken = node.meta.get(DECLINED, "no fusion has taken it")
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(part, (*WEIGHTED, *UNWEIGHTED)) for part in module.modules()):
-            reason = untaken
             if isinstance(module, FusedModule):
                 nothing = "the module, or the pattern that made it, has no place for quantizers"
-                reason = module.why_not_quantized or nothing
-            found.append((node.name, type(module).__name__, reason))
+                found.append((node.name, type(module).__name__, module.why_not_quantized or nothing))
+            else:
+                found.append((node.name, type(module).__name__, _in_the_way(node)))
         elif node.op != "call_module" and (kind := product_of_call(node)) is not None:
-            found.append((node.name, kind, untaken))
+            found.append((node.name, kind, _in_the_way(node)))
     return found
+
+
+def _in_the_way(node: fx.Node) -> str:
+    """Why no fusion has taken an operator, as far as it is known."""
+    if DECLINED in node.meta:
+        return str(node.meta[DECLINED])
+    computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
+    if computed:
+        return f"its {computed[0]} is computed from what flows in, so there is none to quantize beforehand"
+    return "no fusion has taken it"

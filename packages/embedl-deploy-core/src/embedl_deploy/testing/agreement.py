@@ -12,6 +12,7 @@ from embedl_deploy.testing.subjects import PatternSubject, for_each_example
 from embedl_deploy.testing.tensors import (
     GRADIENT_TOLERANCE,
     draws_random_numbers,
+    in_memory_order,
     pairs,
     require_same,
     run,
@@ -80,7 +81,12 @@ def keeps_gradients(subject: PatternSubject, example: Example) -> None:
         _require_same_gradient(f"input {number}", a, b)
     for name, (parameter, other) in parameters.items():
         if other is not None:  # that none is missing is a check of its own
-            _require_same_gradient(name, parameter.grad, other.grad)
+            wanted, found = _gradient(parameter), _gradient(other)
+            _require_same_gradient(name, wanted, found)
+
+
+def _gradient(parameter: torch.Tensor) -> torch.Tensor | None:
+    return None if parameter.grad is None else in_memory_order(parameter.grad, parameter)
 
 
 def _require_same_gradient(name: str, wanted: torch.Tensor | None, found: torch.Tensor | None) -> None:

@@ -95,8 +95,14 @@ def require_same(wanted: Any, found: Any, what: str = "outputs", tolerance: floa
 
 
 def numbers_of(tensor: torch.Tensor) -> Numbers:
-    """What a tensor is found again by."""
-    return str(tensor.dtype), tuple(tensor.detach().flatten().tolist())
+    """What a tensor is found again by: its numbers as they lie in memory, so that a transposed matrix is found, too."""
+    return str(tensor.dtype), tuple(in_memory_order(tensor.detach()).flatten().tolist())
+
+
+def in_memory_order(tensor: torch.Tensor, parameter: torch.Tensor | None = None) -> torch.Tensor:
+    """A tensor with its dimensions in the order of its strides, or the gradient of a parameter in that of those."""
+    strides = (tensor if parameter is None else parameter).stride()
+    return tensor.permute(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
 
 
 def by_numbers(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[Numbers, tuple[str, torch.Tensor]]:

@@ -20,6 +20,7 @@ from embedl_deploy.tensorrt.modules.conv import (
 from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearAct, FusedLinearReLU
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
+from embedl_deploy.tensorrt.modules.recurrent import FusedRecurrent
 from embedl_deploy.tensorrt.modules.swin_attention import (
     FusedSwinAttention,
     SwinAttention,
@@ -43,6 +44,7 @@ __all__ = [
     "FusedLinearAct",
     "FusedLinearReLU",
     "FusedMHAInProjection",
+    "FusedRecurrent",
     "FusedScaledDotProductAttention",
     "FusedSwinAttention",
     "MHAInProjection",

@@ -38,6 +38,7 @@ from embedl_deploy.tensorrt.patterns.fusions.linear import (
 )
 from embedl_deploy.tensorrt.patterns.fusions.pointwise import ActAddPattern
 from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
+from embedl_deploy.tensorrt.patterns.fusions.recurrent import RecurrentPattern
 
 __all__ = [
     "ActAddPattern",
@@ -62,6 +63,7 @@ __all__ = [
     "LinearReLUPattern",
     "MHAInProjectionPattern",
     "RecomposeAttentionPattern",
+    "RecurrentPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
     "RemoveIdentityPattern",
     "ScaledDotProductAttentionPattern",
