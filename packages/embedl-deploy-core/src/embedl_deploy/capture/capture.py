@@ -5,18 +5,20 @@ Whatever captured it, a graph calls the model's modules of ``torch.nn``; functio
 did.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.agreement import find_disagreement
+from embedl_deploy.capture.agreement import find_disagreement, is_comparable
 from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.capture.exporting import capture_by_export
+from embedl_deploy.capture.marked import MarkedModel, is_about_shapes, notes_of_fixed_types, same_calls
 from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.ones import refuse_wrong_ones
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
@@ -254,36 +256,60 @@ class _Capturing:
             CaptureError: See :func:`capture`.
         """
         if self.asked is not None or self.args is None:
-            return self._exported(self.asked)
-        first = OpenDimensions.first_of_all(self.model, self.args, self.kwargs)
+            return self._of_its_type(partial(self._exported, self.asked))
+        return self._of_its_type(self._with_open_batch)
+
+    def _of_its_type(self, trace: Callable[..., tuple[Captured, torch.dtype | None]]) -> Captured:
+        """A graph that follows the model's type if the model does the same in another type, see ``marked.py``."""
         try:
-            return self._exported(first)
+            captured, own = trace(mark=True)
         except UnknownContainerError:
             raise
         except (CaptureError, InputError) as error:
-            captured = self._exported(None)  # raises what does not come from the open batch
+            if is_about_shapes(error):
+                raise
+            captured, _ = trace(mark=False)  # raises what does not come from the other type
+            return replace(captured, notes=(*captured.notes, *notes_of_fixed_types(captured.graph_module, error)))
+        if own is None or (self.verify and is_comparable(self.model, self.args or (), self.kwargs)):
+            return captured
+        plain, _ = trace(mark=False)
+        if same_calls(captured.graph_module, plain.graph_module, own):
+            return captured
+        return replace(plain, notes=(*plain.notes, *notes_of_fixed_types(plain.graph_module)))
+
+    def _with_open_batch(self, *, mark: bool) -> tuple[Captured, torch.dtype | None]:
+        """With an open batch if the model allows it."""
+        first = OpenDimensions.first_of_all(self.model, self.args or (), self.kwargs)
+        try:
+            return self._exported(first, mark=mark)
+        except UnknownContainerError:
+            raise
+        except (CaptureError, InputError) as error:
+            captured, own = self._exported(None, mark=mark)  # raises what does not come from the open batch
             reason = str(error).partition(": the model was captured")[0].partition(". Given: ")[0].splitlines()[0]
             captured.graph_module.meta[CLOSED_DIMENSIONS] = (reason,)
             note = f"the batch is fixed to that of the example inputs: with an open one, {reason}"
-            return replace(captured, notes=(*captured.notes, note))
+            return replace(captured, notes=(*captured.notes, note)), own
 
-    def _exported(self, opened: OpenDimensions | None) -> Captured:
+    def _exported(self, opened: OpenDimensions | None, *, mark: bool) -> tuple[Captured, torch.dtype | None]:
+        """The graph, and the model's own type if it was traced in another one."""
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
+            marked = MarkedModel.of(copied, self.args or (), self.kwargs) if mark else None
+            given = (copied, self.args, self.kwargs, numbers, self.leaf_modules, opened)
             try:
-                graph_module, closed = capture_by_export(
-                    copied, self.args, self.kwargs, numbers, self.leaf_modules, opened
-                )
+                graph_module, closed, note = capture_by_export(*given, marked=marked)
             except CaptureError as error:
                 refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
                 raise
             graph_module.meta[CLOSED_DIMENSIONS] = tuple(map(str, closed))
-            captured = Captured(graph_module, "export", (*map(str, closed), *self._notes(graph_module)))
-        captured = self._compared(captured, numbers)
+            notes = (*map(str, closed), *self._notes(graph_module), *(() if note is None else (note,)))
+            captured = Captured(graph_module, "export", notes)
+        captured = self._compared(captured, numbers, closely=marked is not None)
         if opened and self.verify:
             refuse_wrong_ones(self.model, captured.graph_module, self.args or (), self.kwargs, opened)
-        return captured
+        return captured, None if marked is None else marked.own
 
     def refuse_hooks(self, model: nn.Module) -> None:
         """Refuse hooks of the process that change what the model's modules give; see :func:`capture`."""
@@ -302,16 +328,17 @@ class _Capturing:
             return False
         return True
 
-    def _compared(self, captured: Captured, numbers: RandomNumbers) -> Captured:
+    def _compared(self, captured: Captured, numbers: RandomNumbers, *, closely: bool = False) -> Captured:
         noted = replace(captured, notes=(*captured.notes, *numbers.notes()))
         if self.args is None or not self.verify:
             if numbers.seeds_torch:
                 raise numbers.refuse_seed(self.model)
             return noted
-        found = find_disagreement(self.model, captured.graph_module, self.args, self.kwargs)
+        given = (self.model, captured.graph_module, self.args, self.kwargs)
+        found = find_disagreement(*given, closely=closely)
         for numbers_are_chosen in numbers.extremes():
             with numbers_are_chosen:
-                found = found or find_disagreement(self.model, captured.graph_module, self.args, self.kwargs)
+                found = found or find_disagreement(*given, closely=closely)
         if found is None:
             return noted
         if numbers.drawn and captured.method == "export":  # a symbolic trace has been repeated with other numbers

@@ -4,19 +4,22 @@ import io
 import sys
 import warnings
 from collections.abc import Iterable
-from contextlib import redirect_stderr
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.closed_dimensions import Closed, ClosingLines, closed_dimensions, refuse_other_sizes
-from embedl_deploy.capture.guard import guarded
+from embedl_deploy.capture.guard import guarded, note_inputs
 from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
+from embedl_deploy.capture.marked import MarkedModel
+from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
-from embedl_deploy.graph.inputs import describe_inputs
+from embedl_deploy.graph.inputs import describe_inputs, tensors_in
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.logs import fake_tensors_quiet
 
@@ -34,7 +37,9 @@ def capture_by_export(
     numbers: RandomNumbers,
     leaf_modules: Iterable[type[nn.Module]] = (),
     opened: OpenDimensions | None = None,
-) -> tuple[fx.GraphModule, list[Closed]]:
+    *,
+    marked: MarkedModel | None = None,
+) -> tuple[fx.GraphModule, list[Closed], str | None]:
     """The graph that ``torch.export`` makes of a model. One thread at a time.
 
     Args:
@@ -44,9 +49,11 @@ def capture_by_export(
         numbers: Is told what the model does with random numbers.
         leaf_modules: Further classes to keep whole, beside those of ``torch.nn``.
         opened: Dimensions of the inputs to leave open.
+        marked: The model in another type, which is traced in its place, so that literals that stand for its own
+            follow it. Whether it takes the same way in its own is for the caller to find out.
 
     Returns:
-        The graph, and the dimensions that the model's code closed.
+        The graph, the dimensions that the model's code closed, and what else to tell.
 
     Raises:
         CaptureError: It cannot be exported.
@@ -59,25 +66,31 @@ def capture_by_export(
     if opened:
         args, kwargs = opened.without_ones(model, args, kwargs)
     shapes = opened.for_export(model, args, kwargs) if opened else None
+    traced, (example, named) = model, (args, kwargs)
+    if marked is not None:
+        traced, (example, named) = marked.model, marked.converted((args, kwargs))
     try:
         # On its way to an error, which is told below, torch prints graphs and logs guesses.
         with (
             global_state,
-            leaves_kept_whole(model, leaf_modules),
+            leaves_kept_whole(traced, leaf_modules),
             redirect_stderr(said),
             lines.listening(),
             fake_tensors_quiet(),
             warnings.catch_warnings(),
             numbers.watched(),
             CallsNoted(numbers),
+            nullcontext() if marked is None else marked.traced(),
         ):
             warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
-            program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
+            program = torch.export.export(traced, example, named, dynamic_shapes=shapes)
             closed = closed_dimensions(program.graph, opened.of_tensors(model, args, kwargs), lines) if opened else []
             refuse_other_sizes(closed, given)
             module = program.module()
             call_the_leaves(module, model)
             graph_module = guarded(module, type(model).__name__)
+            if marked is not None and not marked.is_told_apart(graph_module):
+                raise CaptureError(f"it computes under torch.autocast to {marked.dtype}")
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
     except CaptureError:
         raise
@@ -90,5 +103,15 @@ def capture_by_export(
             f"{type(error).__name__}: {first[0] if first else 'no message'}"
             + "".join(f"\n{reason}" for reason in reasons)
         ) from error
+    note = drop_assertions(graph_module)
+    tensors = (*model.parameters(), *model.buffers(), *tensors_in(args, kwargs))
+    device = next((tensor.device for tensor in tensors), None)
+    if marked is None:
+        follow_the_model(graph_module, device)
+    else:
+        keep_types(graph_module, model)
+        follow_the_model(graph_module, device, marked.dtype, marked.own, marked.named_limits())
+        marked.undo(graph_module, model)
+        note_inputs(graph_module)
     numbers.settle(graph_module)
-    return graph_module, closed
+    return graph_module, closed, note

@@ -48,10 +48,16 @@ def guarded(opened: fx.GraphModule, name: str) -> fx.GraphModule:
         name: What to call the class of the result.
     """
     graph_module = StorableGraphModule(opened, opened.graph, name)
-    graph_module.meta = {**opened.meta, EXPORTED_INPUTS: ExportedInputs.of(opened)}
+    graph_module.meta = dict(opened.meta)
+    note_inputs(graph_module)
     guards = graph_module._modules.get("_guards_fn")
     if guards is not None:
         graph_module._guards_fn = InputGuard(guards)
         graph_module._guards_fn.training = opened.training
     graph_module.training = opened.training
     return graph_module
+
+
+def note_inputs(graph_module: fx.GraphModule) -> None:
+    """Note what inputs a graph was exported for."""
+    graph_module.meta[EXPORTED_INPUTS] = ExportedInputs.of(graph_module)

@@ -5,16 +5,21 @@ from typing import Any
 import torch
 from torch import fx
 
+from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.guard import guarded
+from embedl_deploy.capture.model_type import follow_the_model
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
 from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
+from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.checked import checked
 
 
 @checked
 def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The graph module of an exported program, see :func:`guarded`, with its open dimensions."""
+    """The graph module of an exported program, see :func:`guarded`, with its open dimensions; it moves to devices."""
     graph_module = guarded(program.module(), "GraphModule")
+    drop_assertions(graph_module)
+    follow_the_model(graph_module, device_of(graph_module))
     inputs = graph_module.meta.get(EXPORTED_INPUTS)
     if isinstance(inputs, ExportedInputs):
         graph_module.meta[OPEN_DIMENSIONS] = _open_in(program, graph_module, inputs)

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -16,10 +17,14 @@ from embedl_deploy.graph.storable import StorableGraphModule
 CopiedT = TypeVar("CopiedT")
 
 
-def deep_copy(value: CopiedT) -> CopiedT:
+def deep_copy(value: CopiedT, instead: Mapping[int, Any] | None = None) -> CopiedT:
     """A deep copy of a graph or model; of a graph node for node in the same order, with metadata copied shallowly.
 
     Hooks and attributes of parameters are copied, too.
+
+    Args:
+        value: What to copy.
+        instead: What takes the place of copies of parts of a model, by the ids of those parts.
     """
     # What is ignored is so for the whole process, so one thread at a time: the last to leave puts back what it found.
     with global_state, warnings.catch_warnings():
@@ -27,7 +32,7 @@ def deep_copy(value: CopiedT) -> CopiedT:
         warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*", category=FutureWarning)
         if not isinstance(value, nn.Module):
             return copy.deepcopy(value)
-        memory = _memory(value)
+        memory = {**_memory(value), **(instead or {})}
         copied = copy.deepcopy(value, memory)
         copy_what_hangs_on_tensors(value, memory)
         return copied

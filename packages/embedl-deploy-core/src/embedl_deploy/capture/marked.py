@@ -1,0 +1,242 @@
+"""A model in a type that it is not in, so that what asks for the model's type can be told from what its author wrote.
+
+A trace of a model in float32 holds ``to(float32)`` both for ``h.to(x.dtype)`` and for the upcast of a norm. So the
+model is traced in bfloat16, on tensors without values: now the first says bfloat16 and the second float32. It costs no
+more than any trace, and a model that asks whether it is in 16 bits, to cast what it has upcast, is heard. Its tensors
+and types are its own again afterwards. Whether it does the same in its own type is found out by comparison.
+
+What ``torch.finfo`` says of the model's type is marked in the same way, by a number that is a few last bits of float64
+from the true one, and stands for ``torch.finfo(dtype).min``. A number that is computed from such a limit is a literal:
+so that it is right for the model's own type, ``eps`` and ``tiny`` are near those of that.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._subclasses import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from embedl_deploy.capture.model_type import CONVERSIONS
+from embedl_deploy.errors import CaptureError
+from embedl_deploy.graph.edit import deep_copy
+
+#: The type in which a model is traced, by its own. One that authors seldom write themselves.
+_MARKERS = {torch.float32: torch.bfloat16, torch.float64: torch.bfloat16, torch.bfloat16: torch.float16}
+_PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
+#: What torch raises at a size or at a tensor's number; by name, because importing torch._dynamo takes seconds.
+_ABOUT_SHAPES = frozenset(
+    {"GuardOnDataDependentSymNode", "ConstraintViolationError", "DataDependentOutputException", "UserError"}
+)
+_NEARLY_ONE = 1 - 2.0**-40
+
+
+@dataclass(frozen=True)
+class MarkedModel:
+    """A model in another type.
+
+    Attributes:
+        model: A copy without values.
+        own: The model's own type.
+        dtype: The other type.
+        limits: What ``torch.finfo`` says of the other type while it is traced, by name.
+    """
+
+    model: nn.Module
+    own: torch.dtype
+    dtype: torch.dtype
+    limits: dict[str, float]
+
+    @staticmethod
+    def of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "MarkedModel | None":
+        """A model in another type; ``None`` if it has none of its own, or several, or tensors of other classes."""
+        tensors = [*model.parameters(), *model.buffers()]
+        given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        if any(type(tensor) not in _PLAIN_TENSORS or tensor.is_meta for tensor in (*tensors, *given)):
+            return None
+        own = _own_type(list(model.parameters())) or _own_type(given)
+        dtype = None if own is None else _MARKERS.get(own)
+        if own is None or dtype is None:
+            return None
+
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        stand_ins: dict[int, Any] = {}
+        for tensor in tensors:
+            with mode:
+                kind = dtype if tensor.dtype is own else tensor.dtype
+                fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=tensor.device)
+            is_parameter = isinstance(tensor, nn.Parameter)
+            stand_ins[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if is_parameter else fake
+
+        near, far = torch.finfo(own), torch.finfo(dtype)
+        limits = {"min": far.min, "max": far.max, "eps": near.eps, "tiny": near.tiny, "resolution": near.resolution}
+        limits = {name: value * _NEARLY_ONE for name, value in limits.items()}
+        return MarkedModel(deep_copy(model, stand_ins), own, dtype, limits)
+
+    def converted(self, inputs: Any) -> Any:
+        """Example inputs in the other type."""
+
+        def in_other_type(value: torch.Tensor) -> torch.Tensor:
+            if value.dtype is not self.own:
+                return value
+            return value.detach().to(self.dtype).requires_grad_(value.requires_grad)
+
+        return pytree.tree_map_only(torch.Tensor, in_other_type, inputs)
+
+    @contextmanager
+    def traced(self) -> Iterator[None]:
+        """Around a trace in this thread; others may not trace meanwhile."""
+        real, here = torch.finfo, threading.get_ident()
+        limits = _Limits(self.dtype, self.limits)
+
+        def finfo(dtype: torch.dtype | None = None) -> Any:
+            if threading.get_ident() == here and dtype is self.dtype:
+                return limits
+            return real() if dtype is None else real(dtype)
+
+        torch.finfo = finfo  # type: ignore[assignment,misc]  # a class, which no one derives from
+        try:
+            with _NumbersOfTheModel(self.own, self.dtype):
+                yield
+        finally:
+            torch.finfo = real  # type: ignore[misc]
+
+    def is_told_apart(self, graph_module: fx.GraphModule) -> bool:
+        """Whether no part of what was traced is under ``torch.autocast`` to the type that stands for the model's."""
+        parts = [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]
+        autocast = torch.ops.higher_order.wrap_with_autocast
+        calls = [node for part in parts for node in part.graph.find_nodes(op="call_function", target=autocast)]
+        return not any(node.args[2] and node.args[1] in (None, self.dtype) for node in calls)
+
+    def named_limits(self) -> dict[float, str]:
+        """The names of the limits, by their numbers."""
+        return {value: name for name, value in self.limits.items()}
+
+    def undo(self, graph_module: fx.GraphModule, model: nn.Module) -> None:
+        """Give a graph that was captured of it the tensors of the model, and ``meta["val"]`` the model's type.
+
+        Args:
+            graph_module: Changed in place.
+            model: The model.
+        """
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        buffers = dict(model.named_buffers(remove_duplicate=False))
+        for path, part in graph_module.named_modules(remove_duplicate=False):
+            for table, real in ((part._parameters, parameters), (part._buffers, buffers)):
+                for name in table:
+                    full = f"{path}.{name}" if path else name
+                    if full in real:
+                        table[name] = real[full]
+        for part in graph_module.modules():
+            if isinstance(part, fx.GraphModule):
+                for node in part.graph.nodes:
+                    if "val" in node.meta:
+                        node.meta["val"] = pytree.tree_map_only(FakeTensor, self._in_own_type, node.meta["val"])
+
+    def _in_own_type(self, value: FakeTensor) -> torch.Tensor:
+        return value.to(self.own) if value.dtype is self.dtype else value
+
+
+def _own_type(tensors: list[torch.Tensor]) -> torch.dtype | None:
+    """The one floating-point type of tensors."""
+    types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+    return next(iter(types)) if len(types) == 1 else None
+
+
+class _Limits:
+    """What ``torch.finfo`` gives."""
+
+    def __init__(self, dtype: torch.dtype, limits: dict[str, float]) -> None:
+        real = torch.finfo(dtype)
+        self.bits, self.dtype = real.bits, real.dtype
+        self.min, self.max, self.eps = limits["min"], limits["max"], limits["eps"]
+        self.tiny = self.smallest_normal = limits["tiny"]
+        self.resolution = limits["resolution"]
+
+
+class _NumbersOfTheModel(TorchFunctionMode):
+    """Within it ``torch.tensor([0.1], dtype=…)`` in the marker is such a tensor in the model's own type, converted.
+
+    It is a constant of the graph, which the marker would round; one number alone is a call of ``full``.
+    """
+
+    def __init__(self, own: torch.dtype, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.own, self.dtype = own, dtype
+
+    def __torch_function__(self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.tensor or func is torch.as_tensor:
+            of_the_model, data = kwargs.get("dtype") is self.dtype, args[0] if args else kwargs.get("data")
+            device = kwargs.get("device")
+        elif func is torch.Tensor.new_tensor:
+            of_the_model, data = kwargs.get("dtype", args[0].dtype) is self.dtype, args[1]
+            device = kwargs.get("device", args[0].device)
+        else:
+            return func(*args, **kwargs)
+        if not of_the_model or not all(isinstance(value, (bool, int, float)) for value in pytree.tree_leaves(data)):
+            return func(*args, **kwargs)
+        if isinstance(data, (bool, int, float)):
+            return torch.full((), data, dtype=self.dtype, device=device)
+        return torch.tensor(data, dtype=self.own, device=device).to(self.dtype)
+
+
+def is_about_shapes(error: Exception) -> bool:
+    """Whether a trace ended at a size, or at a number that a tensor holds, which have nothing to do with its type."""
+    return type(error.__cause__).__name__ in _ABOUT_SHAPES
+
+
+def notes_of_fixed_types(graph_module: fx.GraphModule, error: Exception | None = None) -> tuple[str, ...]:
+    """What to tell of a graph that was traced in the model's own type; nothing if no literal may stand for it.
+
+    Args:
+        graph_module: The graph.
+        error: What became of the trace in another type; ``None`` if it differs.
+    """
+    state = [*graph_module.parameters(), *graph_module.buffers()]
+    types = {tensor.dtype for tensor in state if tensor.is_floating_point()}
+    parts = [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]
+    literals = (pytree.tree_leaves((node.args, node.kwargs)) for part in parts for node in part.graph.nodes)
+    fixed = {value for values in literals for value in values if isinstance(value, torch.dtype) and value in types}
+    if not fixed:
+        return ()
+    name = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in fixed))
+    raised = None if error is None else error.__cause__
+    why = "asks for its type and does something else"
+    if raised is not None:
+        said = (str(raised).strip().splitlines() or ["no message"])[0]
+        why = said if isinstance(raised, CaptureError) else f"raises {type(raised).__name__}: {said}"
+    return (
+        f"what is in {name} stays so in another type: the model's code cannot tell it from what the author wanted in "
+        f"{name}, because in another type it {why}. To export it in float16, convert the model first: model.half()",
+    )
+
+
+def same_calls(marked: fx.GraphModule, plain: fx.GraphModule, own: torch.dtype) -> bool:
+    """Whether a graph calls what the one that was traced in the model's own type does; conversions aside.
+
+    Args:
+        marked: The graph of a model that was marked.
+        plain: The graph of the same model.
+        own: The model's type.
+    """
+    real = torch.finfo(own)
+    limits = {real.min, real.max, real.eps, real.tiny, real.resolution}
+    return _calls(marked, limits) == _calls(plain, limits)
+
+
+def _calls(graph_module: fx.GraphModule, limits: set[float]) -> list[Any]:
+    """Targets and numbers of all calls but those that are about types."""
+    calls = []
+    for part in graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, fx.GraphModule) else ():
+            if node.op.startswith("call_") and node.target not in (getattr, torch.finfo, *CONVERSIONS):
+                values = pytree.tree_leaves((node.args, node.kwargs))
+                numbers = [value for value in values if isinstance(value, (bool, int, float)) and value not in limits]
+                calls.append((node.target, numbers))
+    return calls
