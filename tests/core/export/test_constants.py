@@ -26,6 +26,8 @@ SMALLEST = 2.0**-24
         (1e5, "mul", 65504.0),
         (-1e9, "clamp", -65504.0),
         (65504.0, "add", 65504.0),
+        (-65504.0, "masked_fill", -49152.0),  # minus infinity in the sum with a score of -16
+        (-65504.0, "clamp", -65504.0),
         (-math.inf, "masked_fill", -math.inf),
         (1e-12, "add", SMALLEST),
         (-1e-12, "clamp_min", -SMALLEST),
@@ -74,6 +76,9 @@ FORMS = {
     "an assignment": assigned,
     "a full mask": lambda x, m: x + torch.full((3, 3), -1e9, dtype=x.dtype).triu(1),
     "a mask that is converted": lambda x, m: x + torch.full((3, 3), -1e9).triu(1).to(x.dtype),
+    "the lowest number of the type": lambda x, m: (
+        x + torch.full((3, 3), torch.finfo(x.dtype).min, dtype=x.dtype).triu(1)
+    ),
     "padding": lambda x, m: F.pad(x, (1, 1), value=-1e9),
     "a norm": lambda x, m: F.normalize(x * 0, eps=1e-12),
     "a quotient": lambda x, m: x * 0 / (x.abs() * 0 + 1e-12),

@@ -89,8 +89,8 @@ def capture_by_export(
             module = program.module()
             call_the_leaves(module, model)
             graph_module = guarded(module, type(model).__name__)
-            if marked is not None and not marked.is_told_apart(graph_module):
-                raise CaptureError(f"it computes under torch.autocast to {marked.dtype}")
+            if marked is not None:
+                marked.refuse_autocast(graph_module)
         sys.stderr.write(said.getvalue())  # warnings, and what the model itself has to say
     except CaptureError:
         raise

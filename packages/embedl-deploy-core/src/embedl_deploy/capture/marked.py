@@ -36,6 +36,10 @@ _ABOUT_SHAPES = frozenset(
 _NEARLY_ONE = 1 - 2.0**-40
 
 
+class NotToldApartError(CaptureError):
+    """What is of the model's type and what its author wrote are of the same type in a trace; it says why."""
+
+
 @dataclass(frozen=True)
 class MarkedModel:
     """A model in another type.
@@ -106,12 +110,17 @@ class MarkedModel:
         finally:
             torch.finfo = real  # type: ignore[misc]
 
-    def is_told_apart(self, graph_module: fx.GraphModule) -> bool:
-        """Whether no part of what was traced is under ``torch.autocast`` to the type that stands for the model's."""
+    def refuse_autocast(self, graph_module: fx.GraphModule) -> None:
+        """Refuse what was traced under ``torch.autocast`` to the type that stands for the model's.
+
+        Raises:
+            NotToldApartError: There is such a part.
+        """
         parts = [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]
         autocast = torch.ops.higher_order.wrap_with_autocast
         calls = [node for part in parts for node in part.graph.find_nodes(op="call_function", target=autocast)]
-        return not any(node.args[2] and node.args[1] in (None, self.dtype) for node in calls)
+        if any(node.args[2] and node.args[1] in (None, self.dtype) for node in calls):
+            raise NotToldApartError(f"computes under torch.autocast to {self.dtype}")
 
     def named_limits(self) -> dict[float, str]:
         """The names of the limits, by their numbers."""
@@ -210,7 +219,9 @@ def notes_of_fixed_types(graph_module: fx.GraphModule, error: Exception | None =
     why = "asks for its type and does something else"
     if raised is not None:
         said = (str(raised).strip().splitlines() or ["no message"])[0]
-        why = said if isinstance(raised, CaptureError) else f"raises {type(raised).__name__}: {said}"
+        why = f"raises {type(raised).__name__}: {said}"
+    elif isinstance(error, NotToldApartError):
+        why = str(error)
     return (
         f"what is in {name} stays so in another type: the model's code cannot tell it from what the author wanted in "
         f"{name}, because in another type it {why}. To export it in float16, convert the model first: model.half()",

@@ -9,6 +9,7 @@ NaN. So a finite constant stays finite, and one that is not zero does not become
     beyond                             three quarters of the next power of two, 49152 in float16, to which a score can
                                        be added without leaving the range
     a summand or a bound near zero     the smallest number
+    a mask of the lowest number        three quarters, too, in float16, where a score makes minus infinity of it
 
 In float32 a score beside -1e9 is lost, so that a row that is masked throughout has equal weights. Beside -49152 it is
 not, so what is summed with such a mask is bounded by half of the range, -32768: all that is masked is equal again.
@@ -36,6 +37,8 @@ _SUMS = frozenset({"add", "sub", "rsub"})
 _OTHERS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "arange", "range", "linspace", "logspace"})
 #: Scalars of an operator that are no operands.
 _SETTINGS = frozenset({"alpha", "beta", "eps", "p", "ord", "exponent"})
+#: What masks are made with.
+MAKING_MASKS = frozenset({"full", "full_like", "new_full", "scalar_tensor", "fill", "masked_fill", "where", "mul"})
 #: Operators that change a type.
 CONVERSIONS = frozenset({"to", "_to_copy", "type_as"})
 
@@ -59,7 +62,7 @@ class Replaced:
     @property
     def masks(self) -> bool:
         """Whether it stands for minus infinity."""
-        return self.by < 0 and self.value < 2 * self.by
+        return self.by < 0 and (self.value < 2 * self.by or self.by == -stand_in(torch.float16))
 
 
 def fitting(value: float, dtype: torch.dtype, operator: str = "") -> float:
@@ -76,6 +79,8 @@ def fitting(value: float, dtype: torch.dtype, operator: str = "") -> float:
     if size > limits.max:
         near = operator in _BOUNDS or size <= 2 * limits.max
         return math.copysign(limits.max if near else stand_in(dtype), value)
+    if value == limits.min and dtype is torch.float16 and operator in MAKING_MASKS:
+        return -stand_in(dtype)
     smallest = limits.smallest_normal * limits.eps
     if 0 < size <= smallest / 2 and operator in _BOUNDS | _SUMS:
         return math.copysign(smallest, value)
@@ -269,8 +274,13 @@ def in_words(replaced: Sequence[Replaced], dtype: torch.dtype) -> list[str]:
     places = Counter((each.value, each.by) for each in replaced)
     first = {(each.value, each.by): each.place for each in reversed(replaced)}
     kind = str(dtype).removeprefix("torch.")
+    lowest = torch.finfo(dtype).min
+
+    def why(value: float) -> str:
+        return f"from which {kind} can subtract nothing" if value == lowest else f"which {kind} does not hold"
+
     return [
-        f"{value:.6g}, which {kind} does not hold, is {by:.6g} in {first[value, by]}"
+        f"{value:.6g}, {why(value)}, is {by:.6g} in {first[value, by]}"
         + (f" and {count - 1} more place(s)." if count > 1 else ".")
         for (value, by), count in places.items()
     ]

@@ -10,6 +10,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.export.constants import (
     CONVERSIONS,
+    MAKING_MASKS,
     NARROW,
     Replaced,
     bound_of_sums,
@@ -26,8 +27,8 @@ aten: Any = torch.ops.aten
 #: What masks are made with in another type, before they are converted.
 _MAKING_MASKS = frozenset(
     {
-        *("full", "full_like", "new_full", "scalar_tensor", "fill", "masked_fill", "where", "triu", "tril", "mul"),
-        *("rsub", "expand", "view", "reshape", "unsqueeze", "squeeze", "slice", "select", "permute", "transpose"),
+        *(*MAKING_MASKS, "triu", "tril", "rsub"),
+        *("expand", "view", "reshape", "unsqueeze", "squeeze", "slice", "select", "permute", "transpose"),
         *("lift_fresh_copy", "lift_fresh", "detach", "clone", "alias"),
     }
 )
