@@ -152,8 +152,8 @@ class OpenDimensions:
 
 def _without_ones(value: Any, shape: _Dimensions) -> Any:
     wide = [at for at in shape if value.shape[at] == 1]
-    if wide:
-        return value.expand([2 if at in wide else -1 for at in range(value.dim())]).clone()
+    for at in wide:
+        value = torch.cat([value, value], at)  # of the same memory format
     return value.detach().requires_grad_(value.requires_grad) if shape else value
 
 
