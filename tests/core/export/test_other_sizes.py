@@ -44,7 +44,7 @@ def test_a_sequence_in_the_place_of_the_batch_is_refused(tmp_path):
             return self.rnn(x)[0]
 
     # Of older exporters the file is wrong for the example already.
-    with pytest.raises(ExportError, match="does not run, and the model does|does not compute what the model computes"):
+    with pytest.raises(ExportError, match=r"does not run, and the model does|does not compute what the model computes"):
         export_onnx(Recurrent().eval(), random_input(2, 3, 4), tmp_path / "m.onnx", dynamic_batch=True)
 
 
