@@ -53,6 +53,12 @@ MODELS = {
     "FusedLinear": (lambda m, x: m.fc(x), {"fc": nn.Linear(8, 6)}, TOKENS, 1),
     "FusedLinearReLU": (lambda m, x: m.act(m.fc(x)), {"fc": nn.Linear(8, 6), "act": nn.GELU()}, TOKENS, 1),
     "FusedLayerNorm": (lambda m, x: m.fc(m.norm(x)), {"norm": nn.LayerNorm(8), "fc": nn.Linear(8, 6)}, TOKENS, 1),
+    "FusedRecurrent": (
+        lambda m, x: m.fc(m.rnn(x)[0]),
+        {"rnn": nn.LSTM(8, 6, batch_first=True), "fc": nn.Linear(6, 8)},
+        TOKENS,
+        1,
+    ),
     "FusedActAdd": (lambda m, x: m.act(x) + x.flip(0), {"act": nn.SiLU()}, IMAGES, 2),
     "FusedAdaptiveAvgPool2d": (lambda m, x: m.pool(x), {"pool": nn.AdaptiveAvgPool2d(1)}, IMAGES, 2),
     "FusedMHAInProjection": (attend, {"attention": nn.MultiheadAttention(8, 2, batch_first=True)}, TOKENS, 6),
