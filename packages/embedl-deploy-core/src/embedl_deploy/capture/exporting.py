@@ -17,6 +17,7 @@ from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
+from embedl_deploy.capture.unproven import export_open
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs, tensors_in
@@ -65,7 +66,6 @@ def capture_by_export(
     given = (args, kwargs)
     if opened:
         args, kwargs = opened.without_ones(model, args, kwargs)
-    shapes = opened.for_export(model, args, kwargs) if opened else None
     traced, (example, named) = model, (args, kwargs)
     if marked is not None:
         traced, (example, named) = marked.model, marked.converted((args, kwargs))
@@ -83,7 +83,11 @@ def capture_by_export(
             nullcontext() if marked is None else marked.traced(),
         ):
             warnings.filterwarnings("ignore", message=_COMPUTED_WEIGHTS)
-            program = torch.export.export(traced, example, named, dynamic_shapes=shapes)
+            program = export_open(
+                lambda shapes: torch.export.export(traced, example, named, dynamic_shapes=shapes),
+                opened or OpenDimensions({}),
+                (model, args, kwargs),
+            )
             closed = closed_dimensions(program.graph, opened.of_tensors(model, args, kwargs), lines) if opened else []
             refuse_other_sizes(closed, given)
             module = program.module()
@@ -96,7 +100,7 @@ def capture_by_export(
         raise
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
-        reasons = [line.rstrip() for line in first[1:] if line.lstrip().startswith("- ")] if shapes else []
+        reasons = [line.rstrip() for line in first[1:] if line.lstrip().startswith("- ")] if opened else []
         reasons += [f"  - a size is needed as a number at {line}" for line in lines.all()] if reasons else []
         raise CaptureError(
             f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "

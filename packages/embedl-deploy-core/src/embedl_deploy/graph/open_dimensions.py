@@ -92,6 +92,21 @@ class OpenDimensions:
             }
         )
 
+    def without_names(self) -> "OpenDimensions":
+        """The same dimensions within the same limits, each by itself, where the model leaves them open."""
+
+        def unnamed(dim: Any) -> Any:
+            if type(dim) is not torch.export.Dim:
+                return dim
+            return torch.export.Dim.AUTO(min=int(dim.min), max=int(dim.max) if dim.max < 2**31 else None)
+
+        return OpenDimensions(
+            {
+                name: tuple({at: unnamed(dim) for at, dim in value.items()} for value in values)
+                for name, values in self.by_input.items()
+            }
+        )
+
     def with_more(self, other: "OpenDimensions") -> "OpenDimensions":
         """These and others, which win where both name a dimension."""
         found = dict(self.by_input)
