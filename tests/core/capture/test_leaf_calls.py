@@ -189,3 +189,39 @@ def test_a_model_that_fails_is_as_it_was():
         capture(model, (X,), trace="export")
     assert model.fc._compiled_call_impl is None
     assert not _calls
+
+
+@torch.fx.wrap
+def doubled_by(x, weight, sizes):
+    return F.linear(x, weight) * len(sizes)
+
+
+class CallsAFunction(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return doubled_by(x, self.fc.weight, [x.shape[0], 3]).relu()
+
+
+@pytest.mark.parametrize(("known", "targets"), [(True, [doubled_by]), (False, [])])
+def test_a_function_that_fx_keeps_whole_is_kept_if_a_pattern_knows_it(known, targets):
+    model, own = CallsAFunction().eval(), doubled_by
+    graph_module = capture(model, (X,), trace="export", is_leaf_function=lambda function: known).graph_module
+    calls = [node for node in graph_module.graph.nodes if getattr(node.target, "__name__", "") == "doubled_by"]
+    assert [node.target for node in calls] == targets
+    assert all(node.args[1].target == "fc.weight" for node in calls)
+    assert torch.equal(graph_module(X), model(X))
+    assert doubled_by is own and not _calls
+
+
+def test_a_function_with_weights_that_no_pattern_knows_is_left_to_export():
+    model = CallsAFunction().eval()
+    assert capture(model, (X,)).method == "symbolic"
+    assert capture(model, (X,), is_leaf_function=lambda function: True).method == "symbolic"
+    captured = capture(model, (X,), is_leaf_function=lambda function: False)
+    assert captured.method == "export"
+    assert captured.notes[-1].endswith(
+        "symbolic tracing would keep doubled_by whole, which computes with weights of the model"
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -14,6 +15,7 @@ from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import require_one_by_one
 from embedl_deploy.graph.process_hooks import registration_hooks_set_aside
 from embedl_deploy.patterns import Pattern, PatternMatch
+from embedl_deploy.patterns.asked import has_an_element_for
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.plan import MatchTable, carry_out, make_plan, tabulate
 from embedl_deploy.plan.refusing import refuse_storing
@@ -123,6 +125,7 @@ def get_transformation_plan(
         named,
         trace=trace,
         leaf_modules=leaves,
+        is_leaf_function=partial(has_an_element_for, chosen),
         verify=verify_capture,
         dynamic_shapes=dynamic_shapes,
     )

@@ -21,6 +21,7 @@ from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.marked import MarkedModel, is_about_shapes, notes_of_fixed_types, same_calls
 from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.ones import refuse_wrong_ones
+from embedl_deploy.capture.opaque_functions import hides_weights
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.programs import module_of
 from embedl_deploy.capture.random_numbers import RandomNumbers
@@ -81,6 +82,7 @@ def capture(
     *,
     trace: Trace | str = Trace.AUTO,
     leaf_modules: Iterable[type[nn.Module]] = (),
+    is_leaf_function: Callable[[Callable[..., Any]], bool] | None = None,
     verify: bool = True,
     dynamic_shapes: Any = None,
 ) -> Captured:
@@ -92,6 +94,8 @@ def capture(
         kwargs: Example keyword inputs.
         trace: How to capture a module.
         leaf_modules: Further classes to keep whole.
+        is_leaf_function: Of the functions that ``torch.fx`` keeps whole (``torch.fx.wrap``), which ``torch.export`` is
+            to keep whole as well. Others that are given weights are for ``torch.export``. ``None`` if nobody asks.
         verify: Run model and graph on the example inputs, and compare.
         dynamic_shapes: Dimensions of the inputs that may be of any size, as ``torch.export`` takes them; inputs that
             are not named are fixed. By default dimension 0 of each tensor is, where the model leaves it open.
@@ -115,7 +119,8 @@ def capture(
             raise InputError("dynamic_shapes is for models that are captured; an ExportedProgram has its own.")
         opened = OpenDimensions.asked(model, args, kwargs or {}, dynamic_shapes)
     with global_state:  # what one thread puts back, such as the state of random numbers, another would see change
-        captured = _captured(model, _Capturing(model, args, kwargs or {}, tuple(leaf_modules), verify, opened), trace)
+        leaves = _Leaves(tuple(leaf_modules), is_leaf_function)
+        captured = _captured(model, _Capturing(model, args, kwargs or {}, leaves, verify, opened), trace)
     if opened is not None:
         captured.graph_module.meta[OPEN_DIMENSIONS] = opened.storable()
     return captured
@@ -133,7 +138,8 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
             refuse_unfit_inputs(model, args or (), kwargs, error)
             raise
     try:
-        return capturing.symbolic()
+        captured = capturing.symbolic()
+        return captured if trace is Trace.SYMBOLIC else _opened(captured, capturing)
     except CaptureError as symbolic_error:
         if trace is Trace.SYMBOLIC and args is not None and symbolic_error.reason:
             raise CaptureError(
@@ -157,6 +163,20 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
             ) from symbolic_error
         captured.graph_module.meta[NOT_SYMBOLIC] = True
         return replace(captured, notes=(*captured.notes, _fallback_note(symbolic_error)))
+
+
+def _opened(captured: Captured, capturing: "_Capturing") -> Captured:
+    """What was captured symbolically or, where that hides weights in functions, by ``torch.export`` if it can."""
+    is_known, graph = capturing.leaves.is_function, captured.graph_module.graph
+    hiding = hides_weights(graph, is_known) if is_known is not None and capturing.args is not None else None
+    if hiding is None:
+        return captured
+    try:
+        exported = capturing.exported()
+    except (CaptureError, InputError):
+        return captured
+    reason = f"symbolic tracing would keep {hiding} whole, which computes with weights of the model"
+    return replace(exported, notes=(*exported.notes, f"captured by torch.export, because {reason}"))
 
 
 def _fallback_note(error: CaptureError) -> str:
@@ -207,13 +227,21 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
 
 
 @dataclass(frozen=True)
+class _Leaves:
+    """What is kept whole: classes of modules, and functions."""
+
+    modules: tuple[type[nn.Module], ...]
+    is_function: Callable[[Callable[..., Any]], bool] | None
+
+
+@dataclass(frozen=True)
 class _Capturing:
     """One model and its example inputs, to be captured one way or another."""
 
     model: Any
     args: tuple[Any, ...] | None
     kwargs: dict[str, Any]
-    leaf_modules: tuple[type[nn.Module], ...]
+    leaves: _Leaves
     verify: bool
     asked: OpenDimensions | None
 
@@ -236,7 +264,7 @@ class _Capturing:
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
             graph_module, notes = trace_symbolically(
-                self.model, copied, self.leaf_modules, numbers, self.args, self.kwargs
+                self.model, copied, self.leaves.modules, numbers, self.args, self.kwargs
             )
             try:
                 more = self._notes(graph_module)
@@ -297,9 +325,11 @@ class _Capturing:
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
             marked = MarkedModel.of(copied, self.args or (), self.kwargs) if mark else None
-            given = (copied, self.args, self.kwargs, numbers, self.leaf_modules, opened)
+            given = (copied, self.args, self.kwargs, numbers, self.leaves.modules, opened)
             try:
-                graph_module, closed, note = capture_by_export(*given, marked=marked)
+                graph_module, closed, note = capture_by_export(
+                    *given, marked=marked, is_leaf_function=self.leaves.is_function
+                )
             except CaptureError as error:
                 refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
                 raise

@@ -3,7 +3,7 @@
 import io
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
@@ -40,6 +40,7 @@ def capture_by_export(
     opened: OpenDimensions | None = None,
     *,
     marked: MarkedModel | None = None,
+    is_leaf_function: Callable[[Callable[..., Any]], bool] | None = None,
 ) -> tuple[fx.GraphModule, list[Closed], str | None]:
     """The graph that ``torch.export`` makes of a model. One thread at a time.
 
@@ -52,6 +53,7 @@ def capture_by_export(
         opened: Dimensions of the inputs to leave open.
         marked: The model in another type, which is traced in its place, so that literals that stand for its own
             follow it. Whether it takes the same way in its own is for the caller to find out.
+        is_leaf_function: Of the functions that ``torch.fx`` keeps whole, which to keep whole, if any.
 
     Returns:
         The graph, the dimensions that the model's code closed, and what else to tell.
@@ -73,7 +75,7 @@ def capture_by_export(
         # On its way to an error, which is told below, torch prints graphs and logs guesses.
         with (
             global_state,
-            leaves_kept_whole(traced, leaf_modules),
+            leaves_kept_whole(traced, leaf_modules, is_leaf_function),
             redirect_stderr(said),
             lines.listening(),
             fake_tensors_quiet(),

@@ -1,9 +1,12 @@
-"""Modules that ``torch.export`` leaves whole, so that what it captures reads like what ``torch.fx`` does.
+"""What ``torch.export`` leaves whole, so that what it captures reads like what ``torch.fx`` does.
 
 While a model is exported, each call of a leaf is one call of an operator of this package, which computes on fake
 tensors what the leaf would. Afterwards it becomes a ``call_module`` node under the leaf's own path, with the arguments
 that the model's code gave it. So a graph holds the modules that the user wrote; and exporting takes half the time,
 because torch does not look into them.
+
+A function that a library has told ``torch.fx`` to keep whole (``torch.fx.wrap``) is a leaf as well where a pattern
+knows it; of others nothing would be seen.
 
 A call goes through to the leaf's own code, which is exported as any other, where one node would not do: the types of
 values are chosen by ``torch.autocast``, it is under ``torch.vmap`` or the like, or it is given something else than
@@ -15,10 +18,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from types import FunctionType
 from typing import Any, cast
 
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.fx.node import has_side_effect
 from torch.utils import _pytree as pytree
 
@@ -41,7 +46,7 @@ class _Call:
     """One call of a leaf.
 
     Attributes:
-        path: The leaf's path.
+        leaf: The leaf's path, or the function that is one.
         compute: The leaf's own code.
         values: The leaves of the structure of its arguments; what flows in has been left out.
         form: That structure: positional arguments and keyword ones.
@@ -51,7 +56,7 @@ class _Call:
         returned: What it returns, on fake tensors.
     """
 
-    path: str
+    leaf: str | Callable[..., Any]
     compute: Callable[..., Any]
     values: list[Any]
     form: pytree.TreeSpec
@@ -90,12 +95,17 @@ has_side_effect(_operator)  # the leaf may write into its input
 
 
 @contextmanager
-def leaves_kept_whole(model: nn.Module, leaf_modules: Iterable[type[nn.Module]]) -> Iterator[None]:
-    """Within the block, an export of ``model`` holds one call for each call of a leaf.
+def leaves_kept_whole(
+    model: nn.Module,
+    leaf_modules: Iterable[type[nn.Module]],
+    is_leaf_function: Callable[[Callable[..., Any]], bool] | None = None,
+) -> Iterator[None]:
+    """Within the block, an export of ``model`` holds one call for each call of a leaf. One thread at a time.
 
     Args:
         model: The model.
         leaf_modules: Classes of leaves, beside those of ``torch.nn``.
+        is_leaf_function: Of the functions that ``torch.fx`` keeps whole, which are kept here.
     """
     tracer = LeafTracer(leaf_modules)
     leaves = [
@@ -103,21 +113,27 @@ def leaves_kept_whole(model: nn.Module, leaf_modules: Iterable[type[nn.Module]])
         for path, leaf in model.named_modules()
         if path and leaf._compiled_call_impl is None and tracer.is_leaf_module(leaf, path)
     ]
+    wrapped: Any = ((scope, name, scope.get(name)) for (_, name), scope in _wrapped_fns_to_patch.items())
+    is_leaf = (lambda function: False) if is_leaf_function is None else is_leaf_function
+    functions = [each for each in wrapped if isinstance(each[2], FunctionType) and is_leaf(each[2])]
     first = next(_keys)
     try:
         for path, leaf in leaves:
-            leaf._compiled_call_impl = _standing_for(leaf, path)  # what nn.Module.__call__ asks first
+            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl)  # what nn.Module.__call__ asks first
+        for scope, name, function in functions:
+            scope[name] = _standing_for(function, function)
         yield
     finally:
+        for scope, name, function in functions:
+            scope[name] = function
         for _, leaf in leaves:
             leaf._compiled_call_impl = None
         for key in [key for key in _calls if key > first]:
             del _calls[key]
 
 
-def _standing_for(leaf: nn.Module, path: str) -> Callable[..., Any]:
-    """What is called in place of a leaf."""
-    own: Any = leaf._call_impl  # its forward and hooks
+def _standing_for(leaf: str | Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    """What is called in place of a leaf, whose forward and hooks are ``own``."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         values, form = pytree.tree_flatten((args, kwargs))
@@ -127,7 +143,7 @@ def _standing_for(leaf: nn.Module, path: str) -> Callable[..., Any]:
         if not tensors or not known or _is_in_a_context():
             return own(*args, **kwargs)
         kept = [None if isinstance(value, (torch.Tensor, torch.SymInt)) else value for value in values]
-        made = _Call(path, own, kept, form, tensors, sizes)
+        made = _Call(leaf, own, kept, form, tensors, sizes)
         key = next(_keys)
         _calls[key] = made
         found = iter(_operator([values[at] for at in tensors], [values[at] for at in sizes], key))
@@ -155,8 +171,8 @@ def call_the_leaves(graph_module: fx.GraphModule, model: nn.Module) -> None:
     for part in [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]:
         for node in part.graph.find_nodes(op="call_function", target=_operator):
             call = _calls[cast("int", node.args[2])]
-            leaf = model.get_submodule(call.path)
-            part.add_submodule(call.path, leaf)
+            if isinstance(call.leaf, str):
+                part.add_submodule(call.leaf, model.get_submodule(call.leaf))
             _replace(node, call)
         for read in part.graph.find_nodes(op="get_attr"):
             if not read.users:  # the leaf reads it
@@ -169,7 +185,10 @@ def _replace(node: fx.Node, call: _Call) -> None:
     tensors, sizes, _ = node.args
     args, kwargs = call.arguments(cast("list[Any]", tensors), cast("list[Any]", sizes))
     with graph.inserting_before(node):
-        new = graph.call_module(call.path, args, kwargs)
+        leaf = call.leaf
+        new = (
+            graph.call_module(leaf, args, kwargs) if isinstance(leaf, str) else graph.call_function(leaf, args, kwargs)
+        )
     new.meta = {**node.meta, "val": call.returned}
     for use in list(node.users):
         path = call.outputs[cast("int", use.args[1])]

@@ -26,6 +26,8 @@ _FRESH_OPERATIONS = frozenset(
         *("batch_norm", "layer_norm", "softmax", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
         *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
         *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "size", "dim"),
+        *(f"{kind}{of}" for kind in ("zeros", "ones", "empty", "full", "rand", "randn") for of in ("", "_like")),
+        *("new_zeros", "new_ones", "new_empty", "new_full", "arange", "masked_fill", "where"),
     ]
 )
 
