@@ -12,7 +12,11 @@ from embedl_deploy.conversions import (
     UnrollTransformerPattern,
 )
 from embedl_deploy.patterns import Pattern, patterns_in
-from embedl_deploy.recomposition import ConvertDotProductAttentionPattern, RecomposeAttentionPattern
+from embedl_deploy.recomposition import (
+    ConvertDotProductAttentionPattern,
+    RecomposeActivationPattern,
+    RecomposeAttentionPattern,
+)
 from embedl_deploy.tensorrt.patterns import conversions, fusions
 
 #: Structural rewrites, run to a fixed point before any fusion. None undoes another, so their order decides nothing.
@@ -27,6 +31,7 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     UnrollTransformerDecoderPattern(),
     DecomposeTransformerDecoderLayerPattern(),
     RecomposeAttentionPattern(),
+    RecomposeActivationPattern(),
     ConvertDotProductAttentionPattern(),
     *patterns_in(conversions),
 ]

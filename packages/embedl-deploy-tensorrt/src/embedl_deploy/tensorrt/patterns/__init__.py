@@ -11,7 +11,11 @@ from embedl_deploy.conversions import (
     UnrollTransformerEncoderPattern,
     UnrollTransformerPattern,
 )
-from embedl_deploy.recomposition import ConvertDotProductAttentionPattern, RecomposeAttentionPattern
+from embedl_deploy.recomposition import (
+    ConvertDotProductAttentionPattern,
+    RecomposeActivationPattern,
+    RecomposeAttentionPattern,
+)
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
@@ -62,6 +66,7 @@ __all__ = [
     "LinearPattern",
     "LinearReLUPattern",
     "MHAInProjectionPattern",
+    "RecomposeActivationPattern",
     "RecomposeAttentionPattern",
     "RecurrentPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
