@@ -25,7 +25,9 @@ def qwen3():
 
 def gemma3():
     types = ["sliding_attention", "full_attention"]
-    return hf.Gemma3ForCausalLM(hf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=8, layer_types=types))
+    return hf.Gemma3ForCausalLM(
+        hf.Gemma3TextConfig(**GROUPED, head_dim=8, sliding_window=8, layer_types=types, tie_word_embeddings=False)
+    )
 
 
 def mixtral():
