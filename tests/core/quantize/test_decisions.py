@@ -358,7 +358,8 @@ class TestUncovered:
         graph = fx.Graph()
         x = graph.placeholder("x")
         scores = graph.call_module("scores", (graph.call_module("heads", (x,)), x))
-        graph.output(graph.call_function(secret, (graph.call_module("projection", (scores,)),)))
+        computed = graph.call_function(secret, (graph.call_module("projection", (scores,)),))
+        graph.output(graph.call_function(OrderedDict, ([("y", computed)],)))  # which holds a value, and is known
         model = fx.GraphModule({"scores": Scores(), "heads": Heads(), "projection": Projection()}, graph)
         assert quantization_report(insert_qdq(model)).uncovered == (
             ("scores", "Scores", "no fusion has taken it, or none with places (it computes matmul)"),

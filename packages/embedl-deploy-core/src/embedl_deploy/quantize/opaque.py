@@ -48,6 +48,8 @@ def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
 
 
 def _is_foreign(target: object) -> bool:
+    if isinstance(target, type) and issubclass(target, (dict, list, tuple, set)):
+        return False  # it holds values: OrderedDict, a named tuple
     if isinstance(target, OpOverload):
         return target.namespace not in ("aten", "prims", "embedl_deploy")
     return (getattr(target, "__module__", None) or "torch").partition(".")[0] not in _KNOWN
