@@ -178,3 +178,21 @@ def test_what_is_open_in_a_program_is_open_in_its_file(tmp_path):
     assert written.shapes == {"input": ((1, 1, 4), (2, 5, 4), (2, 64, 4))}
     session = onnxruntime.InferenceSession(written.path, providers=["CPUExecutionProvider"])
     assert session.run(None, {"input": random_input(3, 9, 4).numpy()})[0].shape == (3, 9, 4)
+
+
+def test_sizes_that_a_file_is_not_for_are_told(tmp_path):
+    class Short(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x) if x.shape[1] + 1 < 9 else x
+
+    x = random_input(1, 5, 4)
+    result = exported(Short().eval(), x, dynamic_shapes={"x": {1: Dim.AUTO}})
+    written = export_onnx(result, x, tmp_path / "m.onnx")
+    assert written.shapes == {"x": ((1, 1, 4), (1, 5, 4), (1, 7, 4))}
+    assert "the file is for 1 to 7 in dimension 1 of 'x'" in " ".join(written.notes)
+    with pytest.raises(InputError, match=r"size\(\)\[1\] .* does not hold"):
+        result.model(random_input(1, 8, 4))

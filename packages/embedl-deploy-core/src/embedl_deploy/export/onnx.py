@@ -22,6 +22,8 @@ from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.open_dimensions import (
     asked_of_tensors,
     dimensions_of_file,
+    limits_of_file,
+    notes_on_limits,
     notes_on_ones,
     refuse_closed,
     shapes_of_inputs,
@@ -61,7 +63,7 @@ class OnnxExport:
         sqnr: The same as a ratio, 10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; infinite where nothing differs,
             ``None`` if that was not measured.
         notes: What to know about it: plugins that translate one operator differently; constants that its type does not
-            hold, and what they are in it; outputs that are as far off as rounding alone explains, ties.
+            hold, and what they are in it; sizes that it is not for, open as they are; outputs that are as far off as rounding alone explains, ties.
         shapes: For each input with open dimensions its smallest, usual and largest shape, as :func:`compile` takes
             them: the limits of ``torch.export.Dim``, one where there is no lower limit, and the example's size where
             there is no upper one.
@@ -191,6 +193,8 @@ def export_onnx(
     name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
     asked = asked_of_tensors(opened, model, example, named)
     refuse_closed(given, program.model.graph.inputs, asked)
+    limits = limits_of_file(program, asked)
+    of_sizes = (*notes_on_ones(given, opened), *notes_on_limits(limits))
     outputs = tuple(str(value.name) for value in program.model.graph.outputs)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     judged = None
@@ -218,8 +222,8 @@ def export_onnx(
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
-        shapes=shapes_of_inputs(program.model.graph.inputs, given_sizes, asked),
-        notes=(*conflicts, *notes_on_ones(given, opened), *constants, *(() if judged is None else judged.notes)),
+        shapes=shapes_of_inputs(limits, program.model.graph.inputs, given_sizes),
+        notes=(*conflicts, *of_sizes, *constants, *(() if judged is None else judged.notes)),
     )
 
 

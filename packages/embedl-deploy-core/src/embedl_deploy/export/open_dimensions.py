@@ -1,6 +1,7 @@
 """Dimensions that are left open in a file: the batch, or what the user asked for."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.errors import ExportError
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
 from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of
+
+#: Sizes from here on are no limit: ``torch.export`` says infinity, or the largest number that an index can be.
+_NO_LIMIT = 2**31
 
 
 def dimensions_of_file(
@@ -38,32 +42,92 @@ def dimensions_of_file(
     return OpenDimensions.first_of_all(model, args, kwargs, torch.export.Dim("batch", min=1)).with_more(opened)
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What sizes an open dimension of a file may have.
+
+    Attributes:
+        low: The smallest.
+        high: The largest; ``None`` if there is no limit.
+        narrowed: Whether the model's code has set a limit that the user has not.
+    """
+
+    low: int
+    high: int | None
+    narrowed: bool
+
+
+def limits_of_file(
+    program: "torch.onnx.ONNXProgram", asked: Sequence[dict[int, Any]]
+) -> dict[str, dict[int, Limits]]:  # quoted: looking it up imports the exporter
+    """The limits of the open dimensions of each input of a file, by name.
+
+    A branch on a size (``if x.shape[1] < 512``) is taken as the example takes it, and so limits what the file is for;
+    ``torch.export`` keeps such limits where it was not given others.
+
+    Args:
+        program: The file.
+        asked: The open dimensions of its inputs.
+    """
+    exported = program.exported_program
+    values: list[Any] = [None] * len(asked)
+    ranges: Any = {}
+    if exported is not None:
+        placeholders = {node.name: node.meta.get("val") for node in exported.graph.find_nodes(op="placeholder")}
+        given = [placeholders.get(str(name)) for name in exported.graph_signature.user_inputs]
+        values, ranges = [value for value in given if isinstance(value, torch.Tensor)], exported.range_constraints
+    found: dict[str, dict[int, Limits]] = {}
+    for value, traced, dimensions in zip(program.model.graph.inputs, values, asked, strict=False):
+        for at, dim in dimensions.items():
+            size = None if traced is None else traced.shape[at]
+            known = ranges.get(size.node.expr) if isinstance(size, torch.SymInt) else None
+            found.setdefault(str(value.name), {})[at] = _limits(dim, known)
+    return found
+
+
+def _limits(dim: Any, known: Any) -> Limits:
+    """Of what the user asks for, and the range that ``torch.export`` has found."""
+    low, high = 1, None
+    if isinstance(dim, torch.export.Dim):
+        low, high = max(int(dim.min), 1), int(dim.max) if dim.max < _NO_LIMIT else None
+    narrowed = False
+    if known is not None and known.lower > max(low, 2):  # two is what an open size is taken for at least
+        low, narrowed = int(known.lower), True
+    if known is not None and known.upper < (_NO_LIMIT if high is None else high):
+        high, narrowed = int(known.upper), True
+    return Limits(low, high, narrowed)
+
+
 def shapes_of_inputs(
-    inputs: Sequence[Any], sizes: Sequence[tuple[int, ...]], asked: Sequence[dict[int, Any]]
+    limits: dict[str, dict[int, Limits]], inputs: Sequence[Any], sizes: Sequence[tuple[int, ...]]
 ) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The smallest, usual and largest shape of each input of a file that has open dimensions.
 
     Args:
+        limits: Of its open dimensions.
         inputs: The inputs of the exported graph, of ``onnx_ir``.
         sizes: Their shapes in the example.
-        asked: Their open dimensions.
     """
     found: dict[str, tuple[tuple[int, ...], ...]] = {}
-    for value, usual, dimensions in zip(inputs, sizes, asked, strict=False):
-        if not dimensions:
-            continue
-        low, high = list(usual), list(usual)
-        for at, dim in dimensions.items():
-            low[at], high[at] = _limits(dim, usual[at])
-        found[value.name] = (tuple(low), usual, tuple(high))
+    for value, usual in zip(inputs, sizes, strict=False):
+        of_input = limits.get(str(value.name))
+        if of_input:
+            low, high = list(usual), list(usual)
+            for at, one in of_input.items():
+                low[at], high[at] = one.low, max(usual[at], one.low) if one.high is None else one.high
+            found[str(value.name)] = (tuple(low), usual, tuple(high))
     return found
 
 
-def _limits(dim: Any, usual: int) -> tuple[int, int]:
-    if not isinstance(dim, torch.export.Dim):
-        return 1, usual
-    bounded = dim.max < 2**31  # without a limit it is infinity
-    return max(int(dim.min), 1), int(dim.max) if bounded else max(usual, int(dim.min))
+def notes_on_limits(limits: dict[str, dict[int, Limits]]) -> list[str]:
+    """Which sizes a file is not for, because of branches in the model; it cannot refuse them."""
+    return [
+        f"the file is for {one.low} {'or more' if one.high is None else f'to {one.high}'} in dimension {at} of {name!r}: "
+        "the model takes another branch for other sizes"
+        for name, of_input in limits.items()
+        for at, one in of_input.items()
+        if one.narrowed
+    ]
 
 
 def notes_on_ones(model: nn.Module, opened: OpenDimensions) -> list[str]:
