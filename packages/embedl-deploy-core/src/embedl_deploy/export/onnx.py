@@ -63,7 +63,8 @@ class OnnxExport:
         sqnr: The same as a ratio, 10·log₁₀(Σ y² / Σ (y' − y)²) over all outputs, in dB; infinite where nothing differs,
             ``None`` if that was not measured.
         notes: What to know about it: plugins that translate one operator differently; constants that its type does not
-            hold, and what they are in it; sizes that it is not for, open as they are; outputs that are as far off as rounding alone explains, ties.
+            hold, and what they are in it; sizes that it is not for, open as they are; outputs that are as far off as
+            rounding alone explains, ties.
         shapes: For each input with open dimensions its smallest, usual and largest shape, as :func:`compile` takes
             them: the limits of ``torch.export.Dim``, one where there is no lower limit, and the example's size where
             there is no upper one.

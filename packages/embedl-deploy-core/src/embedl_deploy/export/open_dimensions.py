@@ -122,8 +122,8 @@ def shapes_of_inputs(
 def notes_on_limits(limits: dict[str, dict[int, Limits]]) -> list[str]:
     """Which sizes a file is not for, because of branches in the model; it cannot refuse them."""
     return [
-        f"the file is for {one.low} {'or more' if one.high is None else f'to {one.high}'} in dimension {at} of {name!r}: "
-        "the model takes another branch for other sizes"
+        f"the file is for {one.low} {'or more' if one.high is None else f'to {one.high}'} in dimension {at} of "
+        f"{name!r}: the model takes another branch for other sizes"
         for name, of_input in limits.items()
         for at, one in of_input.items()
         if one.narrowed
