@@ -31,6 +31,7 @@ from embedl_deploy.export.open_dimensions import (
 from embedl_deploy.export.other_sizes import refuse_if_wrong_for_other_sizes
 from embedl_deploy.export.program import translated
 from embedl_deploy.export.structure_names import names_in_structures
+from embedl_deploy.export.tied_weights import store_once
 from embedl_deploy.files import written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
@@ -201,6 +202,7 @@ def export_onnx(
     judged = None
     with written_whole(target) as temporary:
         lines = users_lines(program.model)
+        store_once(program.model)
         keep_modules_only(program.model)
         note_in_float(program.model, reasons)
         program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
