@@ -48,6 +48,7 @@ ROOMS = [
             "capture",
             "checking",
             "compiling",
+            "containers",
             "conversions",
             "engine",
             "export",
@@ -56,6 +57,7 @@ ROOMS = [
             "patterns",
             "plan",
             "quantize",
+            "recomposition",
             "scaffold",
             "stages",
             "testing",
@@ -128,7 +130,10 @@ OUT_OF_RANGE = {
     "calibrate:data": {"a class"},
 }
 #: Run while a model runs, where tracers pass stand-ins for tensors.
-IN_MODELS = {"open_unseen_rows", "FusedConv.convolve", "FusedMatmul.project"}
+IN_MODELS = {
+    "open_unseen_rows", "join_heads", "FusedConv.convolve", "FusedMatmul.project",
+    *(f"ScaledDotProductAttention.{part}" for part in ("spread", "scaled", "weights", "masked", "joined")),
+}  # fmt: skip
 #: What core calls and plugins or torch define, and what pytest calls.
 NOT_CALLED_BY_PEOPLE = re.compile(
     r"((Compiler|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*scale_outputs|.*set_grid)$"

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule
+from embedl_deploy.validation.checked import checked
 
 
 class ScaledDotProductAttention(ConvertedModule):
@@ -34,6 +35,7 @@ class ScaledDotProductAttention(ConvertedModule):
         grouped: Whether keys and values may have fewer heads than queries, each for as many queries' heads in a row.
     """
 
+    @checked
     def __init__(
         self,
         dropout: float = 0.0,
