@@ -171,7 +171,7 @@ def test_a_graph_that_does_not_take_what_the_model_takes():
     def forward(m, x):
         return m.a(x)
 
-    with mock.patch("embedl_deploy.capture.capture.propagate_shapes", side_effect=InputError("they do not fit")):
+    with mock.patch("embedl_deploy.capture.ways.propagate_shapes", side_effect=InputError("they do not fit")):
         with pytest.raises(CaptureError, match="does not take the example inputs, and the model does: they do not fit"):
             transform(made_of(forward), X, patterns=PATTERNS, trace="symbolic")
         with pytest.raises(InputError, match="they do not fit"):

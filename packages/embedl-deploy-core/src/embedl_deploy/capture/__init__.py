@@ -1,6 +1,7 @@
 """Capture: from a model to a graph."""
 
-from embedl_deploy.capture.capture import Captured, Trace, capture
+from embedl_deploy.capture.capture import Trace, capture
+from embedl_deploy.capture.captured import Captured
 from embedl_deploy.capture.example_inputs import normalize_args
 from embedl_deploy.capture.programs import module_of
 

@@ -6,37 +6,25 @@ did.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import Enum
-from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from embedl_deploy.capture.agreement import find_disagreement, is_comparable
-from embedl_deploy.capture.always_training import note_always_training
-from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
-from embedl_deploy.capture.exporting import capture_by_export
-from embedl_deploy.capture.marked import MarkedModel, is_about_shapes, notes_of_fixed_types, same_calls
+from embedl_deploy.capture.captured import NOT_SYMBOLIC, Captured
 from embedl_deploy.capture.next_call import OtherCallsDifferError
-from embedl_deploy.capture.ones import refuse_wrong_ones
 from embedl_deploy.capture.opaque_functions import hides_weights
-from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
-from embedl_deploy.capture.programs import module_of
-from embedl_deploy.capture.random_numbers import RandomNumbers
-from embedl_deploy.capture.symbolic import trace_symbolically
-from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
+from embedl_deploy.capture.unknown_containers import UnknownContainerError
 from embedl_deploy.capture.user_code import user_line
+from embedl_deploy.capture.ways import Capturing, Leaves
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
-from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
-from embedl_deploy.graph.process_hooks import call_hooks_set_aside
-from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import run_unchanged, state_kept
+from embedl_deploy.verify import run_unchanged
 from embedl_deploy.verify.unfit import refuse_unfit_inputs
 
 
@@ -52,26 +40,6 @@ class Trace(Enum):
     AUTO = "auto"
     SYMBOLIC = "symbolic"
     EXPORT = "export"
-
-
-@checked
-@dataclass(frozen=True)
-class Captured:
-    """A captured model.
-
-    Attributes:
-        graph_module: The graph, with its own copy of all parameters.
-        method: ``"symbolic"``, ``"export"`` or ``"given"`` (a graph module was passed).
-        notes: What the user should know about how it went.
-    """
-
-    graph_module: fx.GraphModule
-    method: str
-    notes: tuple[str, ...] = ()
-
-
-#: ``graph_module.meta`` entry of a graph that ``torch.export`` made because the model cannot be traced symbolically.
-NOT_SYMBOLIC = "embedl_deploy.not_symbolic"
 
 
 @checked
@@ -119,14 +87,14 @@ def capture(
             raise InputError("dynamic_shapes is for models that are captured; an ExportedProgram has its own.")
         opened = OpenDimensions.asked(model, args, kwargs or {}, dynamic_shapes)
     with global_state:  # what one thread puts back, such as the state of random numbers, another would see change
-        leaves = _Leaves(tuple(leaf_modules), is_leaf_function)
-        captured = _captured(model, _Capturing(model, args, kwargs or {}, leaves, verify, opened), trace)
+        leaves = Leaves(tuple(leaf_modules), is_leaf_function)
+        captured = _captured(model, Capturing(model, args, kwargs or {}, leaves, verify, opened), trace)
     if opened is not None:
         captured.graph_module.meta[OPEN_DIMENSIONS] = opened.storable()
     return captured
 
 
-def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
+def _captured(model: Any, capturing: Capturing, trace: Trace) -> Captured:
     args, kwargs = capturing.args, capturing.kwargs
     if isinstance(model, (torch.export.ExportedProgram, fx.GraphModule)):
         return capturing.given()
@@ -165,7 +133,7 @@ def _captured(model: Any, capturing: "_Capturing", trace: Trace) -> Captured:
         return replace(captured, notes=(*captured.notes, _fallback_note(symbolic_error)))
 
 
-def _opened(captured: Captured, capturing: "_Capturing") -> Captured:
+def _opened(captured: Captured, capturing: Capturing) -> Captured:
     """What was captured symbolically or, where that hides weights in functions, by ``torch.export`` if it can."""
     is_known, graph = capturing.leaves.is_function, captured.graph_module.graph
     hiding = hides_weights(graph, is_known) if is_known is not None and capturing.args is not None else None
@@ -224,188 +192,3 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
             f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram."
         )
     return model
-
-
-@dataclass(frozen=True)
-class _Leaves:
-    """What is kept whole: classes of modules, and functions."""
-
-    modules: tuple[type[nn.Module], ...]
-    is_function: Callable[[Callable[..., Any]], bool] | None
-
-
-@dataclass(frozen=True)
-class _Capturing:
-    """One model and its example inputs, to be captured one way or another."""
-
-    model: Any
-    args: tuple[Any, ...] | None
-    kwargs: dict[str, Any]
-    leaves: _Leaves
-    verify: bool
-    asked: OpenDimensions | None
-
-    def given(self) -> Captured:
-        """The graph that the user passes."""
-        is_program = isinstance(self.model, torch.export.ExportedProgram)
-        graph_module = _copy(module_of(self.model) if is_program else self.model)
-        self.refuse_hooks(graph_module)
-        return Captured(graph_module, "given", self._notes(graph_module))
-
-    def symbolic(self) -> Captured:
-        """By ``torch.fx``.
-
-        Raises:
-            CaptureError: See :func:`capture`.
-        """
-        _refuse_what_replaces_forward(self.model)
-        # A copy is traced, but what hooks and functions of the copy enclose is the model's own.
-        with state_kept(self.model), call_hooks_set_aside():
-            copied = _copy(self.model)
-            numbers = RandomNumbers(copied)
-            graph_module, notes = trace_symbolically(
-                self.model, copied, self.leaves.modules, numbers, self.args, self.kwargs
-            )
-            try:
-                more = self._notes(graph_module)
-            except InputError as error:
-                if not self._model_runs():
-                    raise
-                raise CaptureError(
-                    f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the "
-                    f"model does: {error}"
-                ) from error
-        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers)
-
-    def exported(self) -> Captured:
-        """By ``torch.export``; with an open batch if the model allows it and nothing else was asked for.
-
-        Raises:
-            CaptureError: See :func:`capture`.
-        """
-        if self.asked is not None or self.args is None:
-            return self._of_its_type(partial(self._exported, self.asked))
-        return self._of_its_type(self._with_open_batch)
-
-    def _of_its_type(self, trace: Callable[..., tuple[Captured, torch.dtype | None]]) -> Captured:
-        """A graph that follows the model's type if the model does the same in another type, see ``marked.py``."""
-        try:
-            captured, own = trace(mark=True)
-        except UnknownContainerError:
-            raise
-        except (CaptureError, InputError) as error:
-            if is_about_shapes(error):
-                raise
-            captured, _ = trace(mark=False)  # raises what does not come from the other type
-            return replace(captured, notes=(*captured.notes, *notes_of_fixed_types(captured.graph_module, error)))
-        if own is None or (self.verify and is_comparable(self.model, self.args or (), self.kwargs)):
-            return captured
-        plain, _ = trace(mark=False)
-        if same_calls(captured.graph_module, plain.graph_module, own):
-            return captured
-        return replace(plain, notes=(*plain.notes, *notes_of_fixed_types(plain.graph_module)))
-
-    def _with_open_batch(self, *, mark: bool) -> tuple[Captured, torch.dtype | None]:
-        """With an open batch if the model allows it."""
-        first = OpenDimensions.first_of_all(self.model, self.args or (), self.kwargs)
-        try:
-            return self._exported(first, mark=mark)
-        except UnknownContainerError:
-            raise
-        except (CaptureError, InputError) as error:
-            captured, own = self._exported(None, mark=mark)  # raises what does not come from the open batch
-            reason = str(error).partition(": the model was captured")[0].partition(". Given: ")[0].splitlines()[0]
-            captured.graph_module.meta[CLOSED_DIMENSIONS] = (reason,)
-            note = f"the batch is fixed to that of the example inputs: with an open one, {reason}"
-            return replace(captured, notes=(*captured.notes, note)), own
-
-    def _exported(self, opened: OpenDimensions | None, *, mark: bool) -> tuple[Captured, torch.dtype | None]:
-        """The graph, and the model's own type if it was traced in another one."""
-        with state_kept(self.model), call_hooks_set_aside():
-            copied = _copy(self.model)
-            numbers = RandomNumbers(copied)
-            marked = MarkedModel.of(copied, self.args or (), self.kwargs) if mark else None
-            given = (copied, self.args, self.kwargs, numbers, self.leaves.modules, opened)
-            try:
-                graph_module, closed, note = capture_by_export(
-                    *given, marked=marked, is_leaf_function=self.leaves.is_function
-                )
-            except CaptureError as error:
-                refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
-                raise
-            graph_module.meta[CLOSED_DIMENSIONS] = tuple(map(str, closed))
-            notes = (*map(str, closed), *self._notes(graph_module), *(() if note is None else (note,)))
-            captured = Captured(graph_module, "export", notes)
-        captured = self._compared(captured, numbers, closely=marked is not None)
-        if opened and self.verify:
-            refuse_wrong_ones(self.model, captured.graph_module, self.args or (), self.kwargs, opened)
-        return captured, None if marked is None else marked.own
-
-    def refuse_hooks(self, model: nn.Module) -> None:
-        """Refuse hooks of the process that change what the model's modules give; see :func:`capture`."""
-        can_be_run = self.args is not None and self.verify
-        refuse_hooks_that_change_values(model, (self.args or (), self.kwargs) if can_be_run else None)
-
-    def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
-        shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
-        return tuple(note for note in (shapes, note_always_training(graph_module.graph)) if note is not None)
-
-    def _model_runs(self) -> bool:
-        """Whether the model itself takes the example inputs."""
-        try:
-            run_unchanged(self.model, self.args or (), self.kwargs)
-        except Exception:  # noqa: BLE001 - the model's own code runs here; what the graph raised is told
-            return False
-        return True
-
-    def _compared(self, captured: Captured, numbers: RandomNumbers, *, closely: bool = False) -> Captured:
-        noted = replace(captured, notes=(*captured.notes, *numbers.notes()))
-        if self.args is None or not self.verify:
-            if numbers.seeds_torch:
-                raise numbers.refuse_seed(self.model)
-            return noted
-        given = (self.model, captured.graph_module, self.args, self.kwargs)
-        found = find_disagreement(*given, closely=closely)
-        for numbers_are_chosen in numbers.extremes():
-            with numbers_are_chosen:
-                found = found or find_disagreement(*given, closely=closely)
-        if found is None:
-            return noted
-        if numbers.drawn and captured.method == "export":  # a symbolic trace has been repeated with other numbers
-            raise numbers.refuse_drawn(self.model)
-        if numbers.seeds_torch:
-            raise numbers.refuse_seed(self.model)
-        raise CaptureError(
-            f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
-            f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "
-            "class of a value, the time, a random number or what an earlier call has left. Rewrite that part, or pass "
-            "a GraphModule of your own.",
-            module_path=found.module,
-        )
-
-
-def _refuse_what_replaces_forward(model: nn.Module) -> None:
-    """Refuse to trace the class's forward of a model that runs something else."""
-    if model._forward_hooks or model._forward_pre_hooks:
-        what = "has hooks that run when it is called"
-    elif "forward" in vars(model):
-        what = "has a forward of its own, which is not that of its class"
-    elif type(model).__call__ is not nn.Module.__call__:
-        what = "has a __call__ of its own"
-    else:
-        return
-    raise CaptureError(
-        f"{type(model).__name__} {what}, which torch.fx does not see on the model itself. Give example inputs, so that "
-        "torch.export can capture it, or make it a part of a model without: nn.Sequential(model)."
-    )
-
-
-def _copy(model: Any) -> Any:
-    try:
-        return deep_copy(model)
-    except Exception as error:  # copying runs the model's own code
-        raise CaptureError(
-            f"{type(model).__name__} cannot be deep-copied, which is needed to leave it unchanged: "
-            f"{type(error).__name__}: {error}. Remove what cannot be copied (open files, locks, tensors computed with "
-            "gradient) from its attributes."
-        ) from error

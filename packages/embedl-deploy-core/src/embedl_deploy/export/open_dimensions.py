@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.capture.capture import NOT_SYMBOLIC
+from embedl_deploy.capture.captured import NOT_SYMBOLIC
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.errors import ExportError
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
