@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedl_deploy.testing.tensors import in_memory_order
 from fuzz.laws.law import Broken, LeftOut, law
 from fuzz.laws.subject import Subject, distance, leaves
 
@@ -102,10 +103,10 @@ def _backward(subject: Subject, model: nn.Module) -> list[torch.Tensor | None]:
 
 
 def _by_value(model: nn.Module) -> dict[bytes, list[nn.Parameter]]:
-    """Parameters by what they hold: a rewrite may move and reshape them, but not change their values."""
+    """Parameters by what they hold in memory: a rewrite may move, reshape and transpose them, but not change values."""
     found = defaultdict(list)
     for parameter in model.parameters():
-        found[parameter.detach().contiguous().numpy().tobytes()].append(parameter)
+        found[in_memory_order(parameter.detach()).contiguous().numpy().tobytes()].append(parameter)
     return found
 
 
@@ -116,7 +117,7 @@ def _is_split(key: bytes, found: dict[bytes, list[nn.Parameter]]) -> bool:
 
 
 def _total(parameters: list[nn.Parameter]) -> torch.Tensor | None:
-    grads = [parameter.grad.flatten() for parameter in parameters if parameter.grad is not None]
+    grads = [in_memory_order(p.grad, p).flatten() for p in parameters if p.grad is not None]
     return sum(grads[1:], grads[0]) if grads else None  # type: ignore[return-value]
 
 
