@@ -1,27 +1,23 @@
-"""A dozen torchvision classifiers of different kinds; ``./dev zoo`` runs all of them."""
+"""A few torchvision classifiers of different kinds; ``./dev zoo`` runs all of them."""
 
 import pytest
 import torch
 
 from zoo.classifiers import check_model, make_model
 
-DOZEN = [
+FEW = [
     "alexnet",
     "convnext_tiny",
-    "densenet121",
     "efficientnet_b0",
     "googlenet",
-    "maxvit_t",
     "mnasnet0_5",
     "mobilenet_v3_large",
-    "regnet_y_400mf",
-    "resnet50",
     "shufflenet_v2_x1_0",
     "vit_b_16",
 ]
 
 
-@pytest.mark.parametrize("name", DOZEN)
+@pytest.mark.parametrize("name", FEW)
 def test_agrees_with_the_original(name):
     result = check_model(name)
     assert result.failed == 0
