@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.capture.user_code import running_line
 from embedl_deploy.errors import CaptureError
-from embedl_deploy.exclusive import global_state
+from embedl_deploy.logs import quiet
 
 #: ``graph_module.meta`` entry: the dimensions that the model's code closed, in words.
 CLOSED_DIMENSIONS = "embedl_deploy_closed_dimensions"
@@ -45,15 +45,12 @@ class ClosingLines(logging.Filter):
     def listening(self) -> Iterator[None]:
         """Within the block."""
         logger = logging.getLogger(_LOGGER)
-        with global_state:
-            level = logger.level
-            logger.setLevel(logging.INFO)
+        with quiet(_LOGGER, below=logging.INFO):
             logger.addFilter(self)
             try:
                 yield
             finally:
                 logger.removeFilter(self)
-                logger.setLevel(level)
 
     def all(self) -> list[str]:
         """Every line at which something about sizes was decided."""

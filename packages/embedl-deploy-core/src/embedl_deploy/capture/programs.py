@@ -9,7 +9,7 @@ from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.guard import guarded
 from embedl_deploy.capture.model_type import follow_the_model
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
+from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions, upper_limit
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.checked import checked
 
@@ -38,8 +38,7 @@ def _open_in(
             return torch.export.Dim.AUTO
         # An open size is taken for two or more, which is no limit of the user's.
         low = None if limits.lower <= 2 else int(limits.lower)
-        high = int(limits.upper) if limits.upper < 2**31 else None
-        return named.setdefault(str(size), torch.export.Dim(str(size), min=low, max=high))
+        return named.setdefault(str(size), torch.export.Dim(str(size), min=low, max=upper_limit(limits.upper)))
 
     values = [node.meta.get("val") for node in graph_module.graph.find_nodes(op="placeholder")]
     found = [

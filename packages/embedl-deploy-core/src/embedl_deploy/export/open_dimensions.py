@@ -12,10 +12,7 @@ from embedl_deploy.capture.captured import NOT_SYMBOLIC
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.errors import ExportError
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of
-
-#: Sizes from here on are no limit: ``torch.export`` says infinity, or the largest number that an index can be.
-_NO_LIMIT = 2**31
+from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of, upper_limit
 
 
 def dimensions_of_file(
@@ -89,12 +86,13 @@ def _limits(dim: Any, known: Any) -> Limits:
     """Of what the user asks for, and the range that ``torch.export`` has found."""
     low, high = 1, None
     if isinstance(dim, torch.export.Dim):
-        low, high = max(int(dim.min), 1), int(dim.max) if dim.max < _NO_LIMIT else None
+        low, high = max(int(dim.min), 1), upper_limit(dim.max)
     narrowed = False
     if known is not None and known.lower > max(low, 2):  # two is what an open size is taken for at least
         low, narrowed = int(known.lower), True
-    if known is not None and known.upper < (_NO_LIMIT if high is None else high):
-        high, narrowed = int(known.upper), True
+    found = None if known is None else upper_limit(known.upper)
+    if found is not None and (high is None or found < high):
+        high, narrowed = found, True
     return Limits(low, high, narrowed)
 
 

@@ -20,6 +20,8 @@ from embedl_deploy.validation.quoting import quoted
 OPEN_DIMENSIONS = "embedl_deploy_open_dimensions"
 
 _Dimensions = dict[int, Any]
+#: Sizes from here on are no limit: ``torch.export`` says infinity, or the largest number that an index can be.
+_NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,7 @@ class OpenDimensions:
     def storable(self) -> "OpenDimensions":
         """The same without sizes that are computed from others (``2 * batch``), which Python cannot pickle."""
         auto, plain = torch.export.Dim.AUTO, (torch.export.Dim, type(torch.export.Dim.AUTO))
-        return OpenDimensions(
-            {
-                name: tuple({at: dim if type(dim) in plain else auto for at, dim in value.items()} for value in values)
-                for name, values in self.by_input.items()
-            }
-        )
+        return self._with_each(lambda dim: dim if type(dim) in plain else auto)
 
     def without_names(self) -> "OpenDimensions":
         """The same dimensions within the same limits, each by itself, where the model leaves them open."""
@@ -98,11 +95,14 @@ class OpenDimensions:
         def unnamed(dim: Any) -> Any:
             if type(dim) is not torch.export.Dim:
                 return dim
-            return torch.export.Dim.AUTO(min=int(dim.min), max=int(dim.max) if dim.max < 2**31 else None)
+            return torch.export.Dim.AUTO(min=int(dim.min), max=upper_limit(dim.max))
 
+        return self._with_each(unnamed)
+
+    def _with_each(self, change: Callable[[Any], Any]) -> "OpenDimensions":
         return OpenDimensions(
             {
-                name: tuple({at: unnamed(dim) for at, dim in value.items()} for value in values)
+                name: tuple({at: change(dim) for at, dim in value.items()} for value in values)
                 for name, values in self.by_input.items()
             }
         )
@@ -170,6 +170,11 @@ def _without_ones(value: Any, shape: _Dimensions) -> Any:
     for at in wide:
         value = torch.cat([value, value], at)  # of the same memory format
     return value.detach().requires_grad_(value.requires_grad) if shape else value
+
+
+def upper_limit(largest: Any) -> int | None:
+    """The largest size that a ``Dim`` or a range allows; ``None`` where ``torch.export`` has infinity there."""
+    return int(largest) if largest < _NO_LIMIT else None
 
 
 def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
