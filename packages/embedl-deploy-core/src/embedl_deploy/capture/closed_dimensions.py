@@ -87,18 +87,22 @@ class Closed:
         return f"dimension {self.dimension} of {self.name} is fixed to {self.size}{where}"
 
 
+def inputs_of_program(graph: fx.Graph, count: int) -> list[fx.Node]:
+    """The placeholders of a program's inputs, the last of all: parameters and buffers come before them."""
+    placeholders = list(graph.find_nodes(op="placeholder"))
+    return placeholders[len(placeholders) - count :]
+
+
 def closed_dimensions(graph: fx.Graph, asked: Sequence[dict[int, Any]], lines: ClosingLines) -> list[Closed]:
     """Those that ``torch.export`` has made numbers.
 
     Args:
-        graph: That of the exported program, whose last placeholders are the inputs.
+        graph: That of the exported program.
         asked: For each value of the inputs, the dimensions that were to be open.
         lines: What was heard meanwhile.
     """
-    placeholders = graph.find_nodes(op="placeholder")
-    inputs = placeholders[len(placeholders) - len(asked) :]
     closed, number = [], 0
-    for place, (node, shape) in enumerate(zip(inputs, asked, strict=True)):
+    for place, (node, shape) in enumerate(zip(inputs_of_program(graph, len(asked)), asked, strict=True)):
         for at in sorted(shape):  # torch names them in this order
             size = node.meta["val"].shape[at]
             size = size.node.maybe_as_int() if isinstance(size, torch.SymInt) else size

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from embedl_deploy.capture.closed_dimensions import inputs_of_program
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 
 _UNPROVEN = "Constraints violated"
@@ -45,8 +46,7 @@ def export_open(
 
 def _holds(program: torch.export.ExportedProgram, asked: list[dict[int, Any]]) -> bool:
     """Whether the conditions of a program hold for the sizes that were asked for, as far as they are tried."""
-    placeholders = program.graph.find_nodes(op="placeholder")
-    values = [node.meta["val"] for node in placeholders[len(placeholders) - len(asked) :]]
+    values = [node.meta["val"] for node in inputs_of_program(program.graph, len(asked))]
     names: dict[Any, str] = {}
     limits: dict[str, tuple[int, int]] = {}
     environment: Any = None
