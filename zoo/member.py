@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,28 @@ def perturb_constants(model: nn.Module, seed: int = 0) -> None:
                 tensor.add_(noise)  # 0.5 … 1.5: a variance, or the gain of a normalization
             else:
                 tensor.add_(0.2 * noise)
+
+
+def settle_statistics(made: Made) -> None:
+    """Set the statistics of every batch normalization to those of what reaches it, as training does, in place.
+
+    Statistics that have nothing to do with the activations let these grow from layer to layer, until float16 cannot
+    hold them.
+    """
+
+    def settle(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(norm, _BatchNorm)
+        if norm.running_mean is None or norm.running_var is None or args[0].numel() < 2 * norm.num_features:
+            return
+        columns = args[0].transpose(0, 1).flatten(1)
+        norm.running_mean.copy_(columns.mean(1))
+        norm.running_var.copy_(columns.var(1) + columns.var() * 0.01)
+
+    norms = [module for module in made.model.modules() if isinstance(module, _BatchNorm)]
+    handles = [norm.register_forward_pre_hook(settle) for norm in norms]
+    try:
+        with torch.no_grad():
+            made.model(*made.args, **made.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()

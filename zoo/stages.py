@@ -15,7 +15,7 @@ import embedl_deploy
 from embedl_deploy import TransformationResult, check, export_onnx, transform
 from embedl_deploy.backend import PointKind, Severity
 from embedl_deploy.quantize import quantization_report, quantize
-from zoo.member import Made, Member, perturb_constants
+from zoo.member import Made, Member, perturb_constants, settle_statistics
 
 STAGES = ("build", "transform", "agree", "quantize", "int8", "fp16", "check", "engine")
 #: The stage that has to be right before another is tried.
@@ -87,6 +87,7 @@ class _Run:
         self.made = self.member.make()
         self.made.model.eval()
         perturb_constants(self.made.model)
+        settle_statistics(self.made)
         with torch.no_grad():
             outputs = _floats(self.made.model(*self.made.args, **self.made.kwargs))
         if not any(bool(y.isfinite().all()) and bool(y.any()) for y in outputs):

@@ -1,8 +1,11 @@
 """What becomes of a model, stage by stage."""
 
 import pytest
+import torch
+from torch import nn
 
 from support.zoo_family import MEMBERS
+from zoo.member import Made, settle_statistics
 from zoo.stages import STAGES, run_stages
 
 
@@ -36,3 +39,13 @@ def test_stages_that_need_a_failed_one_are_not_tried(name, reason):
     found = outcomes(name)
     assert list(found) == ["build"]
     assert found["build"]["reason"] == reason
+
+
+def test_statistics_are_those_of_what_comes():
+    made = Made(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Flatten(0)), (torch.randn(4, 3, 5, 5) * 1e3 + 7,))
+    settle_statistics(made)
+    made.model.eval()
+    normalized = made.model(*made.args).reshape(4, 3, 25)
+    torch.testing.assert_close(normalized.mean((0, 2)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(normalized.std((0, 2)), torch.ones(3), atol=0.03, rtol=0)
+    assert not made.model[0]._forward_pre_hooks

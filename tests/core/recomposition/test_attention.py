@@ -219,3 +219,13 @@ def test_an_upcast_is_kept_in_half_precision():
     _, result = recomposed(model, inputs)
     halves = tuple(x.half() for x in inputs)
     assert torch.equal(result.model.half()(*halves), model.half()(*halves))
+
+
+def test_float16_values_may_be_weighed_by_scores_in_float32():
+    """As GPT-J writes it: queries and keys are upcast, values are not, and weights follow the values."""
+    model = net(lambda m, q, k, v: (q.float() @ k.float().mT).softmax(-1).to(v.dtype) @ v)
+    _, result = recomposed(model, tuple(x.float() for x in (Q, K, V)), trace="export")
+    halves = tuple(x.half() for x in (Q, K, V))
+    attended = result.model.half()(*halves)
+    assert attended.dtype == torch.float16
+    assert torch.equal(attended, model.half()(*halves))

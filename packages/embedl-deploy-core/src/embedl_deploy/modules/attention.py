@@ -75,7 +75,7 @@ class ScaledDotProductAttention(ConvertedModule):
         Args:
             query: Queries.
             key: Keys. They may be more or fewer than queries.
-            value: Values, one for each key.
+            value: Values, one for each key. The result is of their dtype.
             mask: Broadcasts with (..., H, L, S). Numbers to add to the scores, or booleans, true where a key is seen.
             hidden: Booleans that broadcast likewise, true where the score is replaced by ``hidden_score``.
 
@@ -83,8 +83,8 @@ class ScaledDotProductAttention(ConvertedModule):
             (..., L, H·), or (L, B, H·), or with the heads apart (..., H, L, ·).
         """
         key, value = self.spread(key, query), self.spread(value, query)
-        if self._takes_steps(query, hidden):
-            weights = self.weights(self.scaled(query), key, mask, hidden)
+        if self._takes_steps(query, value, hidden):
+            weights = self.weights(self.scaled(query), key, mask, hidden, dtype=value.dtype)
             return self.joined(F.dropout(weights, self.dropout, self.training) @ value)
         dropout = self.dropout if self.training else 0.0
         settings: dict[str, Any] = {"dropout_p": dropout, "is_causal": self.is_causal, "scale": self.scale}
@@ -93,9 +93,9 @@ class ScaledDotProductAttention(ConvertedModule):
             attended = attended.masked_fill(open_unseen_rows(mask)[1], float("nan"))
         return self.joined(attended)
 
-    def _takes_steps(self, query: torch.Tensor, hidden: torch.Tensor | None) -> bool:
+    def _takes_steps(self, query: torch.Tensor, value: torch.Tensor, hidden: torch.Tensor | None) -> bool:
         """Whether the function for the whole does not compute this."""
-        if self.softcap is not None or hidden is not None:
+        if self.softcap is not None or hidden is not None or query.dtype != value.dtype:
             return True
         return self.softmax_dtype is not None and query.dtype != self.softmax_dtype
 
@@ -118,8 +118,13 @@ class ScaledDotProductAttention(ConvertedModule):
         key: torch.Tensor,
         mask: torch.Tensor | None,
         hidden: torch.Tensor | None = None,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> torch.Tensor:
-        """The attention weights (..., H, L, S) of scaled queries, of their dtype."""
+        """The attention weights (..., H, L, S) of scaled queries, of ``dtype``, or of theirs.
+
+        A model in float16 may compute them of queries and keys in float32, and weigh float16 values (GPT-J).
+        """
         scores = scaled @ key.transpose(-2, -1)
         if self.softcap is not None:
             scores = torch.tanh(scores / self.softcap) * self.softcap
@@ -128,8 +133,7 @@ class ScaledDotProductAttention(ConvertedModule):
         scores = self.masked(scores, mask)
         if hidden is not None:
             scores = scores.masked_fill(hidden, self.hidden_score)
-        weights = scores.softmax(dim=-1)
-        return weights if self.softmax_dtype is None else weights.to(scaled.dtype)
+        return scores.softmax(dim=-1).to(dtype or scaled.dtype)
 
     def masked(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """Scores (..., H, L, S) with the mask."""

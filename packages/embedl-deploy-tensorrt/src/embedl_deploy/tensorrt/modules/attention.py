@@ -174,7 +174,7 @@ class FusedScaledDotProductAttention(FusedModule):
         mask, unseen = (None, None) if mask is None else open_unseen_rows(mask)
         # Scaling the query, not the product, keeps the range of the first product small.
         scaled, key = self.query_quant(attention.scaled(query)), attention.spread(key, query)
-        weights = attention.weights(scaled, key, mask, hidden)
+        weights = attention.weights(scaled, key, mask, hidden, dtype=value.dtype)
         if unseen is not None and self.softmax_quant.observed:
             weights = weights.masked_fill(unseen, 0.0)  # nothing reads them, so what rounding does to them is no loss
         weights = F.dropout(self.softmax_quant(weights), attention.dropout, attention.training)
