@@ -42,7 +42,9 @@ def test_stages_that_need_a_failed_one_are_not_tried(name, reason):
 
 
 def test_statistics_are_those_of_what_comes():
-    made = Made(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Flatten(0)), (torch.randn(4, 3, 5, 5) * 1e3 + 7,))
+    made = Made(
+        nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3), nn.Flatten(0)), (torch.randn(4, 3, 5, 5) * 1e3 + 7,)
+    )
     settle_statistics(made)
     made.model.eval()
     normalized = made.model(*made.args).reshape(4, 3, 25)

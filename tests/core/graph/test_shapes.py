@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.passes.shape_prop import ShapeProp, _extract_tensor_metadata
 
 from embedl_deploy import transform
 from embedl_deploy.errors import InputError
@@ -201,3 +201,26 @@ def test_what_a_hook_keeps_is_not_left_behind():
         kept = graph.c.weight
         propagate_shapes(graph, (random_input(1, 3, 8, 8),), {})
     assert graph.c.weight is kept
+
+
+def test_operators_that_are_fake_in_bfloat16_alone():
+    """torch's product of groups of rows: float32 on CPUs, and to fake tensors bfloat16."""
+    graph = small(
+        lambda self, x, ends: torch._grouped_mm(x, self.weights, ends).relu(),
+        weights=nn.Parameter(torch.ones(2, 16, 8)),
+    )
+    ends = torch.tensor([3, 6], dtype=torch.int32)
+    assert propagate_shapes(graph, (random_input(6, 16), ends), {}) is None
+    assert shapes(graph)["relu"] == (6, 8)
+    assert {dtype_of(node) for node in graph.graph.nodes if node.name in ("_grouped_mm", "relu")} == {torch.float32}
+
+
+def test_a_shape_with_an_open_size_is_not_known():
+    """Notes of torch.export in graphs inside a graph, in which nothing is propagated."""
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(nn.ReLU(), (torch.ones(3, 4),), dynamic_shapes=({0: batch},), strict=False)
+    (relu,) = program.graph.find_nodes(op="call_function", target=torch.ops.aten.relu.default)
+    relu.meta["tensor_meta"] = _extract_tensor_metadata(relu.meta["val"])
+    assert shape_of(relu) is None
+    del relu.meta["tensor_meta"]
+    assert shape_of(relu) is None

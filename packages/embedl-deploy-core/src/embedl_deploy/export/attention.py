@@ -4,34 +4,15 @@ To a query that sees no key torch gives 0; its exporter gives the mean of all va
 numbers), and refuses other ranks than four. Attention without a mask, of rank four, is exported as it stands.
 """
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
 from embedl_deploy.modules import open_unseen_rows
 
-_FUNCTIONS: tuple[Any, ...] = (F.scaled_dot_product_attention, torch.ops.aten.scaled_dot_product_attention.default)
 
-
-class ExportableAttention(TorchFunctionMode):
-    """Within the block, what is traced in this thread calls the attention in a form that is exported correctly."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call ``func``, or what computes the same."""
-        call = _attention if func in _FUNCTIONS else func
-        return call(*args, **(kwargs or {}))
-
-
-def _attention(
+def attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -45,7 +26,7 @@ def _attention(
     if ranks != {4}:
         leading: torch.Size = torch.broadcast_shapes(*(tensor.shape[:-3] for tensor in given))  # type: ignore[no-untyped-call]  # torch has none
         mask = None if attn_mask is None else _of_rank_four(attn_mask, leading)
-        attended = _attention(*(_of_rank_four(tensor, leading) for tensor in given), mask, *settings, **named)
+        attended = attention(*(_of_rank_four(tensor, leading) for tensor in given), mask, *settings, **named)
         return attended.reshape((*leading, *attended.shape[1:])[-max(ranks) :])
     if attn_mask is None:
         return F.scaled_dot_product_attention(query, key, value, None, *settings, **named)

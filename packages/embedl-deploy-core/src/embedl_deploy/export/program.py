@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from embedl_deploy.errors import ExportError, FusedModuleError
-from embedl_deploy.export.attention import ExportableAttention
 from embedl_deploy.export.constants import FittingSlices, Replaced
+from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.failures import explain
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.judgement import Run
@@ -71,7 +71,7 @@ def translated(
     slices = FittingSlices()
     replaced: list[Replaced] = []
     try:
-        with _exporter_quiet(), torch.no_grad(), ExportableAttention():
+        with _exporter_quiet(), torch.no_grad(), ExportableForms():
             given: Any = model
             lowered = lower and shapes is None
             if lowered:

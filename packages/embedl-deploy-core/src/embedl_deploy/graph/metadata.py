@@ -11,12 +11,13 @@ DECLINED = "embedl_deploy.declined"
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    """The shape of a node's value if shapes were propagated and it is one tensor, else ``None``."""
+    """The shape of a node's value if shapes were propagated and it is one tensor of known sizes, else ``None``.
+
+    In a graph inside a graph, where they are not propagated, torch.export's own notes may have sizes that are open.
+    """
     meta = node.meta.get("tensor_meta")
-    if isinstance(meta, TensorMetadata):
-        return tuple(meta.shape)
-    value = node.meta.get("val")  # torch.export leaves fake tensors here
-    if isinstance(value, torch.Tensor) and all(isinstance(size, int) for size in value.shape):
+    value = meta if isinstance(meta, TensorMetadata) else node.meta.get("val")  # torch.export leaves fake tensors here
+    if isinstance(value, (TensorMetadata, torch.Tensor)) and all(isinstance(size, int) for size in value.shape):
         return tuple(value.shape)
     return None
 

@@ -6,6 +6,7 @@ already propagated count as well.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import (
     UnsupportedFakeTensorException,
 )
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
+from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
@@ -54,6 +56,20 @@ class FakeInterpreter(BoundInterpreter):
             n.meta.pop("tensor_meta", None)
         return result
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """What a function gives; some have fake results in bfloat16 alone, though they compute in float32 as well."""
+        try:
+            return super().call_function(target, args, kwargs)
+        except RuntimeError:
+            given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+            kinds = {value.dtype for value in given if value.is_floating_point()}
+            if len(kinds) != 1 or kinds == {torch.bfloat16}:
+                raise
+            (own,) = kinds
+        in_other, in_own = _casts(own, torch.bfloat16), _casts(torch.bfloat16, own)
+        args, kwargs = pytree.tree_map_only(torch.Tensor, in_other, (args, kwargs))
+        return pytree.tree_map_only(torch.Tensor, in_own, super().call_function(target, args, kwargs))
+
     # Parameters and buffers become fake as well: an operation in place on a real one, such as the count of batches of
     # a batch norm in training mode, would be carried out.
 
@@ -75,6 +91,11 @@ class FakeInterpreter(BoundInterpreter):
         finally:
             for attributes, before in kept:
                 attributes.update(before)
+
+
+def _casts(dtype: torch.dtype, other: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From tensors of one type to those of another."""
+    return lambda value: value.to(other) if value.dtype is dtype else value
 
 
 #: Batch norms, and of how many dimensions their inputs are.
@@ -118,7 +139,7 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     """
     inputs = bind_inputs(graph_module, args, kwargs)
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = torch.utils._pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
+    fake = pytree.tree_map(lambda value: _to_fake(mode, value), inputs)
     interpreter = FakeInterpreter(graph_module, mode)
     try:
         with mode, torch.no_grad(), call_hooks_set_aside(), fake_tensors_quiet():

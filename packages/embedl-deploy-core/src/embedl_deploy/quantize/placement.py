@@ -12,6 +12,7 @@ from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.metadata import DECLINED
+from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
 from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule, QuantStub
@@ -221,6 +222,8 @@ def _in_the_way(node: fx.Node) -> str:
     """Why no fusion has taken an operator, as far as it is known."""
     if DECLINED in node.meta:
         return str(node.meta[DECLINED])
+    if operation(node) in ("_grouped_mm", "grouped_mm"):
+        return "each of its rows picks one of several weights while the model runs, which no integer product does"
     computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
     if computed:
         return f"its {computed[0]} is computed from what flows in, so there is none to quantize beforehand"
