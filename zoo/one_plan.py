@@ -28,6 +28,8 @@ def rewrites_of(model: nn.Module, result: TransformationResult) -> Rewrites:
 
 def other_plan(made: Made, result: TransformationResult, **settings: Any) -> str | None:
     """How the plan of a model that torch.fx has captured differs from that through torch.export, if it does."""
+    if result.report["capture"] != "symbolic":
+        return None
     exported = transform(made.model, made.args, kwargs=made.kwargs, trace="export", **settings)
     ways = rewrites_of(made.model, result), rewrites_of(made.model, exported)
     first = next((pair for pair in zip(*ways, strict=False) if pair[0] != pair[1]), None)

@@ -16,12 +16,14 @@ from embedl_deploy import TransformationResult, check, export_onnx, transform
 from embedl_deploy.backend import PointKind, Severity
 from embedl_deploy.quantize import quantization_report, quantize
 from zoo.member import Made, Member, perturb_constants, settle_statistics
+from zoo.one_plan import other_plan
 
-STAGES = ("build", "transform", "agree", "quantize", "int8", "fp16", "check", "engine")
+STAGES = ("build", "transform", "agree", "plan", "quantize", "int8", "fp16", "check", "engine")
 #: The stage that has to be right before another is tried.
 NEEDED = {
     "transform": "build",
     "agree": "transform",
+    "plan": "transform",
     "quantize": "transform",
     "int8": "quantize",
     "fp16": "quantize",
@@ -106,6 +108,13 @@ class _Run:
         if not difference.max_rel <= TOLERANCE:
             raise StageFailedError(f"the transformed model differs: {difference}")
         return {"max_rel": difference.max_rel}
+
+    def plan(self) -> dict[str, Any]:
+        """One model has one plan, whatever captured it."""
+        difference = other_plan(self.made, self.result, backend="tensorrt")
+        if difference is not None:
+            raise StageFailedError(f"another plan through torch.export: {difference}")
+        return {}
 
     def quantize(self) -> dict[str, Any]:
         batch = (self.made.args, self.made.kwargs)

@@ -11,7 +11,7 @@ from zoo.running import Record
 from zoo.stages import STAGES
 
 COLUMNS = (
-    *("model", "transform", "agree", "points", "unfused", "SQNR dB", "INT8", "FP16+INT8", "check", "engine"),
+    *("model", "transform", "agree", "plan", "points", "unfused", "SQNR dB", "INT8", "FP16+INT8", "check", "engine"),
     *("seconds", "first failure"),
 )
 #: What of a reason differs from model to model: quoted text, numbers, paths.
@@ -94,6 +94,7 @@ def _row(record: Record) -> tuple[str, ...]:
         record.model,
         mark("transform", "capture"),
         f"{stages['agree']['max_rel']:.0e}" if record.passed("agree") else mark("agree"),
+        mark("plan"),
         mark("quantize", "points"),
         str(len(quantized["unfused"])) if "unfused" in quantized else mark("quantize"),
         "–" if quantized.get("sqnr") is None else f"{quantized['sqnr']:.1f}",

@@ -1,7 +1,5 @@
 """One model has one plan, whatever captured it."""
 
-import re
-
 import pytest
 import torch
 
@@ -9,6 +7,8 @@ from embedl_deploy import transform
 from support.agreement import fused_counts
 from support.nets import random_input
 from torchvision_import import import_torchvision
+from zoo.member import Made
+from zoo.one_plan import other_plan, rewrites_of
 
 models = import_torchvision().models
 
@@ -37,23 +37,20 @@ def made(name):
     return (SMALL[name]() if name in SMALL else models.get_model(name, weights=None)).eval()
 
 
-def rewrites(model, x, trace):
-    """What was applied, and to which of the model's modules."""
-    paths = {path.replace(".", "_") for path, _ in model.named_modules()}
-    found = []
-    for entry in transform(model, x, backend="tensorrt", trace=trace).report["applied"]:
-        names = (name if name in paths else re.sub(r"_\d+$", "", name) for name in entry["nodes"])
-        found.append((entry["stage"], entry["pattern"], *(name for name in names if name in paths)))
-    return found
-
-
 @pytest.mark.parametrize("name", [*NAMES, *SMALL])
 def test_the_same_rewrites_of_the_same_modules(name):
     model, x = made(name), random_input(2, 3, 32, 32) if name in SMALL else random_input(2, 3, 64, 64)
-    symbolic, exported = (rewrites(model, x, trace) for trace in ("symbolic", "export"))
-    # How many dimensions there are is a question that torch.export has answered.
-    assert [entry for entry in symbolic if entry[1] != "HoistRankQueryPattern"] == exported
-    assert exported
+    result = transform(model, x, backend="tensorrt", trace="symbolic")
+    assert rewrites_of(model, result)
+    assert other_plan(Made(model, (x,)), result, backend="tensorrt") is None
+
+
+def test_what_differs_is_told():
+    model, x = made("vit"), random_input(2, 3, 32, 32)
+    nothing = transform(model, x, patterns=[])
+    count = len(rewrites_of(model, transform(model, x, backend="tensorrt")))
+    told = other_plan(Made(model, (x,)), nothing, backend="tensorrt")
+    assert told == f"0 rewrites through torch.fx are {count} through torch.export"
 
 
 def test_attention_in_functions_that_no_pattern_knows_is_opened():

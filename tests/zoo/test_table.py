@@ -15,6 +15,7 @@ def record(name, **stages):
 WHOLE = record(
     "whole",
     agree=GOOD | {"max_rel": 2.2e-7},
+    plan=GOOD,
     quantize=QUANTIZED | {"unfused": [UNTOUCHED]},
     int8=GOOD,
     fp16=GOOD,
@@ -35,9 +36,9 @@ ALL = [WHOLE, HALF, SIMILAR, UNBUILT]
 
 def test_rows():
     assert rows(ALL) == [
-        ("whole", "export", "2e-07", "5", "1", "40.3", "✓", "✓", "✓", "7", "12", ""),
-        ("half", "export", "0e+00", "5", "2", "–", "✗", "✗", "–", "–", "12", "int8: Error: 'x.y' has 3 | 4"),
-        ("similar", "export", "–", "–", "–", "–", "✗", "–", "–", "–", "12", "int8: Error: 'z' has 12 | 1"),
+        ("whole", "export", "2e-07", "✓", "5", "1", "40.3", "✓", "✓", "✓", "7", "12", ""),
+        ("half", "export", "0e+00", "–", "5", "2", "–", "✗", "✗", "–", "–", "12", "int8: Error: 'x.y' has 3 | 4"),
+        ("similar", "export", "–", "–", "–", "–", "–", "✗", "–", "–", "–", "12", "int8: Error: 'z' has 12 | 1"),
         ("unbuilt", *"––––––––", "–", "1", "build: no"),
     ]
 
@@ -57,7 +58,7 @@ def test_what_is_unfused_by_reason():
 def test_totals_are_of_what_could_be_built():
     assert totals(ALL) == [
         "3 of 4 models could be built. Of these pass: "
-        "transform 3, agree 2, quantize 2, int8 1, fp16 1, check 1, engine 1.",
+        "transform 3, agree 2, plan 1, quantize 2, int8 1, fp16 1, check 1, engine 1.",
         "Weighted operators and attentions without a fusion: 3 of 9 (33.3%).",
     ]
 

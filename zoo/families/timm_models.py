@@ -1,4 +1,4 @@
-"""One model of each family of timm, a small one where there is one."""
+"""One model of each family of timm, a small one where there is one, of few blocks where that can be set."""
 
 from functools import partial
 
@@ -118,12 +118,70 @@ _NAMES = [
     "xcit_nano_12_p16_224",
 ]
 
+#: Of how many blocks a model is made, where it can be made of fewer than usual: two of a kind have the same faults.
+_DEPTH: dict[str, tuple[str, ...]] = {
+    "depth": (
+        "beit_base_patch16_224",
+        "cait_xxs24_224",
+        "convit_tiny",
+        "deepseek_vit_412m",
+        "deit_tiny_distilled_patch16_224",
+        "eva02_tiny_patch14_224",
+        "gemma4_vit_167m",
+        "naflexvit_base_patch16_siglip",
+        "qwen3_vit_88m",
+        "samvit_base_patch16_224",
+        "tnt_s_patch16_224",
+        "visformer_tiny",
+        "vit_tiny_patch16_224",
+        "vit_tiny_r_s16_p8_224",
+        "vit_relpos_small_patch16_224",
+        "vitamin_small_224",
+        "xcit_nano_12_p16_224",
+    ),
+    "depths": (
+        "convnext_atto",
+        "davit_tiny",
+        "dm_nfnet_f0",
+        "edgenext_xx_small",
+        "efficientformer_l1",
+        "efficientformerv2_s0",
+        "efficientvit_b0",
+        "fasternet_t0",
+        "inception_next_atto",
+        "lcnetv2_small",
+        "mambaout_femto",
+        "maxvit_rmlp_pico_rw_256",
+        "nf_resnet26",
+        "nf_seresnet26",
+        "pvt_v2_b0",
+        "swin_tiny_patch4_window7_224",
+        "swinv2_tiny_window8_256",
+        "swinv2_cr_tiny_224",
+        "tiny_vit_5m_224",
+        "twins_svt_small",
+    ),
+    "layers": (
+        "fastvit_t8",
+        "legacy_seresnet18",
+        "res2net50_26w_4s",
+        "resnet18",
+        "resnetv2_18",
+        "sequencer2d_s",
+        "skresnet18",
+        "swiftformer_xs",
+        "tresnet_m",
+    ),
+}
+_FEW: dict[str, object] = {"depth": 4, "depths": (1, 1, 2, 1), "layers": (1, 1, 2, 1)}
+
 
 def _made(name: str) -> Made:
     import_torchvision()  # timm imports it
     import timm
 
-    model = timm.create_model(name, pretrained=False).eval()
+    few = {setting: _FEW[setting] for setting, names in _DEPTH.items() if name in names}
+    model = timm.create_model(name, pretrained=False, **few).eval()
     return Made(model, (torch.randn(1, *model.default_cfg["input_size"]),))
 
 
