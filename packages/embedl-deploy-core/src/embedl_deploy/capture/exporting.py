@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.closed_dimensions import Closed, ClosingLines, closed_dimensions, refuse_other_sizes
+from embedl_deploy.capture.gradients_off import inline_without_gradients
 from embedl_deploy.capture.guard import guarded, note_inputs
 from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
@@ -93,6 +94,7 @@ def capture_by_export(
             closed = closed_dimensions(program.graph, opened.of_tensors(model, args, kwargs), lines) if opened else []
             refuse_other_sizes(closed, given)
             module = program.module()
+            inline_without_gradients(module)
             call_the_leaves(module, model)
             graph_module = guarded(module, type(model).__name__)
             if marked is not None:

@@ -6,6 +6,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.capture.assertions import drop_assertions
+from embedl_deploy.capture.gradients_off import inline_without_gradients
 from embedl_deploy.capture.guard import guarded
 from embedl_deploy.capture.model_type import follow_the_model
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
@@ -17,7 +18,9 @@ from embedl_deploy.validation.checked import checked
 @checked
 def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """The graph module of an exported program, see :func:`guarded`, with its open dimensions; it moves to devices."""
-    graph_module = guarded(program.module(), "GraphModule")
+    module = program.module()
+    inline_without_gradients(module)
+    graph_module = guarded(module, "GraphModule")
     drop_assertions(graph_module)
     follow_the_model(graph_module, device_of(graph_module))
     inputs = graph_module.meta.get(EXPORTED_INPUTS)
