@@ -200,6 +200,11 @@ def test_what_is_in_the_way_is_told(name):
     assert [told.rpartition("declined: ")[2] for told in reasons(result)] == [reason]
 
 
+def test_a_tensor_without_axes_is_no_transposed_one():
+    model = net(lambda m, q, k, v: (q @ k.mT).softmax(-1) * v.sum().permute(()) @ v).double()
+    assert transform(model, (Q, K, V), patterns=[PATTERN], strict=True).report["applied_count"] == 0
+
+
 def test_without_shapes_nothing_is_taken():
     result = transform(net(lambda m, q, k, v: (q @ k.mT).softmax(-1) @ v), patterns=[PATTERN])
     assert result.report["applied_count"] == 0

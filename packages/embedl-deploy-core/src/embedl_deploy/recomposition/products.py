@@ -88,7 +88,7 @@ def insert(graph: fx.Graph, method: str, *args: Any) -> fx.Node:
 def swapped_source(node: fx.Node) -> fx.Node | None:
     """The tensor of which ``node`` is the one with its last two axes swapped, if it is one."""
     shape, name = shape_of(node), operation(node)
-    if shape is None or not node.args or not isinstance(node.args[0], fx.Node):
+    if shape is None or len(shape) < 2 or not node.args or not isinstance(node.args[0], fx.Node):
         return None
     source, rank = node.args[0], len(shape)
     if name in ("mT", "t", "adjoint"):
