@@ -200,8 +200,8 @@ def test_what_is_in_the_way_is_told(name):
     assert [told.rpartition("declined: ")[2] for told in reasons(result)] == [reason]
 
 
-def test_a_tensor_without_axes_is_no_transposed_one():
-    model = net(lambda m, q, k, v: (q @ k.mT).softmax(-1) * v.sum().permute(()) @ v).double()
+def test_a_number_of_a_softmax_is_not_transposed():
+    model = net(lambda m, q, k, v: m.mix.softmax(-1)[0] * (q @ k.mT), mix=nn.Parameter(torch.ones(2))).double()
     assert transform(model, (Q, K, V), patterns=[PATTERN], strict=True).report["applied_count"] == 0
 
 
