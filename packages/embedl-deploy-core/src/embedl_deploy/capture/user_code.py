@@ -24,7 +24,7 @@ def is_user_code(filename: str) -> bool:
     return not filename.startswith(_NOT_USER_CODE)
 
 
-def user_line(error: Exception) -> tuple[str | None, str]:
+def user_line(error: BaseException) -> tuple[str | None, str]:
     """File and line, and text, of the innermost line of the model's code that an error went through."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_user_code(frame.filename):

@@ -4,7 +4,6 @@ import ast
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,9 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
+from embedl_deploy.capture.user_code import user_line
 from embedl_deploy.cli.model_files import load_program, load_state_dict
 from embedl_deploy.errors import PLUGIN_FAILURES, CaptureError, InputError
-
-#: Starts of the paths of torch, of embedl_deploy and of what Python imports with.
-_NOT_USER_CODE = (
-    os.path.dirname(torch.__file__) + os.sep,
-    os.path.dirname(os.path.dirname(__file__)) + os.sep,
-    "<frozen",
-)
 
 
 @dataclass(frozen=True)
@@ -125,9 +118,7 @@ def _imported(name: str) -> Any:
 
 def _failed(what: str, error: Exception | SystemExit) -> CaptureError:
     """An error of the user's code, with the line that it comes from."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NOT_USER_CODE)]
-    frames = [frame for frame in frames if os.path.basename(os.path.dirname(frame.filename)) != "importlib"]
-    source = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None
+    source, _ = user_line(error)
     where = f", at {source}" if source else ""
     return CaptureError(f"{what}{where}: {type(error).__name__}: {error}", source=source)
 
