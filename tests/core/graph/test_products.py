@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from embedl_deploy.graph.products import WEIGHTED, is_product, product_of_call
+from embedl_deploy.graph.products import WEIGHTED, is_bound_by_memory, is_product, product_of_call
 from embedl_deploy.graph.shapes import propagate_shapes
 
 #: Kernels of products.
@@ -138,6 +138,23 @@ class Calling(nn.Module):
 
     def forward(self, x, w):
         return self.function(x, w)
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"),
+    [
+        (lambda x, w: (x.unsqueeze(-1) * w).sum(1), True),  # a matrix with a vector
+        (lambda x, w: (x[:, None] * w[None, :, 0]).sum(-1), False),  # rows and columns
+        (lambda x, w: (x * x.flip(0)).sum(-1), True),
+        (lambda x, w: x @ w[0], False),
+    ],
+)
+def test_a_number_read_for_each_product_is_bound_by_memory(function, wanted):
+    traced = fx.symbolic_trace(function)
+    x, w = torch.randn(2, 4), torch.randn(2, 4, 5)
+    propagate_shapes(traced, (x, w), {})
+    last = next(node for node in reversed(traced.graph.nodes) if node.op != "output")
+    assert is_bound_by_memory(last) is wanted
 
 
 def test_without_shapes_every_such_sum_may_be_one():

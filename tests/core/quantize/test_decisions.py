@@ -54,6 +54,15 @@ def secret(x):
     return x * 2
 
 
+def squared(x):
+    """Another."""
+    return x @ x
+
+
+def report_of_model(model):
+    return quantization_report(insert_qdq(model)).uncovered
+
+
 @cache
 def nested(trace):
     """A layer in a block in a list, one behind it, and one that no fusion takes."""
@@ -366,6 +375,18 @@ class TestUncovered:
             ("projection", "Projection", "it is from outside torch, and whether it multiplies is not known"),
             ("secret", "secret", "it is from outside torch, and whether it multiplies is not known"),
         )
+
+    def test_running_a_function_tells_what_it_computes(self):
+        """A function that torch.fx keeps whole, as libraries have them wrapped."""
+
+        def uncovered(function):
+            graph = fx.Graph()
+            graph.output(graph.call_function(function, (graph.placeholder("x"),)))
+            result = run_transform(fx.GraphModule({}, graph), torch.ones(2, 2), patterns=[])
+            return report_of_model(result.model)
+
+        assert uncovered(secret) == ()
+        assert uncovered(squared) == (("squared", "squared", "no pattern knows it, and it computes mm"),)
 
     def test_weighted_modules_and_calls(self):
         def forward(self, x):

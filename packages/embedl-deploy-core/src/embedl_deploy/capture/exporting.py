@@ -18,6 +18,7 @@ from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
+from embedl_deploy.capture.sums_into_parts import sum_into_parts
 from embedl_deploy.capture.unproven import export_open
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
@@ -96,6 +97,7 @@ def capture_by_export(
             module = program.module()
             inline_without_gradients(module)
             call_the_leaves(module, model)
+            sum_into_parts(module)
             graph_module = guarded(module, type(model).__name__)
             if marked is not None:
                 marked.refuse_autocast(graph_module)

@@ -117,6 +117,22 @@ def summed_factors(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
     return (factors[0], factors[1]) if any(sizes[0][dim] > 1 and sizes[1][dim] > 1 for dim in dims) else None
 
 
+def is_bound_by_memory(node: fx.Node) -> bool:
+    """Whether a multiplication that is summed reads a number for each product, as a gate of channels does.
+
+    A product of matrices has rows, which only one factor has, and columns, which only the other has.
+    """
+    factors = summed_factors(node)
+    shapes = [] if factors is None else [shape_of(factor) for factor in factors]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != 2:
+        return False
+    rank = max(map(len, known))
+    sizes = [(1,) * (rank - len(shape)) + shape for shape in known]
+    pairs = list(zip(*sizes, strict=True))
+    return not (any(a > 1 and b == 1 for a, b in pairs) and any(a == 1 and b > 1 for a, b in pairs))
+
+
 def _summed_dims(node: fx.Node, rank: int) -> list[int]:
     """The dimensions that a sum is over; all where none are given, or they cannot be told."""
     given = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", node.kwargs.get("axis"))

@@ -22,6 +22,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, ProductsNoted, is_foreign
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
@@ -49,7 +50,12 @@ class FakeInterpreter(BoundInterpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """The value of one node, whose inputs are in ``env``."""
-        result = super().run_node(n)
+        if is_foreign(n):
+            with ProductsNoted() as noted:
+                result = super().run_node(n)
+            n.meta[PRODUCTS_INSIDE] = tuple(noted.products)
+        else:
+            result = super().run_node(n)
         if isinstance(result, torch.Tensor):
             n.meta["tensor_meta"] = _extract_tensor_metadata(result)
         else:

@@ -6,16 +6,15 @@ An empty list of what stays in float is a promise, so they are on it.
 from collections.abc import Iterator
 
 from torch import fx, nn
-from torch._ops import OpOverload
 
 from embedl_deploy.errors import PLUGIN_FAILURES
+from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, is_foreign
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
 from embedl_deploy.modules import ConvertedModule, FusedModule
 from embedl_deploy.quantize.decisions import Decision
 
-_KNOWN = ("torch", "_operator", "builtins", "math", "embedl_deploy")
 _NOT_KNOWN = "it is from outside torch, and whether it multiplies is not known"
 
 
@@ -34,8 +33,10 @@ def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
         dtype = dtype_of(node)
         if node.name in covered or (dtype is not None and not dtype.is_floating_point):
             continue
-        if node.op == "call_function" and _is_foreign(node.target):
-            yield node.name, getattr(node.target, "__name__", str(node.target)), _NOT_KNOWN
+        products = node.meta.get(PRODUCTS_INSIDE)
+        if is_foreign(node) and products != ():
+            reason = _NOT_KNOWN if products is None else f"no pattern knows it, and it computes {', '.join(products)}"
+            yield node.name, getattr(node.target, "__name__", str(node.target)), reason
         module = get_module(node) if node.op == "call_module" else None
         if module is None or any(isinstance(part, WEIGHTED) for part in module.modules()):
             continue
@@ -45,14 +46,6 @@ def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
                 yield node.name, type(module).__name__, f"{reason} (it computes {product})"
         elif not is_plain_torch_module(module) and any(p.dim() > 1 for p in module.parameters()):
             yield node.name, type(module).__name__, _NOT_KNOWN
-
-
-def _is_foreign(target: object) -> bool:
-    if isinstance(target, type) and issubclass(target, (dict, list, tuple, set)):
-        return False  # it holds values: OrderedDict, a named tuple
-    if isinstance(target, OpOverload):
-        return target.namespace not in ("aten", "prims", "embedl_deploy")
-    return (getattr(target, "__module__", None) or "torch").partition(".")[0] not in _KNOWN
 
 
 def _products_in(module: nn.Module) -> list[str]:

@@ -13,7 +13,7 @@ from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.metadata import DECLINED
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
+from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, is_bound_by_memory, product_of_call
 from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
@@ -227,4 +227,6 @@ def _in_the_way(node: fx.Node) -> str:
     computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
     if computed:
         return f"its {computed[0]} is computed from what flows in, so there is none to quantize beforehand"
+    if is_bound_by_memory(node):
+        return "it multiplies number by number and sums: it is bound by memory, not by arithmetic"
     return "no fusion has taken it"

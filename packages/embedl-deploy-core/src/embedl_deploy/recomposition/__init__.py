@@ -4,10 +4,12 @@ Conversions for any hardware; a backend lists those that it wants.
 """
 
 from embedl_deploy.recomposition.activation import RecomposeActivationPattern
+from embedl_deploy.recomposition.activation_product import ActivationProductPattern
 from embedl_deploy.recomposition.attention import RecomposeAttentionPattern
 from embedl_deploy.recomposition.dot_product_attention import ConvertDotProductAttentionPattern
 
 __all__ = [
+    "ActivationProductPattern",
     "ConvertDotProductAttentionPattern",
     "RecomposeActivationPattern",
     "RecomposeAttentionPattern",

@@ -13,6 +13,7 @@ from embedl_deploy.conversions import (
 )
 from embedl_deploy.patterns import Pattern, patterns_in
 from embedl_deploy.recomposition import (
+    ActivationProductPattern,
     ConvertDotProductAttentionPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
@@ -37,7 +38,7 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
 ]
 
 #: Fusions, run once: the first that takes a node has it, so those that take more nodes come first.
-TENSORRT_FUSION_PATTERNS: list[Pattern] = patterns_in(fusions)
+TENSORRT_FUSION_PATTERNS: list[Pattern] = [*patterns_in(fusions), ActivationProductPattern()]
 
 #: Rewrites of the quantization stage. There are none: quantizers go where fusions' ``qdq_points`` say.
 TENSORRT_QUANTIZED_PATTERNS: list[Pattern] = []

@@ -1,6 +1,6 @@
 """Every module that the TensorRT backend puts into a graph."""
 
-from embedl_deploy.modules import ScaledDotProductAttention
+from embedl_deploy.modules import FusedActivationProduct, ScaledDotProductAttention
 from embedl_deploy.tensorrt.modules.attention import (
     AttentionMask,
     FusedMHAInProjection,
@@ -31,6 +31,7 @@ from embedl_deploy.tensorrt.modules.swin_attention import (
 __all__ = [
     "AttentionMask",
     "FusedActAdd",
+    "FusedActivationProduct",
     "FusedAdaptiveAvgPool2d",
     "FusedConvBN",
     "FusedConvBNAct",

@@ -12,6 +12,7 @@ from embedl_deploy.conversions import (
     UnrollTransformerPattern,
 )
 from embedl_deploy.recomposition import (
+    ActivationProductPattern,
     ConvertDotProductAttentionPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
@@ -46,6 +47,7 @@ from embedl_deploy.tensorrt.patterns.fusions.recurrent import RecurrentPattern
 
 __all__ = [
     "ActAddPattern",
+    "ActivationProductPattern",
     "AdaptiveAvgPoolPattern",
     "ComputedWeightPattern",
     "ConvBNActPattern",

@@ -1,0 +1,96 @@
+"""The equation of an ``einsum`` of two tensors, written out and sorted by what happens to each axis."""
+
+from collections import Counter
+from dataclasses import dataclass
+from string import ascii_letters
+
+from torch import fx
+
+from embedl_deploy.graph.metadata import shape_of
+from embedl_deploy.graph.operators import operation
+
+
+@dataclass(frozen=True)
+class Equation:
+    """A product of two tensors, an axis a letter; no tensor has a letter twice.
+
+    Attributes:
+        left: The axes of the first tensor.
+        right: Those of the second.
+        result: Those of the result.
+    """
+
+    left: str
+    right: str
+    result: str
+
+    @property
+    def batch(self) -> str:
+        """Axes of all three, in the order of the result."""
+        return "".join(axis for axis in self.result if axis in self.left and axis in self.right)
+
+    @property
+    def rows(self) -> str:
+        """Axes of the first tensor and the result."""
+        return "".join(axis for axis in self.result if axis not in self.right)
+
+    @property
+    def columns(self) -> str:
+        """Axes of the second tensor and the result."""
+        return "".join(axis for axis in self.result if axis not in self.left)
+
+    @property
+    def summed(self) -> str:
+        """Axes of both tensors that are summed over."""
+        return "".join(axis for axis in self.left if axis in self.right and axis not in self.result)
+
+    def __str__(self) -> str:
+        return f"{self.left},{self.right}->{self.result}"
+
+
+def operands_of_einsum(node: fx.Node) -> tuple[fx.Node, ...]:
+    """The tensors of an ``einsum``; empty if they are no values of the graph."""
+    operands = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], (list, tuple)) else node.args[1:]
+    found = tuple(operand for operand in operands if isinstance(operand, fx.Node))
+    return found if len(found) == len(operands) else ()
+
+
+def equation_of(node: fx.Node) -> Equation | None:
+    """The equation of a call of ``einsum`` with two tensors of known rank; ``None`` of any other node.
+
+    Also ``None`` where an axis is summed over that only one tensor has, is broadcast, or stands for a diagonal.
+    """
+    if operation(node) != "einsum" or not node.args or not isinstance(node.args[0], str) or node.kwargs:
+        return None
+    shapes = [shape_of(operand) for operand in operands_of_einsum(node)]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != 2 or len(shapes) != 2:
+        return None
+    equation = _written_out(node.args[0].replace(" ", ""), [len(shape) for shape in known])
+    return None if equation is None or _broadcasts(equation, *known) else equation
+
+
+def _written_out(text: str, ranks: list[int]) -> Equation | None:
+    inputs, arrow, result = text.partition("->")
+    terms = inputs.split(",")
+    if len(terms) != 2:
+        return None
+    unnamed = [rank - len(term.replace("...", "")) for term, rank in zip(terms, ranks, strict=True)]
+    if any(count < 0 or (count and "..." not in term) for term, count in zip(terms, unnamed, strict=True)):
+        return None
+    names = "".join([letter for letter in ascii_letters if letter not in text][: max(unnamed)])
+    if not arrow:
+        times = Counter(inputs.replace(",", "").replace(".", ""))
+        result = "..." + "".join(sorted(letter for letter, count in times.items() if count == 1))
+    left, right = (term.replace("...", names[len(names) - count :]) for term, count in zip(terms, unnamed, strict=True))
+    equation = Equation(left, right, result.replace("...", names))
+    sides = (left, right, equation.result)
+    distinct = all(len(set(side)) == len(side) for side in sides)
+    alone, all_axes, kept = set(left) ^ set(right), set(left) | set(right), set(equation.result)
+    return equation if distinct and alone <= kept <= all_axes else None
+
+
+def _broadcasts(equation: Equation, left: tuple[int, ...], right: tuple[int, ...]) -> bool:
+    """Whether an axis of both tensors is of size one in only one of them."""
+    sizes = dict(zip(equation.left, left, strict=True)), dict(zip(equation.right, right, strict=True))
+    return any(sizes[0][axis] != sizes[1][axis] for axis in sizes[0].keys() & sizes[1].keys())
