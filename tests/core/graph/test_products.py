@@ -144,7 +144,7 @@ class Calling(nn.Module):
     ("function", "wanted"),
     [
         (lambda x, w: (x.unsqueeze(-1) * w).sum(1), True),  # a matrix with a vector
-        (lambda x, w: (x[:, None] * w[None, :, 0]).sum(-1), False),  # rows and columns
+        (lambda x, w: (x[:, :, None] * w[0]).sum(1), False),  # rows and columns
         (lambda x, w: (x * x.flip(0)).sum(-1), True),
         (lambda x, w: x @ w[0], False),
     ],

@@ -109,8 +109,8 @@ class ActivationProductPattern(Pattern):
                 _Multiplying(lambda x, y: torch.einsum("bhwc,bhck->bwk", x, y)), pair, "a sum over two axes at once"
             ),
             Example(
-                _Multiplying(lambda x, y: torch.baddbmm(y[0, :, :1], x[0], y[0], beta=0.5, alpha=2.0)),
-                (torch.randn(1, 3, 5, 4), torch.randn(1, 3, 4, 6)),
+                _Multiplying(_batched),
+                pair,
                 "with a sum",
             ),
         ]
@@ -160,6 +160,11 @@ def _why_not(node: fx.Node, read: _Read) -> str | None:
     if are_angles(node):
         return "what it gives are angles, which have to be precise"
     return None
+
+
+def _batched(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    x, y = x.flatten(0, 1), y.flatten(0, 1)
+    return torch.baddbmm(y[:, :1], x, y, beta=0.5, alpha=2.0)
 
 
 class _Multiplying(nn.Module):
