@@ -49,7 +49,8 @@ def settle_statistics(made: Made) -> None:
     """Set the statistics of every batch normalization to those of what reaches it, as training does, in place.
 
     Statistics that have nothing to do with the activations let these grow from layer to layer, until float16 cannot
-    hold them.
+    hold them, or fade until the output no longer depends on the input. All channels of a layer get one variance: with
+    random weights some carry nearly nothing, and would be noise made large.
     """
 
     def settle(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -58,7 +59,7 @@ def settle_statistics(made: Made) -> None:
             return
         columns = args[0].transpose(0, 1).flatten(1)
         norm.running_mean.copy_(columns.mean(1))
-        norm.running_var.copy_(columns.var(1) + columns.var() * 0.01)
+        norm.running_var.copy_(columns.var(1).mean())
 
     norms = [module for module in made.model.modules() if isinstance(module, _BatchNorm)]
     handles = [norm.register_forward_pre_hook(settle) for norm in norms]

@@ -31,9 +31,11 @@ def gemma3():
 
 
 def mixtral():
-    model = hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4))
-    model.set_experts_implementation("batched_mm")
-    return model
+    return hf.MixtralForCausalLM(hf.MixtralConfig(**GROUPED, num_local_experts=4))
+
+
+def llama():
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**GROUPED))
 
 
 def gpt2():
@@ -97,7 +99,7 @@ def greedy_of_files(first, next_, inputs, ids):
         }
 
 
-@pytest.mark.parametrize("make", [qwen3, gemma3, gpt2, mixtral, whisper])
+@pytest.mark.parametrize("make", [llama, qwen3, gemma3, gpt2, mixtral, whisper])
 def test_files_give_the_tokens_of_the_model(tmp_path, make):
     model = make().eval()
     inputs, ids, layer = (

@@ -82,14 +82,14 @@ class Reference:
         index = self._too_far(found)[0]
         left = self._left_by_rounding(index)
         asked = (
-            f"{self._least(index):.1f} dB are asked for"
+            f", so {self._least(index):.1f} dB are asked for"
             if left >= _LEAST_DB
-            else "which is too little to tell a right file from a wrong one; tolerance=None writes it all the same"
+            else "; that is too little to tell a right file from a wrong one, and tolerance=None writes it all the same"
         )
         return (
             f" or what rounding explains: output {self._names[index]!r} agrees to "
             f"{agreement(self.wanted[index], found[index]):.1f} dB, and the model with its values rounded to "
-            f"{self.digits} bits to {left:.1f} dB, so {asked}"
+            f"{self.digits} bits to {left:.1f} dB{asked}"
         )
 
     def _too_far(self, found: list[torch.Tensor]) -> list[int]:
