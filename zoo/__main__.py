@@ -10,6 +10,7 @@ from rich.console import Console
 
 from zoo.families import FAMILIES, members_of
 from zoo.running import GIGABYTES, TIMEOUT, read_records, run_models
+from zoo.stages import NEEDED, STAGES
 from zoo.table import as_markdown, as_table, causes, totals, unfused
 
 
@@ -26,6 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--failed", action="store_true", help="run models that have failed again")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds for a model")
     parser.add_argument("--memory", type=float, default=GIGABYTES, help="gigabytes for a model")
+    parser.add_argument(
+        "--stages", default=",".join(STAGES), help="those to take each model through; default: %(default)s"
+    )
     parser.add_argument("--markdown", type=Path, help="write the table there, too")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a model's process is ended with this one
@@ -42,6 +46,10 @@ def _run(options: argparse.Namespace) -> int:
     if not names:
         sys.stderr.write(f"No model of the family {options.family!r} is called {' or '.join(patterns)}.\n")
         return 2
+    stages = options.stages.split(",")
+    if not set(stages) <= set(STAGES) or any(NEEDED.get(stage, stage) not in stages for stage in stages):
+        sys.stderr.write(f"--stages {options.stages}: expected some of {','.join(STAGES)}, each with what it needs.\n")
+        return 2
     path = options.results / f"{options.family}.jsonl"
     known = read_records(path)
     wanted = [
@@ -50,7 +58,9 @@ def _run(options: argparse.Namespace) -> int:
         if options.again or name not in known or (options.failed and known[name].failure is not None)
     ]
     console = Console(width=None if sys.stdout.isatty() else 220)
-    for record in run_models(options.family, wanted, path, timeout=options.timeout, gigabytes=options.memory):
+    for record in run_models(
+        options.family, wanted, path, timeout=options.timeout, gigabytes=options.memory, stages=stages
+    ):
         stage, reason = record.failure or ("all stages", "passed")
         console.print(f"{record.model}: {stage}: {reason} ({record.seconds:.0f} s)", markup=False, highlight=False)
     known = read_records(path)

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from zoo.stages import STAGES
+
 TIMEOUT, GIGABYTES = 600.0, 8.0
 #: What runs one model; family, name, file and gigabytes follow.
 WORKER = (sys.executable, "-m", "zoo.worker")
@@ -52,7 +54,13 @@ def read_records(path: Path) -> dict[str, Record]:
 
 
 def run_models(
-    family: str, names: Sequence[str], path: Path, *, timeout: float = TIMEOUT, gigabytes: float = GIGABYTES
+    family: str,
+    names: Sequence[str],
+    path: Path,
+    *,
+    timeout: float = TIMEOUT,
+    gigabytes: float = GIGABYTES,
+    stages: Sequence[str] = STAGES,
 ) -> Iterator[Record]:
     """Run models, and add a line for each to a file as soon as it has ended.
 
@@ -62,21 +70,22 @@ def run_models(
         path: The file.
         timeout: Seconds for a model.
         gigabytes: Memory for a model.
+        stages: What it goes through.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
-        record = _run(family, name, timeout, gigabytes)
+        record = _run(family, name, timeout, gigabytes, stages)
         with path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(record)) + "\n")
         yield record
 
 
-def _run(family: str, name: str, timeout: float, gigabytes: float) -> Record:
+def _run(family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str]) -> Record:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         told, said = Path(folder, "stages"), Path(folder, "errors")
         told.touch()
-        command = [*WORKER, family, name, str(told), str(gigabytes)]
+        command = [*WORKER, family, name, str(told), str(gigabytes), ",".join(stages)]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with said.open("wb") as errors:
             worker = subprocess.Popen(

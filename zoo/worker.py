@@ -1,4 +1,4 @@
-"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES``.
+"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES STAGES``.
 
 What becomes of each stage is a line of JSON in FILE, written at once: a process that dies has told how far it came.
 """
@@ -11,8 +11,8 @@ import warnings
 from typing import Any
 
 
-def main(family: str, name: str, file: str, gigabytes: str) -> None:
-    """Run the stages of one model."""
+def main(family: str, name: str, file: str, gigabytes: str, stages: str) -> None:
+    """Run stages, whose names are joined by commas, of one model."""
     _limit_memory(float(gigabytes))
     logging.disable(logging.CRITICAL)  # the libraries that models are from
     warnings.simplefilter("ignore")
@@ -31,7 +31,7 @@ def main(family: str, name: str, file: str, gigabytes: str) -> None:
             lines.write(json.dumps([stage, outcome]) + "\n")
             lines.flush()
 
-        run_stages(members_of(family)[name], tell)
+        run_stages(members_of(family)[name], tell, stages.split(","))
 
 
 def _limit_memory(gigabytes: float) -> None:

@@ -78,3 +78,8 @@ def test_every_family_has_a_file():
     folder = Path(running.__file__).parent / "families"
     listed = {f"zoo.families.{path.stem}" for path in folder.glob("*.py")}
     assert set(FAMILIES.values()) == listed - {"zoo.families.__init__", "zoo.families.transformers_member"}
+
+    @pytest.mark.parametrize("stages", ["build,engine", "build,transform,bake"])
+    def test_stages_that_are_not_there_or_lack_what_they_need(self, tmp_path, capsys, stages):
+        assert self.run(tmp_path, "--stages", stages) == 2
+        assert "expected some of build,transform," in capsys.readouterr().err
