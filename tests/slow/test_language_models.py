@@ -111,7 +111,7 @@ def test_files_give_the_tokens_of_the_model(tmp_path, make):
         inputs, ids, layer = (
             {"input_features": torch.randn(1, 8, 40), "decoder_input_ids": IDS},
             "decoder_input_ids",
-            None,
+            layer,
         )
     expected, step = greedy(model, model, inputs, ids)
     assert len(set(expected)) > 2
@@ -119,7 +119,7 @@ def test_files_give_the_tokens_of_the_model(tmp_path, make):
         inputs = {**inputs, "past_key_values": hf.DynamicCache()}
         _, step = greedy(model, model, {**inputs, "past_key_values": hf.DynamicCache()}, ids)
     if make is whisper:
-        layer = {"decoder": {name: {2: Dim.AUTO} for name in ("key", "value")}, "encoder": None}
+        layer = {"decoder": layer, "encoder": None}
     opened = ({ids: {1: Dim("length", min=2, max=20)}}, {"past_key_values": [layer] * LAYERS})
     results = [
         transform(model, kwargs=kwargs, backend="tensorrt", dynamic_shapes=sizes)

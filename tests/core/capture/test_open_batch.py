@@ -10,6 +10,7 @@ from torch.export import Dim
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import CaptureError, ExportError, InputError
+from embedl_deploy.export import run_onnx
 from embedl_deploy.quantize import quantize
 from support.nets import random_input, scrambled
 from support.small_patterns import PATTERNS
@@ -141,6 +142,24 @@ def test_a_file_has_the_open_dimensions_that_were_asked_for(trace, tmp_path):
     assert shape_of(dynamic_shapes={}) == [1, 5, 4]
     assert shape_of(dynamic_shapes={}, dynamic_batch=True) == ["batch", 5, 4]
     assert shape_of(dynamic_shapes={"input": {1: Dim("steps")}}) == [1, "steps", 4]
+
+
+def test_a_named_dimension_beside_a_tuple_of_tensors(tmp_path):
+    """As of a cache, beside what an encoder has given."""
+
+    class Decoder(nn.Module):
+        def forward(self, states, cache):
+            return states[0].mean() + cache[0] * 2, cache[1] + 1
+
+    inputs = {"states": (random_input(2, 4),), "cache": [random_input(2, 3), random_input(2, 3)]}
+    past = {"cache": [{1: Dim("past", min=2, max=9)}] * 2}
+    result = transform(Decoder(), kwargs=inputs, patterns=PATTERNS, trace="export", dynamic_shapes=past)
+    written = export_onnx(result, (), tmp_path / "m.onnx", kwargs=inputs)
+    assert written.shapes == dict.fromkeys(("cache.0", "cache.1"), ((2, 2), (2, 3), (2, 9)))
+    x, y = random_input(2, 7), random_input(2, 7)
+    first, second = run_onnx(written.path, inputs["states"][0], x, y)
+    torch.testing.assert_close(first, inputs["states"][0].mean() + x * 2)
+    torch.testing.assert_close(second, y + 1)
 
 
 def test_a_file_that_would_be_wrong_for_other_lengths_is_refused(tmp_path):

@@ -146,8 +146,8 @@ class OpenDimensions:
         shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
         leaves = pytree.tree_leaves((args, kwargs))
         for value, found in zip(leaves, self.of_tensors(model, args, kwargs), strict=True):
-            if found:
-                shapes[value] = found
+            if isinstance(value, torch.Tensor):
+                shapes[value] = found  # also if empty: torch.onnx takes a tuple with None in it for a tensor's sizes
         return shapes.dynamic_shapes(model, args, kwargs) if self else None
 
     def without_ones(
