@@ -49,7 +49,7 @@ def convnext_tiny() -> Counts:
     """Liu et al. 2022: blocks of a depthwise 7×7, norm, Linear → GELU → Linear.
 
     LayerNorm2d (stem, three downsamplings, before the head) is torchvision's own subclass, which permutes; it is traced
-    through, and the ``F.layer_norm`` inside is a LayerNorm like any other.
+    through, and a conversion takes the permutations with the ``F.layer_norm`` between them.
     """
     depths = [3, 3, 9, 3]
     blocks, downsamplings = sum(depths), len(depths) - 1
@@ -57,7 +57,8 @@ def convnext_tiny() -> Counts:
     layer_norm_2d = stem + downsamplings + 1
     return {
         "FusedConvBN": blocks + stem + downsamplings + 1,
-        "FusedLayerNorm": blocks + layer_norm_2d,
+        "FusedLayerNorm": blocks,
+        "FusedLayerNorm2d": layer_norm_2d,
         "FusedLinearReLU": blocks,
         "FusedLinear": blocks,
         "FusedAdaptiveAvgPool2d": 1,
@@ -187,7 +188,8 @@ WRITTEN_DOWN = {
         "FusedConvBN": 18 + 4 + 1,
         "FusedLinearReLU": 18,
         "FusedLinear": 18,
-        "FusedLayerNorm": 18 + 5,
+        "FusedLayerNorm": 18,
+        "FusedLayerNorm2d": 5,
         "FusedAdaptiveAvgPool2d": 1,
     },
 }

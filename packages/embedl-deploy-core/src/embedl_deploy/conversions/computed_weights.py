@@ -23,21 +23,19 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.forms.form import set_tensor
 from embedl_deploy.graph.forms.products import linear_with
 from embedl_deploy.graph.functional import inputs_of_call, module_class_of_call, module_of_call, state_of_call
-from embedl_deploy.graph.lookup import get_constant, get_module
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.shapes import shape_of
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
-from embedl_deploy.modules.computed import computation_of, set_computed
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import Matches, PatternMatch, TreeMatch, WildcardMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
-from embedl_deploy.patterns.reshaping import is_shared
+from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
 from embedl_deploy.validation.checked import checked
 
 _MODULES = (nn.Linear, nn.modules.conv._ConvNd)
@@ -184,8 +182,9 @@ class ComputedWeightPattern(Pattern):
         assert module is not None  # check has looked
         for name in ("weight", "bias"):
             source = product.state.get(name)
-            if source is not None and (source.op != "get_attr" or (product.transposed and name == "weight")):
-                _compute(pattern_match, module, name, source, transposed=product.transposed and name == "weight")
+            after = (torch.t,) if product.transposed and name == "weight" else ()
+            if source is not None and (source.op != "get_attr" or after):
+                set_from_state(pattern_match, module, name, source, *after)
         owned = [each for each in _only_for(node) if each.op == "get_attr"]
         weights = parameters_of(made_from(product.state["weight"]))
         holder, _, last = str(weights[0].target).rpartition(".") if weights else ("", "", "")
@@ -206,40 +205,7 @@ def _only_for(node: fx.Node) -> list[fx.Node]:
     """What a product is computed with, and nothing else reads, in the order of the graph."""
     product = _product(node)
     assert product is not None  # only matches are asked
-    inside = {node}
-    for each in reversed(_state_nodes(product)):
-        if inside.issuperset(each.users):
-            inside.add(each)
-    return sorted(inside - {node})
-
-
-def _compute(match: PatternMatch, module: nn.Module, name: str, source: fx.Node, *, transposed: bool) -> None:
-    """Let ``module`` compute one of its tensors as the graph does."""
-    nodes = made_from(source)
-    tensors: dict[fx.Node, Any] = {each: get_constant(each) for each in parameters_of(nodes)}
-    value = getattr(module, name).detach()
-    if not tensors:
-        set_tensor(module, name, value)  # made of literals
-        return
-    only = next(iter(tensors.values()))
-    if len({id(tensor) for tensor in tensors.values()}) == 1 and _shows(value, only) and not is_shared(match, only):
-        set_tensor(module, name, nn.Parameter(value, only.requires_grad) if isinstance(only, nn.Parameter) else value)
-        return
-    for each in nodes:  # sizes, and what is made of literals, are values
-        known = value_of_state(each)
-        if each not in tensors and (not _holds_tensors(known) or not parameters_of(made_from(each))):
-            tensors[each] = known
-    set_computed(module, name, *computation_of(nodes, source, tensors, torch.t if transposed else None))
-
-
-def _shows(value: torch.Tensor, tensor: torch.Tensor) -> bool:
-    """Whether a value is all of a tensor, in another shape."""
-    same = value.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
-    return same and value.device.type != "meta" and value.numel() == tensor.numel() and value.dtype == tensor.dtype
-
-
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
+    return only_read_by(_state_nodes(product), {node})
 
 
 class _Computing(nn.Module):

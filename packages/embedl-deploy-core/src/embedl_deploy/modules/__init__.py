@@ -8,6 +8,7 @@ from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.inside import InnerProduct, products_without_place
+from embedl_deploy.modules.norms import LayerNorm2d, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
@@ -32,12 +33,15 @@ __all__ = [
     "FusedMatmul",
     "FusedModule",
     "InnerProduct",
+    "LayerNorm2d",
     "LeafTracer",
     "NamedWeight",
     "PaddedConv2d",
     "QuantStub",
     "ScaledDotProductAttention",
     "WeightFakeQuantize",
+    "WrittenLayerNorm",
+    "WrittenRMSNorm",
     "conv2d_with",
     "fix_parametrized_weights",
     "is_homogeneous",

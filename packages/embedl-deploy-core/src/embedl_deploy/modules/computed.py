@@ -1,6 +1,6 @@
 """Tensors that are computed from others, as a parametrization: trained as they were, and constants once frozen."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -38,7 +38,7 @@ def set_computed(module: nn.Module, name: str, original: torch.Tensor, computati
 
 
 def computation_of(
-    nodes: Iterable[fx.Node], output: fx.Node, tensors: Mapping[fx.Node, Any], after: Callable[..., Any] | None = None
+    nodes: Iterable[fx.Node], output: fx.Node, tensors: Mapping[fx.Node, Any], after: tuple[Any, ...] = ()
 ) -> tuple[torch.Tensor, fx.GraphModule]:
     """A part of a graph as a function of the first of its tensors.
 
@@ -47,7 +47,7 @@ def computation_of(
         output: The node whose value is wanted.
         tensors: What of that is known already, by node: the tensors of the model, that to be trained first, sizes and
             other literals, and tensors that are made from neither.
-        after: A function that is applied to the value of ``output``.
+        after: A function that is applied to the value of ``output``, and its further arguments.
 
     Returns:
         The first tensor, and the graph module, which holds the others.
@@ -69,5 +69,5 @@ def computation_of(
     for node in nodes:
         made[node] = known(tensors[node]) if node in tensors else graph.node_copy(node, lambda each: made[each])
     result = made[output]
-    graph.output(result if after is None else graph.call_function(after, (result,)))
+    graph.output(graph.call_function(after[0], (result, *after[1:])) if after else result)
     return first, fx.GraphModule(held, graph, class_name="Computation")

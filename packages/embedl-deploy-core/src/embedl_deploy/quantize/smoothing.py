@@ -20,6 +20,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
+from embedl_deploy.graph.casts import is_cast
 from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks, set_argument
 from embedl_deploy.graph.operators import operation
@@ -192,10 +193,10 @@ def _selects_node(selector: Selector, node: fx.Node) -> bool:
 
 
 def _norm_before(source: fx.Node) -> tuple[fx.Node, bool]:
-    """The node that computes a value, seen through dropout, and whether all on the way has one reader only."""
+    """The node that computes a value, through dropout and casts, and whether all on the way has one reader only."""
     single = True
-    while _is_dropout(source):
-        source = source.all_input_nodes[0]
+    while _is_dropout(source) or _is_cast(source):
+        source = source.args[0] if _is_cast(source) else source.all_input_nodes[0]  # type: ignore[assignment]  # a node
         single = single and len(source.users) == 1
     return source, single
 
@@ -203,6 +204,11 @@ def _norm_before(source: fx.Node) -> tuple[fx.Node, bool]:
 def _is_dropout(node: fx.Node) -> bool:
     dropped = isinstance(get_module(node), nn.Dropout) if node.op == "call_module" else operation(node) == "dropout"
     return dropped and len(node.all_input_nodes) == 1
+
+
+def _is_cast(node: fx.Node) -> bool:
+    """Whether a node only changes the type of a tensor, which is a matter of rounding."""
+    return is_cast(node) and bool(node.args) and isinstance(node.args[0], fx.Node)
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.casts import CASTS
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import get_constant, get_module, has_hooks
 from embedl_deploy.graph.metadata import dtype_of, module_path_of, shape_of
@@ -34,7 +35,6 @@ from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.recomposition import attention_examples
 from embedl_deploy.recomposition.products import Product, insert, orientations, product_of, swapped_source
 from embedl_deploy.recomposition.scores import (
-    CASTS,
     SAME,
     VIEWS,
     NoScoresError,

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
+from embedl_deploy.graph.casts import CASTS, NAMED_CASTS
 from embedl_deploy.graph.lookup import get_constant, get_module
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
@@ -19,8 +20,6 @@ from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.patterns.diagnosis import describe_node
 from embedl_deploy.recomposition.products import Operand, orientations, product_of
 
-CASTS = frozenset({"to", "type", "_to_copy", "float", "double", "half", "bfloat16", "type_as"})
-_NAMED_CASTS = {"float": torch.float32, "double": torch.float64, "half": torch.float16, "bfloat16": torch.bfloat16}
 VIEWS = frozenset({"view", "reshape", "_unsafe_view"})
 SAME = frozenset({"contiguous", "clone"})
 
@@ -241,8 +240,8 @@ def _fill(node: fx.Node) -> Scores:
 def cast_of(node: fx.Node) -> torch.dtype | None:
     """The dtype that a cast gives; ``None`` if it is not known."""
     name = operation(node)
-    if isinstance(name, str) and name in _NAMED_CASTS:
-        return _NAMED_CASTS[name]
+    if isinstance(name, str) and name in NAMED_CASTS:
+        return NAMED_CASTS[name]
     return dtype_of(node)
 
 
@@ -255,7 +254,7 @@ def _cast(node: fx.Node) -> Scores:
     wide = torch.finfo(dtype).bits >= torch.finfo(dtype_of(scores.nodes[0]) or dtype).bits
     if not wide:
         raise NoScoresError(f"{node.name} rounds the scores to {dtype}")
-    return scores.then(node, dtype=dtype if written or operation(node) in _NAMED_CASTS else scores.dtype)
+    return scores.then(node, dtype=dtype if written or operation(node) in NAMED_CASTS else scores.dtype)
 
 
 def sizes_of(view: fx.Node) -> tuple[Any, ...]:

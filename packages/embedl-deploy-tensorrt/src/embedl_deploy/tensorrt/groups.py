@@ -15,8 +15,10 @@ from embedl_deploy.patterns import Pattern, patterns_in
 from embedl_deploy.recomposition import (
     ActivationProductPattern,
     ConvertDotProductAttentionPattern,
+    PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
+    RecomposeNormPattern,
 )
 from embedl_deploy.tensorrt.patterns import conversions, fusions
 
@@ -33,6 +35,8 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     DecomposeTransformerDecoderLayerPattern(),
     RecomposeAttentionPattern(),
     RecomposeActivationPattern(),
+    RecomposeNormPattern(),
+    PermutedLayerNormPattern(),
     ConvertDotProductAttentionPattern(),
     *patterns_in(conversions),
 ]

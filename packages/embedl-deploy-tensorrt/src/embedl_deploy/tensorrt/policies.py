@@ -11,7 +11,7 @@ from embedl_deploy.backend import QuantPoint
 from embedl_deploy.modules import Convolution
 from embedl_deploy.patterns import get_module, operation, shape_of
 from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, is_depthwise_conv
-from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm
+from embedl_deploy.tensorrt.modules.norms import NORMS
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
 
 #: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.
@@ -57,7 +57,7 @@ def quantize_mixed(point: QuantPoint) -> str | None:
 def _is_normalized(node: fx.Node) -> bool:
     """Whether everything that reads a value is a layer normalization, whatever moves it on the way."""
     return bool(node.users) and all(
-        isinstance(get_module(user), (FusedLayerNorm, nn.LayerNorm))
+        isinstance(get_module(user), (*NORMS, nn.LayerNorm, nn.RMSNorm))
         or (operation(user) in _MOVES and _is_normalized(user))
         for user in node.users
     )

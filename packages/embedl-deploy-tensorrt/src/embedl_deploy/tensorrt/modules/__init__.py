@@ -17,7 +17,8 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLU,
     FusedConvBNReLUMaxPool,
 )
-from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearAct, FusedLinearReLU
+from embedl_deploy.tensorrt.modules.linear import FusedLinear, FusedLinearAct, FusedLinearReLU
+from embedl_deploy.tensorrt.modules.norms import FusedLayerNorm, FusedLayerNorm2d, FusedRMSNorm
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
 from embedl_deploy.tensorrt.modules.recurrent import FusedRecurrent
@@ -41,10 +42,12 @@ __all__ = [
     "FusedConvBNReLU",
     "FusedConvBNReLUMaxPool",
     "FusedLayerNorm",
+    "FusedLayerNorm2d",
     "FusedLinear",
     "FusedLinearAct",
     "FusedLinearReLU",
     "FusedMHAInProjection",
+    "FusedRMSNorm",
     "FusedRecurrent",
     "FusedScaledDotProductAttention",
     "FusedSwinAttention",

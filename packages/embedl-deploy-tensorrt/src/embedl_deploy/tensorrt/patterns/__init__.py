@@ -14,8 +14,10 @@ from embedl_deploy.conversions import (
 from embedl_deploy.recomposition import (
     ActivationProductPattern,
     ConvertDotProductAttentionPattern,
+    PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
+    RecomposeNormPattern,
 )
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
@@ -35,12 +37,8 @@ from embedl_deploy.tensorrt.patterns.fusions.conv import (
     StemConvBNActMaxPoolPattern,
     StemConvBNReLUMaxPoolPattern,
 )
-from embedl_deploy.tensorrt.patterns.fusions.linear import (
-    LayerNormPattern,
-    LinearActPattern,
-    LinearPattern,
-    LinearReLUPattern,
-)
+from embedl_deploy.tensorrt.patterns.fusions.linear import LinearActPattern, LinearPattern, LinearReLUPattern
+from embedl_deploy.tensorrt.patterns.fusions.norms import LayerNorm2dPattern, LayerNormPattern, RMSNormPattern
 from embedl_deploy.tensorrt.patterns.fusions.pointwise import ActAddPattern
 from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.fusions.recurrent import RecurrentPattern
@@ -63,13 +61,17 @@ __all__ = [
     "FlattenLinearToConv1x1Pattern",
     "FoldZeroPadIntoConvPattern",
     "HoistRankQueryPattern",
+    "LayerNorm2dPattern",
     "LayerNormPattern",
     "LinearActPattern",
     "LinearPattern",
     "LinearReLUPattern",
     "MHAInProjectionPattern",
+    "PermutedLayerNormPattern",
+    "RMSNormPattern",
     "RecomposeActivationPattern",
     "RecomposeAttentionPattern",
+    "RecomposeNormPattern",
     "RecurrentPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
     "RemoveIdentityPattern",

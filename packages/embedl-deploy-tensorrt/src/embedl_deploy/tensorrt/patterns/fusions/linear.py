@@ -1,11 +1,11 @@
-"""Fusions of matrix products, and layer norm."""
+"""Fusions of matrix products."""
 
 import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike
 from embedl_deploy.patterns import Example, Pattern, QDQPoint
-from embedl_deploy.tensorrt.modules.linear import FusedLayerNorm, FusedLinear, FusedLinearReLU
+from embedl_deploy.tensorrt.modules.linear import FusedLinear, FusedLinearReLU
 from embedl_deploy.tensorrt.patterns.example_parts import Function, Tapped
 
 
@@ -60,28 +60,6 @@ class LinearPattern(Pattern):
         return [
             Example(Function(lambda x: x @ x.transpose(-1, -2)), _sequences(), "no weight"),
             Example(nn.Sequential(nn.Conv1d(8, 6, 1)), (torch.randn(2, 8, 5),), "a convolution"),
-        ]
-
-
-class LayerNormPattern(Pattern):
-    """``LayerNorm``: no quantizers, see :class:`FusedLayerNorm`."""
-
-    tree = (nn.LayerNorm,)
-    qdq_points = frozenset()
-    graft = FusedLayerNorm
-
-    def examples(self) -> list[Example]:
-        """Where it matches."""
-        return [
-            Example(nn.Sequential(nn.LayerNorm(8)), _vectors()),
-            Example(nn.Sequential(nn.LayerNorm((5, 8), elementwise_affine=False)), _sequences(), "no weight"),
-        ]
-
-    def near_misses(self) -> list[Example]:
-        """Where it does not."""
-        return [
-            Example(nn.Sequential(nn.RMSNorm(8)), _vectors(), "no mean is taken off"),
-            Example(nn.Sequential(nn.GroupNorm(2, 8)), _vectors(), "another norm"),
         ]
 
 

@@ -1,0 +1,78 @@
+"""A tensor that a graph computes from the model's parameters, as the weight or bias of a module."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.graph.forms.form import set_tensor
+from embedl_deploy.graph.lookup import get_constant
+from embedl_deploy.graph.state_values import made_from, parameters_of, value_of_state
+from embedl_deploy.modules.computed import computation_of, set_computed
+from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.reshaping import is_shared
+
+
+def set_from_state(
+    pattern_match: PatternMatch,
+    module: nn.Module,
+    name: str,
+    source: fx.Node,
+    *after: Any,
+) -> None:
+    """Let a new module have a tensor of the model, or compute one as the graph does.
+
+    A parameter stays the parameter that it is. What only shows one in another shape becomes a parameter over the same
+    memory, if nothing else reads that; any other computation becomes a parametrization, trained as it was.
+
+    Args:
+        pattern_match: The match that is being replaced.
+        module: The new module.
+        name: ``"weight"`` or ``"bias"``.
+        source: A node of which :func:`embedl_deploy.graph.state_values.is_state` holds.
+        *after: A function that is applied to its value, such as a transposition, and its further arguments.
+    """
+    if source.op == "get_attr" and not after:
+        set_tensor(module, name, get_constant(source))
+        return
+    nodes = made_from(source)
+    tensors: dict[fx.Node, Any] = {each: get_constant(each) for each in parameters_of(nodes)}
+    with torch.no_grad():
+        value = value_of_state(source).detach()
+        value = after[0](value, *after[1:]) if after else value
+    if not tensors:
+        set_tensor(module, name, value)  # made of literals
+        return
+    only = next(iter(tensors.values()))
+    if (
+        len({id(tensor) for tensor in tensors.values()}) == 1
+        and _shows(value, only)
+        and not is_shared(pattern_match, only)
+    ):
+        set_tensor(module, name, nn.Parameter(value, only.requires_grad) if isinstance(only, nn.Parameter) else value)
+        return
+    for each in nodes:  # sizes, and what is made of literals, are values
+        known = value_of_state(each)
+        if each not in tensors and (not _holds_tensors(known) or not parameters_of(made_from(each))):
+            tensors[each] = known
+    set_computed(module, name, *computation_of(nodes, source, tensors, after))
+
+
+def only_read_by(state: list[fx.Node], readers: Collection[fx.Node]) -> list[fx.Node]:
+    """The nodes of ``state``, in the order of the graph, that only ``readers`` and each other read; in that order."""
+    inside = set(readers)
+    for each in reversed(state):
+        if inside.issuperset(each.users):
+            inside.add(each)
+    return sorted(inside.difference(readers))
+
+
+def _shows(value: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether a value is all of a tensor, in another shape."""
+    same = value.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+    return same and value.device.type != "meta" and value.numel() == tensor.numel() and value.dtype == tensor.dtype
+
+
+def _holds_tensors(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) or (isinstance(value, (tuple, list)) and any(map(_holds_tensors, value)))
