@@ -11,18 +11,22 @@ Forward = Callable[["Written", torch.Tensor], torch.Tensor]
 
 
 class Written(nn.Module):
-    """A function of one tensor, with a weight and a bias.
+    """A function of one tensor.
 
     Args:
         function: Computes the output from the module and the tensor.
-        *shape: The shape of weight and bias.
+        size: How many values its weight and bias have.
+        names: Those that it has.
     """
 
-    def __init__(self, function: Forward, *shape: int) -> None:
+    weight: nn.Parameter
+    bias: nn.Parameter
+
+    def __init__(self, function: Forward, size: int, *names: str) -> None:
         super().__init__()
         self.function = function
-        self.weight = nn.Parameter(torch.rand(shape) + 0.5)
-        self.bias = nn.Parameter(torch.randn(shape))
+        for name in names:
+            self.register_parameter(name, nn.Parameter(torch.rand(size) + 0.5))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Any tensor, to one of its shape."""
@@ -95,33 +99,33 @@ def _third_power(_: Written, x: torch.Tensor) -> torch.Tensor:
     return x * torch.rsqrt(x.pow(4).mean(-1, keepdim=True) + 1e-5)
 
 
-def _vectors(function: Forward, note: str) -> Example:
-    return Example(Written(function, 8), (torch.randn(2, 5, 8),), note)
+def _vectors(function: Forward, note: str, *names: str) -> Example:
+    return Example(Written(function, 8, *names), (torch.randn(2, 5, 8),), note)
 
 
-def _maps(function: Forward, note: str) -> Example:
-    return Example(Written(function, 6), (torch.randn(2, 6, 4, 3),), note)
+def _maps(function: Forward, note: str, *names: str) -> Example:
+    return Example(Written(function, 6, *names), (torch.randn(2, 6, 4, 3),), note)
 
 
 def examples() -> list[Example]:
     """Where it matches."""
     return [
-        _vectors(_layer, ""),
-        _vectors(_var_mean, "torch.var_mean"),
-        _maps(_over_channels, "over the channels of an image"),
-        _vectors(_rms, "no mean is taken off"),
-        _vectors(_llama, "in float32, weighted in the model's type, as in Llama"),
-        _vectors(_t5, "its spread in float32, as in T5"),
-        _vectors(_gemma, "in float32, one added to the weight, as in Gemma"),
+        _vectors(_layer, "", "weight", "bias"),
+        _vectors(_var_mean, "torch.var_mean", "weight", "bias"),
+        _maps(_over_channels, "over the channels of an image", "weight", "bias"),
+        _vectors(_rms, "no mean is taken off", "weight"),
+        _vectors(_llama, "in float32, weighted in the model's type, as in Llama", "weight"),
+        _vectors(_t5, "its spread in float32, as in T5", "weight"),
+        _vectors(_gemma, "in float32, one added to the weight, as in Gemma", "weight"),
     ]
 
 
 def near_misses() -> list[Example]:
     """Where it does not."""
     return [
-        _vectors(_outside, "what is added to the deviation, and not to the variance"),
+        _vectors(_outside, "what is added to the deviation, and not to the variance", "weight", "bias"),
         _vectors(_unbiased, "a variance of N − 1"),
-        _vectors(_not_centred, "divided by the deviation from a mean that it has"),
+        _vectors(_not_centred, "divided by the deviation from a mean that it has", "weight"),
         _maps(_of_a_batch, "over the batch, too"),
         Example(Written(_without_axis, 8), (torch.randn(8, 8),), "an axis that is lost"),
         _vectors(_read_twice, "a deviation that is used elsewhere"),
