@@ -53,6 +53,18 @@ MODELS = {
     "FusedLinear": (lambda m, x: m.fc(x), {"fc": nn.Linear(8, 6)}, TOKENS, 1),
     "FusedLinearReLU": (lambda m, x: m.act(m.fc(x)), {"fc": nn.Linear(8, 6), "act": nn.GELU()}, TOKENS, 1),
     "FusedLayerNorm": (lambda m, x: m.fc(m.norm(x)), {"norm": nn.LayerNorm(8), "fc": nn.Linear(8, 6)}, TOKENS, 1),
+    "FusedRMSNorm": (
+        lambda m, x: m.fc(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * m.weight),
+        {"weight": nn.Parameter(torch.ones(8)), "fc": nn.Linear(8, 6)},
+        TOKENS,
+        1,
+    ),
+    "FusedLayerNorm2d": (
+        lambda m, x: m.conv(m.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)),
+        {"norm": nn.LayerNorm(4), "conv": nn.Conv2d(4, 8, 1)},
+        IMAGES,
+        1,
+    ),
     "FusedRecurrent": (
         lambda m, x: m.fc(m.rnn(x)[0]),
         {"rnn": nn.LSTM(8, 6, batch_first=True), "fc": nn.Linear(6, 8)},

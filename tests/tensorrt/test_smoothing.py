@@ -61,6 +61,26 @@ def twice(self, x):
     return self.a(self.norm(x)) + self.b(self.norm(x + 1))
 
 
+def gated(self, x):
+    y = rms_norm(x) * self.norm.weight
+    return self.c(F.silu(self.a(y)) * self.b(y))
+
+
+def gated_with_one(self, x):
+    """Both factors have another reader, or one channel."""
+    y = self.a(self.norm(x))
+    return self.c(F.silu(y) * y.mean(-1, keepdim=True))
+
+
+def cast(self, x):
+    y = (rms_norm(x.float()) * (1 + self.norm.weight.float())).type_as(x)
+    return self.a(y) + self.b(y)
+
+
+def rms_norm(x):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
 def transformed(forward):
     model = net(forward, **layers())
     with torch.no_grad():
@@ -80,7 +100,7 @@ def scales(model):
 
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.5, 1.0])
-@pytest.mark.parametrize("forward", [pre_norm, dropped, post_norm, chained, behind_gelu, twice])
+@pytest.mark.parametrize("forward", [pre_norm, dropped, post_norm, chained, behind_gelu, twice, gated, cast])
 def test_float_outputs_stay(forward, alpha):
     result = transformed(forward)
     model, done = smoothed(result, SmoothQuantConfig(alpha))
@@ -94,6 +114,10 @@ def test_float_outputs_stay(forward, alpha):
         (pre_norm, "norm_1", "folded into norm"),
         (dropped, "dropout", "folded into norm"),
         (chained, "a_1", "folded into a"),
+        (gated, "norm_1", "folded into norm"),
+        (gated, "mul_2", "folded into b"),
+        (gated_with_one, "mul", "by mul_smooth, because it cannot be folded into mul (it is no fused module)"),
+        (cast, "type_as", "folded into norm"),
         (
             post_norm,
             "norm_1",

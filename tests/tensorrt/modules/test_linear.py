@@ -1,9 +1,9 @@
-"""Matrix products with what TensorRT computes in the same kernel, and layer norm."""
+"""Matrix products with what TensorRT computes in the same kernel."""
 
 import torch
 from torch import nn
 
-from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLinear, FusedLinearAct, FusedLinearReLU
+from embedl_deploy.tensorrt.modules import FusedLinear, FusedLinearAct, FusedLinearReLU
 from support.fused_modules import check_fused_module, check_input_stubs, check_weight_stub
 from support.nets import random_input
 
@@ -16,7 +16,6 @@ def test_the_name_of_0_6_is_the_same_class() -> None:
 
 def test_inputs_to_quantize_is_known_without_an_instance() -> None:
     assert FusedLinear.inputs_to_quantize == FusedLinearReLU.inputs_to_quantize == frozenset({0})
-    assert FusedLayerNorm.inputs_to_quantize == frozenset()
 
 
 def test_linear() -> None:
@@ -38,11 +37,3 @@ def test_linear_with_an_activation() -> None:
     check_fused_module(fused, reference, nn.ModuleList([linear, act]), (X,))
     check_input_stubs(fused, reference, (X,), [0])
     check_weight_stub(fused, linear.weight, (X,))
-
-
-def test_layer_norm_has_no_place_for_a_quantizer() -> None:
-    norm = nn.LayerNorm(4)
-    fused = FusedLayerNorm(norm)
-    check_fused_module(fused, norm, norm, (X,))
-    assert fused.input_quant_stubs == {} and not hasattr(fused, "weight_fake_quant")
-    assert list(fused.children()) == [norm]

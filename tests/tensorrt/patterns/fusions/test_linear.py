@@ -1,4 +1,4 @@
-"""Fusions of matrix products, and layer norm."""
+"""Fusions of matrix products."""
 
 import pytest
 import torch
@@ -7,8 +7,8 @@ from torch import nn
 
 from embedl_deploy.patterns import QDQPoint
 from embedl_deploy.tensorrt import TENSORRT_FUSION_PATTERNS
-from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLinear, FusedLinearReLU
-from embedl_deploy.tensorrt.patterns import LayerNormPattern, LinearActPattern, LinearPattern, LinearReLUPattern
+from embedl_deploy.tensorrt.modules import FusedLinear, FusedLinearReLU
+from embedl_deploy.tensorrt.patterns import LinearActPattern, LinearPattern, LinearReLUPattern
 from support.agreement import applied, check_rewrite, fused_counts, reasons
 from support.nets import net, random_input
 from support.spellings import ACTIVATIONS, NOT_ACTIVATIONS, Activation
@@ -22,7 +22,6 @@ def test_the_name_of_0_6_is_the_same_class() -> None:
 
 def test_where_quantizers_go() -> None:
     assert LinearReLUPattern.qdq_points == LinearPattern.qdq_points == {QDQPoint.INPUT}
-    assert LayerNormPattern.qdq_points == frozenset()
 
 
 class TestLinearReLU:
@@ -118,33 +117,3 @@ class TestLinear:
         model = net(lambda m, x: m.b(F.gelu(m.a(x))), a=nn.Linear(4, 8), b=nn.Linear(8, 4))
         result = check_rewrite(model, (X,), TENSORRT_FUSION_PATTERNS)
         assert applied(result) == [("LinearReLUPattern", "a", "gelu"), ("LinearPattern", "b")]
-
-
-class TestLayerNorm:
-    @pytest.mark.parametrize(
-        "norm",
-        [nn.LayerNorm(4), nn.LayerNorm((5, 4), eps=1e-3), nn.LayerNorm(4, elementwise_affine=False)],
-        ids=["last", "two dimensions", "not affine"],
-    )
-    def test_matches_modules(self, norm: nn.LayerNorm) -> None:
-        result = check_rewrite(net(lambda m, x: m.norm(x), norm=norm), (X,), [LayerNormPattern()])
-        assert fused_counts(result.model) == {"FusedLayerNorm": 1}
-
-    def test_matches_functional_spellings(self) -> None:
-        model = net(
-            lambda m, x: F.layer_norm(x, (4,), m.weight, eps=1e-3) + torch.layer_norm(x, (4,), m.weight, m.bias),
-            weight=nn.Parameter(torch.empty(4)),
-            bias=nn.Parameter(torch.empty(4)),
-        )
-        result = check_rewrite(model, (X,), [LayerNormPattern()])
-        first, second = (module for module in result.model.modules() if isinstance(module, FusedLayerNorm))
-        assert (first.layer_norm.eps, second.layer_norm.eps) == (1e-3, 1e-5)
-        assert first.layer_norm.bias is None and first.layer_norm.weight is second.layer_norm.weight
-
-    @pytest.mark.parametrize(
-        "norm", [nn.RMSNorm(4), nn.GroupNorm(1, 5), nn.InstanceNorm1d(5)], ids=lambda norm: type(norm).__name__
-    )
-    def test_other_norms_do_not_match(self, norm: nn.Module) -> None:
-        result = check_rewrite(net(lambda m, x: m.norm(x), norm=norm), (X,), [LayerNormPattern()])
-        assert applied(result) == []
-        assert result.report.why_not("norm") == ["norm: no pattern has an element for it"]

@@ -8,8 +8,9 @@ Dividing channel j of the input by s_j, and multiplying column j of the weight b
 (Xiao et al. 2023, equation 4). All products that read one tensor share s. How much to move, α, differs from layer to
 layer: too little leaves outliers, too much puts them into the weights. Unless it is given, it is the one with the least
 expected error of the products' outputs, by the formats that they will have. The division is folded into the layer
-norm or product before, if every reader of its result is in the group; otherwise it is an operator of its own, which
-compilers run together with the quantizer after it.
+norm or product before, if every reader of its result is in the group; behind a gate, into the product that the
+activation is multiplied by. Otherwise it is an operator of its own, which compilers run together with the quantizer
+after it.
 """
 
 from collections import Counter, defaultdict
@@ -23,6 +24,7 @@ from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.casts import is_cast
 from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks, set_argument
+from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
@@ -257,21 +259,47 @@ def _smooth_group(model: fx.GraphModule, group: _Group, config: SmoothQuantConfi
 def _divide(model: fx.GraphModule, group: _Group, scale: torch.Tensor, config: SmoothQuantConfig) -> str:
     """Divide the group's input; returns where that was done."""
     before, single = _norm_before(group.source)
-    module = get_module(before)
     alone = set(group.source.users) == set(group.readers) and times_read(group.source) == len(group.readers)
-    alone = alone and single and _called_once(model, before)
-    problem = "other operators read its output" if not alone else "it is no fused module"
-    if alone and module is not None and any(has_hooks(part) for part in module.modules()):
-        problem = "it has hooks, which may not let factors through"
-    elif alone and isinstance(module, FusedModule):
-        declined = module.scale_outputs(1 / scale)
-        if declined is None:
-            return f"folded into {before.target}"
-        problem = declined
+    problem = _fold(model, before, 1 / scale) if alone and single else "other operators read its output"
+    if problem is None:
+        return f"folded into {before.target}"
+    if alone and single and operation(before) == "mul":
+        for factor in _factors_of(before):
+            if _fold(model, factor, 1 / scale) is None:
+                return f"folded into {factor.target}"
     if not config.explicit:
         return f"declined: cannot be folded into {before.name} ({problem})"
     path = insert_scale(model, group.source, list(group.readers), 1 / scale)
     return f"by {path}, because it cannot be folded into {before.name} ({problem})"
+
+
+def _fold(model: fx.GraphModule, node: fx.Node, factors: torch.Tensor) -> str | None:
+    """Multiply what a node gives by factors, in the parameters of its module; returns why it cannot be done."""
+    module = get_module(node)
+    if node.op == "call_module" and not _called_once(model, node):
+        return "other operators read its output"
+    if module is not None and any(has_hooks(part) for part in module.modules()):
+        return "it has hooks, which may not let factors through"
+    return module.scale_outputs(factors) if isinstance(module, FusedModule) else "it is no fused module"
+
+
+def _factors_of(product: fx.Node) -> list[fx.Node]:
+    """The nodes that compute the factors of a product and nothing else, as many channels as it has; the last first.
+
+    A gated layer multiplies an activation, which lets no factors through, by a product, which does.
+    """
+    found, channels = [], _channels(product)
+    for value in reversed(product.all_input_nodes):
+        before, single = _norm_before(value)
+        if single and times_read(value) == 1 and channels is not None and _channels(value) == channels:
+            found.append(before)
+    return found
+
+
+def _channels(node: fx.Node) -> int | None:
+    """The size of the last axis, where it is known."""
+    shape = shape_of(node)
+    return shape[-1] if shape else None
 
 
 def insert_scale(model: fx.GraphModule, source: fx.Node, readers: list[fx.Node], factors: torch.Tensor) -> str:
