@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.modules.base import ConvertedModule
 from embedl_deploy.validation.checked import checked
 
@@ -116,6 +117,9 @@ class LayerNorm2d(ConvertedModule):
         eps: Added to the variance.
         elementwise_affine: Whether it has a weight, (C,), one to begin with.
         bias: Whether it has a bias, (C,), zero to begin with, beside the weight.
+
+    Raises:
+        InputError: There is less than one channel.
     """
 
     weight: torch.Tensor | None
@@ -126,6 +130,8 @@ class LayerNorm2d(ConvertedModule):
         self, num_channels: int, eps: float = 1e-6, *, elementwise_affine: bool = True, bias: bool = True
     ) -> None:
         super().__init__()
+        if num_channels < 1:
+            raise InputError(f"LayerNorm2d: num_channels is {num_channels}; expected 1 or more.")
         self.num_channels = num_channels
         self.eps = eps
         has_bias = elementwise_affine and bias
