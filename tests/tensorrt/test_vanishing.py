@@ -1,4 +1,4 @@
-"""A softmax over many keys, whose fixed scale is too coarse for it, is told of."""
+"""A softmax over many keys, for which a scale of 1/127 is too coarse, gets that of the data, or is told of."""
 
 import pytest
 import torch
@@ -11,30 +11,61 @@ from support.nets import random_input
 
 
 class Attention(nn.Module):
-    """Attention that is spread evenly, the more so the smaller ``sharpness`` is, and a product."""
+    """Attention that is spread evenly, the more so the smaller ``sharpness`` is, and a product.
 
-    def __init__(self, sharpness: float) -> None:
+    The first query has one key of its own if ``one_is_sharp``.
+    """
+
+    def __init__(self, sharpness: float, *, one_is_sharp: bool = False) -> None:
         super().__init__()
         self.sharpness = sharpness
+        self.one_is_sharp = one_is_sharp
         self.out = nn.Linear(8, 4)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.out(F.scaled_dot_product_attention(x * self.sharpness, x, x))
+        query = x * self.sharpness
+        if self.one_is_sharp:
+            query = torch.cat((100 * x[:, :1], query[:, 1:]), 1)
+        return self.out(F.scaled_dot_product_attention(query, x, x))
 
 
-def quantized(keys: int, sharpness: float = 0.1, config: QuantConfig | None = None) -> nn.Module:
-    model, x = Attention(sharpness).eval(), random_input(2, keys, 8) + 1
+def quantized(keys: int, sharpness: float = 0.1, config: QuantConfig | None = None, *, one_is_sharp=False) -> nn.Module:
+    model, x = Attention(sharpness, one_is_sharp=one_is_sharp).eval(), random_input(2, keys, 8) + 1
     return quantize(transform(model, x, backend="tensorrt"), [x], config, progress=False)
 
 
-def test_an_even_softmax_over_many_keys_vanishes(caplog):
+PLACE = "scaled_dot_product_attention softmax_quant"
+
+
+def softmax_scale(model: nn.Module) -> float:
+    return float(model.get_submodule("scaled_dot_product_attention.softmax_quant").quantizer.scale)
+
+
+def test_an_even_softmax_over_many_keys_has_the_range_of_the_data(caplog):
+    x = random_input(2, 600, 8) + 1
     model = quantized(600)
+    weights = (x * 0.1 @ x.mT / 8**0.5).softmax(-1)
+    assert weights.flatten().quantile(0.99) < 1 / 254  # nearly every one would be rounded to zero
+    assert softmax_scale(model) == pytest.approx(float(weights.max()) / 127, rel=1e-5)
     report = quantization_report(model)
-    assert report.vanishing == (("scaled_dot_product_attention softmax_quant", pytest.approx(1.0, abs=0.01)),)
-    assert "scaled_dot_product_attention softmax_quant: 100%" in str(report)
+    assert report.vanishing == () and not caplog.messages
+    (found,) = [finding for finding in report.findings if finding.tensor == PLACE]
+    assert not found.serious and "would round 100% of its sum to zero" in str(found)
+    torch.manual_seed(0)
+    float_model = Attention(0.1).eval()
+    float_model.out = model.out.linear
+    wanted = float_model(x)
+    assert (model(x) - wanted).square().sum() < 1e-3 * wanted.square().sum()
+
+
+def test_where_one_weight_is_large_the_rest_vanishes(caplog):
+    model = quantized(600, one_is_sharp=True)
+    report = quantization_report(model)
+    assert report.vanishing == ((PLACE, pytest.approx(1.0, abs=0.01)),)
+    assert f"{PLACE}: 100%" in str(report)
     (warning,) = caplog.messages
     assert "100 % of its sum becomes zero" in warning
-    skipped = quantized(600, config=QuantConfig(skip=["scaled_dot_product_attention"]))
+    skipped = quantized(600, config=QuantConfig(skip=["scaled_dot_product_attention"]), one_is_sharp=True)
     assert quantization_report(skipped).vanishing == ()
 
 
@@ -44,13 +75,15 @@ FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.
 @pytest.mark.parametrize(
     ("keys", "sharpness", "config"), [(100, 0.1, None), (600, 10.0, None), (600, 0.1, FP8)], ids=["few", "sharp", "fp8"]
 )
-def test_others_do_not(keys, sharpness, config, caplog):
-    assert quantization_report(quantized(keys, sharpness, config)).vanishing == ()
+def test_others_have_the_known_range(keys, sharpness, config, caplog):
+    model = quantized(keys, sharpness, config)
+    assert quantization_report(model).vanishing == ()
+    assert softmax_scale(model) == pytest.approx(1 / (448 if config else 127))
     assert not caplog.messages
 
 
-@pytest.mark.parametrize(("seeing", "share"), [(300, 1.0), (0, 0.0)], ids=["half of them", "none"])
-def test_queries_that_see_no_key_do_not_count(seeing, share):
+@pytest.mark.parametrize("seeing", [300, 0], ids=["half of them", "none"])
+def test_queries_that_see_no_key_do_not_count(seeing):
     class Padded(nn.Module):
         def forward(self, x, mask):
             return F.scaled_dot_product_attention(x * 0.1, x, x, mask)
@@ -58,8 +91,9 @@ def test_queries_that_see_no_key_do_not_count(seeing, share):
     x = random_input(2, 600, 8) + 1
     mask = (torch.arange(600) < seeing)[:, None].expand(600, 600)
     model = quantize(transform(Padded().eval(), (x, mask), backend="tensorrt"), [(x, mask)], progress=False)
-    vanishing = [found for _, found in quantization_report(model).vanishing]
-    assert vanishing == ([pytest.approx(share, abs=0.01)] if share else [])
+    weights = (x * 0.1 @ x.mT / 8**0.5).softmax(-1)[:, :seeing]
+    assert softmax_scale(model) == pytest.approx(float(weights.max()) / 127 if seeing else 1 / 127, rel=1e-5)
+    assert quantization_report(model).vanishing == ()
 
 
 def test_what_reads_it_is_calibrated_in_float():

@@ -14,7 +14,8 @@ class QuantStub(nn.Module):
 
     Attributes:
         amax: The largest magnitude that can occur here, where that is known beforehand, as it is of a softmax; such a
-            place needs no calibration. ``None`` where it is not known.
+            place needs no calibration, which takes a smaller range only where this one would round a good part of the
+            data to zero. ``None`` where it is not known.
     """
 
     quantizer: nn.Module | None

@@ -14,16 +14,13 @@ from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
 from embedl_deploy.quantize.findings import Finding, summary
 from embedl_deploy.quantize.finite import blaming_the_model, require_finite
 from embedl_deploy.quantize.flow import watching_places
-from embedl_deploy.quantize.observers import KnownRangeObserver, WeightObserver, make_observer
+from embedl_deploy.quantize.observers import MOST_THAT_MAY_VANISH, KnownRangeObserver, WeightObserver, make_observer
 from embedl_deploy.quantize.quantizer import Quantizer
 from embedl_deploy.quantize.report import REPORT, QuantizationReport
 from embedl_deploy.quantize.unreached import check_all_reached, check_weights
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)
-
-#: Share of the sum of a tensor with a known range, such as a softmax, whose loss is told.
-_MOST_THAT_MAY_VANISH = 0.25
 
 
 def quantizers_of(model: nn.Module) -> dict[str, Quantizer]:
@@ -128,14 +125,14 @@ def _report_findings(model: nn.Module, findings: tuple[Finding, ...]) -> None:
 def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver]) -> None:
     """Say of which tensors with a known range a good part is rounded to zero, in the report and in the log."""
     shares = [(each.name, each.share_rounded_to_zero) for each in observers]
-    vanishing = tuple((name, share) for name, share in shares if share >= _MOST_THAT_MAY_VANISH)
+    vanishing = tuple((name, share) for name, share in shares if share >= MOST_THAT_MAY_VANISH)
     report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
     if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.vanishing != vanishing:
         model.meta[REPORT] = replace(report, vanishing=vanishing)
     if vanishing:
         name, share = max(vanishing, key=lambda entry: entry[1])
         _logger.warning(
-            "%d tensor(s) with a fixed range lose much of it to rounding, the worst %s: %.0f %% of its sum becomes "
+            "%d tensor(s) with a known range lose much of it to rounding, the worst %s: %.0f %% of its sum becomes "
             "zero. Leave the module in float, QuantConfig(skip=...), or see quantization_report(model).",
             len(vanishing),
             name,

@@ -1,5 +1,6 @@
 """What calibration remembers of a tensor: a constant amount, however much data flows by."""
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -11,6 +12,10 @@ from embedl_deploy.quantize.histogram import Histogram
 from embedl_deploy.quantize.samples import extremes_by_sample
 from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
 
+#: Share of the sum of a tensor with a known range, such as a softmax, that may be rounded to zero.
+MOST_THAT_MAY_VANISH = 0.25
+#: How often a known range is halved to see what a smaller one would lose; a smaller share is not looked at.
+_HALVINGS, _FEW = 16, 0.01
 #: Weight of the newest batch in a moving average, as torch's own observers have it.
 MOMENTUM = 0.01
 
@@ -166,7 +171,10 @@ class WeightObserver(Observer):
 
 
 class KnownRangeObserver(Observer):
-    """Sees a tensor whose range is known beforehand, and how much of it that range loses.
+    """Sees a tensor whose range is known beforehand, such as a softmax, and how much of it that range loses.
+
+    Where a good part of it would be rounded to zero, as of attention that is spread over hundreds of keys, the range is
+    that of what was seen, as it is of any other tensor.
 
     Args:
         config: How the tensor is to be quantized.
@@ -176,29 +184,57 @@ class KnownRangeObserver(Observer):
 
     def __init__(self, config: TensorQuantConfig, name: str, amax: float) -> None:
         super().__init__(config, name)
-        self._grid = grid_from_range(0.0, amax, config)
-        smallest = config.precision.smallest * float(self._grid.scale)
-        self._edge = smallest / 2
-        self._total = self._lost = 0.0
+        self._amax = amax
+        self._known = grid_from_range(0.0, amax, config)
+        edge = config.precision.smallest * float(self._known.scale) / 2
+        #: What is below an edge becomes zero: of the known range, of half of it, of a quarter, ...
+        self._edges = [edge / 2**halved for halved in range(_HALVINGS)]
+        self._below = torch.zeros(_HALVINGS, dtype=torch.float64)
+        self._total = 0.0
 
     def _observe(self, x: torch.Tensor) -> None:
         self._extremes(x)
-        magnitudes = x.abs()
-        self._total += float(magnitudes.sum(dtype=torch.float64))
-        self._lost += float(torch.where(magnitudes < self._edge, magnitudes, 0).sum(dtype=torch.float64))
+        magnitudes = in_memory_order(x.abs())
+        total = float(magnitudes.sum(dtype=torch.float64))
+        small = magnitudes[magnitudes < self._edges[0]].double()
+        self._total += total
+        lost = float(small.sum())
+        if lost <= _FEW * total:  # not worth a closer look
+            self._below += lost
+            return
+        edges = torch.tensor(self._edges[::-1], dtype=torch.float64, device=small.device)
+        sums = torch.bincount(torch.bucketize(small, edges, right=True), small, _HALVINGS)
+        self._below += sums.cumsum(0).flip(0).cpu()
+
+    @property
+    def _takes_what_was_seen(self) -> bool:
+        return bool(self._below[0] >= MOST_THAT_MAY_VANISH * self._total) and 0 < self.seen.furthest < self._amax
 
     @property
     def share_rounded_to_zero(self) -> float:
-        """The sum of the magnitudes that are nearer to zero than to the smallest number, as a share of all."""
-        return self._lost / self._total if self._total else 0.0
+        """The sum of the magnitudes that the grid rounds to zero, as a share of all.
+
+        At most so much, where the range is what was seen.
+        """
+        halved = int(math.log2(self._amax / self.seen.furthest)) if self._takes_what_was_seen else 0
+        return float(self._below[min(halved, _HALVINGS - 1)]) / self._total if self._total else 0.0
 
     def grid(self) -> Grid:
-        """That of the known range."""
-        return self._grid
+        """That of the known range, or of what was seen."""
+        return grid_from_range(0.0, self.seen.furthest, self.config) if self._takes_what_was_seen else self._known
 
     def finding(self, grid: Grid) -> Finding | None:
-        """Whether it is one value throughout; the range is not that of any batch."""
-        return self.seen.finding(self.name, 0.0)
+        """Whether it is one value throughout, or the known range is not taken."""
+        found = self.seen.finding(self.name, 0.0)
+        if found is not None or not self._takes_what_was_seen:
+            return found
+        share = float(self._below[0]) / self._total
+        return Finding(
+            self.name,
+            f"its range is that of the data, up to {self.seen.furthest:.2g}: that up to {self._amax:g} would round "
+            f"{share:.0%} of its sum to zero",
+            serious=False,
+        )
 
 
 def make_observer(config: TensorQuantConfig, name: str, *, is_weight: bool, amax: float | None = None) -> Observer:

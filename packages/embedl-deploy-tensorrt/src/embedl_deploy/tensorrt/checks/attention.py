@@ -33,7 +33,10 @@ class AttentionScales(Rule):
     id = "TRT-Q20"
     severity = Severity.WARNING
     title = "Attention scales query or key before the first product, and quantizes the softmax at 1/127 (FP8: 1/448)."
-    remedy = "Multiply the query by the factor before it is quantized; fix the softmax's scale by its range, 0 to 1."
+    remedy = (
+        "Multiply the query by the factor before it is quantized; fix the softmax's scale by its range, 0 to 1, unless "
+        "attention is spread over so many keys that this rounds it to zero."
+    )
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what is in front of and behind every Softmax."""
