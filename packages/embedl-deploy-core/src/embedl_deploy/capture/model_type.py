@@ -65,6 +65,60 @@ def follow_the_model(
         _Following(part, device, dtype, own, limits or {}).run()
 
 
+class ModelType:
+    """Nodes of a graph that say the type and the device of its model; made when they are asked for.
+
+    Args:
+        part: The graph.
+        device: The device that the model is on.
+        own: The model's type.
+    """
+
+    def __init__(self, part: fx.GraphModule, device: torch.device | None, own: torch.dtype) -> None:
+        self.part, self.device, self.own = part, device, own
+        self._made: dict[str, fx.Node] = {}
+
+    def is_its_device(self, value: Any) -> bool:
+        """Whether a literal is the device that the model is on."""
+        if not isinstance(value, torch.device) or self.device is None or value.type != self.device.type:
+            return False
+        return (value.index or 0) == (self.device.index or 0)
+
+    def attribute(self, name: str) -> fx.Node:
+        """``"dtype"`` or ``"device"``."""
+        return self._node(name, getattr, lambda: (self._model_type(), name))
+
+    def limit(self, name: str) -> fx.Node:
+        """What ``torch.finfo`` has under that name for the model's type."""
+        finfo = self._node("finfo", torch.finfo, lambda: (self.attribute("dtype"),))
+        return self._node(f"finfo_{name}", getattr, lambda: (finfo, name))
+
+    def _model_type(self) -> fx.Node:
+        if _NAME not in self._made:
+            name, count = _NAME, 0
+            while not is_free(self.part, name):
+                count += 1
+                name = f"{_NAME}_{count}"
+            self.part.register_buffer(name, torch.zeros((), dtype=self.own, device=self.device), persistent=False)
+            with self._before_what_is_called():
+                self._made[_NAME] = self.part.graph.get_attr(name)
+        return self._made[_NAME]
+
+    def _node(self, name: str, target: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]]) -> fx.Node:
+        """One node for each name."""
+        if name not in self._made:
+            given = arguments()
+            with self._before_what_is_called():
+                self._made[name] = self.part.graph.create_node("call_function", target, given, name=name)
+        return self._made[name]
+
+    def _before_what_is_called(self) -> Any:
+        ours = set(self._made.values())
+        nodes = self.part.graph.nodes
+        first = next(node for node in nodes if node.op not in ("placeholder", "get_attr") and node not in ours)
+        return self.part.graph.inserting_before(first)
+
+
 class _Following:
     """One graph."""
 
@@ -76,8 +130,8 @@ class _Following:
         own: torch.dtype,
         limits: Mapping[float, str],
     ) -> None:
-        self.part, self.device, self.dtype, self.own, self.limits = part, device, dtype, own, limits
-        self._made: dict[str, fx.Node] = {}
+        self.part, self.dtype, self.limits = part, dtype, limits
+        self.model_type = ModelType(part, device, own)
 
     def run(self) -> None:
         """Follow."""
@@ -101,11 +155,6 @@ class _Following:
                 changed = True
         if changed:
             self.part.recompile()
-
-    def _is_device(self, value: Any) -> bool:
-        if not isinstance(value, torch.device) or self.device is None or value.type != self.device.type:
-            return False
-        return (value.index or 0) == (self.device.index or 0)
 
     def _is_of_the_model(self, node: Any) -> bool:
         """Whether a node's value is a tensor of the model's type."""
@@ -139,7 +188,7 @@ class _Following:
                 continue
             value = node.args[index] if index < len(node.args) else node.kwargs.get(parameter.name)
             is_dtype = value is not None and value is self.dtype and first.dtype is self.dtype
-            if is_dtype or (self._is_device(value) and self._is_device(first.device)):
+            if is_dtype or (self.model_type.is_its_device(value) and self.model_type.is_its_device(first.device)):
                 if index < len(node.args):
                     node.update_arg(index, None)
                 else:
@@ -147,44 +196,12 @@ class _Following:
 
     def _following(self, value: Any) -> Any:
         if value is not None and value is self.dtype:
-            return self._attribute("dtype")
-        if self._is_device(value):
-            return self._attribute("device")
+            return self.model_type.attribute("dtype")
+        if self.model_type.is_its_device(value):
+            return self.model_type.attribute("device")
         if type(value) is float and value in self.limits:
-            return self._limit(self.limits[value])
+            return self.model_type.limit(self.limits[value])
         return value
-
-    def _attribute(self, name: str) -> fx.Node:
-        return self._node(name, getattr, lambda: (self._model_type(), name))
-
-    def _limit(self, name: str) -> fx.Node:
-        finfo = self._node("finfo", torch.finfo, lambda: (self._attribute("dtype"),))
-        return self._node(f"finfo_{name}", getattr, lambda: (finfo, name))
-
-    def _model_type(self) -> fx.Node:
-        if _NAME not in self._made:
-            name, count = _NAME, 0
-            while not is_free(self.part, name):
-                count += 1
-                name = f"{_NAME}_{count}"
-            self.part.register_buffer(name, torch.zeros((), dtype=self.own, device=self.device), persistent=False)
-            with self._before_what_is_called():
-                self._made[_NAME] = self.part.graph.get_attr(name)
-        return self._made[_NAME]
-
-    def _node(self, name: str, target: Callable[..., Any], arguments: Callable[[], tuple[Any, ...]]) -> fx.Node:
-        """One node for each name."""
-        if name not in self._made:
-            given = arguments()
-            with self._before_what_is_called():
-                self._made[name] = self.part.graph.create_node("call_function", target, given, name=name)
-        return self._made[name]
-
-    def _before_what_is_called(self) -> Any:
-        ours = set(self._made.values())
-        nodes = self.part.graph.nodes
-        first = next(node for node in nodes if node.op not in ("placeholder", "get_attr") and node not in ours)
-        return self.part.graph.inserting_before(first)
 
 
 def keep_types(graph_module: fx.GraphModule, model: nn.Module) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import fx, nn
 
+from embedl_deploy.capture.asked_types import follow_what_was_asked_for
+from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.mode import Mode
 from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_differs, traces_differ
 from embedl_deploy.capture.random_numbers import RandomNumbers
@@ -96,10 +98,15 @@ def trace_symbolically(
     graph_module = WorkingGraphModule(model, graph, type(model).__name__)
     if (fault := tensors.fault(graph_module)) is not None:
         raise depends_on_state(original, *fault)
+    asked = follow_what_was_asked_for(
+        graph_module,
+        lambda: MarkedModel.of(model, args or (), kwargs or {}),
+        lambda other: CaptureTracer(leaves, args, kwargs or {}).trace(other),
+    )
     numbers.settle(graph_module)
     if tracer.fixed or tracer.needed:
         graph_module.meta[FIXED_INPUTS] = FixedInputs.of(tracer.positional, tracer.fixed, tracer.needed)
-    return graph_module, (*_notes(tracer, has_examples=args is not None), *said, *of_mode)
+    return graph_module, (*_notes(tracer, has_examples=args is not None), *said, *of_mode, *asked)
 
 
 def _refuse(original: nn.Module, effects: SideEffects, changed: list[str], *, has_examples: bool) -> None:
