@@ -15,6 +15,7 @@ from embedl_deploy.patterns import Pattern, patterns_in
 from embedl_deploy.recomposition import (
     ActivationProductPattern,
     ConvertDotProductAttentionPattern,
+    GroupedKeysPattern,
     PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
@@ -38,6 +39,7 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     RecomposeNormPattern(),
     PermutedLayerNormPattern(),
     ConvertDotProductAttentionPattern(),
+    GroupedKeysPattern(),
     *patterns_in(conversions),
 ]
 

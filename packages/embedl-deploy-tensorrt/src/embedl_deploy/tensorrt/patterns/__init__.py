@@ -14,6 +14,7 @@ from embedl_deploy.conversions import (
 from embedl_deploy.recomposition import (
     ActivationProductPattern,
     ConvertDotProductAttentionPattern,
+    GroupedKeysPattern,
     PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
@@ -60,6 +61,7 @@ __all__ = [
     "DecomposeTransformerEncoderLayerPattern",
     "FlattenLinearToConv1x1Pattern",
     "FoldZeroPadIntoConvPattern",
+    "GroupedKeysPattern",
     "HoistRankQueryPattern",
     "LayerNorm2dPattern",
     "LayerNormPattern",

@@ -1,0 +1,243 @@
+"""Attention whose keys and values are repeated for groups of heads  becomes  grouped attention, without repeating them.
+
+    k[:, :, None].expand(b, h, n, s, d).reshape(b, h * n, s, d)      k, v ─▶ ScaledDotProductAttention(grouped=True)
+    k.repeat_interleave(n, dim=1)                                    (…, h, S, D) for queries (…, h·n, L, D)
+    k.expand(b, n, s, d)                                             one head for all
+
+Also where keys are repeated before heads and tokens change places. So quantizers and caches have each key once, and the
+attention is the one of ``enable_gqa``.
+
+Declined: repeated keys or values that something else reads. Keys that are repeated otherwise than values, or as a
+whole (``repeat``), are left alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.index import call_index
+from embedl_deploy.graph.lookup import argument_at, positional_arguments, resolve_module
+from embedl_deploy.graph.metadata import shape_of
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.signatures import bind_call
+from embedl_deploy.modules.attention import ScaledDotProductAttention
+from embedl_deploy.patterns.examples import Example
+from embedl_deploy.patterns.matcher import outside_use
+from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
+from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.patterns.replacement import insert_call, replace_match
+from embedl_deploy.recomposition.products import insert
+from embedl_deploy.recomposition.scores import SAME, VIEWS
+
+#: The axis of the heads, from the last.
+_HEADS = -3
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A tensor that is another one with everything along an axis repeated, each part some times in a row.
+
+    Attributes:
+        source: The other one.
+        times: How often.
+        swapped: The axes, from the last, that are swapped afterwards, if any are.
+        nodes: What repeats and swaps.
+    """
+
+    source: fx.Node
+    times: int
+    swapped: tuple[int, int] | None = None
+    nodes: tuple[fx.Node, ...] = ()
+
+    def inserted(self) -> fx.Node:
+        """The tensor before it is repeated, with its axes swapped, at the graph's point of insertion."""
+        if self.swapped is None:
+            return self.source
+        return insert(self.source.graph, "transpose", self.source, *self.swapped)
+
+
+def repeated(node: fx.Node, axis: int = _HEADS) -> Repeated | None:
+    """What a tensor repeats along an axis, counted from the last; ``None`` if that is not known to be so."""
+    name, shape = operation(node), shape_of(node)
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or shape is None or shape_of(source) is None or len(shape) < -axis:
+        return None
+    if name in SAME:
+        inner = repeated(source, axis)
+        return None if inner is None else replace(inner, nodes=(*inner.nodes, node))
+    if name == "transpose":
+        return _behind_swap(node, source, axis)
+    if name == "repeat_interleave":
+        return _interleaved(node, source, axis)
+    if name == "expand":
+        return _expanded(node, source, axis)
+    return _merged(node, source, axis) if name in VIEWS or name == "flatten" else None
+
+
+def _behind_swap(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
+    rank, given = len(shape_of(node) or ()), [each for each in node.args[1:] if isinstance(each, int)]
+    if len(given) != 2:
+        return None
+    first, second = (each % rank - rank for each in given)
+    inner = repeated(source, {first: second, second: first}.get(axis, axis))
+    if inner is None or inner.swapped is not None:
+        return None
+    return replace(inner, swapped=(first, second), nodes=(*inner.nodes, node))
+
+
+def _interleaved(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
+    bound = bind_call(node)
+    values = {} if bound is None else bound.values
+    times, dim = values.get("repeats"), values.get("dim")
+    if not isinstance(times, int) or not isinstance(dim, int) or dim not in (axis, axis + len(shape_of(node) or ())):
+        return None
+    return Repeated(source, times, nodes=(node,))
+
+
+def _expanded(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
+    """One head, for all."""
+    before, after = shape_of(source) or (), shape_of(node) or ()
+    if len(before) != len(after) or [i for i in range(-len(after), 0) if before[i] != after[i]] != [axis]:
+        return None
+    return Repeated(source, after[axis], nodes=(node,))
+
+
+def _merged(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
+    """(…, h, 1, S, D), expanded to (…, h, n, S, D), as (…, h·n, S, D)."""
+    if operation(source) in SAME and isinstance(source.args[0], fx.Node):
+        inner = _merged(node, source.args[0], axis)
+        return None if inner is None else replace(inner, nodes=(source, *inner.nodes))
+    merged, wide = shape_of(node), shape_of(source)
+    if operation(source) != "expand" or merged is None or wide is None:
+        return None
+    narrow = source.args[0]
+    tall = shape_of(narrow) if isinstance(narrow, fx.Node) else None
+    if not isinstance(narrow, fx.Node) or tall is None or len(wide) != len(merged) + 1 or len(tall) != len(wide):
+        return None
+    before, heads, times, behind = wide[: axis - 1], wide[axis - 1], wide[axis], wide[axis + 1 :]
+    if merged != (*before, heads * times, *behind) or tall != (*before, heads, 1, *behind):
+        return None
+    unsqueezed = _unsqueezed(narrow, axis)
+    if unsqueezed is None or shape_of(unsqueezed) != (*before, heads, *behind):
+        return None
+    return Repeated(unsqueezed, times, nodes=(narrow, source, node))
+
+
+def _unsqueezed(node: fx.Node, axis: int) -> fx.Node | None:
+    """What has got an axis of size one at ``axis``: by ``unsqueeze``, ``x[:, :, None]`` or a view."""
+    source, rank = node.args[0], len(shape_of(node) or ())
+    if not isinstance(source, fx.Node):
+        return None
+    name = operation(node)
+    if name == "unsqueeze":
+        at = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
+        return source if at in (axis, axis + rank) else None
+    if name == "getitem" and isinstance(node.args[1], tuple):
+        index = node.args[1]
+        plain = all(each in (None, slice(None), Ellipsis) for each in index) and index.count(None) == 1
+        if not plain:
+            return None
+        at = index.index(None) if Ellipsis not in index[: index.index(None)] else index.index(None) - len(index)
+        return source if at in (axis, axis + rank) else None
+    return source if name in VIEWS else None  # of the shapes that the caller looks at
+
+
+class _Attending(nn.Module):
+    """Attention, and a function of keys and values before it, for examples."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor], *, of_values: bool = True) -> None:
+        super().__init__()
+        self.function, self.of_values = function, of_values
+        self.attend = ScaledDotProductAttention(joins_heads=False)
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """Queries (B, 4, S, D), keys and values of as many heads when the function has been applied."""
+        out: torch.Tensor = self.attend(q, self.function(k), self.function(v) if self.of_values else v)
+        return out
+
+
+def repeat_kv(x: torch.Tensor) -> torch.Tensor:
+    """(B, 2, S, D) as (B, 4, S, D), as transformers has it."""
+    batch, heads, length, width = x.shape
+    return x[:, :, None, :, :].expand(batch, heads, 2, length, width).reshape(batch, heads * 2, length, width)
+
+
+def _example(
+    function: Callable[[torch.Tensor], torch.Tensor], note: str, *shape: int, of_values: bool = True
+) -> Example:
+    keys, values = torch.randn(2, *shape)
+    values = values if of_values else torch.randn(2, 4, 5, 4)
+    return Example(_Attending(function, of_values=of_values), (torch.randn(2, 4, 5, 4), keys, values), note)
+
+
+class GroupedKeysPattern(Pattern):
+    """Let attention have each key and value once."""
+
+    is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            _example(repeat_kv, "", 2, 2, 5, 4),
+            _example(lambda x: x.repeat_interleave(2, dim=1), "repeat_interleave", 2, 2, 5, 4),
+            _example(lambda x: x.expand(-1, 4, -1, -1), "one head for all", 2, 1, 5, 4),
+            _example(lambda x: x.repeat_interleave(2, dim=2).transpose(1, 2), "tokens before heads", 2, 5, 2, 4),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            _example(lambda x: x.repeat(1, 2, 1, 1), "all of them, and once more", 2, 2, 5, 4),
+            _example(lambda x: x.repeat_interleave(2, dim=2), "keys are repeated, not heads", 2, 4, 5, 4),
+            _example(repeat_kv, "values are not", 2, 2, 5, 4, of_values=False),
+        ]
+
+    def match(self, graph_module: fx.GraphModule) -> Matches:
+        """Look before every attention."""
+        found: list[PatternMatch] = []
+        declined: list[Declined] = []
+        index = call_index(graph_module.graph)
+        for node in index.in_order(index.calling((ScaledDotProductAttention,))):
+            read = _read(node)
+            if read is None:
+                continue
+            nodes = (*sorted({*read[0].nodes, *read[1].nodes}), node)
+            reason = outside_use(nodes)
+            if reason is None:
+                found.append(PatternMatch(self, TreeMatch(nodes)))
+            else:
+                declined.append(Declined(self.name, tuple(each.name for each in nodes), reason))
+        return Matches(found, declined)
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the grouped attention there."""
+        node = pattern_match.tree_match.last
+        read = _read(node)
+        assert read is not None  # it matched
+        module = deep_copy(resolve_module(node, ScaledDotProductAttention))
+        module.grouped = True
+        query, _, _, *masks = positional_arguments(node)
+        with node.graph.inserting_before(node):
+            inputs: list[Any] = [query, read[0].inserted(), read[1].inserted(), *masks]
+        attended = insert_call(pattern_match, module, inputs, home=node)
+        replace_match(pattern_match, attended)
+        return [attended]
+
+
+def _read(node: fx.Node) -> tuple[Repeated, Repeated] | None:
+    """What keys and values repeat, if they do, and alike."""
+    module = resolve_module(node, ScaledDotProductAttention)
+    key, value = argument_at(node, 1), argument_at(node, 2)
+    if module.grouped or type(module) is not ScaledDotProductAttention:
+        return None
+    if not isinstance(key, fx.Node) or not isinstance(value, fx.Node):
+        return None
+    keys, values, query = repeated(key), repeated(value), argument_at(node, 0)
+    if keys is None or values is None or keys.times != values.times or keys.times < 2:
+        return None
+    heads = [(shape_of(each) or ())[_HEADS : _HEADS + 1] for each in (query, key, value)]
+    return (keys, values) if heads[0] == heads[1] == heads[2] else None
