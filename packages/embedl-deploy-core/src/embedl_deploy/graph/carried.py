@@ -64,20 +64,9 @@ def is_upcast(node: fx.Node) -> bool:
 
 #: What moves or repeats the values of its first input.
 _MOVES = frozenset(
-    {
-        "view",
-        "reshape",
-        "flatten",
-        "unflatten",
-        "permute",
-        "transpose",
-        "t",
-        "movedim",
-        "unsqueeze",
-        "squeeze",
-        "select",
-    }
-    | {"contiguous", "clone", "expand", "expand_as", "_unsafe_view", "repeat", "repeat_interleave", "slice", "getitem"}
+    {"view", "reshape", "_unsafe_view", "flatten", "unflatten", "permute", "transpose", "t", "movedim"}
+    | {"unsqueeze", "squeeze", "select", "slice", "getitem", "contiguous", "clone"}
+    | {"expand", "expand_as", "repeat", "repeat_interleave"}
 )
 #: What an angle may go through before its sine is taken.
 _OF_ANGLES = _MOVES | {"mul", "cat", "stack", "add", "neg", "to", "_to_copy", "float"}

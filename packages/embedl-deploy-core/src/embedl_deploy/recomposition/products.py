@@ -12,6 +12,7 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
+from embedl_deploy.graph.einsum import equation_of, operands_of_einsum
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.signatures import bind_call
@@ -142,33 +143,17 @@ def _with_sum(node: fx.Node) -> Product | None:
 
 def _of_einsum(node: fx.Node) -> Product | None:
     """A product that an equation of two operands says: one axis summed, one of each operand alone, the rest shared."""
-    operands = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], (list, tuple)) else node.args[1:]
-    if not isinstance(node.args[0], str) or len(operands) != 2 or not all(isinstance(o, fx.Node) for o in operands):
+    equation = equation_of(node)
+    if equation is None or not len(equation.summed) == len(equation.rows) == len(equation.columns) == 1:
         return None
-    equation = node.args[0].replace(" ", "")
-    if "->" not in equation or "." in equation:
-        return None
-    inputs, _, result = equation.partition("->")
-    terms = inputs.split(",")
-    if any(len(set(term)) != len(term) for term in (*terms, result)):
-        return None
-    if any(shape_of(o) is None or len(shape_of(o)) != len(term) for o, term in zip(operands, terms, strict=True)):  # type: ignore[arg-type]  # known
-        return None
-    left, right = terms
-    kinds = {letter: (letter in left, letter in right, letter in result) for letter in (*left, *right)}
-    summed, rows, columns = (
-        [letter for letter, kind in kinds.items() if kind == wanted]
-        for wanted in ((True, True, False), (True, False, True), (False, True, True))
+    batch, rows, columns, summed = equation.batch, equation.rows, equation.columns, equation.summed
+    left, right = operands_of_einsum(node)
+    matrices = (
+        Operand(left, tuple(map(equation.left.index, batch + rows + summed))),
+        Operand(right, tuple(map(equation.right.index, batch + summed + columns))),
     )
-    batch = [letter for letter in result if kinds.get(letter) == (True, True, True)]
-    if not len(summed) == len(rows) == len(columns) == 1 or len(batch) + 2 != len(result):
-        return None
-    matrices = [
-        Operand(operand, tuple(map(term.index, (*batch, *last))))
-        for operand, term, last in zip(operands, terms, (rows + summed, summed + columns), strict=True)
-    ]
-    order = tuple(map([*batch, *rows, *columns].index, result))
-    return Product(node, matrices[0], matrices[1], None if order == tuple(range(len(order))) else order)
+    order = tuple(map((batch + rows + columns).index, equation.result))
+    return Product(node, *matrices, None if order == tuple(range(len(order))) else order)
 
 
 def orientations(product: Product) -> Iterator[Product]:
