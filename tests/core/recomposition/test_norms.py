@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import transform
-from embedl_deploy.modules import LayerNorm2d, WrittenLayerNorm, WrittenRMSNorm
+from embedl_deploy.modules import LayerNorm2d, RMSNorm2d, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.recomposition import RecomposeNormPattern
 from support.agreement import check_rewrite, reasons
 from support.nets import net, random_input
@@ -15,7 +15,7 @@ from support.nets import net, random_input
 PATTERN = RecomposeNormPattern()
 X = random_input(2, 3, 5)
 MAPS = random_input(2, 5, 4, 3)
-NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm2d)
+NORMS = (nn.LayerNorm, nn.RMSNorm, LayerNorm2d, RMSNorm2d)
 
 
 def written(function, *shape):
@@ -68,6 +68,7 @@ def test_every_spelling_is_the_module_to_twelve_digits(kind, spellings, trace):
 
 
 CHANNELS = {
+    "no mean is taken off": lambda m, x: x / (x.square().mean(1, True) + 1e-6).sqrt() * m.weight.view(5, 1, 1),
     "as in ConvNeXt": lambda m, x: (
         m.weight[:, None, None]
         * ((x - x.mean(1, True)) / torch.sqrt((x - x.mean(1, True)).pow(2).mean(1, True) + 1e-6))
@@ -81,11 +82,18 @@ CHANNELS = {
 }
 
 
-@pytest.mark.parametrize(("name", "trace"), [("as in ConvNeXt", "export"), ("var_mean", "symbolic")])
-def test_over_channels(name, trace):
+@pytest.mark.parametrize(
+    ("name", "trace", "kind"),
+    [
+        ("as in ConvNeXt", "export", LayerNorm2d),
+        ("var_mean", "symbolic", LayerNorm2d),
+        ("no mean is taken off", "symbolic", RMSNorm2d),
+    ],
+)
+def test_over_channels(name, trace, kind):
     model = written(CHANNELS[name], 5).double()
     (norm,), result = recomposed(model, MAPS.double(), trace)
-    assert isinstance(norm, LayerNorm2d) and norm.weight.shape == (5,) and isinstance(norm.weight, nn.Parameter)
+    assert isinstance(norm, kind) and norm.weight.shape == (5,) and isinstance(norm.weight, nn.Parameter)
     torch.testing.assert_close(result.model(MAPS.double()), model(MAPS.double()), rtol=1e-12, atol=1e-12)
     check_rewrite(written(CHANNELS["as in ConvNeXt"], 5), (MAPS,), [PATTERN])
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy.modules import LayerNorm2d, WrittenRMSNorm
+from embedl_deploy.modules import LayerNorm2d, RMSNorm2d, WrittenRMSNorm
 from embedl_deploy.tensorrt.modules import FusedLayerNorm, FusedLayerNorm2d, FusedRMSNorm
 from support.fused_modules import check_fused_module
 from support.nets import random_input, scrambled
@@ -15,6 +15,7 @@ NORMS = {
     "no bias": (FusedLayerNorm, nn.LayerNorm(4, bias=False), VECTORS),
     "RMSNorm": (FusedRMSNorm, nn.RMSNorm(4), VECTORS),
     "LayerNorm2d": (FusedLayerNorm2d, LayerNorm2d(4), MAPS),
+    "RMSNorm2d": (FusedLayerNorm2d, RMSNorm2d(4), MAPS),
 }
 
 

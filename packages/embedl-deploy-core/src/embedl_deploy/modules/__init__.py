@@ -8,7 +8,7 @@ from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.inside import InnerProduct, products_without_place
-from embedl_deploy.modules.norms import LayerNorm2d, WrittenLayerNorm, WrittenRMSNorm
+from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.modules.padded_conv import PaddedConv2d
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
@@ -38,6 +38,7 @@ __all__ = [
     "NamedWeight",
     "PaddedConv2d",
     "QuantStub",
+    "RMSNorm2d",
     "ScaledDotProductAttention",
     "WeightFakeQuantize",
     "WrittenLayerNorm",

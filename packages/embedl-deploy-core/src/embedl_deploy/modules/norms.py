@@ -106,7 +106,39 @@ class WrittenLayerNorm(_Written, ConvertedModule, nn.LayerNorm):
         return super().extra_repr() + self._types()
 
 
-class LayerNorm2d(ConvertedModule):
+class _OverChannels(ConvertedModule):
+    """What norms over channels have in common."""
+
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+
+    def __init__(self, num_channels: int, eps: float, *, has_weight: bool, has_bias: bool) -> None:
+        super().__init__()
+        if num_channels < 1:
+            raise InputError(f"{type(self).__name__}: num_channels is {num_channels}; expected 1 or more.")
+        self.num_channels = num_channels
+        self.eps = eps
+        self.register_parameter("weight", nn.Parameter(torch.ones(num_channels)) if has_weight else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(num_channels)) if has_bias else None)
+
+    def _normalized(self, x: torch.Tensor, *, centred: bool) -> torch.Tensor:
+        wide = x.float() if torch.finfo(x.dtype).bits < 32 else x
+        if centred:
+            wide = wide - wide.mean(1, keepdim=True)
+        y = wide * torch.rsqrt(wide.square().mean(1, keepdim=True) + self.eps)
+        shape = (-1, *(1,) * (x.dim() - 2))
+        if self.weight is not None:
+            y = y * self.weight.reshape(shape)
+        if self.bias is not None:
+            y = y + self.bias.reshape(shape)
+        return y.to(x.dtype)
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"{self.num_channels}, eps={self.eps}"
+
+
+class LayerNorm2d(_OverChannels):
     """Layer normalization of each position of an image over its channels, as ConvNeXt and SAM have it.
 
     It is computed where the channels are, in float32 or wider and in elementary steps. A ``LayerNorm`` between two
@@ -122,34 +154,33 @@ class LayerNorm2d(ConvertedModule):
         InputError: There is less than one channel.
     """
 
-    weight: torch.Tensor | None
-    bias: torch.Tensor | None
-
     @checked
     def __init__(
         self, num_channels: int, eps: float = 1e-6, *, elementwise_affine: bool = True, bias: bool = True
     ) -> None:
-        super().__init__()
-        if num_channels < 1:
-            raise InputError(f"LayerNorm2d: num_channels is {num_channels}; expected 1 or more.")
-        self.num_channels = num_channels
-        self.eps = eps
-        has_bias = elementwise_affine and bias
-        self.register_parameter("weight", nn.Parameter(torch.ones(num_channels)) if elementwise_affine else None)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(num_channels)) if has_bias else None)
+        super().__init__(num_channels, eps, has_weight=elementwise_affine, has_bias=elementwise_affine and bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W), or with any number of axes behind the channels, to the same."""
-        wide = x.float() if torch.finfo(x.dtype).bits < 32 else x
-        centred = wide - wide.mean(1, keepdim=True)
-        y = centred * torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
-        shape = (-1, *(1,) * (x.dim() - 2))
-        if self.weight is not None:
-            y = y * self.weight.reshape(shape)
-        if self.bias is not None:
-            y = y + self.bias.reshape(shape)
-        return y.to(x.dtype)
+        return self._normalized(x, centred=True)
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"{self.num_channels}, eps={self.eps}"
+
+class RMSNorm2d(_OverChannels):
+    """A :class:`LayerNorm2d` that takes no mean off and has no bias, as MobileNetV5 has it.
+
+    Args:
+        num_channels: C.
+        eps: Added to the mean square.
+        elementwise_affine: Whether it has a weight, (C,), one to begin with.
+
+    Raises:
+        InputError: There is less than one channel.
+    """
+
+    @checked
+    def __init__(self, num_channels: int, eps: float = 1e-6, *, elementwise_affine: bool = True) -> None:
+        super().__init__(num_channels, eps, has_weight=elementwise_affine, has_bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W), or with any number of axes behind the channels, to the same."""
+        return self._normalized(x, centred=False)

@@ -69,6 +69,10 @@ def _over_channels(m: Written, x: torch.Tensor) -> torch.Tensor:
     return m.weight[:, None, None] * ((x - mean) / torch.sqrt(var + 1e-6)) + m.bias[:, None, None]
 
 
+def _rms_over_channels(m: Written, x: torch.Tensor) -> torch.Tensor:
+    return x * torch.rsqrt(x.pow(2).mean(1, keepdim=True) + 1e-6) * m.weight.view(1, -1, 1, 1)
+
+
 def _outside(m: Written, x: torch.Tensor) -> torch.Tensor:
     return m.weight * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + 1e-5) + m.bias
 
@@ -114,6 +118,7 @@ def examples() -> list[Example]:
         _vectors(_var_mean, "torch.var_mean", "weight", "bias"),
         _maps(_over_channels, "over the channels of an image", "weight", "bias"),
         _vectors(_rms, "no mean is taken off", "weight"),
+        _maps(_rms_over_channels, "over the channels of an image, no mean is taken off", "weight"),
         _vectors(_llama, "in float32, weighted in the model's type, as in Llama", "weight"),
         _vectors(_t5, "its spread in float32, as in T5", "weight"),
         _vectors(_gemma, "in float32, one added to the weight, as in Gemma", "weight"),

@@ -2,7 +2,7 @@
 
     c = x - x.mean(-1, keepdim=True)
     c / torch.sqrt(c.pow(2).mean(-1, keepdim=True) + eps) * w + b      WrittenLayerNorm
-    the same over the channels of an image, dim=1                      LayerNorm2d
+    either over the channels of an image, dim=1                        LayerNorm2d, RMSNorm2d
     x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps) * w       WrittenRMSNorm
     h = x.float(); w * (h * torch.rsqrt(…)).to(x.dtype)                WrittenRMSNorm(upcast=torch.float32)
 
@@ -28,7 +28,7 @@ from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.metadata import dtype_of, module_path_of, shape_of
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
-from embedl_deploy.modules.norms import LayerNorm2d, RoundsTo, WrittenLayerNorm, WrittenRMSNorm
+from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d, RoundsTo, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
 from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
@@ -70,7 +70,8 @@ class Norm:
         """The module, without weight and bias."""
         assert self.shape is not None  # it has been read
         if self.over_channels:
-            return LayerNorm2d(self.shape[0], self.normalized.eps, elementwise_affine=False)
+            over_channels = LayerNorm2d if self.normalized.centred else RMSNorm2d
+            return over_channels(self.shape[0], self.normalized.eps, elementwise_affine=False)
         kind = WrittenLayerNorm if self.normalized.centred else WrittenRMSNorm
         return kind(self.shape, self.normalized.eps, upcast=self.normalized.spread.upcast, rounds_to=self.rounds_to)
 
@@ -156,8 +157,8 @@ def _read(root: fx.Node) -> Norm | None:
     if rank is None and any(axis >= 0 for axis in axes):
         raise NoNormError("the number of axes is not known: give example inputs")
     trailing = axes == tuple(range(-len(axes), 0))
-    if not trailing and not (normalized.centred and rank is not None and rank > 2 and axes == (1 - rank,)):
-        raise NoNormError(f"it is over the axes {axes}, which are neither the last nor, of a LayerNorm, the channels")
+    if not trailing and (rank is None or rank < 3 or axes != (1 - rank,)):
+        raise NoNormError(f"it is over the axes {axes}, which are neither the last nor the channels")
     if not trailing and normalized.spread.upcast is not None:
         normalized = _of_converted(normalized)
     norm = _with_affine(Norm(normalized, normalized.nodes, _sizes(normalized), over_channels=not trailing))

@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from embedl_deploy.modules import FusedModule, LayerNorm2d, with_parameters
+from embedl_deploy.modules import FusedModule, LayerNorm2d, RMSNorm2d, with_parameters
 
-NormT = TypeVar("NormT", nn.LayerNorm, nn.RMSNorm, LayerNorm2d)
+NormT = TypeVar("NormT", bound=nn.LayerNorm | nn.RMSNorm | LayerNorm2d | RMSNorm2d)
 
 
 def _scaled(norm: NormT, factors: torch.Tensor, over: tuple[int, ...]) -> NormT | str:
@@ -71,11 +71,11 @@ class FusedRMSNorm(FusedModule):
 
 
 class FusedLayerNorm2d(FusedModule):
-    """``LayerNorm2d``, in steps that TensorRT merges with what stands before and the quantizer behind."""
+    """``LayerNorm2d`` or ``RMSNorm2d``, in steps that TensorRT merges with their neighbours."""
 
     inputs_to_quantize = frozenset()
 
-    def __init__(self, layer_norm: LayerNorm2d) -> None:
+    def __init__(self, layer_norm: LayerNorm2d | RMSNorm2d) -> None:
         super().__init__()
         self.layer_norm = layer_norm
 

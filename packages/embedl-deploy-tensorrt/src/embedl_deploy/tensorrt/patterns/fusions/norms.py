@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from embedl_deploy.modules import LayerNorm2d, WrittenRMSNorm
+from embedl_deploy.modules import LayerNorm2d, RMSNorm2d, WrittenRMSNorm
 from embedl_deploy.patterns import Example, Pattern
 from embedl_deploy.tensorrt.modules.norms import FusedLayerNorm, FusedLayerNorm2d, FusedRMSNorm
 
@@ -61,9 +61,9 @@ class RMSNormPattern(Pattern):
 
 
 class LayerNorm2dPattern(Pattern):
-    """``LayerNorm2d``."""
+    """``LayerNorm2d`` or ``RMSNorm2d``."""
 
-    tree = (LayerNorm2d,)
+    tree = ((LayerNorm2d, RMSNorm2d),)
     qdq_points = frozenset()
     graft = FusedLayerNorm2d
 
@@ -71,7 +71,7 @@ class LayerNorm2dPattern(Pattern):
         """Where it matches."""
         return [
             Example(nn.Sequential(LayerNorm2d(6)), _maps()),
-            Example(nn.Sequential(LayerNorm2d(6, elementwise_affine=False)), _maps(), "no weight"),
+            Example(nn.Sequential(RMSNorm2d(6)), _maps(), "no mean is taken off"),
         ]
 
     def near_misses(self) -> list[Example]:
