@@ -11,6 +11,7 @@ from embedl_deploy.graph.products import is_product
 
 #: ``node.meta`` entry: the names of the products that a function from outside torch has computed, as shapes were found.
 PRODUCTS_INSIDE = "embedl_deploy.products_inside"
+_NAMESPACES = ("aten", "prims", "prim", "embedl_deploy")
 _KNOWN = ("torch", "_operator", "builtins", "math", "embedl_deploy")
 
 
@@ -22,7 +23,7 @@ def is_foreign(node: fx.Node) -> bool:
     if isinstance(target, type) and issubclass(target, (dict, list, tuple, set)):
         return False  # it holds values: OrderedDict, a named tuple
     if isinstance(target, OpOverload):
-        return target.namespace not in ("aten", "prims", "embedl_deploy")
+        return target.namespace not in _NAMESPACES
     return (getattr(target, "__module__", None) or "torch").partition(".")[0] not in _KNOWN
 
 
@@ -39,8 +40,8 @@ class ProductsNoted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torc
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = operation_of_target(func)
-        if not isinstance(name, str):
+        if func.namespace not in _NAMESPACES:
             self.products[str(func)] = None
-        elif is_product(name):
+        elif isinstance(name, str) and is_product(name):
             self.products[name] = None
         return func(*args, **(kwargs or {}))
