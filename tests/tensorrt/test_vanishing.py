@@ -41,16 +41,18 @@ def softmax_scale(model: nn.Module) -> float:
     return float(model.get_submodule("scaled_dot_product_attention.softmax_quant").quantizer.scale)
 
 
-def test_an_even_softmax_over_many_keys_has_the_range_of_the_data(caplog):
-    x = random_input(2, 600, 8) + 1
-    model = quantized(600)
+@pytest.mark.parametrize("keys", [150, 600])
+def test_an_even_softmax_over_many_keys_has_the_range_of_the_data(keys, caplog):
+    """Weights of 1/150 are rounded to 1/127, weights of 1/600 to zero."""
+    x = random_input(2, keys, 8) + 1
+    model = quantized(keys)
     weights = (x * 0.1 @ x.mT / 8**0.5).softmax(-1)
-    assert weights.flatten().quantile(0.99) < 1 / 254  # nearly every one would be rounded to zero
+    loss = ((weights * 127).round() / 127 - weights).square().sum() / weights.square().sum()
     assert softmax_scale(model) == pytest.approx(float(weights.max()) / 127, rel=1e-5)
     report = quantization_report(model)
     assert report.vanishing == () and not caplog.messages
     (found,) = [finding for finding in report.findings if finding.tensor == PLACE]
-    assert not found.serious and "would round 100% of its sum to zero" in str(found)
+    assert not found.serious and f"would leave {-10 * loss.log10():.1f} dB of it" in str(found)
     torch.manual_seed(0)
     float_model = Attention(0.1).eval()
     float_model.out = model.out.linear
@@ -73,7 +75,7 @@ FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.
 
 
 @pytest.mark.parametrize(
-    ("keys", "sharpness", "config"), [(100, 0.1, None), (600, 10.0, None), (600, 0.1, FP8)], ids=["few", "sharp", "fp8"]
+    ("keys", "sharpness", "config"), [(20, 0.1, None), (600, 10.0, None), (600, 0.1, FP8)], ids=["few", "sharp", "fp8"]
 )
 def test_others_have_the_known_range(keys, sharpness, config, caplog):
     model = quantized(keys, sharpness, config)

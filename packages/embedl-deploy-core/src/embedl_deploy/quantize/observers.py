@@ -9,6 +9,7 @@ from embedl_deploy.errors import QuantizationConfigError, QuantizationError
 from embedl_deploy.quantize.findings import Finding, Seen
 from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.histogram import Histogram
+from embedl_deploy.quantize.operators import dequantize_values, quantize_values
 from embedl_deploy.quantize.samples import extremes_by_sample
 from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
 
@@ -16,6 +17,8 @@ from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_r
 MOST_THAT_MAY_VANISH = 0.25
 #: How often a known range is halved to see what a smaller one would lose; a smaller share is not looked at.
 _HALVINGS, _FEW = 16, 0.01
+#: The energy of what rounding to a known range may add, as a share: it leaves 20 dB.
+_MOST_NOISE = 0.01
 #: Weight of the newest batch in a moving average, as torch's own observers have it.
 MOMENTUM = 0.01
 
@@ -173,8 +176,8 @@ class WeightObserver(Observer):
 class KnownRangeObserver(Observer):
     """Sees a tensor whose range is known beforehand, such as a softmax, and how much of it that range loses.
 
-    Where a good part of it would be rounded to zero, as of attention that is spread over hundreds of keys, the range is
-    that of what was seen, as it is of any other tensor.
+    Where rounding would leave little of it, or a good part would become zero, as of attention that is spread over
+    hundreds of keys, the range is that of what was seen, as it is of any other tensor, if that is half of it or less.
 
     Args:
         config: How the tensor is to be quantized.
@@ -190,11 +193,18 @@ class KnownRangeObserver(Observer):
         #: What is below an edge becomes zero: of the known range, of half of it, of a quarter, ...
         self._edges = [edge / 2**halved for halved in range(_HALVINGS)]
         self._below = torch.zeros(_HALVINGS, dtype=torch.float64)
-        self._total = 0.0
+        self._total = self._energy = self._noise = 0.0
 
     def _observe(self, x: torch.Tensor) -> None:
         self._extremes(x)
         magnitudes = in_memory_order(x.abs())
+        zero = self._known.zero_point
+        settings = (None if zero is None else torch.tensor(zero, device=x.device), 0, 0, self.config.precision)
+        scale = self._known.scale.to(magnitudes)
+        integers = quantize_values(magnitudes, scale, *settings)
+        rounded = dequantize_values(integers, scale, *settings[:-1])
+        self._noise += float((rounded - magnitudes).square().sum(dtype=torch.float64))
+        self._energy += float(magnitudes.square().sum(dtype=torch.float64))
         total = float(magnitudes.sum(dtype=torch.float64))
         small = magnitudes[magnitudes < self._edges[0]].double()
         self._total += total
@@ -208,7 +218,8 @@ class KnownRangeObserver(Observer):
 
     @property
     def _takes_what_was_seen(self) -> bool:
-        return bool(self._below[0] >= MOST_THAT_MAY_VANISH * self._total) and 0 < self.seen.furthest < self._amax
+        loses = self._noise >= _MOST_NOISE * self._energy or self._below[0] >= MOST_THAT_MAY_VANISH * self._total
+        return bool(loses) and 0 < self.seen.furthest <= self._amax / 2
 
     @property
     def share_rounded_to_zero(self) -> float:
@@ -228,11 +239,11 @@ class KnownRangeObserver(Observer):
         found = self.seen.finding(self.name, 0.0)
         if found is not None or not self._takes_what_was_seen:
             return found
-        share = float(self._below[0]) / self._total
+        left = 10 * math.log10(self._energy / self._noise)
         return Finding(
             self.name,
-            f"its range is that of the data, up to {self.seen.furthest:.2g}: that up to {self._amax:g} would round "
-            f"{share:.0%} of its sum to zero",
+            f"its range is that of the data, up to {self.seen.furthest:.2g}: that up to {self._amax:g} would leave "
+            f"{left:.1f} dB of it",
             serious=False,
         )
 
