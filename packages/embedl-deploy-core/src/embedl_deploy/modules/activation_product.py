@@ -6,6 +6,7 @@ import torch
 
 from embedl_deploy.graph.einsum import Equation
 from embedl_deploy.modules.base import FusedModule
+from embedl_deploy.validation.checked import checked
 
 
 class FusedActivationProduct(FusedModule):
@@ -19,6 +20,7 @@ class FusedActivationProduct(FusedModule):
 
     inputs_to_quantize = frozenset({0, 1})
 
+    @checked
     def __init__(self, equation: Equation | None = None, *, alpha: float = 1.0, beta: float = 1.0) -> None:
         super().__init__()
         self.equation = equation
