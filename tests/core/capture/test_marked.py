@@ -159,3 +159,11 @@ def test_limits_of_numbers_are_as_before():
     real = torch.finfo
     capture(Of(limits).eval(), (X,), trace="export")
     assert torch.finfo is real
+
+
+@pytest.mark.parametrize("compute", [norm, eager_attention, lambda m, x: m.fc(x)], ids=["norm", "attention", "layer"])
+def test_a_model_is_exported_once(compute, monkeypatch):
+    calls, export = [], torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *args, **kwargs: calls.append(1) or export(*args, **kwargs))
+    capture(Of(compute).eval(), (X,), trace="export")
+    assert calls == [1]

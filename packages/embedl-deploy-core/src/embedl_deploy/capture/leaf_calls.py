@@ -28,6 +28,7 @@ from torch.fx.node import has_side_effect
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.containers.paths import leaves_with_paths
+from embedl_deploy.graph.leaf_results import result_of_leaf
 from embedl_deploy.modules import LeafTracer
 
 _PLAIN = (int, float, bool, str, complex, type(None), torch.dtype, torch.device, torch.memory_format, torch.layout)
@@ -48,6 +49,7 @@ class _Call:
     Attributes:
         leaf: The leaf's path, or the function that is one.
         compute: The leaf's own code.
+        module: The leaf, if it is a module.
         values: The leaves of the structure of its arguments; what flows in has been left out.
         form: That structure: positional arguments and keyword ones.
         tensors: Where tensors belong in ``values``.
@@ -58,6 +60,7 @@ class _Call:
 
     leaf: str | Callable[..., Any]
     compute: Callable[..., Any]
+    module: nn.Module | None
     values: list[Any]
     form: pytree.TreeSpec
     tensors: list[int]
@@ -76,7 +79,8 @@ class _Call:
     def run(self, tensors: Sequence[torch.Tensor], sizes: Sequence[Any]) -> list[torch.Tensor]:
         """Compute it; the tensors that it returns."""
         args, kwargs = self.arguments(tensors, sizes)
-        self.returned = self.compute(*args, **kwargs)
+        known = None if self.module is None else result_of_leaf(self.module, args, kwargs)
+        self.returned = self.compute(*args, **kwargs) if known is None else known
         found = [(p, v) for p, v in leaves_with_paths(self.returned) if isinstance(v, torch.Tensor)]
         self.outputs = [path for path, _ in found]
         # An operator may not return what it was given; the leaf may, and does so again in the graph.
@@ -119,7 +123,7 @@ def leaves_kept_whole(
     first = next(_keys)
     try:
         for path, leaf in leaves:
-            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl)  # what nn.Module.__call__ asks first
+            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl, leaf)  # what nn.Module.__call__ asks first
         for scope, name, function in functions:
             scope[name] = _standing_for(function, function)
         yield
@@ -132,7 +136,9 @@ def leaves_kept_whole(
             del _calls[key]
 
 
-def _standing_for(leaf: str | Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+def _standing_for(
+    leaf: str | Callable[..., Any], own: Callable[..., Any], module: nn.Module | None = None
+) -> Callable[..., Any]:
     """What is called in place of a leaf, whose forward and hooks are ``own``."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -143,7 +149,7 @@ def _standing_for(leaf: str | Callable[..., Any], own: Callable[..., Any]) -> Ca
         if not tensors or not known or _is_in_a_context():
             return own(*args, **kwargs)
         kept = [None if isinstance(value, (torch.Tensor, torch.SymInt)) else value for value in values]
-        made = _Call(leaf, own, kept, form, tensors, sizes)
+        made = _Call(leaf, own, module, kept, form, tensors, sizes)
         key = next(_keys)
         _calls[key] = made
         found = iter(_operator([values[at] for at in tensors], [values[at] for at in sizes], key))

@@ -141,14 +141,26 @@ class MarkedModel:
                     full = f"{path}.{name}" if path else name
                     if full in real:
                         table[name] = real[full]
+        made: dict[Any, torch.Tensor] = {}  # one for all alike: fake tensors of open sizes are slow to make
+
+        def in_own_type(value: FakeTensor) -> torch.Tensor:
+            if value.dtype is not self.dtype:
+                return value
+            alike = (*map(_expression, (*value.shape, *value.stride())), value.device)
+            if alike not in made:
+                made[alike] = value.to(self.own)
+            return made[alike]
+
         for part in graph_module.modules():
             if isinstance(part, fx.GraphModule):
                 for node in part.graph.nodes:
                     if "val" in node.meta:
-                        node.meta["val"] = pytree.tree_map_only(FakeTensor, self._in_own_type, node.meta["val"])
+                        node.meta["val"] = pytree.tree_map_only(FakeTensor, in_own_type, node.meta["val"])
 
-    def _in_own_type(self, value: FakeTensor) -> torch.Tensor:
-        return value.to(self.own) if value.dtype is self.dtype else value
+
+def _expression(size: Any) -> Any:
+    """Of a size: the number, or the expression of what is open."""
+    return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
 def _own_type(tensors: list[torch.Tensor]) -> torch.dtype | None:

@@ -24,6 +24,7 @@ from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, ProductsNoted, is_foreign
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
+from embedl_deploy.graph.leaf_results import result_of_leaf
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
@@ -86,8 +87,9 @@ class FakeInterpreter(BoundInterpreter):
     def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
         """What a module gives, which is not changed by it."""
         module = self.fetch_attr(target)
-        if _is_like_its_input(module, args):
-            return args[0]
+        known = result_of_leaf(module, args, kwargs)
+        if known is not None:
+            return known
         tensors = (*module.named_parameters(), *module.named_buffers())
         state: dict[str, torch.Tensor] = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
         # A hook may keep what it computes, as that of torch.nn.utils.weight_norm keeps the weight.
@@ -102,24 +104,6 @@ class FakeInterpreter(BoundInterpreter):
 def _casts(dtype: torch.dtype, other: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
     """From tensors of one type to those of another."""
     return lambda value: value.to(other) if value.dtype is dtype else value
-
-
-#: Batch norms, and of how many dimensions their inputs are.
-_BATCH_NORMS: dict[type[nn.Module], tuple[int, ...]] = {
-    nn.BatchNorm1d: (2, 3),
-    nn.BatchNorm2d: (4,),
-    nn.BatchNorm3d: (5,),
-}
-
-
-def _is_like_its_input(module: nn.Module, args: tuple[Any, ...]) -> bool:
-    """Whether shape and type stay; to ask a fake batch norm takes longer than asking all convolutions."""
-    dims = _BATCH_NORMS.get(type(module))
-    if dims is None or module.training or len(args) != 1 or not isinstance(args[0], torch.Tensor):
-        return False
-    x = args[0]
-    kinds = {x.dtype, *(t.dtype for t in module.state_dict().values() if t.is_floating_point())}
-    return x.dim() in dims and x.shape[1] == module.num_features and len(kinds) == 1
 
 
 def _to_fake(mode: FakeTensorMode, value: Any) -> Any:
