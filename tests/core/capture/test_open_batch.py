@@ -99,6 +99,22 @@ def test_ones_in_the_example_have_the_graph_of_ones():
     assert result.verify(random_input(1, 4)).max_rel < 1e-6
 
 
+def test_beside_a_batch_a_size_of_one_is_none():
+    class Scaled(nn.Module):
+        def forward(self, x, scale):
+            return x * scale
+
+    model, scale = Scaled(), random_input(1, 4)
+    result = transform(model, (random_input(3, 4), scale), patterns=PATTERNS, trace="export")
+    assert result.report["notes"] == []
+    for batch in (1, 5):
+        assert result.verify(random_input(batch, 4), scale).max_rel < 1e-6
+    with pytest.raises(InputError, match="scale"):
+        result.model(random_input(3, 4), random_input(3, 4))
+    both = transform(model, (random_input(1, 4), scale), patterns=PATTERNS, trace="export")
+    assert both.verify(random_input(5, 4), random_input(5, 4)).max_rel < 1e-6
+
+
 def test_dimensions_that_are_not_the_batch():
     class Pooled(nn.Module):
         def __init__(self):

@@ -73,10 +73,16 @@ class OpenDimensions:
     def first_of_all(
         model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dim: Any = torch.export.Dim.AUTO
     ) -> "OpenDimensions":
-        """Dimension 0 of every tensor, by default as far as the model leaves it open."""
+        """Dimension 0 of every tensor, by default as far as the model leaves it open.
+
+        Beside a batch of several, a size of one is no batch: a mask, a scale or positions that all samples share.
+        """
+        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dim() > 0]
+        smallest = 2 if any(x.shape[0] > 1 for x in given) else 0
 
         def first(value: Any) -> _Dimensions:
-            return {0: dim} if isinstance(value, torch.Tensor) and value.dim() > 0 else {}
+            is_batch = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] >= smallest
+            return {0: dim} if is_batch else {}
 
         inputs = named_inputs(model, args, kwargs)
         return OpenDimensions({name: tuple(map(first, pytree.tree_leaves(value))) for name, value in inputs.items()})
