@@ -24,7 +24,7 @@ def test_it_is_one_module_in_float_with_the_reason(kind, trace, tmp_path):
     quantized = quantize(result, [X], progress=False)
     ((_, operator, reason),) = quantization_report(quantized).uncovered
     assert operator == "FusedRecurrent"
-    assert reason.startswith(f"TensorRT for RTX computes the recurrent product of an {kind.__name__} in float")
+    assert reason.startswith(f"{kind.__name__}: TensorRT for RTX computes the recurrent product in float")
     if trace == "symbolic":
         (got,) = run_onnx(export_onnx(result, X, tmp_path / "m.onnx").path, X)
         torch.testing.assert_close(got, model(X).detach(), rtol=1e-4, atol=1e-5)
