@@ -234,3 +234,20 @@ def test_float16_values_may_be_weighed_by_scores_in_float32():
     attended = result.model.half()(*halves)
     assert attended.dtype == torch.float16
     assert torch.equal(attended, model.half()(*halves))
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+def test_a_factor_for_each_key_of_which_the_example_has_one_stays(trace):
+    """Attention between the samples of a batch of one: factors for queries and for keys look alike."""
+    model = net(lambda m, q, w: ((q @ q.t()) * w).softmax(-1) @ q)
+    result = transform(model, (random_input(1, 4), random_input(1)), patterns=[PATTERN], trace=trace)
+    assert "may be a factor for each key" in reasons(result)[0]
+    q, factors = random_input(3, 4), random_input(3, seed=2)
+    wanted = (torch.einsum("id,jd,j->ij", q, q, factors)).softmax(-1) @ q
+    torch.testing.assert_close(result.model(q, factors), wanted)
+
+
+def test_a_factor_that_is_one_for_each_query_in_every_call_is_taken_with_one_key():
+    model = net(lambda m, q, k, v: ((q @ k.mT) * m.gate(q).sigmoid()).softmax(-1) @ v, gate=nn.Linear(4, 1)).double()
+    _, result = recomposed(model, (Q, K[:, :, :1], V[:, :, :1]))
+    torch.testing.assert_close(result.model(Q, K, V), model(Q, K, V), rtol=1e-12, atol=1e-12)

@@ -109,3 +109,18 @@ def test_repeated_keys_that_are_read_elsewhere_stay():
     attention, _, result = grouped(function)
     (reason,) = reasons(result)
     assert not attention.grouped and reason.endswith("is an output of the model")
+
+
+def test_one_head_that_may_be_more_in_another_call_stays():
+    """Frames of a video that are joined with the batch: the example has one, where it looks like a head."""
+
+    def function(m, q, frames):  # (B·T, 2, L, D), (B, T, S, D)
+        batch, times, keys, width = frames.shape
+        k = frames.unsqueeze(2).expand(batch, times, 2, keys, width).reshape(batch * times, 2, keys, width)
+        return F.scaled_dot_product_attention(q, k, k)
+
+    attention, _, result = grouped(function, (Q[:1, :2], K[:1, :1]))
+    assert not attention.grouped and "may have more" in reasons(result)[0]
+    q, frames = Q[:, :2], K[:1]
+    wanted = torch.stack([F.scaled_dot_product_attention(q[t], frames[0, t], frames[0, t]) for t in range(2)])
+    torch.testing.assert_close(result.model(q, frames), wanted, rtol=1e-12, atol=1e-12)

@@ -61,7 +61,7 @@ RMS_NORMS = {
 @pytest.mark.parametrize("trace", ["symbolic", "export"])
 @pytest.mark.parametrize(("kind", "spellings"), [(nn.LayerNorm, LAYER_NORMS), (nn.RMSNorm, RMS_NORMS)])
 def test_every_spelling_is_the_module_to_twelve_digits(kind, spellings, trace):
-    model = written(lambda m, x: tuple(function(m, x) for function in spellings.values()), 5).double()
+    model = written(lambda m, x: tuple(function(m, x * m.bias) for function in spellings.values()), 5).double()
     norms, result = recomposed(model, X.double(), trace, len(spellings))
     assert all(isinstance(norm, kind) for norm in norms)
     torch.testing.assert_close(result.model(X.double()), model(X.double()), rtol=1e-12, atol=1e-12)
@@ -185,7 +185,7 @@ OTHERS = {
     "the root divided": lambda m, x: torch.sqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) / x,
     "in place": lambda m, x: (x * 1).mul_(torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5)),
     "centred elsewhere": lambda m, x: (x - x.mean(1, True)) / torch.sqrt(x.var(-1, False, True) + 1e-5),
-    "a weight that depends on the input": lambda m, x: rms(x) * x.sum(),
+    "a weight that depends on the input": lambda m, x: rms(x * m.weight) * x.sum(),
 }
 
 
@@ -223,3 +223,25 @@ def test_axes_whose_sizes_may_change_are_not_written_down():
     )
     (reason,) = reasons(result)
     assert reason.endswith("the sizes of its axes are not known, or may change")
+
+
+def test_a_norm_without_weight_over_a_size_that_a_layer_has_holds_for_every_batch():
+    model = net(lambda m, x: rms(m.fc(x).view(x.shape[0], -1, 2, 3).transpose(1, 2)), fc=nn.Linear(5, 6)).double()
+    _, result = recomposed(model, X.double())
+    other = random_input(3, 7, 5).double()
+    torch.testing.assert_close(result.model(other), model(other), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("function", "example", "other"),
+    [
+        (lambda m, x: rms(m.fc(x).t()), random_input(5, 5), random_input(2, 5)),  # over the batch
+        (lambda m, x: centred(x) / torch.sqrt(x.var(-1, False, True) + 1e-5), X, random_input(2, 3, 9)),
+        (lambda m, x: rms(x) * m.one, random_input(2, 1), random_input(2, 9)),  # a weight that is broadcast
+    ],
+)
+def test_a_size_that_only_the_example_has_is_not_written_down(function, example, other):
+    model = net(function, fc=nn.Linear(5, 5), one=nn.Parameter(torch.full((1,), 3.0)))
+    result = transform(model, example, patterns=[PATTERN])
+    assert "no weight or layer fixes it for other calls" in reasons(result)[0]
+    torch.testing.assert_close(result.model(other), model(other))

@@ -139,3 +139,12 @@ def test_nothing_is_logged_for_a_pool_that_is_kept(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, logger="embedl_deploy"):
         transform(net(lambda m, x: m.pool(x), pool=nn.AdaptiveAvgPool2d(1)), patterns=PATTERNS)
     assert caplog.records == []
+
+
+def test_a_map_whose_sides_the_user_left_open_is_still_pooled() -> None:
+    model = net(lambda m, x: m.pool(x * 2), pool=nn.AdaptiveAvgPool2d((7, 5))).eval()
+    shapes = {"x": {2: torch.export.Dim("height", min=7, max=20)}}
+    result = transform(model, X, patterns=PATTERNS, dynamic_shapes=shapes)
+    assert "dynamic_shapes leaves sizes open" in reasons(result)[0]
+    tall = random_input(2, 3, 14, 5)
+    assert_close(result.model(tall), tall[:, :, 0::2] + tall[:, :, 1::2], 1e-6)

@@ -21,6 +21,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.casts import CASTS
+from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import get_constant, get_module, has_hooks
 from embedl_deploy.graph.metadata import dtype_of, module_path_of, shape_of
@@ -99,7 +100,7 @@ class RecomposeAttentionPattern(Pattern):
                 continue
             try:
                 attention = _read(softmax, *way)
-                reason = outside_use(attention.nodes)
+                reason = outside_use(attention.nodes) or _may_be_for_keys(attention.scores)
             except NoScoresError as error:
                 declined.append(Declined(self.name, (softmax.name, way[1].node.name), str(error)))
                 continue
@@ -206,6 +207,17 @@ def _check_dtypes(attention: Attention) -> None:
             raise NoScoresError(f"{mask.name}, which is added to the scores, is {kind}, queries are {dtype}")
 
 
+def _may_be_for_keys(scores: Scores) -> str | None:
+    """Why a factor with one value for each query may have one for each key, if the example has but one key."""
+    shape = shape_of(scores.nodes[0])
+    if shape is None or shape[-1] != 1:
+        return None
+    for _, factor in scores.factors:
+        if shape_of(factor) and not size_is_fixed(factor, -1):
+            return f"the example has one key, and {factor.name} may be a factor for each key: give one with more"
+    return None
+
+
 def _check_views(attention: Attention) -> None:
     """Raise unless queries, keys, values and masks can be seen as the view has the scores."""
     scores = attention.scores
@@ -221,6 +233,8 @@ def _check_views(attention: Attention) -> None:
         if old != new:
             break
         common += 1
+    if len(before) != len(view.shape):  # the first axis is cut or joined, also where a batch of one hides it
+        common = min(common, len(before) - 1, len(view.shape) - 1)
     for mask in scores.outside:
         shape = shape_of(mask) or ()
         own = len(shape) - next((i for i, size in enumerate(shape) if size != 1), len(shape))

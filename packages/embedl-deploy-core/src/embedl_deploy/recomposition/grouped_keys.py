@@ -7,8 +7,8 @@
 Also where keys are repeated before heads and tokens change places. So quantizers and caches have each key once, and the
 attention is the one of ``enable_gqa``.
 
-Declined: repeated keys or values that something else reads. Keys that are repeated otherwise than values, or as a
-whole (``repeat``), are left alone.
+Declined: repeated keys or values that something else reads; one head, joined with another axis, that may be more in
+another call. Keys that are repeated otherwise than values, or as a whole (``repeat``), are left alone.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import argument_at, positional_arguments, resolve_module
 from embedl_deploy.graph.metadata import shape_of
@@ -206,7 +207,7 @@ class GroupedKeysPattern(Pattern):
             if read is None:
                 continue
             nodes = (*sorted({*read[0].nodes, *read[1].nodes}), node)
-            reason = outside_use(nodes)
+            reason = outside_use(nodes) or _may_be_more_heads(*read)
             if reason is None:
                 found.append(PatternMatch(self, TreeMatch(nodes)))
             else:
@@ -226,6 +227,17 @@ class GroupedKeysPattern(Pattern):
         attended = insert_call(pattern_match, module, inputs, home=node)
         replace_match(pattern_match, attended)
         return [attended]
+
+
+def _may_be_more_heads(*tensors: Repeated) -> str | None:
+    """Why one head that is repeated and joined with another axis may be more heads, which join otherwise."""
+    for each in tensors:
+        first, second = each.swapped or (_HEADS, _HEADS)
+        axis = {first: second, second: first}.get(_HEADS, _HEADS)
+        joined = any(operation(node) in (*VIEWS, "flatten") for node in each.nodes)
+        if joined and (shape_of(each.source) or ())[axis] == 1 and not size_is_fixed(each.source, axis):
+            return f"{each.source.name} has one head in the example, and may have more: give one with more"
+    return None
 
 
 def _read(node: fx.Node) -> tuple[Repeated, Repeated] | None:

@@ -11,7 +11,8 @@ a weight may be computed from parameters, as 1 + w. Upcasts stay what the author
 normalized as ``torch.nn`` does it, in float32 inside.
 
 Declined: a variance that divides by N − 1; a tensor that is divided by its standard deviation with its mean; axes that
-are neither the last nor the channels; what is used elsewhere on the way. An ε outside the root is no norm of torch.nn.
+are neither the last nor the channels; a size that neither a weight nor a layer before fixes; what is used elsewhere on
+the way. An ε outside the root is no norm of torch.nn.
 """
 
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from torch import fx, nn
 
 from embedl_deploy.graph.casts import is_cast
 from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import get_constant
 from embedl_deploy.graph.memo import remembered
@@ -101,7 +103,7 @@ class RecomposeNormPattern(Pattern):
                 continue
             if norm is None:
                 continue
-            reason = outside_use(norm.nodes)
+            reason = outside_use(norm.nodes) or _unfixed(norm)
             if reason is None:
                 own = only_read_by(norm.state, norm.nodes)
                 inner = [each for each in own if each.op != "get_attr"]
@@ -165,6 +167,19 @@ def _read(root: fx.Node) -> Norm | None:
     if not norm.shape or (norm.weight is None and len(axes) > 1):
         raise NoNormError("the sizes of its axes are not known, or may change")
     return norm
+
+
+def _unfixed(norm: Norm) -> str | None:
+    """Why the sizes of the normalized axes may be others in another call, if neither a weight nor a layer fixes them.
+
+    A weight of one value is broadcast, so it fixes none.
+    """
+    assert norm.shape is not None  # it has been read
+    value = norm.normalized.nodes[-1]
+    for axis, size in zip(norm.normalized.axes, norm.shape, strict=True):
+        if (norm.weight is None or size == 1) and not size_is_fixed(value, axis):
+            return f"the size of axis {axis} is {size} in the example, and no weight or layer fixes it for other calls"
+    return None
 
 
 def _rank(node: fx.Node) -> int | None:

@@ -3,8 +3,8 @@
 Pooling an H×W map to H×W is the identity. It needs the shape of the input (``args=``, or ``ShapeProp`` beforehand),
 and the model is right for that spatial size only, which it asserts from then on; the batch size stays free.
 
-Declined: unknown shape; a map of another size; a value that is overwritten in place later, because the pool's output
-is a copy of its input and its absence would let the write through.
+Declined: unknown shape; a map of another size, or of one that is left open by ``dynamic_shapes``; a value that is
+overwritten in place later, because the output is a copy of the input and its absence would let the write through.
 """
 
 import torch
@@ -13,6 +13,9 @@ from torch.fx.node import has_side_effect
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.fixed_sizes import size_is_fixed
+from embedl_deploy.graph.lookup import owner
+from embedl_deploy.graph.open_dimensions import open_dimensions_of
 from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
 from embedl_deploy.tensorrt.patterns.example_parts import Tapped
 
@@ -59,6 +62,8 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
             return "the input's shape is unknown: pass example inputs, args="
         if any(want not in (None, have) for want, have in zip(wanted, shape[-2:], strict=True)):
             return f"it pools {shape[-2]}×{shape[-1]} to {wanted[0]}×{wanted[1]}"
+        if _may_be_of_another_size(node):
+            return "dynamic_shapes leaves sizes open, and maps of another size would be pooled"
         effects, source = Effects(node.graph), node.all_input_nodes[0]
         writer = next(effects.written_after(node), None)
         if writer is not None and not effects.owns_its_memory(source):
@@ -84,6 +89,18 @@ def _wanted(node: fx.Node) -> tuple[int | None, int | None]:
     size = resolve_module(node, nn.AdaptiveAvgPool2d).output_size
     height, width = (size, size) if isinstance(size, int) or size is None else size
     return height, width
+
+
+def _may_be_of_another_size(node: fx.Node) -> bool:
+    """Whether the user left open more than first dimensions, and nothing fixes a side that is pooled."""
+    opened = open_dimensions_of(owner(node))
+    asked = opened is not None and any(
+        at > 0 for values in opened.by_input.values() for value in values for at in value
+    )
+    source = node.all_input_nodes[0]
+    return asked and any(
+        want is not None and not size_is_fixed(source, axis) for axis, want in zip((-2, -1), _wanted(node), strict=True)
+    )
 
 
 def _assert_size(pool: fx.Node, source: fx.Node, size: tuple[int, ...]) -> None:
