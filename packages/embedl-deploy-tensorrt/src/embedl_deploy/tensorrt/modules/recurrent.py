@@ -22,8 +22,8 @@ class FusedRecurrent(FusedModule):
         super().__init__()
         self.recurrent = recurrent
         self.why_not_quantized = (
-            f"{type(recurrent).__name__}: TensorRT for RTX computes the recurrent product in float, step by step, whatever "
-            "is quantized"
+            f"{type(recurrent).__name__}: TensorRT for RTX computes the recurrent product in float, step by step, "
+            "whatever is quantized"
         )
 
     def forward(self, x: torch.Tensor, hx: Any = None) -> Any:
