@@ -12,13 +12,13 @@ from torch import fx, nn
 
 from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.closed_dimensions import Closed, ClosingLines, closed_dimensions, refuse_other_sizes
-from embedl_deploy.capture.gradients_off import inline_without_gradients
 from embedl_deploy.capture.guard import guarded, note_inputs
 from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.capture.sums_into_parts import sum_into_parts
+from embedl_deploy.capture.switched_off import inline_switched_off
 from embedl_deploy.capture.unproven import export_open
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
@@ -95,7 +95,7 @@ def capture_by_export(
             closed = closed_dimensions(program.graph, opened.of_tensors(model, args, kwargs), lines) if opened else []
             refuse_other_sizes(closed, given)
             module = program.module()
-            inline_without_gradients(module)
+            inline_switched_off(module)
             call_the_leaves(module, model)
             sum_into_parts(module)
             graph_module = guarded(module, type(model).__name__)

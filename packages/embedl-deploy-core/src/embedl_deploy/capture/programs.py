@@ -6,9 +6,9 @@ import torch
 from torch import fx
 
 from embedl_deploy.capture.assertions import drop_assertions
-from embedl_deploy.capture.gradients_off import inline_without_gradients
 from embedl_deploy.capture.guard import guarded
 from embedl_deploy.capture.model_type import follow_the_model
+from embedl_deploy.capture.switched_off import inline_switched_off
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
 from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions, upper_limit
 from embedl_deploy.modules.device import device_of
@@ -19,7 +19,7 @@ from embedl_deploy.validation.checked import checked
 def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
     """The graph module of an exported program, see :func:`guarded`, with its open dimensions; it moves to devices."""
     module = program.module()
-    inline_without_gradients(module)
+    inline_switched_off(module)
     graph_module = guarded(module, "GraphModule")
     drop_assertions(graph_module)
     follow_the_model(graph_module, device_of(graph_module))

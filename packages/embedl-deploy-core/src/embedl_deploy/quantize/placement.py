@@ -23,6 +23,7 @@ from embedl_deploy.quantize.decisions import Decision, decide
 from embedl_deploy.quantize.formats import TensorQuantConfig
 from embedl_deploy.quantize.hardware import choose_policy, complete_config
 from embedl_deploy.quantize.hidden import hidden_parts
+from embedl_deploy.quantize.inner_graphs import products_inside
 from embedl_deploy.quantize.opaque import opaque_calls
 from embedl_deploy.quantize.points import patterns_by_node, points_of
 from embedl_deploy.quantize.quantizer import Quantizer
@@ -98,7 +99,12 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
         points.append(PointReport(*places, point.kind, point.index, decision.config))
     copied.recompile()
-    uncovered = (*_uncovered(model, decisions), *hidden_parts(model, decisions), *opaque_calls(model, decisions))
+    uncovered = (
+        *_uncovered(model, decisions),
+        *products_inside(model),
+        *hidden_parts(model, decisions),
+        *opaque_calls(model, decisions),
+    )
     copied.meta[REPORT] = QuantizationReport(tuple(points), uncovered, policy)
     return copied
 

@@ -1,4 +1,4 @@
-"""What a model computes without gradients is part of its graph, and passes none."""
+"""What a model computes without gradients, or with autocast off, is part of its graph, and the former passes none."""
 
 import pytest
 import torch
@@ -83,3 +83,32 @@ def test_gradients_that_are_switched_on_inside():
     assert graph_module.get_parameter(
         next(n for n, _ in graph_module.named_parameters() if "fc.weight" in n)
     ).grad.any()
+
+
+class InFloat(nn.Module):
+    """Switches autocast off, within a part without gradients, twice, and for nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        with torch.no_grad():
+            y = self.a(x)
+            with torch.autocast(x.device.type, enabled=False):
+                y = y * 2
+        with torch.autocast(x.device.type, enabled=False):
+            with torch.autocast(x.device.type, enabled=False):
+                z = y + 1
+            return self.b(z)
+
+
+def test_what_is_under_autocast_that_is_off_is_fused():
+    model = InFloat().eval()
+    result = transform(model, X, backend="tensorrt", trace="export")
+    assert fused_counts(result.model) == {"FusedLinear": 2}
+    assert not any("wrap_with" in str(node.target) for node in result.model.graph.nodes)
+    result.model(X).sum().backward()
+    gradients = {name for name, parameter in result.model.named_parameters() if parameter.grad is not None}
+    assert gradients == {"b.linear.weight", "b.linear.bias"}
+    assert torch.equal(result.model(X), model(X))

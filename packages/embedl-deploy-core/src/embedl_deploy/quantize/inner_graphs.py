@@ -1,0 +1,44 @@
+"""Graphs inside the graph, as torch's higher-order operators have them: branches, loops, what is under autocast.
+
+No pattern looks into them, so what multiplies and accumulates there stays in float.
+"""
+
+from collections.abc import Iterator
+
+from torch import fx
+from torch._ops import HigherOrderOperator
+
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
+
+_AUTOCAST = "it is computed under torch.autocast, in a graph of its own, into which no pattern looks"
+
+
+def products_inside(model: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
+    """Operators with a weight and products in the graphs inside a graph.
+
+    Args:
+        model: A transformed model.
+
+    Yields:
+        Path of the inner graph and node name, operator or operation, reason.
+    """
+    for node in model.graph.nodes:
+        if not isinstance(node.target, HigherOrderOperator):
+            continue
+        name = node.target.name()
+        by = f"it is computed by torch's {name}, in a graph of its own, into which no pattern looks"
+        for source in node.all_input_nodes:
+            part = getattr(model, str(source.target), None) if source.op == "get_attr" else None
+            if isinstance(part, fx.GraphModule):
+                yield from _products_of(part, str(source.target), _AUTOCAST if name == "wrap_with_autocast" else by)
+
+
+def _products_of(part: fx.GraphModule, path: str, reason: str) -> Iterator[tuple[str, str, str]]:
+    for node in part.graph.nodes:
+        module = get_module(node) if node.op == "call_module" else None
+        if module is not None and any(isinstance(each, (*WEIGHTED, *UNWEIGHTED)) for each in module.modules()):
+            yield f"{path}.{node.name}", type(module).__name__, reason
+        elif node.op in ("call_function", "call_method") and (kind := product_of_call(node)) is not None:
+            yield f"{path}.{node.name}", kind, reason
+    yield from ((f"{path}.{name}", kind, why) for name, kind, why in products_inside(part))
