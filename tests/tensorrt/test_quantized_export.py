@@ -80,6 +80,7 @@ MODELS = {
         TOKENS,
         6,
     ),
+    "FusedActivationProduct": (lambda m, x: m.fc(x) @ x.mT, {"fc": nn.Linear(8, 8)}, TOKENS, 3),
     "FusedSwinAttention": (
         lambda m, x: m.attention(x),
         {"attention": ShiftedWindowAttention(8, [3, 3], [1, 1], 2)},

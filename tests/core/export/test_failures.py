@@ -47,7 +47,7 @@ def test_an_operator_without_translation(tmp_path, function, operator, traced):
 def test_an_operator_that_is_translated_in_part(tmp_path):
     def grouped(x):
         ends = torch.tensor([8, 16], dtype=torch.int32)
-        return torch._grouped_mm(torch.ones(16, 16).bfloat16(), torch.ones(2, 16, 16).bfloat16(), offs=ends), x
+        return torch._grouped_mm(torch.ones(16, 16).bfloat16(), torch.ones(16, 16).bfloat16(), offs=ends), x
 
     said = refusal(nn.Sequential(Part(grouped)), tmp_path)
     in_part = "'aten._grouped_mm.default' for this use of it (Grouped matmul with offsets"
