@@ -16,6 +16,10 @@ def autocast(m, x):
         return m.fc(x) @ x.bfloat16().mT
 
 
+def branches(m, x):
+    return torch.cond(x.sum() > 0, lambda y: m.fc(y), lambda y: y @ m.fc.weight, (x,))
+
+
 def nested(m, x):
     """Inside autocast that is on, autocast that is off stays where it is."""
     with torch.autocast("cpu", torch.bfloat16):
@@ -24,14 +28,23 @@ def nested(m, x):
             return m.fc(y)
 
 
+AUTOCAST, COND = "under torch.autocast, in a graph of its own", "by torch's cond, in a graph of its own"
+
+
 @pytest.mark.parametrize(
-    ("function", "kinds"),
-    [(autocast, ["Linear", "matmul"]), (nested, ["Linear"])],
+    ("function", "kinds", "words"),
+    [
+        (autocast, ["Linear", "matmul"], AUTOCAST),
+        (branches, ["Linear", "matmul"], COND),
+        (nested, ["Linear"], AUTOCAST),
+    ],
 )
-def test_products_in_graphs_inside_are_told(function, kinds):
+def test_products_in_graphs_inside_are_told(function, kinds, words):
     model = net(function, fc=nn.Linear(4, 4)).eval()
-    result = transform(model, X, backend="tensorrt", trace="export")
+    # torch.cond takes no call of a layer that is kept whole, so the program of this one is the user's own.
+    source = torch.export.export(model, (X,)) if function is branches else model
+    result = transform(source, X, backend="tensorrt")
     report = quantization_report(insert_qdq(result.model, result.matches))
     assert [kind for _, kind, _ in report.uncovered] == kinds
-    assert all("under torch.autocast, in a graph of its own" in reason for _, _, reason in report.uncovered)
+    assert all(words in reason for _, _, reason in report.uncovered)
     torch.testing.assert_close(result.model(X), model(X))

@@ -24,10 +24,11 @@ def inline_switched_off(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     for node in [node for node in graph.nodes if node.target in (_GRADIENTS, _AUTOCAST)]:
         without_gradients = node.target is _GRADIENTS
-        enabled, source, inputs = _call_of(node)
+        enabled, place, inputs = _call_of(node)
+        source = str(place.target)
         if enabled and not without_gradients:
             continue
-        part = getattr(graph_module, source.target)
+        part = getattr(graph_module, source)
         inline_switched_off(part)
         inside = part.graph.find_nodes(op="get_attr") or part.graph.find_nodes(op="call_module")
         if enabled or inside or (without_gradients and any(map(_writes_into_an_input, part.graph.nodes))):
@@ -38,12 +39,12 @@ def inline_switched_off(graph_module: fx.GraphModule) -> None:
             if without_gradients:
                 results = tuple(result if result in inputs else _detached(result) for result in results)
         for use in list(node.users):
-            use.replace_all_uses_with(results[use.args[1]])  # type: ignore[index]
+            use.replace_all_uses_with(results[use.args[1]])
             graph.erase_node(use)
         graph.erase_node(node)
-        if not source.users:
-            graph.erase_node(source)
-            delattr(graph_module, source.target)
+        if not place.users:
+            graph.erase_node(place)
+            delattr(graph_module, source)
     graph_module.recompile()
 
 

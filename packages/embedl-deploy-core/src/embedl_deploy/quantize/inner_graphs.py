@@ -26,7 +26,7 @@ def products_inside(model: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
     for node in model.graph.nodes:
         if not isinstance(node.target, HigherOrderOperator):
             continue
-        name = node.target.name()
+        name = node.target.name()  # type: ignore[no-untyped-call]  # torch's
         by = f"it is computed by torch's {name}, in a graph of its own, into which no pattern looks"
         for source in node.all_input_nodes:
             part = getattr(model, str(source.target), None) if source.op == "get_attr" else None
