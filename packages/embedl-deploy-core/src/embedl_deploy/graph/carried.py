@@ -3,6 +3,7 @@
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.casts import is_cast, written_type
 from embedl_deploy.graph.lookup import get_constant, get_module
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.metadata import dtype_of
@@ -54,12 +55,8 @@ def is_upcast(node: fx.Node) -> bool:
     """Whether a value was cast to 32 bits or more by the model's author, whatever moved its axes afterwards."""
     while operation(node) in _MOVES and node.all_input_nodes:
         node = node.all_input_nodes[0]
-    if operation(node) in ("float", "double"):
-        return True
-    if operation(node) not in ("to", "type", "_to_copy"):
-        return False
-    written = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, torch.dtype)]
-    return any(dtype.is_floating_point and torch.finfo(dtype).bits >= 32 for dtype in written)
+    dtype = written_type(node) if is_cast(node) else None
+    return dtype is not None and dtype.is_floating_point and torch.finfo(dtype).bits >= 32
 
 
 #: What moves or repeats the values of its first input.

@@ -38,8 +38,10 @@ class _Written(nn.Module):
             normalized = normalized * weight
         return normalized if bias is None else normalized + bias
 
-    def _types(self) -> str:
-        return "" if self.upcast is None else f", upcast={self.upcast}, rounds_to={self.rounds_to!r}"
+    def extra_repr(self) -> str:
+        """The settings."""
+        types = "" if self.upcast is None else f", upcast={self.upcast}, rounds_to={self.rounds_to!r}"
+        return super().extra_repr() + types
 
 
 class WrittenRMSNorm(_Written, ConvertedModule, nn.RMSNorm):
@@ -74,10 +76,6 @@ class WrittenRMSNorm(_Written, ConvertedModule, nn.RMSNorm):
             return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
         return self._weighted(F.rms_norm(self._wide(x), self.normalized_shape, None, self.eps), x)
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return super().extra_repr() + self._types()
-
 
 class WrittenLayerNorm(_Written, ConvertedModule, nn.LayerNorm):
     """A ``LayerNorm`` in the types in which it was written out; arguments as for :class:`WrittenRMSNorm`."""
@@ -100,10 +98,6 @@ class WrittenLayerNorm(_Written, ConvertedModule, nn.LayerNorm):
         if self._is_of_one_type(x):
             return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
         return self._weighted(F.layer_norm(self._wide(x), self.normalized_shape, None, None, self.eps), x)
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return super().extra_repr() + self._types()
 
 
 class _OverChannels(ConvertedModule):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from embedl_deploy.graph.casts import CASTS, NAMED_CASTS
+from embedl_deploy.graph.casts import CASTS, NAMED_CASTS, written_type
 from embedl_deploy.graph.lookup import get_constant, get_module
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
@@ -250,11 +250,10 @@ def _cast(node: fx.Node) -> Scores:
     scores, dtype = scores_of(inner), cast_of(node)
     if dtype is None or not dtype.is_floating_point:
         raise NoScoresError(f"{node.name} makes other numbers of the scores")
-    written = any(isinstance(value, torch.dtype) for value in (*node.args, *node.kwargs.values()))
     wide = torch.finfo(dtype).bits >= torch.finfo(dtype_of(scores.nodes[0]) or dtype).bits
     if not wide:
         raise NoScoresError(f"{node.name} rounds the scores to {dtype}")
-    return scores.then(node, dtype=dtype if written or operation(node) in NAMED_CASTS else scores.dtype)
+    return scores.then(node, dtype=scores.dtype if written_type(node) is None else dtype)
 
 
 def sizes_of(view: fx.Node) -> tuple[Any, ...]:

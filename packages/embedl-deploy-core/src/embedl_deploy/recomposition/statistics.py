@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from embedl_deploy.graph.casts import NAMED_CASTS, is_cast
+from embedl_deploy.graph.casts import is_cast, written_type
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.signatures import bind_call
@@ -175,9 +175,7 @@ def _uncast(node: fx.Node) -> Spread:
     """A tensor, seen through a conversion to a type that is written out."""
     if not is_cast(node) or is_in_place(node) or not isinstance(node.args[0], fx.Node):
         return Spread(node)
-    literals = [value for value in (*node.args, *node.kwargs.values()) if isinstance(value, torch.dtype)]
-    named = NAMED_CASTS.get(str(operation(node)))
-    dtype = named or (literals[0] if len(literals) == 1 else None)
+    dtype = written_type(node)
     others = [value for value in (*node.args[1:], *node.kwargs.values()) if value is not dtype]
     if dtype is None or not dtype.is_floating_point or any(value not in (None, False) for value in others):
         return Spread(node)
