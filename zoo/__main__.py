@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--stages", default=",".join(STAGES), help="those to take each model through; default: %(default)s"
     )
+    parser.add_argument("--device", default="cpu", help="where models and inputs are; default: %(default)s")
     parser.add_argument("--markdown", type=Path, help="write the table there, too")
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a model's process is ended with this one
@@ -59,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     ]
     console = Console(width=None if sys.stdout.isatty() else 220)
     for record in run_models(
-        options.family, wanted, path, timeout=options.timeout, gigabytes=options.memory, stages=stages
+        options.family, wanted, path, timeout=options.timeout, gigabytes=options.memory, stages=stages, device=options.device
     ):
         stage, reason = record.failure or ("all stages", "passed")
         console.print(f"{record.model}: {stage}: {reason} ({record.seconds:.0f} s)", markup=False, highlight=False)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,12 @@ class Member:
 
     name: str
     make: Callable[[], Made]
+
+
+def moved(made: Made, device: str) -> Made:
+    """The model and every tensor among its inputs on a device."""
+    args, kwargs = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(device), (made.args, made.kwargs))
+    return Made(made.model.to(device), args, kwargs)
 
 
 def perturb_constants(model: nn.Module, seed: int = 0) -> None:

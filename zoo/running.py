@@ -16,7 +16,7 @@ from typing import Any
 from zoo.stages import STAGES
 
 TIMEOUT, GIGABYTES = 600.0, 8.0
-#: What runs one model; family, name, file and gigabytes follow.
+#: What runs one model; family, name, file, gigabytes, stages and device follow.
 WORKER = (sys.executable, "-m", "zoo.worker")
 
 
@@ -61,6 +61,7 @@ def run_models(
     timeout: float = TIMEOUT,
     gigabytes: float = GIGABYTES,
     stages: Sequence[str] = STAGES,
+    device: str = "cpu",
 ) -> Iterator[Record]:
     """Run models, and add a line for each to a file as soon as it has ended.
 
@@ -71,21 +72,24 @@ def run_models(
         timeout: Seconds for a model.
         gigabytes: Memory for a model.
         stages: What it goes through.
+        device: Where it and its inputs are.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
-        record = _run(family, name, timeout, gigabytes, stages)
+        record = _run(family, name, timeout, gigabytes, stages, device)
         with path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(record)) + "\n")
         yield record
 
 
-def _run(family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str]) -> Record:
+def _run(
+    family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str], device: str
+) -> Record:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         told, said = Path(folder, "stages"), Path(folder, "errors")
         told.touch()
-        command = [*WORKER, family, name, str(told), str(gigabytes), ",".join(stages)]
+        command = [*WORKER, family, name, str(told), str(gigabytes), ",".join(stages), device]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with said.open("wb") as errors:
             worker = subprocess.Popen(

@@ -15,7 +15,7 @@ import embedl_deploy
 from embedl_deploy import TransformationResult, check, export_onnx, transform
 from embedl_deploy.backend import PointKind, Severity
 from embedl_deploy.quantize import quantization_report, quantize
-from zoo.member import Made, Member, perturb_constants, settle_statistics
+from zoo.member import Made, Member, moved, perturb_constants, settle_statistics
 from zoo.one_plan import other_plan
 
 STAGES = ("build", "transform", "agree", "plan", "quantize", "int8", "fp16", "check", "engine")
@@ -43,16 +43,17 @@ class StageFailedError(Exception):
     """A stage was passed without an exception, and its result is not right."""
 
 
-def run_stages(member: Member, tell: Tell, stages: Collection[str] = STAGES) -> None:
+def run_stages(member: Member, tell: Tell, stages: Collection[str] = STAGES, device: str = "cpu") -> None:
     """Take one model through stages.
 
     Args:
         member: The model.
         tell: Called with ``{}`` when a stage begins, and with its outcome when it has ended.
         stages: Which; one that another needs has to be among them.
+        device: Where the model and its inputs are, such as ``"cuda"``.
     """
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(member, Path(folder))
+        run = _Run(member, Path(folder), device)
         right: set[str] = set()
         for stage in (stage for stage in STAGES if stage in stages):
             if NEEDED.get(stage, stage) not in right and stage in NEEDED:
@@ -78,8 +79,9 @@ def in_a_line(error: BaseException) -> str:
 class _Run:
     """The stages of one model, a method for each; each returns its figures."""
 
-    def __init__(self, member: Member, folder: Path) -> None:
+    def __init__(self, member: Member, folder: Path, device: str) -> None:
         self.member = member
+        self.device = device
         self.folder = folder
         self.made: Made
         self.result: TransformationResult
@@ -91,6 +93,7 @@ class _Run:
         self.made.model.eval()
         perturb_constants(self.made.model)
         settle_statistics(self.made)
+        self.made = moved(self.made, self.device)
         with torch.no_grad():
             outputs = _floats(self.made.model(*self.made.args, **self.made.kwargs))
         if not any(bool(y.isfinite().all()) and bool(y.any()) for y in outputs):

@@ -1,4 +1,4 @@
-"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES STAGES``.
+"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES STAGES DEVICE``.
 
 What becomes of each stage is a line of JSON in FILE, written at once: a process that dies has told how far it came.
 """
@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 
-def main(family: str, name: str, file: str, gigabytes: str, stages: str) -> None:
+def main(family: str, name: str, file: str, gigabytes: str, stages: str, device: str) -> None:
     """Run stages, whose names are joined by commas, of one model."""
     _limit_memory(float(gigabytes))
     logging.disable(logging.CRITICAL)  # the libraries that models are from
@@ -24,6 +24,7 @@ def main(family: str, name: str, file: str, gigabytes: str, stages: str) -> None
     from zoo.stages import run_stages
 
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False  # float32 is compared
     import_torchvision()  # transformers and timm import it
     with open(file, "a", encoding="utf-8") as lines:
 
@@ -31,7 +32,7 @@ def main(family: str, name: str, file: str, gigabytes: str, stages: str) -> None
             lines.write(json.dumps([stage, outcome]) + "\n")
             lines.flush()
 
-        run_stages(members_of(family)[name], tell, stages.split(","))
+        run_stages(members_of(family)[name], tell, stages.split(","), device)
 
 
 def _limit_memory(gigabytes: float) -> None:
