@@ -2,7 +2,8 @@
 
 Layers check their input before they use it, ``assert x.ndim == 4``, and so give the value before them a second user
 that forbids every fusion. An operator that keeps the number of dimensions can be asked at its input just as well. The
-question climbs as far as it can.
+question climbs to a value that no fusion takes away: an input of the model, what flows into a convolution or a product,
+or what several operators read. So a sum with the activation behind it is not asked, and the activation is.
 """
 
 import torch
@@ -10,15 +11,16 @@ from torch import fx, nn
 
 from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
+from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _KEEP_RANK = (
-    nn.modules.conv._ConvNd,
+    *_WEIGHTED,
     nn.modules.batchnorm._BatchNorm,
     nn.LayerNorm,
-    nn.Linear,
     nn.ZeroPad2d,
     nn.Dropout,
     nn.Identity,
@@ -42,13 +44,30 @@ def _keeps_rank(node: fx.Node) -> bool:
     return isinstance(module, _KEEP_RANK)
 
 
-def _top(node: fx.Node) -> fx.Node:
-    while _keeps_rank(node):
-        inputs = tensor_inputs(node)
+def _place_to_ask(node: fx.Node) -> fx.Node:
+    """Of a value and those of as many dimensions that it is made from, the first that no fusion takes away."""
+    path = [node]
+    while _keeps_rank(path[-1]):
+        inputs = tensor_inputs(path[-1])
         if len(inputs) != 1:
             break
-        node = inputs[0]
-    return node
+        path.append(inputs[0])
+    standing = next((value for value in reversed(path) if _stays(value)), None)
+    if standing is not None:
+        return standing
+    return path[-2] if len(path) > 1 and is_commutative(path[-1]) else path[-1]
+
+
+def _stays(value: fx.Node) -> bool:
+    """Whether a value is there after every fusion: it comes in, several read it, or weights are applied to it."""
+    if value.op in ("placeholder", "get_attr"):
+        return True
+    readers = [user for user in value.users if not is_rank_query(user)]
+    return len(readers) > 1 or any(user.op == "output" or _is_weighted(user) for user in readers)
+
+
+def _is_weighted(node: fx.Node) -> bool:
+    return isinstance(get_module(node), _WEIGHTED)
 
 
 class _Asking(nn.Module):
@@ -86,11 +105,14 @@ class HoistRankQueryPattern(Pattern):
     def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
         """Only questions that can climb; the others are no business of the user's."""
         matches = super().match(graph_module)
-        return [m for m in matches if _top(m.nodes[0].all_input_nodes[0]) is not m.nodes[0].all_input_nodes[0]]
+        return [match for match in matches if _place_to_ask(_asked(match)) is not _asked(match)]
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
-        """Ask the topmost value instead."""
-        node = pattern_match.tree_match.last
-        asked = node.all_input_nodes[0]
-        node.replace_input_with(asked, _top(asked))
+        """Ask the value that stays instead."""
+        node, asked = pattern_match.tree_match.last, _asked(pattern_match)
+        node.replace_input_with(asked, _place_to_ask(asked))
         return [node]
+
+
+def _asked(match: PatternMatch) -> fx.Node:
+    return match.tree_match.last.all_input_nodes[0]
