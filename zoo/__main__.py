@@ -60,7 +60,13 @@ def _run(options: argparse.Namespace) -> int:
     ]
     console = Console(width=None if sys.stdout.isatty() else 220)
     for record in run_models(
-        options.family, wanted, path, timeout=options.timeout, gigabytes=options.memory, stages=stages, device=options.device
+        options.family,
+        wanted,
+        path,
+        timeout=options.timeout,
+        gigabytes=options.memory,
+        stages=stages,
+        device=options.device,
     ):
         stage, reason = record.failure or ("all stages", "passed")
         console.print(f"{record.model}: {stage}: {reason} ({record.seconds:.0f} s)", markup=False, highlight=False)

@@ -9,6 +9,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
+#: The part of a channel's mean that batch normalization takes off.
+_TAKEN_OFF = 0.3
+
 
 @dataclass(frozen=True)
 class Made:
@@ -53,11 +56,13 @@ def perturb_constants(model: nn.Module, seed: int = 0) -> None:
 
 
 def settle_statistics(made: Made) -> None:
-    """Set the statistics of every batch normalization to those of what reaches it, as training does, in place.
+    """Set the statistics of every batch normalization to what reaches it, as training does, in place.
 
     Statistics that have nothing to do with the activations let these grow from layer to layer, until float16 cannot
     hold them, or fade until the output no longer depends on the input. All channels of a layer get one variance: with
-    random weights some carry nearly nothing, and would be noise made large.
+    random weights some carry nearly nothing, and would be noise made large. Of the mean a part is taken off: with all
+    of it, a deep network of random weights is chaotic, and rounding in its first layers is all of its output (Yang et
+    al. 2019, "A Mean Field Theory of Batch Normalization"); with none of it, all inputs have nearly one output.
     """
 
     def settle(norm: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -65,8 +70,8 @@ def settle_statistics(made: Made) -> None:
         if norm.running_mean is None or norm.running_var is None or args[0].numel() < 2 * norm.num_features:
             return
         columns = args[0].transpose(0, 1).flatten(1)
-        norm.running_mean.copy_(columns.mean(1))
-        norm.running_var.copy_(columns.var(1).mean())
+        norm.running_mean.copy_(_TAKEN_OFF * columns.mean(1))
+        norm.running_var.copy_((columns - norm.running_mean[:, None]).square().mean())
 
     norms = [module for module in made.model.modules() if isinstance(module, _BatchNorm)]
     handles = [norm.register_forward_pre_hook(settle) for norm in norms]

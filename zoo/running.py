@@ -82,9 +82,7 @@ def run_models(
         yield record
 
 
-def _run(
-    family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str], device: str
-) -> Record:
+def _run(family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str], device: str) -> Record:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         told, said = Path(folder, "stages"), Path(folder, "errors")

@@ -2,7 +2,8 @@
 
 A file is right if its outputs are near the model's, or as near as the file's number format allows: then an output's
 error is at most twice that of the model itself with every value rounded to one bit less than the format has. Rounding
-is no fault, however deep the network; leaving the format's range is one.
+is no fault, however deep the network; leaving the format's range is one. Where rounding to the grids of quantizers
+leaves nothing to compare, the rest is compared, see ``off_the_grid.py``.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from embedl_deploy.errors import ExportError
 from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.mode import in_training
+from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_onnx
 from embedl_deploy.graph.inputs import tensors_in
@@ -102,6 +104,10 @@ def judge(
     if dtype is torch.float16 and (rounding or not right):
         arithmetic = _Float16(exported, exact, users, reference, constants)
         arithmetic.refuse_what_leaves_the_range(path, found, right=right)
+    if not right and rounding and _finite(reference, found):
+        note = agrees_off_the_grid(users, exported, exact, path, names, dtype, tolerance)
+        right = note is not None
+        reference.notes += [note] if note is not None else []
     if not right:
         jump = _find_jump(exported, exact, users, found, reference)
         advice = (
@@ -118,6 +124,44 @@ def judge(
         )
     wanted = reference.wanted
     return Judgement(difference(wanted, found), signal_to_noise(wanted, found), tuple(dict.fromkeys(reference.notes)))
+
+
+def agrees_off_the_grid(
+    users: Run,
+    exported: Run,
+    exact: nn.Module,
+    path: Path,
+    names: Sequence[str],
+    dtype: torch.dtype,
+    tolerance: float,
+) -> str | None:
+    """Whether a file of a quantized model is right but for values that fall to the other side of a step.
+
+    Args:
+        users: What the inputs are of, in the model's own types.
+        exported: What was exported.
+        exact: The same before it was converted to its floating-point type.
+        path: The file.
+        names: Its outputs.
+        dtype: Its floating-point type.
+        tolerance: The largest difference that is accepted, relative to the largest output.
+
+    Returns:
+        What to tell if it is.
+    """
+    found, quantizers = run_without_quantizers(path, exported.model, exported.tensors())
+    if found is None:
+        return None
+    passing = without_quantizers(exact)
+    reference = Reference(passing, users.args, users.kwargs, names, dtype, tolerance, rounding=True)
+    if [t.shape for t in reference.wanted] != [t.shape for t in found] or not reference.accepts(found):
+        return None
+    return (
+        "Values near the edge of a step fall to either side, and in this network that changes the outputs as much as "
+        f"quantization does. Without rounding activations the file agrees with the model to "
+        f"{signal_to_noise(reference.wanted, found):.1f} dB, and each of its {quantizers} quantizers of activations "
+        "has the model's scale."
+    )
 
 
 class _Float16:

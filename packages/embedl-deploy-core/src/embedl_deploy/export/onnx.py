@@ -214,7 +214,7 @@ def export_onnx(
             rounding = tolerance == "auto"
             judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=rounding)
             refuse_if_wrong_for_other_sizes(
-                users, exported, opened, temporary, outputs, kind, accepted, rounding=rounding
+                users, exported, exact, opened, temporary, outputs, kind, accepted, rounding=rounding
             )
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export.judgement import Run
+from embedl_deploy.export.judgement import Run, agrees_off_the_grid
 from embedl_deploy.export.reference import Reference
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.inputs import tensors_in
@@ -28,6 +29,7 @@ _ADVICE = (
 def refuse_if_wrong_for_other_sizes(
     users: Run,
     exported: Run,
+    exact: nn.Module,
     opened: OpenDimensions,
     path: Path,
     names: Sequence[str],
@@ -43,6 +45,7 @@ def refuse_if_wrong_for_other_sizes(
     Args:
         users: The model that the user has, on the inputs that were given.
         exported: What was exported, on the inputs of the file.
+        exact: The same before it was converted to its floating-point type.
         opened: The dimensions that are open.
         path: The file.
         names: Its outputs.
@@ -71,7 +74,14 @@ def refuse_if_wrong_for_other_sizes(
                 raise ExportError(
                     f"{start}its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}. {_ADVICE}"
                 )
-            if not reference.accepts(found):
+            if not reference.accepts(found) and not (
+                rounding
+                and agrees_off_the_grid(
+                    Run(users.model, args, kwargs),
+                    Run(exported.model, given[0], given[1], exported.floats),
+                    *(exact, path, names, dtype, tolerance),
+                )
+            ):
                 raise ExportError(
                     f"{start}it does not compute what the model computes: {difference(reference.wanted, found)}; "
                     f"accepted: {tolerance:g}{reference.why_not(found)}. {_ADVICE}"

@@ -1,0 +1,122 @@
+"""A quantized file compared without rounding to its quantizers' grids.
+
+A value near the edge of a step falls to one side or the other by chance. In a deep network a few that fall to the other
+side carry others over an edge, until the outputs of a right file differ from the model's by as much as quantization
+changes them, and comparing them says nothing. What does not jump can still be compared: the file without
+QuantizeLinear and DequantizeLinear where activations pass, with the model without its quantizers there; and each scale
+and zero point of the file with those of the model.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from embedl_deploy.artifact import read_onnx
+from embedl_deploy.export.runtime import run_onnx
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.quantize import Quantizer
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: What a file needs besides to be a file of more than 2 GB.
+_WEIGHTS = "model.onnx.data"
+#: A grid: its scales, its zero points.
+_Grid: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def without_quantizers(model: nn.Module) -> nn.Module:
+    """A copy of a model whose activations pass as they are; its weights are quantized as before."""
+    copied = deep_copy(model)
+    for path in [path for path, part in copied.named_modules() if _rounds_activations(part)]:
+        copied.set_submodule(path, nn.Identity())
+    return copied
+
+
+def run_without_quantizers(
+    path: Path, model: nn.Module, inputs: list[torch.Tensor]
+) -> tuple[list[torch.Tensor] | None, int]:
+    """What a file computes if its activations pass as they are, and how many quantizers they passed.
+
+    Args:
+        path: The file.
+        model: What was exported.
+        inputs: One tensor per input of the file.
+
+    Returns:
+        The outputs; ``None`` if the file has grids that the model has not, or the other way round, or none.
+    """
+    import onnx_ir as ir
+
+    file = read_onnx(path)
+    grids: list[_Grid] = []
+    for node in _quantizing_activations(file):
+        grid = _pass_by(node)
+        if grid is None:
+            return None, 0
+        grids.append(grid)
+    dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
+    if not grids or set(grids) != {_grid_of(part, dtype) for part in model.modules() if _rounds_activations(part)}:
+        return None, 0
+    with tempfile.TemporaryDirectory() as folder:
+        passing = Path(folder) / "model.onnx"
+        ir.save(file, os.fspath(passing), external_data=_WEIGHTS)
+        return run_onnx(passing, *inputs), len(grids)
+
+
+def _rounds_activations(part: nn.Module) -> bool:
+    return isinstance(part, Quantizer) and not part.is_weight
+
+
+def _grid_of(part: nn.Module, dtype: torch.dtype) -> _Grid:
+    assert isinstance(part, Quantizer)
+    scale = part.scale.detach().to(dtype).double().flatten().tolist()
+    zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
+    return tuple(scale), tuple(zero)
+
+
+def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
+    """The nodes that quantize what depends on the file's inputs."""
+    depends = {id(value) for value in file.graph.inputs}
+    found = []
+    for node in file.graph:
+        if any(id(value) in depends for value in node.inputs):
+            depends |= {id(value) for value in node.outputs}
+            if node.op_type == "QuantizeLinear":
+                found.append(node)
+    return found
+
+
+def _pass_by(quantize: "ir.Node") -> _Grid | None:
+    """Have all that reads what a node has quantized, once it is dequantized, read what it was made of.
+
+    Returns:
+        The grid; ``None``, and nothing is changed, if what reads it does not dequantize it on the same grid.
+    """
+    from onnx_ir.convenience import replace_all_uses_with
+
+    source, grid, readers = quantize.inputs[0], _grid_in(quantize), list(quantize.outputs[0].consumers())
+    if grid is None or source is None or quantize.outputs[0].is_graph_output():
+        return None
+    if any(reader.op_type != "DequantizeLinear" or _grid_in(reader) != grid for reader in readers):
+        return None
+    for reader in readers:
+        replace_all_uses_with(reader.outputs[0], source, replace_graph_outputs=True)
+    return grid
+
+
+def _grid_in(node: "ir.Node") -> _Grid | None:
+    """The grid of a node, if its scales are constants."""
+    from onnx_ir.convenience import get_const_tensor
+
+    values = [get_const_tensor(value) if value is not None else None for value in node.inputs[1:3]]
+    if values[0] is None:
+        return None
+    scale = values[0].numpy().astype(np.float64).flatten().tolist()
+    zero = values[1].numpy().astype(np.float64).flatten().tolist() if values[1:] and values[1] is not None else []
+    return tuple(scale), tuple(zero or [0.0] * len(scale))
