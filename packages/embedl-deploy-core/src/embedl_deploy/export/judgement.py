@@ -8,12 +8,13 @@ leaves nothing to compare, the rest is compared, see ``off_the_grid.py``.
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
@@ -22,6 +23,7 @@ from embedl_deploy.export.mode import in_training
 from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_onnx
+from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
@@ -47,6 +49,17 @@ class Run:
     def tensors(self) -> list[torch.Tensor]:
         """Its inputs, as a file has them."""
         return tensors_in(self.args, self.kwargs)
+
+    def on_cpu(self) -> "Run":
+        """The same on the CPU: itself if it is there, else a copy.
+
+        For a GPU torch takes operators apart into others (``_fused_rms_norm``), which a file has not.
+        """
+        tensors = [*self.model.parameters(), *self.model.buffers(), *self.tensors()]
+        if all(tensor.device.type == "cpu" for tensor in tensors):
+            return self
+        inputs = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, (self.args, self.kwargs))
+        return replace(self, model=deep_copy(self.model).cpu(), args=inputs[0], kwargs=inputs[1])
 
 
 @dataclass(frozen=True)

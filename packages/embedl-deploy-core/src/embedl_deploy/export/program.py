@@ -66,6 +66,7 @@ def translated(
     Raises:
         ExportError: It cannot be exported.
     """
+    exported = exported.on_cpu()
     model, example, named = exported.model, exported.args, exported.kwargs
     shapes = opened.for_export(model, example, named)
     slices = FittingSlices()

@@ -12,6 +12,7 @@ from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
+from embedl_deploy.graph.layouts import take_any_layout
 from embedl_deploy.graph.metadata import DECLINED
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
@@ -286,6 +287,8 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
         resolve_overlaps(prepared.fusions.matches, decide)
     apply_matches(prepared.graph_module, prepared.fusions.matches, strict=strict)
     plan.applied = True
+    if any(match.status is MatchStatus.APPLIED for match in prepared.matches):
+        take_any_layout(prepared.graph_module)
     _note_declined(prepared)
     return rebuild(prepared.graph_module), prepared.matches, prepared.declined
 

@@ -1,7 +1,6 @@
 """Full TensorRT, on a machine with an NVIDIA GPU."""
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import Log, build_engine, make_logger
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.inspector import layers_in_inspection
+from embedl_deploy.tensorrt.compilers.packages import is_installed
 from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
@@ -27,7 +27,7 @@ class TensorRT(Compiler):
 
     def missing(self) -> str | None:
         """What has to be installed."""
-        if importlib.util.find_spec("tensorrt") is None:
+        if not is_installed("tensorrt"):
             return "the package tensorrt is not installed. On a machine with an NVIDIA GPU: pip install tensorrt"
         if not torch.cuda.is_available():
             return "TensorRT builds on the GPU that it builds for, and there is none in this machine"

@@ -1,7 +1,6 @@
 """TensorRT for RTX: builds on a machine without a GPU."""
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import build_engine
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
+from embedl_deploy.tensorrt.compilers.packages import is_installed
 from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
@@ -78,11 +78,11 @@ def _module() -> Any:
     Raises:
         ImportError: Neither package is there, or its libraries do not load.
     """
-    if importlib.util.find_spec("tensorrt_rtx") is not None:
+    if is_installed("tensorrt_rtx"):
         return importlib.import_module("tensorrt_rtx")
     # Importing this one makes the libraries' names and loads them, which the bindings then find.
     for package in ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_rtx_bindings"):
-        if importlib.util.find_spec(package) is None:
+        if not is_installed(package):
             raise ImportError(f"the package {package} is not installed")
     importlib.import_module("onnxruntime_ep_nv_tensorrt_rtx")
     return importlib.import_module("tensorrt_rtx_bindings")
