@@ -1,5 +1,6 @@
-"""For all tests: code blocks of README and docs are tests, torchvision imports, and random numbers repeat."""
+"""For all tests: blocks of README and docs are tests, torchvision imports, exports are quick, random numbers repeat."""
 
+import gc
 import os
 import tempfile
 from collections.abc import MutableMapping
@@ -10,9 +11,11 @@ import torch
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
+from embedl_deploy.testing.translations import read_translations_once
 from torchvision_import import import_torchvision
 
 import_torchvision()
+read_translations_once()
 torch.set_num_threads(2)
 
 
@@ -20,6 +23,12 @@ def pytest_collectstart(collector: pytest.Collector) -> None:
     """A file that builds modules when it is imported builds the same in every run, whatever was imported before."""
     if isinstance(collector, pytest.Module):
         torch.manual_seed(1)
+
+
+def pytest_collection_finish() -> None:
+    """What is there before the first test stays: the collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:

@@ -13,6 +13,7 @@ from embedl_deploy.patterns import Example
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared, for_each_example
 from embedl_deploy.testing.tensors import telling
+from embedl_deploy.testing.translations import read_translations_once
 
 
 def has_onnxruntime() -> bool:
@@ -65,6 +66,7 @@ def _export_one_by_one(subject: PatternSubject, example: Example) -> None:
 
 
 def _export(model: nn.Module, args: tuple[Any, ...]) -> None:
+    read_translations_once()
     with TemporaryDirectory() as folder:
         try:
             export_onnx(model, args, Path(folder, "example.onnx"))

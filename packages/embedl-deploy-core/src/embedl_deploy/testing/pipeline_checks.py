@@ -21,6 +21,7 @@ from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.matching import require_settled
 from embedl_deploy.testing.subjects import NetworkSubject, config_of
 from embedl_deploy.testing.tensors import require_same, run
+from embedl_deploy.testing.translations import read_translations_once
 from embedl_deploy.verify import output_tensors, signal_to_noise
 
 #: Least ratio of signal to quantization noise in dB: the noise has a tenth of the signal's power.
@@ -132,6 +133,7 @@ def exported(subject: NetworkSubject) -> dict[str, bytes]:
     if quantized is not None:
         models["quantized"] = quantized
     files: dict[str, bytes] = {}
+    read_translations_once()
     with TemporaryDirectory() as folder:
         for name, model in models.items():
             path = Path(folder, f"{name}.onnx")
