@@ -16,7 +16,7 @@ from torchvision_import import import_torchvision
 
 import_torchvision()
 read_translations_once()
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:
