@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -323,3 +324,18 @@ def test_zeros_around_a_max_pooling_count(tmp_path):
     (pooled,) = run_onnx(written.path, x)
     torch.testing.assert_close(pooled, model(x), rtol=0, atol=0)
     assert not pooled[..., 1].any()
+
+
+def test_a_file_is_run_with_as_many_threads_as_torch_has(tmp_path, monkeypatch):
+    path = export_onnx(conv_net(), X, tmp_path / "model.onnx").path
+    made = onnxruntime.InferenceSession
+    asked = []
+
+    def noted(file, options, **settings):
+        asked.append(options.intra_op_num_threads)
+        return made(file, options, **settings)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", noted)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    run_onnx(path, X)
+    assert asked == [3]

@@ -42,6 +42,7 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what it logs as an error is in the exception, too
+    options.intra_op_num_threads = torch.get_num_threads()  # as was said where processes share the cores
     # Compute what the file says. Otherwise quantized operators are replaced by integer kernels, which FP8 has not, and
     # beyond the basic level ONNX Runtime 1.31 computes convolutions between FP8 quantizers wrongly. At that level it
     # takes zeros around a max pooling for no padding, which is wrong where all numbers are below zero.
