@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
@@ -16,7 +17,11 @@ from torchvision_import import import_torchvision
 
 import_torchvision()
 read_translations_once()
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # two processes with two each wait for one another
+#: How many examples a law is tried on where it does not say so itself: daily, and by ``./dev slow``.
+settings.register_profile("few", max_examples=20)
+settings.register_profile("many", max_examples=60)
+settings.load_profile("few")
 
 
 def pytest_collectstart(collector: pytest.Collector) -> None:

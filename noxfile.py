@@ -135,9 +135,10 @@ def torch_versions(session: nox.Session, torch: str, torchvision: str, oldest: b
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Tests that take minutes: accuracy after quantization and fine-tuning, on real images and labels."""
+    """Tests that take minutes: accuracy on real images and labels, the whole demo, laws on many generated programs."""
     _install_wheels(session, *TEST_REQUIREMENTS)
-    session.run("python", "-m", "pytest", "tests/slow", *session.posargs)
+    laws = ("--hypothesis-profile=many", "tests/core/test_properties.py")
+    session.run("python", "-m", "pytest", "tests/slow", *laws, *session.posargs, env={"OMP_NUM_THREADS": "2"})
 
 
 @nox.session

@@ -14,6 +14,7 @@ from embedl_deploy.modules import FusedModule, PaddedConv2d
 from embedl_deploy.tensorrt.compilers import TensorRTForRTX
 from network import class_names, load_network
 from photos import as_batch, load_photos
+from support.nets import scrambled
 
 #: The seven stages: expansion, repeats, stride of the first block (Tan and Le 2019, table 1; Lite: no squeeze-excite).
 STAGES = [(1, 1, 1), (6, 2, 2), (6, 2, 2), (6, 3, 2), (6, 3, 1), (6, 4, 2), (6, 1, 1)]
@@ -82,30 +83,31 @@ def test_sees_what_is_in_the_photographs(network, batch):
     }
 
 
-def test_whole_demo(tmp_path, monkeypatch):
-    # test_quantization.py and tests/slow measure accuracy with all crops
-    monkeypatch.setattr(quantization, "CALIBRATION_CROPS", 4)
-    monkeypatch.setattr(quantization, "HELD_OUT_CROPS", 4)
-    monkeypatch.setattr(
-        quantization,
-        "CONFIGURATIONS",
-        {name: (config, {}) for name, (config, _) in quantization.CONFIGURATIONS.items()},
+def small_network():
+    """Of the demo's layers, with one block and random weights: tests/slow/test_demo.py takes the real one."""
+    expand, depthwise, project = (
+        nn.Conv2d(3, 12, 4, 4),
+        nn.Conv2d(12, 12, 3, padding=1, groups=12),
+        nn.Conv2d(12, 24, 1),
     )
-    console = Console(width=120, record=True, quiet=False, file=open(tmp_path / "out.txt", "w"))  # noqa: SIM115
-    assert demo.run(tmp_path, console)
-    console.file.close()
+    first, second = ((nn.BatchNorm2d(12), nn.ReLU6()) for _ in range(2))
+    pooled = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(24, 1000))
+    return scrambled(nn.Sequential(expand, *first, depthwise, *second, project, nn.BatchNorm2d(24), *pooled)).eval()
+
+
+def test_every_step_of_the_demo(tmp_path, monkeypatch):
+    for count in ("CALIBRATION_CROPS", "HELD_OUT_CROPS"):
+        monkeypatch.setattr(quantization, count, 4)
+    chosen = {name: (quantization.CONFIGURATIONS[name][0], {}) for name in ("INT8, policy all", "FP8 E4M3")}
+    monkeypatch.setattr(quantization, "CONFIGURATIONS", chosen)
+    monkeypatch.setattr(demo, "load_network", small_network)
+    monkeypatch.setattr(demo, "six_lines", lambda console: None)  # README.md and test_counts.py have these networks
+    with open(tmp_path / "out.txt", "w") as file:
+        assert demo.run(tmp_path, Console(width=120, file=file))
     text = (tmp_path / "out.txt").read_text()
-    for expected in (
-        "FusedConvBNReLU            33",
-        "Egyptian cat",
-        "ONNX Runtime",
-        "vit_b_16",
-        "No engine was built." if TensorRTForRTX().missing() else "convolution in int8",
-        "plan.json",
-        "INT8, policy all",
-    ):
+    built = "No engine was built." if TensorRTForRTX().missing() else "convolution in int8"
+    for expected in ("FusedConvBNReLU             2", "ONNX Runtime", built, "plan.json", "FP8 E4M3"):
         assert expected in text
-    assert "NO" not in [word.strip() for word in text.split()]
+    assert "NO" not in text.split()
     for name in ("efficientnet_lite0.onnx", "int8_all.onnx", "fp8_e4m3.onnx", "plan.json", "predictions.png"):
         assert (tmp_path / name).stat().st_size > 1000
-    assert (tmp_path / "int8_all.onnx").stat().st_size < 0.3 * (tmp_path / "float.onnx").stat().st_size

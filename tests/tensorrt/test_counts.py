@@ -7,11 +7,8 @@ is made of. In all of them the classifier behind a global pool becomes a 1×1 co
 from collections.abc import Callable
 
 import pytest
-import torch
-import torchvision
 
-from embedl_deploy import transform
-from support.agreement import fused_counts
+from zoo.classifiers import check_model
 
 Counts = dict[str, int]
 
@@ -209,12 +206,11 @@ ARCHITECTURES = (
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.__name__)
 def test_counts_and_numbers(architecture: Callable[[], Counts]) -> None:
-    model = getattr(torchvision.models, architecture.__name__)(weights=None).eval()
-    x = torch.randn(1, 3, 224, 224)
-    result = transform(model, x, backend="tensorrt")
-    assert fused_counts(result.model) == architecture()
-    assert result.report["failed_count"] == 0
-    assert result.verify(x).max_rel <= 1e-5
+    result = check_model(architecture.__name__)
+    assert result.fused == architecture()
+    assert result.failed == 0
+    assert result.largest_output > 1e-3
+    assert result.difference.max_rel <= 1e-5
 
 
 @pytest.mark.parametrize("name", WRITTEN_DOWN)
