@@ -77,7 +77,7 @@ def capture_by_export(
         # On its way to an error, which is told below, torch prints graphs and logs guesses.
         with (
             global_state,
-            leaves_kept_whole(traced, leaf_modules, is_leaf_function),
+            leaves_kept_whole(traced, leaf_modules, is_leaf_function, None if marked is None else marked.dtype),
             redirect_stderr(said),
             lines.listening(),
             fake_tensors_quiet(),

@@ -27,6 +27,7 @@ from torch.fx._symbolic_trace import _wrapped_fns_to_patch
 from torch.fx.node import has_side_effect
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.capture.operand_types import OperandsOfOneType
 from embedl_deploy.containers.paths import leaves_with_paths
 from embedl_deploy.graph.leaf_results import result_of_leaf
 from embedl_deploy.modules import LeafTracer
@@ -103,6 +104,7 @@ def leaves_kept_whole(
     model: nn.Module,
     leaf_modules: Iterable[type[nn.Module]],
     is_leaf_function: Callable[[Callable[..., Any]], bool] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[None]:
     """Within the block, an export of ``model`` holds one call for each call of a leaf. One thread at a time.
 
@@ -110,6 +112,7 @@ def leaves_kept_whole(
         model: The model.
         leaf_modules: Classes of leaves, beside those of ``torch.nn``.
         is_leaf_function: Of the functions that ``torch.fx`` keeps whole, which are kept here.
+        dtype: The model's type, in which layers get their inputs.
     """
     tracer = LeafTracer(leaf_modules)
     leaves = [
@@ -123,7 +126,7 @@ def leaves_kept_whole(
     first = next(_keys)
     try:
         for path, leaf in leaves:
-            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl, leaf)  # what nn.Module.__call__ asks first
+            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl, leaf, dtype)  # what nn.Module.__call__ asks first
         for scope, name, function in functions:
             scope[name] = _standing_for(function, function)
         yield
@@ -137,11 +140,17 @@ def leaves_kept_whole(
 
 
 def _standing_for(
-    leaf: str | Callable[..., Any], own: Callable[..., Any], module: nn.Module | None = None
+    leaf: str | Callable[..., Any],
+    own: Callable[..., Any],
+    module: nn.Module | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Callable[..., Any]:
     """What is called in place of a leaf, whose forward and hooks are ``own``."""
+    operands = None if module is None or dtype is None else OperandsOfOneType(dtype)
 
     def call(*args: Any, **kwargs: Any) -> Any:
+        if module is not None and operands is not None:
+            args, kwargs = operands.of_layer(module, args, kwargs)
         values, form = pytree.tree_flatten((args, kwargs))
         tensors = [at for at, value in enumerate(values) if isinstance(value, torch.Tensor)]
         sizes = [at for at, value in enumerate(values) if isinstance(value, torch.SymInt)]

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.capture.model_type import CONVERSIONS
+from embedl_deploy.capture.operand_types import OperandsOfOneType
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.edit import deep_copy
 
@@ -105,7 +106,7 @@ class MarkedModel:
 
         torch.finfo = finfo  # type: ignore[assignment,misc]  # a class, which no one derives from
         try:
-            with _NumbersOfTheModel(self.own, self.dtype):
+            with _NumbersOfTheModel(self.own, self.dtype), OperandsOfOneType(self.dtype):
                 yield
         finally:
             torch.finfo = real  # type: ignore[misc]
