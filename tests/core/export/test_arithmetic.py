@@ -29,6 +29,17 @@ def test_rounds_as_float16_does_and_keeps_what_has_no_digits():
     assert torch.equal(rounded_to(11)(torch.arange(9)), torch.arange(9))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rounds_to_the_nearest_however_it_lies_in_memory_and_whatever_is_beside_it(dtype):
+    x = (random_input(16, 64) * 10.0 ** torch.arange(-8, 8)[:, None]).to(dtype).t()
+    mantissa, exponent = torch.frexp(x)
+    wanted = torch.ldexp((mantissa * 2**9).round() / 2**9, exponent)
+    assert torch.equal(rounded_to(9)(x), wanted)
+    for odd in (math.inf, math.nan, torch.finfo(dtype).min):
+        beside = torch.cat([x, torch.full((1, 16), odd, dtype=dtype)])
+        assert torch.equal(rounded_to(9)(beside)[:-1], wanted)
+
+
 def test_another_grid_is_as_fine_and_keeps_what_is_exact():
     x = torch.randn(4096, generator=torch.Generator().manual_seed(0))
     other = rounded_to(8, 1.5)(x)

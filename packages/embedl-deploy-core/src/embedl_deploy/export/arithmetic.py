@@ -19,6 +19,8 @@ from embedl_deploy.verify import output_tensors, signal_to_noise
 
 #: What rounding leaves of one operator's result is 60 dB and more; below this, its values are too small for the type.
 _LEAST_OF_ONE_OPERATOR_DB = 30.0
+#: Whole numbers of the bits of floating-point ones, in which a magnitude counts up.
+_WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,15 @@ def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch
     """
 
     def nearest(x: torch.Tensor, held: int) -> torch.Tensor:
-        spread = x * (2.0 ** (held - digits) + 1)  # Veltkamp's splitting (Dekker 1971)
-        high = spread - (spread - x)
-        return torch.where(high.isfinite(), high, x)
+        dropped = held - digits
+        low, high = _extremes(x)
+        most = torch.finfo(x.dtype).max * (1 - 2.0**-digits)
+        if x.dtype in _WHOLE and -most <= low and high <= most:  # half a step is added to the magnitude, and what is below a step cut off
+            whole = x.detach().view(_WHOLE[x.dtype]).add(1 << (dropped - 1))
+            return whole.bitwise_and_(-(1 << dropped)).view(x.dtype)
+        spread = x * (2.0**dropped + 1)  # Veltkamp's splitting (Dekker 1971), which takes longer
+        near = spread - (spread - x)
+        return torch.where(near.isfinite(), near, x)
 
     def rounded(x: torch.Tensor) -> torch.Tensor:
         held = {torch.float32: 24, torch.float64: 53, torch.float16: 11}.get(x.dtype, 0)
@@ -226,13 +234,22 @@ class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
             self.others.append(found)
 
 
+def _extremes(x: torch.Tensor) -> tuple[float, float]:
+    """The lowest and the highest value, NaN if there is any; in one pass, where ``isfinite`` takes several."""
+    if x.numel() == 0:
+        return 0.0, 0.0
+    x = x.detach()
+    low, high = torch.aminmax(x if x.dtype.itemsize > 1 else x.float())  # those of 8 bits have no order in torch
+    return float(low), float(high)
+
+
 def _leaves(x: torch.Tensor) -> bool:
-    return not bool(x.isfinite().all())
+    return not all(map(math.isfinite, _extremes(x)))
 
 
 def _vanishes(x: torch.Tensor, given: list[torch.Tensor]) -> bool:
     """Whether all of ``x`` is zero, made of what is not."""
-    return x.numel() > 0 and not bool(x.any()) and all(bool(v.any()) for v in given if v.numel())
+    return x.numel() > 0 and _extremes(x) == (0.0, 0.0) and all(bool(v.any()) for v in given if v.numel())
 
 
 def _widened(value: Any) -> Any:
