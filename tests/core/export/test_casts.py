@@ -1,4 +1,4 @@
-"""Integers as inputs of files in 16 bits."""
+"""What forwards make in float32, in files of 16 bits: of integers, and coordinates."""
 
 import onnx
 import pytest
@@ -8,7 +8,7 @@ from torch import nn
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.export.casts import FloatsFromIntegers
 from embedl_deploy.quantize import quantize
-from support.nets import net
+from support.nets import net, random_input
 
 PIXELS = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 FORWARDS = {
@@ -47,3 +47,24 @@ def test_other_numbers_are_left_alone():
         found = (whole.float(), whole.to(torch.float32), whole / 2, whole.double(), whole * x, x.float(), whole + 1)
     kinds = [torch.float16, torch.float16, torch.float16, torch.float64, torch.float32, torch.float32, torch.int64]
     assert [value.dtype for value in found] == kinds
+
+
+def with_coordinates(m, x):
+    columns = torch.linspace(-1, 1, x.shape[-1]).expand(x.shape[0], 1, x.shape[2], -1)
+    return torch.relu(m.conv(torch.cat([x, columns], 1)))
+
+
+@pytest.mark.parametrize(("trace", "dynamic_batch"), [("symbolic", False), ("export", True)])
+def test_coordinates_in_float32_are_cast_in_front_of_a_product_and_of_its_quantizer(tmp_path, trace, dynamic_batch):
+    model, x = net(with_coordinates, conv=nn.Conv2d(4, 4, 3)), random_input(2, 3, 8, 8)
+    quantized = quantize(transform(model, x, backend="tensorrt", trace=trace), [x], progress=False)
+    settings = {"dtype": torch.float16, "dynamic_batch": dynamic_batch}
+    written = export_onnx(quantized, x, tmp_path / "m.onnx", **settings)
+    graph = onnx.load(written.path).graph
+    makers = {name: node for node in graph.node for name in node.output}
+    walk, node = [], next(node for node in graph.node if node.op_type == "Conv")
+    while node.op_type != "Concat":
+        node = makers[node.input[0]]
+        walk.append(node.op_type)
+    assert walk == ["DequantizeLinear", "QuantizeLinear", "Cast", "Concat"]
+    assert written.difference.max_rel < 2e-2

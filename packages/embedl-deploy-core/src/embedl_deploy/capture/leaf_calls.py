@@ -125,8 +125,8 @@ def leaves_kept_whole(
     functions = [each for each in wrapped if isinstance(each[2], FunctionType) and is_leaf(each[2])]
     first = next(_keys)
     try:
-        for path, leaf in leaves:
-            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl, leaf, dtype)  # what nn.Module.__call__ asks first
+        for path, leaf in leaves:  # what nn.Module.__call__ asks first
+            leaf._compiled_call_impl = _standing_for(path, leaf._call_impl, leaf, dtype)
         for scope, name, function in functions:
             scope[name] = _standing_for(function, function)
         yield

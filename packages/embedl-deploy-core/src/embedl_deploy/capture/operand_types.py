@@ -59,8 +59,12 @@ class OperandsOfOneType(TorchFunctionMode):
         kwargs = kwargs or {}
         wanted = self._type_for(func, args, kwargs)
         if wanted is not None:
-            args, kwargs = _converted(wanted, args, kwargs)
+            args, kwargs = self._converted(wanted, args, kwargs)
         return func(*args, **kwargs)
+
+    def cast(self, value: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """An operand in another type."""
+        return value.to(dtype)
 
     def of_layer(
         self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -71,7 +75,7 @@ class OperandsOfOneType(TorchFunctionMode):
         if not isinstance(layer, _LAYERS) or own != {self.dtype} or _is_autocast(floats):
             return args, kwargs
         wide = any(value.dtype.itemsize > self.dtype.itemsize for value in floats)
-        return _converted(self.dtype, args, kwargs) if wide else (args, kwargs)
+        return self._converted(self.dtype, args, kwargs) if wide else (args, kwargs)
 
     def _type_for(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.dtype | None:
         """The type that the operands of a call are to be of; ``None`` if they may stay as they are."""
@@ -87,20 +91,19 @@ class OperandsOfOneType(TorchFunctionMode):
             return floats[0].dtype if floats[0] is args[0] else None
         return self.dtype if name in _PRODUCTS else max(types, key=lambda dtype: dtype.itemsize)
 
+    def _converted(
+        self, dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        def converted(value: torch.Tensor) -> torch.Tensor:
+            return self.cast(value, dtype) if value.is_floating_point() and value.dtype is not dtype else value
+
+        args, kwargs = pytree.tree_map_only(torch.Tensor, converted, (args, kwargs))
+        return args, kwargs
+
 
 def _floats(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
     leaves = pytree.tree_leaves((args, kwargs))
     return [leaf for leaf in leaves if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()]
-
-
-def _converted(
-    dtype: torch.dtype, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    def converted(value: torch.Tensor) -> torch.Tensor:
-        return value.to(dtype) if value.is_floating_point() and value.dtype is not dtype else value
-
-    args, kwargs = pytree.tree_map_only(torch.Tensor, converted, (args, kwargs))
-    return args, kwargs
 
 
 def _is_autocast(values: list[torch.Tensor]) -> bool:

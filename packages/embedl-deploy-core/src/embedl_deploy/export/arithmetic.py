@@ -61,7 +61,9 @@ def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch
         dropped = held - digits
         low, high = _extremes(x)
         most = torch.finfo(x.dtype).max * (1 - 2.0**-digits)
-        if x.dtype in _WHOLE and -most <= low and high <= most:  # half a step is added to the magnitude, and what is below a step cut off
+        if (
+            x.dtype in _WHOLE and -most <= low and high <= most
+        ):  # half a step is added to the magnitude, and what is below a step cut off
             whole = x.detach().view(_WHOLE[x.dtype]).add(1 << (dropped - 1))
             return whole.bitwise_and_(-(1 << dropped)).view(x.dtype)
         spread = x * (2.0**dropped + 1)  # Veltkamp's splitting (Dekker 1971), which takes longer
