@@ -13,7 +13,7 @@ def test_assertions_of_types_and_of_values_go():
     def forward(m, x):
         torch._check((x < 100).all().item())
         torch._assert_async((x > -100).all())
-        return m.fc(x.to(torch.float64).to(torch.float32))
+        return m.fc(x).to(torch.float64).to(torch.float32)
 
     model = net(forward, fc=nn.Linear(3, 3))
     captured = capture(model, (X,), trace="export")
