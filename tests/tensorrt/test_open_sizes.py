@@ -39,7 +39,7 @@ class Detector(nn.Module):
 def bert():
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+        vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64
     )
     return transformers.BertModel(config, add_pooling_layer=False)
 

@@ -405,4 +405,5 @@ def test_dropout_is_left_out_of_comparisons_in_training_mode():
 
 @pytest.mark.parametrize("pattern", [with_graft(ToldWeight), NestedSEPattern, PlainSEPattern])
 def test_modules_with_several_weights_or_a_reason_pass(pattern):
-    assert failures(pattern(), leave_out=("onnx",)) == {}
+    # How many weights there are, other layers' settings do not change.
+    assert failures(pattern(), leave_out=("onnx", "variants")) == {}
