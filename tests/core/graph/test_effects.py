@@ -182,6 +182,20 @@ class TestOwnWrites:
     def test_of_a_value_of_nobody_else(self):
         assert hazard(lambda m, x, y: F.relu(m.conv(x).add_(1)), "conv", "add_", "relu") is None
 
+    def test_of_a_sum_which_does_not_share_memory_with_what_was_added(self):
+        def forward(m, x, y):
+            skip = m.other(y)
+            z = m.conv(x)
+            z += skip
+            return F.relu(z, inplace=True), skip * 2
+
+        assert hazard(forward, "conv", "add", "relu") is None
+
+    def test_of_an_input_which_is_the_callers(self):
+        assert hazard(lambda m, x, y: F.relu(x.add_(m.conv(y))), "conv", "add_", "relu") == (
+            "add_ changes the input 'x' in place"
+        )
+
     def test_of_a_value_read_only_before(self):
         def forward(m, x, y):
             z = m.conv(x)

@@ -33,6 +33,8 @@ WRITTEN = {
     "hardswish": (lambda m, x: x * F.relu6(x + 3.0) / 6.0, nn.Hardswish()),
     "hardswish by clamp": (lambda m, x: x * (x + 3).clamp(0, 6) / 6, nn.Hardswish()),
     "hardsigmoid": (lambda m, x: F.relu6(x + 3.0) / 6.0, nn.Hardsigmoid()),
+    "silu in place": (lambda m, x: x.mul_(x.sigmoid()), nn.SiLU()),
+    "hardswish in place": (lambda m, x: x.mul_(F.relu6(x + 3.0, True)).div_(6.0), nn.Hardswish()),
     "mish": (lambda m, x: x * torch.tanh(F.softplus(x)), nn.Mish()),
 }
 
@@ -56,7 +58,7 @@ OTHERS = {
     "a rounded constant": lambda m, x: x * 0.5 * (1.0 + torch.erf(x / 1.4142)),
     "a steeper gate": lambda m, x: x * torch.sigmoid(1.702 * x),
     "another tensor's gate": lambda m, x: x * torch.sigmoid(x + x.mean()),
-    "in place": lambda m, x: (x * 1).mul_(torch.sigmoid(x)),
+    "shifted in place first": lambda m, x: x.add_(3).clamp(0, 6) * x / 6,
     "a gate alone": lambda m, x: 2 * torch.sigmoid(x),
     "a power": lambda m, x: x * x * torch.sigmoid(x),
 }
@@ -72,3 +74,18 @@ def test_a_gate_that_is_used_elsewhere_is_told():
     result = transform(net(lambda m, x: ((g := torch.sigmoid(x)) * x, g)), X, patterns=[PATTERN])
     (reason,) = reasons(result)
     assert reason.endswith("sigmoid is an output of the model")
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+def test_in_place_where_somebody_sees_it(trace):
+    through_a_view = net(
+        lambda m, x: (v := (y := m.fc(x)).view(-1), y.mul_(y.sigmoid()), v * 2)[1:], fc=nn.Linear(5, 5)
+    )
+    an_input = net(lambda m, x: x.mul_(x.sigmoid()) + 1)
+    for model, told in ((through_a_view, "reads it afterwards"), (an_input, "changes the input 'x' in place")):
+        result = transform(model, X, patterns=[PATTERN], trace=trace)
+        (reason,) = reasons(result)
+        assert reason.endswith(told)
+        given, wanted_given = X.clone(), X.clone()
+        torch.testing.assert_close(result.model(given), model(wanted_given))
+        assert torch.equal(given, wanted_given)

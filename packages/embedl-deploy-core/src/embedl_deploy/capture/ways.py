@@ -22,6 +22,7 @@ from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.in_place import read_results_of_writes
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
@@ -52,7 +53,9 @@ class Capturing:
         is_program = isinstance(self.model, torch.export.ExportedProgram)
         graph_module = _copy(module_of(self.model) if is_program else self.model)
         self.refuse_hooks(graph_module)
-        return Captured(graph_module, "given", self._notes(graph_module))
+        notes = self._notes(graph_module)
+        read_results_of_writes(graph_module)
+        return Captured(graph_module, "given", notes)
 
     def symbolic(self) -> Captured:
         """By ``torch.fx``.
@@ -77,6 +80,7 @@ class Capturing:
                     f"the symbolic graph of {type(self.model).__name__} does not take the example inputs, and the "
                     f"model does: {error}"
                 ) from error
+            read_results_of_writes(graph_module)
         return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers)
 
     def exported(self) -> Captured:
@@ -137,6 +141,7 @@ class Capturing:
                 raise
             graph_module.meta[CLOSED_DIMENSIONS] = tuple(map(str, closed))
             notes = (*map(str, closed), *self._notes(graph_module), *(() if note is None else (note,)))
+            read_results_of_writes(graph_module)
             captured = Captured(graph_module, "export", notes)
         captured = self._compared(captured, numbers, closely=marked is not None)
         if opened and self.verify:

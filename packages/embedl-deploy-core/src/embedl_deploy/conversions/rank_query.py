@@ -12,6 +12,7 @@ from torch import fx, nn
 from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
+from embedl_deploy.graph.rank import is_rank_query
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
@@ -27,13 +28,6 @@ _KEEP_RANK = (
     *POOLS,
     *ACTIVATIONS,
 )
-
-
-def is_rank_query(node: fx.Node) -> bool:
-    """Whether a node asks for the number of dimensions of a value: ``x.ndim``, ``x.dim()``."""
-    if node.op == "call_function" and node.target is getattr:
-        return len(node.args) == 2 and node.args[1] == "ndim"
-    return node.op == "call_method" and node.target in ("dim", "ndimension")
 
 
 def _keeps_rank(node: fx.Node) -> bool:

@@ -2,8 +2,8 @@
 
 A match is replaced by one node at the place of its last node, so everything it computes moves down to there. That
 is only right if no value that it reads is overwritten on the way, if nobody reads afterwards a value that it
-overwrites itself, and if that is none of the model's buffers, which outlive the call. Values may share memory:
-``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode. The analysis never misses sharing; it may
+overwrites itself, and if that is no input and none of the model's buffers, which outlive the call. Values may share
+memory: ``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode. The analysis never misses sharing; it may
 suspect some where there is none.
 """
 
@@ -14,6 +14,7 @@ from functools import cached_property
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from embedl_deploy.graph.in_place import tensor_given_back
 from embedl_deploy.graph.kinds import ONE_TENSOR
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import is_in_place, operation
@@ -67,7 +68,8 @@ class Effects:
             elif node.op == "placeholder" or (node not in writing and _is_fresh(node)):
                 roots[node] = frozenset((node,))
             else:
-                inputs = [roots[n] for n in node.all_input_nodes]
+                given = tensor_given_back(node) if node in writing else None
+                inputs = [roots[n] for n in (node.all_input_nodes if given is None else [given])]
                 roots[node] = (inputs[0] if len(inputs) == 1 else frozenset().union(*inputs)) or frozenset((node,))
         return roots
 
@@ -95,6 +97,8 @@ class Effects:
                 for root in self._roots[value]:
                     if root.op == "get_attr":
                         return f"{writer.name} changes the model's {str(root.target)!r} in place"
+                    if root.op == "placeholder" and get_module(writer) is None:  # a module in it goes on writing
+                        return f"{writer.name} changes the input {root.name!r} in place"
                 reader = self._reads_after(writer, value, inside)
                 if reader is not None:
                     return f"{writer.name} changes {value.name} in place, and {reader.name} reads it afterwards"

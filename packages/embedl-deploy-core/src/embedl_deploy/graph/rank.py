@@ -15,6 +15,13 @@ _OVER_DIMENSIONS = re.compile(r"(?!batchnorm1d)\w*(?:conv|conv_?transpose|pool|n
 _KEEPS_SHAPE = frozenset([*(cls.__name__.lower() for cls in (*ACTIVATIONS, nn.ReLU6, nn.Mish)), "batchnorm", "dropout"])
 
 
+def is_rank_query(node: fx.Node) -> bool:
+    """Whether a node asks for the number of dimensions of a value: ``x.ndim``, ``x.dim()``."""
+    if node.op == "call_function" and node.target is getattr:
+        return len(node.args) == 2 and node.args[1] == "ndim"
+    return node.op == "call_method" and node.target in ("dim", "ndimension")
+
+
 def rank_of(node: fx.Node) -> int | None:
     """The number of dimensions of a batch that flows here; ``None`` if nothing says it.
 

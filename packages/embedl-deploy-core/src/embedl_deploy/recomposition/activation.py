@@ -4,7 +4,9 @@ What is written is found by what it computes: a few operations of single values,
 the values of GELU (by erf or tanh), SiLU, Hardswish, Hardsigmoid or Mish at a thousand points, to 1e-12 in float64. So
 every order and spelling is taken, and a rounded constant (1.4142 for √2) is another function, which is left alone.
 
-Declined: values on the way that are used elsewhere; operations in place are not looked at.
+An operation in place is one step of it, where nobody else sees what it writes: ``x.mul_(x.sigmoid())``.
+
+Declined: values on the way that are used elsewhere.
 """
 
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from torch import fx, nn
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.metadata import module_path_of
-from embedl_deploy.graph.operators import is_in_place, operation
+from embedl_deploy.graph.operators import operation
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
 from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
@@ -84,6 +86,7 @@ class RecomposeActivationPattern(Pattern):
                 "GELU by tanh",
             ),
             _example(lambda x: x * nn.functional.relu6(x + 3) / 6, "Hardswish"),
+            _example(lambda x: x.mul_(torch.sigmoid(x)), "SiLU in place"),
         ]
 
     def near_misses(self) -> list[Example]:
@@ -124,7 +127,7 @@ class RecomposeActivationPattern(Pattern):
 
 def _read(end: fx.Node) -> tuple[list[fx.Node], fx.Node, nn.Module] | None:
     """The nodes that compute an activation, the last of them ``end``, what they compute it of, and the activation."""
-    if operation(end) not in _ENDS or is_in_place(end):
+    if operation(end) not in _ENDS:
         return None
     ways = _ancestors(end)
     if not any(_is_bent(node) for node in ways):
@@ -147,10 +150,8 @@ def _is_bent(node: fx.Node) -> bool:
 def _may_come_before(node: fx.Node) -> bool:
     if node.op == "call_module":
         module = get_module(node)
-        if module is None or type(module) not in _BENT_MODULES:
-            return False
-        return not has_hooks(module) and not getattr(module, "inplace", False)
-    return operation(node) in _BEFORE and not is_in_place(node) and node.kwargs.get("inplace") is not True
+        return module is not None and type(module) in _BENT_MODULES and not has_hooks(module)
+    return operation(node) in _BEFORE
 
 
 def _ancestors(end: fx.Node) -> list[fx.Node]:
