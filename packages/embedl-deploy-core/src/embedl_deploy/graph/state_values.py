@@ -7,24 +7,40 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.dead_code import is_pure
+from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.in_place import tensor_given_back
 from embedl_deploy.graph.lookup import get_constant, has_hooks, owner, submodule
 from embedl_deploy.graph.memo import remembered
 
 
 def is_state(node: fx.Node) -> bool:
-    """Whether a value is a parameter or buffer, or computed from such alone, by functions without effects."""
+    """Whether a value is a parameter or buffer, or computed from such alone.
+
+    By functions without effects; one that writes in place into what was computed has none on the model.
+    """
     return node in remembered(_state_values, node.graph)
 
 
 def _state_values(graph: fx.Graph) -> frozenset[fx.Node]:
     found: set[fx.Node] = set()
+    effects = remembered(Effects, graph)
     for node in graph.nodes:
         if node.op == "get_attr":
             if not _is_computed_by_a_hook(node):
                 found.add(node)
-        elif node.op in ("call_function", "call_method") and found.issuperset(node.all_input_nodes) and is_pure(node):
+        elif node.op not in ("call_function", "call_method") or not found.issuperset(node.all_input_nodes):
+            continue
+        elif is_pure(node) or _writes_into_its_own(node, effects):
             found.add(node)
     return frozenset(found)
+
+
+def _writes_into_its_own(node: fx.Node, effects: Effects) -> bool:
+    """Whether a call writes in place into what was computed, with which no tensor of the model shares memory."""
+    tensor = tensor_given_back(node)
+    while tensor is not None and (before := tensor_given_back(tensor)) is not None:
+        tensor = before
+    return tensor is not None and effects.owns_its_memory(tensor)
 
 
 def _is_computed_by_a_hook(node: fx.Node) -> bool:
