@@ -194,6 +194,41 @@ def peak_memory(name: str) -> Measurement:
     )
 
 
+_PEAK_OF_EXPORT = """
+import os, resource, sys, tempfile, psutil, torch
+from torchvision_import import import_torchvision
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.quantize import quantize
+models, x = import_torchvision().models, torch.randn(1, 3, 224, 224)
+def exported(name, folder):
+    model = models.get_model(name, weights=None).eval()
+    quantized = quantize(transform(model, x, backend="tensorrt"), [x], progress=False)
+    before = psutil.Process().memory_info().rss
+    export_onnx(quantized, x, os.path.join(folder, "model.onnx"), dtype={dtype})
+    return before, sum(tensor.nbytes for tensor in model.parameters())
+with tempfile.TemporaryDirectory() as folder:
+    exported("squeezenet1_1", folder)
+    before, weights = exported({name!r}, folder)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before, weights)
+"""
+
+
+def peak_memory_of_export(name: str, dtype: torch.dtype) -> Measurement:
+    """Memory that export_onnx takes at its peak for a quantized model, beside the model, against its weights."""
+    code = _PEAK_OF_EXPORT.format(name=name, dtype=dtype)
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    measured, weights = (float(number) / 1e6 for number in output.split())
+    kind = str(dtype).removeprefix("torch.")
+    return Measurement(
+        f"peak memory of export_onnx({name}), INT8 in {kind}",
+        "weights of the model",
+        f"{measured:.0f} MB",
+        f"{weights:.0f} MB",
+        measured / weights,
+        3,
+    )
+
+
 def main() -> int:
     """Measure everything and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,6 +243,8 @@ def main() -> int:
         time_of_import(rounds),
         peak_memory("vit_b_16"),
         peak_memory("vit_l_16"),
+        peak_memory_of_export("vit_b_16", torch.float32),
+        peak_memory_of_export("vit_b_16", torch.float16),
     ]
     console = make_console()
     console.print(describe_machine(torch.get_num_threads(), f"torch {torch.__version__}"), highlight=False)

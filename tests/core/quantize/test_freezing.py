@@ -21,6 +21,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
+from embedl_deploy.quantize.freezing import frozen_to_be_read
 from support.nets import net
 from support.quantizable import (
     IMAGES,
@@ -195,6 +196,25 @@ def test_the_model_is_not_modified(name, training):
     assert sum(isinstance(part, nn.BatchNorm2d) for part in model.modules()) == 3
     copied = copy.deepcopy(frozen)
     assert torch.equal(copied(IMAGES), frozen(IMAGES))
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize("make", [residual_block, perceptron])
+def test_what_is_only_read_has_no_copies_of_parameters_that_stay(make, weights):
+    x = IMAGES if make is residual_block else ROWS
+    model = calibrated(make(), x)
+    state, own = state_of(model), {id(parameter) for parameter in model.parameters()}
+    found, wanted = frozen_to_be_read(model, weights=weights), freeze(model, weights=weights)
+    assert torch.equal(found(x), wanted(x))
+    assert same_state(state, state_of(model)) and own == {id(parameter) for parameter in model.parameters()}
+    new = [name for name, parameter in found.named_parameters() if id(parameter) not in own]
+    folded = {
+        f"{path}.conv.{of}"
+        for path, part in found.named_modules()
+        if isinstance(part, FusedConv)
+        for of in ("weight", "bias")
+    }
+    assert set(new) == folded & dict(found.named_parameters()).keys()
 
 
 @pytest.mark.parametrize("weights", [True, False])

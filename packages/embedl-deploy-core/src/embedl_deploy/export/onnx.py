@@ -19,6 +19,7 @@ from embedl_deploy.export.failures import explain_nodes, users_lines
 from embedl_deploy.export.judgement import Run, judge
 from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
+from embedl_deploy.export.one_file import put_into_one_file
 from embedl_deploy.export.open_dimensions import (
     asked_of_tensors,
     dimensions_of_file,
@@ -46,6 +47,8 @@ from embedl_deploy.verify.unfit import refuse_unfit_inputs
 _TOLERANCE, _TOLERANCE_ROUNDED = 1e-3, 5e-2
 #: Protocol buffers end at 2 GiB; weights of larger models go into a second file.
 _EXTERNAL_DATA_BYTES = 1_800_000_000
+#: Weights that are larger lie in one until the file is checked, so that they are in memory once and not five times.
+_BESIDE_BYTES = 100_000_000
 
 
 @checked
@@ -197,7 +200,11 @@ def export_onnx(
     refuse_closed(given, program.model.graph.inputs, asked)
     limits = limits_of_file(program, asked)
     of_sizes = (*notes_on_ones(given, opened), *notes_on_limits(limits))
-    outputs = tuple(str(value.name) for value in program.model.graph.outputs)
+    inputs, outputs = (
+        tuple(str(value.name) for value in values)
+        for values in (program.model.graph.inputs, program.model.graph.outputs)
+    )
+    shapes = shapes_of_inputs(limits, program.model.graph.inputs, given_sizes)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     judged = None
     with written_whole(target) as temporary:
@@ -205,8 +212,9 @@ def export_onnx(
         store_once(program.model)
         keep_modules_only(program.model)
         note_in_float(program.model, reasons)
-        program.save(os.fspath(temporary), external_data=size > _EXTERNAL_DATA_BYTES)
+        program.save(os.fspath(temporary), external_data=size > min(_BESIDE_BYTES, _EXTERNAL_DATA_BYTES))
         _check(temporary, program.model, lines)
+        del program  # with the weights that the exporter has computed
         if tolerance is not None:
             near = _TOLERANCE_ROUNDED if is_quantized(model) or kind is not torch.float32 else _TOLERANCE
             accepted = near if tolerance == "auto" else tolerance
@@ -216,16 +224,19 @@ def export_onnx(
             refuse_if_wrong_for_other_sizes(
                 users, exported, exact, opened, temporary, outputs, kind, accepted, rounding=rounding
             )
+        weights = temporary.with_name(f"{temporary.name}.data")
+        if weights.exists() and weights.stat().st_size <= _EXTERNAL_DATA_BYTES:
+            put_into_one_file(temporary)
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
         opset=opset,
-        input_names=tuple(str(value.name) for value in program.model.graph.inputs),
+        input_names=inputs,
         output_names=outputs,
         size=written,
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
-        shapes=shapes_of_inputs(limits, program.model.graph.inputs, given_sizes),
+        shapes=shapes,
         notes=(*conflicts, *of_sizes, *constants, *(() if judged is None else judged.notes)),
     )
 

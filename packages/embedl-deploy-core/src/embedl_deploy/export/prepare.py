@@ -10,10 +10,11 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
-from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.modules import named_weights
 from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
-from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer, freeze
+from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
+from embedl_deploy.quantize.freezing import frozen_to_be_read
 from embedl_deploy.quantize.onnx_operators import needed_opsets
 from embedl_deploy.quantize.report import REPORT
 
@@ -34,7 +35,7 @@ def prepare_model(
 ) -> tuple[nn.Module, nn.Module, list[Replaced]]:
     """The model to export, the same before it is converted, and what a conversion alone would have spoiled.
 
-    Both are ``model`` itself where nothing has to be changed.
+    Both are ``model`` itself where nothing has to be changed, and have parameters of ``model`` where these stay.
 
     Raises:
         InputError: Integer weights are asked of a model without quantizers, or a quantized model is in float64.
@@ -47,16 +48,16 @@ def prepare_model(
             "model.float()."
         )
     if has_computed_weights(model):  # in a file they are constants
-        model = deep_copy(model)
+        model = copy_of_shared_parameters(model)
         fix_computed_weights(model)
     exact = model
     if isinstance(model, fx.GraphModule) and any(isinstance(part, Quantizer) for part in model.modules()):
-        model = exact = freeze(model, weights=False)
+        model = exact = frozen_to_be_read(model, weights=False)
         if dtype is torch.float16 or (dtype is None and torch.float16 in _dtypes(model)):
-            model = deep_copy(model)
+            model = copy_of_shared_parameters(model)
             _to_normal_float16_scales(model)
         if integer_weights:
-            model = freeze(model, weights=True)
+            model = frozen_to_be_read(model, weights=True)
     elif integer_weights and not is_quantized(model):
         raise InputError(
             "integer_weights=True, but the model has no quantized weights. Quantize it first: quantize(result, data)."
@@ -71,7 +72,7 @@ def prepare_model(
 def users_model(model: nn.Module) -> nn.Module:
     """What a file is compared with: the model as it is, in evaluation mode if it is quantized, as its file will be."""
     training = any(part.training for part in model.modules())
-    return deep_copy(model).eval() if training and is_quantized(model) else model
+    return copy_of_shared_parameters(model).eval() if training and is_quantized(model) else model
 
 
 def reasons_in_float(model: nn.Module) -> dict[str, str]:

@@ -48,6 +48,7 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
     # takes zeros around a max pooling for no padding, which is wrong where all numbers are below zero.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.enable_cpu_mem_arena = False  # which grows by doubling, for sessions that run more than once
     try:
         session = onnxruntime.InferenceSession(
             os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]

@@ -15,6 +15,7 @@ from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.graph.storable import StorableGraphModule
 
 CopiedT = TypeVar("CopiedT")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def deep_copy(value: CopiedT, instead: Mapping[int, Any] | None = None) -> CopiedT:
@@ -36,6 +37,11 @@ def deep_copy(value: CopiedT, instead: Mapping[int, Any] | None = None) -> Copie
         copied = copy.deepcopy(value, memory)
         copy_what_hangs_on_tensors(value, memory)
         return copied
+
+
+def copy_of_shared_parameters(model: ModuleT) -> ModuleT:
+    """A deep copy of a model but for its parameters, which are those of the model; for who only reads these."""
+    return deep_copy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def _memory(model: nn.Module) -> dict[int, Any]:

@@ -1,12 +1,13 @@
 """Leaving training behind: fixed statistics, fixed scales, integer weights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration import quantizers_of
 from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
@@ -43,13 +44,22 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
         InputError: The model is no graph module.
         QuantizationError: A tensor is not calibrated.
     """
+    return _frozen(model, deep_copy, weights=weights)
+
+
+def frozen_to_be_read(model: fx.GraphModule, *, weights: bool) -> fx.GraphModule:
+    """As :func:`freeze`, without memory for parameters that freezing does not change: those are the model's own."""
+    return _frozen(model, copy_of_shared_parameters, weights=weights)
+
+
+def _frozen(model: fx.GraphModule, copied: Callable[[Any], Any], *, weights: bool) -> fx.GraphModule:
     missing = [q.name for q in quantizers_of(model).values() if not q.calibrated]
     if missing:
         raise QuantizationError(
             f"{len(missing)} tensor(s) are not calibrated: {', '.join(missing[:5])}. Run calibrate(model, data) first.",
             tensor=missing[0],
         )
-    frozen = deep_copy(model).eval()
+    frozen: fx.GraphModule = copied(model).eval()
     for module in frozen.modules():
         if isinstance(module, FusedConv):
             module.fold_batch_norm()
