@@ -213,10 +213,10 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time and memory, as ratios with limits: transformation, calibration, and quantization against a peer."""
-    _install_wheels(session, "psutil", *DEMO_REQUIREMENTS, *PEER_REQUIREMENTS)
+    """Time and memory, as ratios with limits: transformation, capture, export, calibration, and against a peer."""
+    _install_wheels(session, "psutil", "transformers", *DEMO_REQUIREMENTS, *PEER_REQUIREMENTS)
     missed = []
-    for script in ("bench", "quantization_cost", "peer"):
+    for script in ("bench", "torch_export_cost", "quantization_cost", "peer"):
         try:
             session.run("python", f"benchmarks/{script}.py", *session.posargs, env=SUPPORT)
         except CommandFailed:

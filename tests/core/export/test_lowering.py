@@ -42,7 +42,9 @@ def layers(*more):
 
 def table():
     """What the exporter asks for: it translates these itself."""
-    kept = {torch.ops.aten.conv2d.default, torch.ops.aten.mean.dim, torch.ops.aten.flatten.using_ints}
+    aten = torch.ops.aten
+    kept = {aten.conv2d.default, aten.mean.dim, aten.flatten.using_ints, aten.linear.default}
+    kept |= {aten.masked_fill.Scalar, aten.arange.default}
     return {target: how for target, how in TABLE.items() if target not in kept}
 
 
@@ -63,6 +65,40 @@ def test_known_operators_are_replaced_in_place():
     names = ("conv2d.default", "relu.default", "mean.dim", "flatten.using_ints")
     assert targets(result) == [f"aten.{name}" for name in names]
     torch.testing.assert_close(result.module()(X), model(X))
+
+
+class OfAText(nn.Module):
+    """What transformers do around their layers: conversions that do nothing, masks, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.dropout, self.fc = nn.Embedding(9, 4), nn.Dropout(0.5), nn.Linear(4, 4)
+
+    def forward(self, ids):
+        kept = (ids > 2) | (ids == 0) & (ids < 9)
+        x = self.dropout(self.embedding(ids)).to(torch.float32).to("cpu")
+        scores = self.fc(x).masked_fill(~kept[..., None], -1e4).float()
+        return scores + kept[..., None].to(torch.float32), kept.any(-1), torch.arange(3) * ids.to(torch.int32)
+
+
+def test_a_text_model_is_not_traced_again():
+    ids = torch.tensor([[0, 1, 5]])
+    model = OfAText().eval()
+    with torch.no_grad():
+        program = captured(model, (ids,), {})
+        result = program.run_decompositions(table())
+    assert result is program
+    gone = {"aten.to", "aten.__or__", "aten.__and__", "aten.dropout", "aten._assert_tensor_metadata"}
+    assert not gone & {name.rpartition(".")[0] for name in targets(result)}
+    for found, wanted in zip(result.module()(ids), model(ids), strict=True):
+        assert found.dtype is wanted.dtype
+        torch.testing.assert_close(found, wanted)
+
+
+def test_dropout_in_training_is_none_of_that():
+    with torch.no_grad():
+        program = captured(nn.Dropout(0.5).train(), (X,), {})
+        assert program.run_decompositions(TABLE) is not program
 
 
 def test_what_is_overwritten_and_used_again_is_the_new_value():

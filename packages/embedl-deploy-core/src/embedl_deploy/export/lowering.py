@@ -6,25 +6,22 @@ here, node by node, where nothing else is in the graph.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import fx, nn
 
 aten: Any = torch.ops.aten
 
-#: Operators that the exporter translates as they stand.
+#: Operators that torch makes of others, and that the exporter translates as they stand.
 _KEPT = frozenset(
     {
         *(aten.conv1d.default, aten.conv2d.default, aten.conv3d.default),
         *(aten.linear.default, aten.matmul.default, aten.scaled_dot_product_attention.default),
-        *(aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.cat.default, aten.pad.default),
-        *(aten.relu.default, aten.relu6.default, aten.hardtanh.default, aten.clamp.default, aten.sigmoid.default),
-        *(aten.gelu.default, aten.silu.default, aten.hardswish.default, aten.hardsigmoid.default, aten.tanh.default),
-        *(aten.softmax.int, aten.layer_norm.default, aten.mean.dim, aten.max_pool2d.default, aten.avg_pool2d.default),
-        *(aten.flatten.using_ints, aten.reshape.default, aten.view.default, aten.permute.default, aten.transpose.int),
-        *(aten.unsqueeze.default, aten.squeeze.dim, aten.expand.default, aten.select.int, aten.slice.Tensor),
+        *(aten.pad.default, aten.softmax.int, aten.layer_norm.default, aten.max_pool2d.default),
+        *(aten.flatten.using_ints, aten.reshape.default),
     }
 )
 #: Operators with a result of their own: what overwrites it overwrites nothing else.
@@ -35,6 +32,12 @@ _WITHOUT_OVERWRITING = {
     aten.hardtanh_.default: aten.hardtanh.default,
     aten.hardswish_.default: aten.hardswish.default,
 }
+_WRITTEN_OUT = {
+    aten.__and__.Tensor: aten.bitwise_and.Tensor,
+    aten.__or__.Tensor: aten.bitwise_or.Tensor,
+    aten.__xor__.Tensor: aten.bitwise_xor.Tensor,
+}
+_CONVERSIONS = frozenset({aten.to.dtype, aten.to.dtype_layout, aten.to.device})
 
 
 def captured(model: nn.Module, example: tuple[Any, ...], named: dict[str, Any]) -> torch.export.ExportedProgram:
@@ -81,26 +84,47 @@ def _decomposed(
 ) -> torch.export.ExportedProgram:
     """The program in terms of what the exporter translates; takes the place of ``run_decompositions``."""
     calls: list[Any] = [node for node in program.graph.nodes if node.op == "call_function"]
-    replacements = [found for node in calls if (found := _replacement(node, table)) is not None]
-    if len(replacements) < len(calls):
+    kept = [node for node in calls if node.target is not aten._assert_tensor_metadata.default]
+    replacements = [found for node in kept if (found := _replacement(node, table)) is not None]
+    if len(replacements) < len(kept):
         whole: torch.export.ExportedProgram = torch.export.ExportedProgram.run_decompositions(program, dict(table))
         return whole
-    for node, (target, args) in zip(calls, replacements, strict=True):
-        node.target, node.args = target, args
+    for node in calls:
+        if node.target is aten._assert_tensor_metadata.default:
+            program.graph.erase_node(node)
+    for node, (target, args, kwargs) in zip(kept, replacements, strict=True):
+        node.target, node.args, node.kwargs = target, args, kwargs
     return program
 
 
-def _replacement(node: fx.Node, table: Mapping[Any, Any]) -> tuple[Any, tuple[Any, ...]] | None:
+#: An operator, and what it is called with.
+_Call: TypeAlias = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+def _replacement(node: fx.Node, table: Mapping[Any, Any]) -> _Call | None:
     """The operator and arguments to export for a node; ``None`` for what only a second tracing can tell."""
     target: Any = node.target
     args: tuple[Any, ...] = node.args
     if target in _WITHOUT_OVERWRITING:
         if args[0].target in _FRESH and len(args[0].users) == 1:
-            return _WITHOUT_OVERWRITING[target], args
+            return _WITHOUT_OVERWRITING[target], args, node.kwargs
         return None
     if target is aten.adaptive_avg_pool2d.default:
-        return (aten.mean.dim, (args[0], [-1, -2], True)) if list(args[1]) == [1, 1] else None
-    if target in table:
-        return None
-    is_own = isinstance(target, torch._ops.OpOverload) and target.namespace == "embedl_deploy"
-    return (target, args) if target in _KEPT or is_own else None
+        return (aten.mean.dim, (args[0], [-1, -2], True), {}) if list(args[1]) == [1, 1] else None
+    if target in _WRITTEN_OUT:
+        return _WRITTEN_OUT[target], args, node.kwargs
+    if target is aten.dropout.default:
+        return None if args[2] else (aten.clone.default, args[:1], {})
+    if target in _CONVERSIONS:
+        of, to = (each.meta["val"].dtype for each in (args[0], node))
+        return (aten.clone.default, args[:1], {}) if of is to else (aten._to_copy.default, args[:1], {"dtype": to})
+    return (target, args, node.kwargs) if target not in table and _stays(target) else None
+
+
+def _stays(target: Any) -> bool:
+    """Whether a second tracing leaves an operator as it is: it overwrites nothing, and is not made of others."""
+    if target is operator.getitem or target in _KEPT:
+        return True
+    if not isinstance(target, torch._ops.OpOverload) or target._schema.is_mutable:
+        return False
+    return not torch._C._dispatch_has_kernel_for_dispatch_key(target.name(), "CompositeImplicitAutograd")

@@ -44,4 +44,5 @@ def _is_transpose(one: "ir.Value", other: "ir.Value") -> bool:
     a, b = one.const_value, other.const_value
     if a is None or b is None or a.dtype != b.dtype:
         return False
-    return np.array_equal(a.numpy().T, b.numpy())
+    x, y = a.numpy(), b.numpy()
+    return np.array_equal(x[:, 0], y[0]) and np.array_equal(x.T, y)  # nearly all differ in the first column
