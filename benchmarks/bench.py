@@ -195,7 +195,7 @@ def peak_memory(name: str) -> Measurement:
 
 
 _PEAK_OF_EXPORT = """
-import os, resource, sys, tempfile, psutil, torch
+import gc, os, resource, sys, tempfile, psutil, torch
 from torchvision_import import import_torchvision
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.quantize import quantize
@@ -203,6 +203,7 @@ models, x = import_torchvision().models, torch.randn(1, 3, 224, 224)
 def exported(name, folder):
     model = models.get_model(name, weights=None).eval()
     quantized = quantize(transform(model, x, backend="tensorrt"), [x], progress=False)
+    gc.collect()
     before = psutil.Process().memory_info().rss
     export_onnx(quantized, x, os.path.join(folder, "model.onnx"), dtype={dtype})
     return before, sum(tensor.nbytes for tensor in model.parameters())
