@@ -23,6 +23,7 @@ from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import run_unchanged
 from embedl_deploy.verify.unfit import refuse_unfit_inputs
@@ -163,9 +164,9 @@ def _refuse_what_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: d
     """
     try:
         run_unchanged(model, args, kwargs)
-    except (torch.OutOfMemoryError, MemoryError):
-        return
     except Exception as error:  # the model's own code runs here and may raise anything
+        if is_out_of_memory(error):
+            return
         source, code = user_line(error)
         where = "" if source is None else f", at {source}:\n    {code}"
         first = (str(error).strip().splitlines() or ["no message"])[0]

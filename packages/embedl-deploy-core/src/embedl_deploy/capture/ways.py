@@ -24,6 +24,7 @@ from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.in_place import read_results_of_writes
 from embedl_deploy.graph.open_dimensions import OpenDimensions
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
 from embedl_deploy.verify import run_unchanged, state_kept
@@ -211,6 +212,8 @@ def _copy(model: Any) -> Any:
     try:
         return deep_copy(model)
     except Exception as error:  # copying runs the model's own code
+        if is_out_of_memory(error):
+            raise
         raise CaptureError(
             f"{type(model).__name__} cannot be deep-copied, which is needed to leave it unchanged: "
             f"{type(error).__name__}: {error}. Remove what cannot be copied (open files, locks, tensors computed with "

@@ -21,6 +21,7 @@ from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.expected import Expected, what_is_wrong
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 
 #: Attribute of a placed module.
 _PLACEMENT = "_embedl_deploy_placement"
@@ -130,10 +131,10 @@ def fused_modules_named(model: nn.Module | None = None) -> Iterator[None]:
     handles += [part.register_forward_hook(watch.after, with_kwargs=True) for part in placed]
     try:
         yield
-    except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
+    except EmbedlDeployError:
         raise
     except PLUGIN_FAILURES as error:  # a module of a plugin may raise anything
-        found = failed_module(error, earlier)
+        found = None if is_out_of_memory(error) else failed_module(error, earlier)
         if found is None:
             raise
         raise _told(error, found[1]) from error

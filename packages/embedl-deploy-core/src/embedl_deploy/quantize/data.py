@@ -11,6 +11,7 @@ from torch import fx, nn
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
 from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs, require_samples
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.quoting import quoted
@@ -114,9 +115,9 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
             model(*args, **kwargs)
     except InputError as error:
         raise InputError(f"{which} cannot be used: {error}") from error
-    except (torch.OutOfMemoryError, MemoryError):
-        raise
     except Exception as error:  # a model and its modules may raise anything
+        if is_out_of_memory(error):
+            raise
         different, users = misfit(model, args, kwargs), _users_model.get()
         if isinstance(error, FusedModuleError) and users is not None:
             try:

@@ -14,6 +14,7 @@ from embedl_deploy.containers.unknown import how_to_register
 from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.memory import CopiedBeforeWrites
@@ -183,9 +184,11 @@ def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     """
     try:
         return run_unchanged(model, args, kwargs)
-    except (EmbedlDeployError, torch.OutOfMemoryError, MemoryError):
+    except EmbedlDeployError:
         raise
     except Exception as error:  # a user's model may raise anything
+        if is_out_of_memory(error):
+            raise
         reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
         raise InputError(
             f"{name or type(model).__name__} cannot be run on the inputs {describe_inputs(args, kwargs)}: "

@@ -6,6 +6,7 @@ from torch import nn
 
 from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.input_fit import misfit
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.verify.difference import run_on_given
 
 
@@ -27,7 +28,9 @@ def refuse_unfit_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[st
         return
     except InputError:
         different = misfit(model, args, kwargs)
-    except (FusedModuleError, MemoryError):
+    except (FusedModuleError, MemoryError, RuntimeError) as failure:
+        if not isinstance(failure, FusedModuleError) and not is_out_of_memory(failure):
+            raise
         different = misfit(model, args, kwargs)
         if not different:
             return  # the module's fault, as the error says, or that of the machine
