@@ -144,14 +144,15 @@ class Calling(nn.Module):
     ("function", "wanted"),
     [
         (lambda x, w: (x.unsqueeze(-1) * w).sum(1), True),  # a matrix with a vector
-        (lambda x, w: (x[:, :, None] * w[0]).sum(1), False),  # rows and columns
+        (lambda x, w: (x[:, :, None] * w[0]).sum(1), False),  # rows and columns, 9 of them
+        (lambda x, w: (x[:, :, None] * w[0, :, :2]).sum(1), True),  # two columns
         (lambda x, w: (x * x.flip(0)).sum(-1), True),
         (lambda x, w: x @ w[0], False),
     ],
 )
 def test_a_number_read_for_each_product_is_bound_by_memory(function, wanted):
     traced = fx.symbolic_trace(function)
-    x, w = torch.randn(2, 4), torch.randn(2, 4, 5)
+    x, w = torch.randn(8, 16), torch.randn(8, 16, 9)
     propagate_shapes(traced, (x, w), {})
     last = next(node for node in reversed(traced.graph.nodes) if node.op != "output")
     assert is_bound_by_memory(last) is wanted

@@ -8,6 +8,7 @@ products, which accumulate nothing, and solvers and decompositions, which are al
 A product may also be written as what it is: a multiplication, and a sum or mean over what both factors have.
 """
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -50,6 +51,8 @@ UNWEIGHTED: tuple[type[nn.Module], ...] = (nn.CosineSimilarity, nn.CosineEmbeddi
 #: How a multiplication that is summed is named.
 SUM_OF_PRODUCTS = "mul and sum"
 _SUMS = frozenset({"sum", "nansum", "mean", "nanmean"})
+#: Products for each number that is read or written, up to which reading and writing is all that takes time.
+_FEW = 2
 #: What changes the layout of a value or its type, and no number.
 _LAYOUTS = frozenset(
     {"view", "reshape", "flatten", "unflatten", "permute", "transpose", "t", "movedim", "unsqueeze", "squeeze"}
@@ -118,19 +121,23 @@ def summed_factors(node: fx.Node) -> tuple[fx.Node, fx.Node] | None:
 
 
 def is_bound_by_memory(node: fx.Node) -> bool:
-    """Whether a multiplication that is summed reads a number for each product, as a gate of channels does.
+    """Whether a multiplication that is summed does little with each number that it reads or writes.
 
-    A product of matrices has rows, which only one factor has, and columns, which only the other has.
+    A gate of channels reads a number for each product. A product of matrices has rows, which only one factor has, and
+    columns, which only the other has; where these are few, as in the nine neighbours that optical flow is upsampled
+    from, it does little as well.
     """
     factors = summed_factors(node)
     shapes = [] if factors is None else [shape_of(factor) for factor in factors]
     known = [shape for shape in shapes if shape is not None]
-    if len(known) != 2:
+    result = shape_of(node)
+    if len(known) != 2 or result is None:
         return False
     rank = max(map(len, known))
     sizes = [(1,) * (rank - len(shape)) + shape for shape in known]
-    pairs = list(zip(*sizes, strict=True))
-    return not (any(a > 1 and b == 1 for a, b in pairs) and any(a == 1 and b > 1 for a, b in pairs))
+    products = math.prod(max(pair) for pair in zip(*sizes, strict=True))
+    numbers = sum(math.prod(shape) for shape in (*sizes, result))
+    return products <= _FEW * numbers
 
 
 def _summed_dims(node: fx.Node, rank: int) -> list[int]:
