@@ -137,7 +137,7 @@ def is_bound_by_memory(node: fx.Node) -> bool:
     sizes = [(1,) * (rank - len(shape)) + shape for shape in known]
     products = math.prod(max(pair) for pair in zip(*sizes, strict=True))
     numbers = sum(math.prod(shape) for shape in (*sizes, result))
-    return products <= _FEW * numbers
+    return bool(products <= _FEW * numbers)
 
 
 def _summed_dims(node: fx.Node, rank: int) -> list[int]:
