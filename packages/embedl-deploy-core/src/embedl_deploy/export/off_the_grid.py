@@ -19,10 +19,11 @@ from torch import nn
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.quantize import Quantizer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from embedl_deploy.quantize import Quantizer
 
 #: What a file needs besides to be a file of more than 2 GB.
 _WEIGHTS = "model.onnx.data"
@@ -33,7 +34,7 @@ _Grid: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 def without_quantizers(model: nn.Module) -> nn.Module:
     """A copy of a model whose activations pass as they are; its weights are quantized as before."""
     copied = deep_copy(model)
-    for path in [path for path, part in copied.named_modules() if _rounds_activations(part)]:
+    for path in _of_activations(copied):
         copied.set_submodule(path, nn.Identity())
     return copied
 
@@ -61,7 +62,7 @@ def run_without_quantizers(
             return None, 0
         grids.append(grid)
     dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
-    if not grids or set(grids) != {_grid_of(part, dtype) for part in model.modules() if _rounds_activations(part)}:
+    if not grids or set(grids) != {_grid_of(part, dtype) for part in _of_activations(model).values()}:
         return None, 0
     with tempfile.TemporaryDirectory() as folder:
         passing = Path(folder) / "model.onnx"
@@ -69,12 +70,14 @@ def run_without_quantizers(
         return run_onnx(passing, *inputs), len(grids)
 
 
-def _rounds_activations(part: nn.Module) -> bool:
-    return isinstance(part, Quantizer) and not part.is_weight
+def _of_activations(model: nn.Module) -> "dict[str, Quantizer]":
+    from embedl_deploy.quantize import Quantizer  # here: who does not export need not wait for it
+
+    found = {path: part for path, part in model.named_modules() if isinstance(part, Quantizer)}
+    return {path: part for path, part in found.items() if not part.is_weight}
 
 
-def _grid_of(part: nn.Module, dtype: torch.dtype) -> _Grid:
-    assert isinstance(part, Quantizer)
+def _grid_of(part: "Quantizer", dtype: torch.dtype) -> _Grid:
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
     return tuple(scale), tuple(zero)
