@@ -29,6 +29,14 @@ def network():
     return scrambled(nn.Sequential(*block, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))).eval()
 
 
+def test_a_gpu_that_it_does_not_support_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("embedl_deploy.tensorrt.compilers.rtx.target_here", lambda: "sm90")
+    export_onnx(nn.Conv2d(16, 8, 3).eval(), IMAGE, tmp_path / "net.onnx")
+    done = TensorRTForRTX().build(tmp_path / "net.onnx", CompileOptions(), lambda *_: None)
+    assert done.target == "sm89"
+    assert "does not support the GPU in this machine, sm90: the engine is for sm89." in done.messages[0]
+
+
 def exported(path, model, x, config=None, **options):
     result = transform(model, x, backend="tensorrt")
     quantized = quantize(result, [x], config, progress=False) if config is not None else result

@@ -65,7 +65,11 @@ class TensorRTForRTX(Compiler):
             raise CompileError(
                 f"{self.describe()} built an engine but listed no layers in its log; nothing was written."
             )
-        return Build(built.engine, layers, target.lower(), built.seconds, tuple(dict.fromkeys(built.log.warnings)))
+        warnings = tuple(dict.fromkeys(built.log.warnings))
+        if here and here.upper() not in known:
+            cannot = f"{self.describe()} does not support the GPU in this machine, {here}: the engine is for {target}."
+            warnings = (cannot, *warnings)
+        return Build(built.engine, layers, target.lower(), built.seconds, warnings)
 
     def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run an engine on the GPU in this machine."""

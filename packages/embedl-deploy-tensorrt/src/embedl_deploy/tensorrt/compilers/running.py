@@ -1,7 +1,7 @@
 """Running an engine on the GPU in this machine.
 
-Written against the documentation of TensorRT's Python API; it has not been run, because no machine at hand had a GPU
-and the package.
+Written against the documentation of TensorRT's Python API. It was run on an H200 up to loading the engine, which
+TensorRT for RTX refuses there, as it does not support that card; no machine at hand had a GPU that it supports.
 """
 
 from collections.abc import Sequence
