@@ -42,11 +42,12 @@ nitpick_ignore_regex = [
         r"py:.*",
         r"(torch|nn|fx|onnx|ir|onnx_ir|numpy|np|npt|click|_pytest|pluggy|types|collections|pathlib|os|enum|abc)\..*",
     ),
-    (r"py:.*", r"(torch|Path|Callable|Iterable|Iterator|Sequence|Mapping|Collection|PathLike|Any|optional)"),
+    (r"py:.*", r"(torch|OpOverload|Path|Callable|Iterable|Iterator|Sequence|Mapping|Collection|PathLike|Any|optional)"),
     # Names that only the inside uses: in signatures of what is made by functions, and in texts that lead to the source.
     (
         r"py:(class|obj)",
-        r"embedl_deploy\.([\w.]+\.)?(_\w+|ModuleT|Checkpoint|CompiledTree|Grid|ModuleDifference|Prepared|SubjectT)",
+        r"embedl_deploy\.([\w.]+\.)?(_\w+|ModuleT|Checkpoint|CompiledTree|Grid|ModuleDifference|Prepared|SubjectT"
+        r"|Equation|Expected|FixedMode|State|StoresFormat)",
     ),
     (r"py:class", r"ExitCode"),
     (r"py:mod", r"embedl_deploy\..*"),

@@ -21,7 +21,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
 
     Raises:
         InputError: There is no such file, it is no ONNX model, or a tensor has not the numbers that it declares; see
-            :func:`check_weights`.
+            ``check_weights``.
     """
     import onnx
     import onnx_ir as ir

@@ -75,7 +75,7 @@ def check_weight_files(model: "ir.Model") -> list[Path]:
     """The files beside a model that hold its weights, each of which is there and long enough.
 
     Raises:
-        InputError: One is not; as :func:`check_weights`.
+        InputError: One is not; as ``check_weights``.
     """
     import onnx_ir as ir
 

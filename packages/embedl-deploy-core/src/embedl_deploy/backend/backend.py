@@ -116,7 +116,7 @@ class Backend:
     def onnx_translation_conflicts(self, opset: int) -> tuple[str, ...]:
         """Where a translation to ONNX of an extension is not used, in words.
 
-        They are not among :attr:`conflicts`: the hook may import ``onnxscript``, and is not called on loading.
+        They are not among ``conflicts``: the hook may import ``onnxscript``, and is not called on loading.
 
         Raises:
             PluginError: As for :meth:`onnx_translations`.
