@@ -17,7 +17,7 @@ from embedl_deploy.validation.checked import checked
 
 @checked
 def module_of(program: torch.export.ExportedProgram) -> fx.GraphModule:
-    """The graph module of an exported program, with guards that say what to do, with its open dimensions; it moves to devices."""
+    """The graph module of an exported program, with its guards and open dimensions; it moves to devices."""
     module = program.module()
     inline_switched_off(module)
     graph_module = guarded(module, "GraphModule")
