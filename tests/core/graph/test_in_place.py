@@ -108,6 +108,45 @@ def test_a_number_is_not_the_one_that_it_was():
         assert torch.equal(result.model(X), model(X))
 
 
+def step(x):
+    length = x.stride(0)
+    more, most = length, length
+    more += 1
+    most *= 2
+    return x + length * 1.0 + more * 10.0 + most * 100.0
+
+
+def total(x):
+    found = x.sum().item()
+    more = found
+    more += 1.5
+    return found, more
+
+
+def shape(x):
+    sizes = x.shape[:2]
+    longer = sizes
+    longer += (25,)
+    return x.reshape(longer).sum(-1).reshape(sizes)
+
+
+def product(x):
+    y = x * 2
+    named = y
+    named @= x
+    return y, named
+
+
+@pytest.mark.parametrize("function", [step, total, shape, product], ids=lambda function: function.__name__)
+def test_what_may_be_no_tensor_is_what_it_was(function):
+    """Nothing says what is written into, with example inputs or without, and it is read under its old name."""
+    model = net(lambda m, x: function(x))
+    for x in (X, None):
+        result = transform(model, x, patterns=[], trace="symbolic")
+        for other in (X, X[:, :3] * 3):
+            torch.testing.assert_close(result.model(other), model(other))
+
+
 def test_who_reads_what():
     """Readers before a write stay, each write has those behind it, and an attribute of the model is left alone."""
 

@@ -7,7 +7,8 @@ in what is computed or written. What was read before stays as it is, and so does
 attribute of the model, which ``graph/effects.py`` is asked about.
 
 A number is not written into: ``m = n = x.shape[0]; m += 1`` leaves ``n`` as it is. The code that ``torch.fx`` makes of
-``operator.iadd`` would not, so it becomes ``operator.add``.
+``operator.iadd``, the statement ``n += 1``, would not, so it becomes ``operator.add``. Of what may be a number or a
+tensor, such as ``x.stride(0)``, ``n`` and ``m`` are two names: ``m = (n,)[0]; m += 1`` is right for both.
 """
 
 import operator
@@ -40,13 +41,25 @@ def read_results_of_writes(graph_module: fx.GraphModule) -> None:
             changed = True
             continue
         tensor = tensor_given_back(write)
+        written = write.args[0] if tensor is None and is_python_operator(write) and is_in_place(write) else tensor
+        if not isinstance(written, fx.Node):
+            continue
+        later = [user for user in written.users if order.get(user, -1) > order[write]]
+        if tensor is None and later and write.target is not operator.setitem:
+            _give_second_name(written, write)
+            changed = True
         if tensor is None or tensor.op == "get_attr":
             continue
-        for reader in [user for user in tensor.users if order[user] > order[write]]:
+        for reader in later:
             reader.replace_input_with(tensor, write)
             changed = True
     if changed:
         graph_module.recompile()
+
+
+def _give_second_name(value: fx.Node, write: fx.Node) -> None:
+    with write.graph.inserting_before(write):
+        write.args = (write.graph.call_function(operator.getitem, ((value,), 0)), *write.args[1:])
 
 
 def tensor_given_back(node: fx.Node) -> fx.Node | None:
