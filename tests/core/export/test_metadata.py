@@ -54,3 +54,17 @@ def test_bytes_do_not_depend_on_where_the_code_lies(tmp_path):
         result = transform(names["Net"]().eval(), X, patterns=[], trace="export")
         written.append(export_onnx(result, X, tmp_path / place[1:] / "m.onnx", tolerance=None).path.read_bytes())
     assert written[0] == written[1]
+
+
+class Rotated(nn.Module):
+    """Rotates pairs of features, as rotary embeddings do: its translation holds constants of its own."""
+
+    def forward(self, x):
+        turned = torch.polar(torch.ones_like(x), x)
+        return torch.view_as_real(turned)
+
+
+def test_constants_of_a_translation_are_written(tmp_path):
+    exported = export_onnx(Rotated(), X, tmp_path / "m.onnx")
+    assert exported.difference.max_abs < 1e-6
+    assert not [part.name for part in onnx.load(exported.path).graph.initializer if part.doc_string]

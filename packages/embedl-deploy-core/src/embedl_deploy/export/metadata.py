@@ -28,13 +28,23 @@ def keep_modules_only(model: "ir.Model") -> None:
     for value in (*model.graph.inputs, *model.graph.initializers.values()):
         _clear(value)
         if value.const_value is not None:
-            _clear(value.const_value)
+            _clear_tensor(value.const_value)
 
 
 def _nodes(model: "ir.Model") -> "Iterator[ir.Node]":
     yield from model.graph.all_nodes()
     for function in model.functions.values():
         yield from function.all_nodes()
+
+
+def _clear_tensor(tensor: Any) -> None:
+    import onnx_ir as ir
+
+    if isinstance(tensor, ir.serde.TensorProtoTensor):  # of a translation that holds constants, as torch.polar's does
+        tensor.raw.ClearField("doc_string")
+        tensor.raw.ClearField("metadata_props")
+    else:
+        _clear(tensor)
 
 
 def _clear(part: Any) -> None:
