@@ -77,6 +77,22 @@ def another_scale(model):
     multiply(node.inputs[1], 1.05)
 
 
+def scales_of_two(model):
+    """Swapped: what the file has is what the model has, in other places."""
+    quantizing = [node for node in model.graph if node.op_type == "QuantizeLinear" and "_quant" in node.inputs[1].name]
+    first, second = [node for node in quantizing if "weight" not in node.inputs[1].name][3:5]
+    first, second = first.inputs[1], second.inputs[1]
+    assert first.const_value.numpy() != second.const_value.numpy()
+    first.const_value, second.const_value = second.const_value, first.const_value
+
+
+def another_format(model):
+    nodes = (node for node in model.graph if node.op_type == "QuantizeLinear")
+    zero = next(node.inputs[2] for node in nodes if node.inputs[2].shape == ())
+    zero.const_value = ir.tensor(zero.const_value.numpy().astype("uint8"), name=zero.name)
+    zero.type = ir.TensorType(ir.DataType.UINT8)
+
+
 def no_quantizer(model):
     dequantize = next(n for n in model.graph if n.op_type == "DequantizeLinear" and n.inputs[0].producer())
     before = dequantize.inputs[0].producer().inputs[0]
@@ -84,7 +100,7 @@ def no_quantizer(model):
     ir.passes.common.RemoveUnusedNodesPass()(model)
 
 
-@pytest.mark.parametrize("spoil", [another_scale, no_quantizer])
+@pytest.mark.parametrize("spoil", [another_scale, scales_of_two, another_format, no_quantizer])
 def test_other_grids_than_the_models_are_no_agreement(tmp_path, spoil):
     path = tmp_path / "m.onnx"
     export_onnx(quantized(), ROWS, path, tolerance=None)

@@ -3,20 +3,21 @@
 A value near the edge of a step falls to one side or the other by chance. In a deep network a few that fall to the other
 side carry others over an edge, until the outputs of a right file differ from the model's by as much as quantization
 changes them, and comparing them says nothing. What does not jump can still be compared: the file without
-QuantizeLinear and DequantizeLinear where activations pass, with the model without its quantizers there; and each scale
-and zero point of the file with those of the model.
+QuantizeLinear and DequantizeLinear where activations pass, with the model without its quantizers there; and each grid
+of the file with the one that the model has in that place.
 """
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from embedl_deploy.artifact import read_onnx
+from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.edit import deep_copy
 
@@ -27,8 +28,15 @@ if TYPE_CHECKING:
 
 #: What a file needs besides to be a file of more than 2 GB.
 _WEIGHTS = "model.onnx.data"
-#: A grid: its scales, its zero points.
-_Grid: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """What values are rounded to; the format by its name, without marks."""
+
+    scales: tuple[float, ...]
+    zeros: tuple[float, ...]
+    format: str
 
 
 def without_quantizers(model: nn.Module) -> nn.Module:
@@ -50,19 +58,22 @@ def run_without_quantizers(
         inputs: One tensor per input of the file.
 
     Returns:
-        The outputs; ``None`` if the file has grids that the model has not, or the other way round, or none.
+        The outputs; ``None`` if the file has grids that the model has not in that place, or the other way round, or
+        none.
     """
     import onnx_ir as ir
 
     file = read_onnx(path)
+    dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
+    wanted = {path: _grid_of(part, dtype) for path, part in _of_activations(model).items()}
     grids: list[_Grid] = []
     for node in _quantizing_activations(file):
         grid = _pass_by(node)
-        if grid is None:
+        # What was quantized once more behind a cast says which product it is for, and is found among all of them only.
+        if grid is None or wanted.get(f"{module_of(node)}.quantizer", grid) != grid:
             return None, 0
         grids.append(grid)
-    dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
-    if not grids or set(grids) != {_grid_of(part, dtype) for part in _of_activations(model).values()}:
+    if not grids or set(grids) != set(wanted.values()):
         return None, 0
     with tempfile.TemporaryDirectory() as folder:
         passing = Path(folder) / "model.onnx"
@@ -73,14 +84,14 @@ def run_without_quantizers(
 def _of_activations(model: nn.Module) -> "dict[str, Quantizer]":
     from embedl_deploy.quantize import Quantizer  # here: who does not export need not wait for it
 
-    found = {path: part for path, part in model.named_modules() if isinstance(part, Quantizer)}
-    return {path: part for path, part in found.items() if not part.is_weight}
+    parts = model.named_modules(remove_duplicate=False)
+    return {path: part for path, part in parts if isinstance(part, Quantizer) and not part.is_weight}
 
 
 def _grid_of(part: "Quantizer", dtype: torch.dtype) -> _Grid:
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
-    return tuple(scale), tuple(zero)
+    return _Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
 
 
 def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
@@ -114,12 +125,11 @@ def _pass_by(quantize: "ir.Node") -> _Grid | None:
 
 
 def _grid_in(node: "ir.Node") -> _Grid | None:
-    """The grid of a node, if its scales are constants."""
+    """The grid of a node, if its scales and zero points are constants."""
     from onnx_ir.convenience import get_const_tensor
 
-    values = [get_const_tensor(value) if value is not None else None for value in node.inputs[1:3]]
-    if values[0] is None:
+    scale, zero = (get_const_tensor(value) if value else None for value in (*node.inputs[1:3], None)[:2])
+    if scale is None or zero is None:  # a zero point is always written, since its type is the format
         return None
-    scale = values[0].numpy().astype(np.float64).flatten().tolist()
-    zero = values[1].numpy().astype(np.float64).flatten().tolist() if values[1:] and values[1] is not None else []
-    return tuple(scale), tuple(zero or [0.0] * len(scale))
+    scales, zeros = (tuple(tensor.numpy().astype(np.float64).flatten().tolist()) for tensor in (scale, zero))
+    return _Grid(scales, zeros, zero.dtype.name.lower().replace("_", ""))

@@ -41,25 +41,29 @@ def read_results_of_writes(graph_module: fx.GraphModule) -> None:
             changed = True
             continue
         tensor = tensor_given_back(write)
-        written = write.args[0] if tensor is None and is_python_operator(write) and is_in_place(write) else tensor
-        if not isinstance(written, fx.Node):
-            continue
-        later = [user for user in written.users if order.get(user, -1) > order[write]]
-        if tensor is None and later and write.target is not operator.setitem:
-            _give_second_name(written, write)
-            changed = True
+        if tensor is None and is_python_operator(write) and is_in_place(write) and write.target is not operator.setitem:
+            changed |= _give_second_name(write, order)
         if tensor is None or tensor.op == "get_attr":
             continue
-        for reader in later:
+        for reader in _readers_behind(tensor, write, order):
             reader.replace_input_with(tensor, write)
             changed = True
     if changed:
         graph_module.recompile()
 
 
-def _give_second_name(value: fx.Node, write: fx.Node) -> None:
+def _readers_behind(value: fx.Node, write: fx.Node, order: dict[fx.Node, int]) -> list[fx.Node]:
+    return [user for user in value.users if order.get(user, -1) > order[write]]  # -1: of a second name, made just now
+
+
+def _give_second_name(write: fx.Node, order: dict[fx.Node, int]) -> bool:
+    """Have ``n += 1`` be computed under a name of its own, if ``n`` is read afterwards."""
+    value = write.args[0]
+    if not isinstance(value, fx.Node) or not _readers_behind(value, write, order):
+        return False
     with write.graph.inserting_before(write):
         write.args = (write.graph.call_function(operator.getitem, ((value,), 0)), *write.args[1:])
+    return True
 
 
 def tensor_given_back(node: fx.Node) -> fx.Node | None:
