@@ -50,6 +50,8 @@ def test_tensors_stay_finite():
     found = fit_tensor(torch.tensor([0.0, -1e9, 7e4, -math.inf, math.nan, 1e-12]), torch.float16)
     assert found[:4].tolist() == [0.0, -49152.0, 65504.0, -math.inf] and found[4].isnan() and found[5] == 0
     assert float(fit_tensor(torch.tensor([1e-12]), torch.float16)) == SMALLEST
+    eighths = torch.tensor([448.0, 0.5]).to(torch.float8_e4m3fn)
+    assert fit_tensor(eighths, torch.float16).tolist() == [448.0, 0.5]
 
 
 def test_state_and_inputs_are_told():

@@ -101,7 +101,7 @@ def test_an_operator_set_without_the_format_is_refused(name, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("name", "integers"), [("int8", True), ("fp8", False)])
+@pytest.mark.parametrize(("name", "integers"), [("int8", True), ("fp8", False), ("fp8", True)])
 def test_half_precision(name, integers, tmp_path):
     model = quantized(name)
     path = export_onnx(model, ROWS, tmp_path / "m.onnx", dtype=torch.float16, integer_weights=integers).path

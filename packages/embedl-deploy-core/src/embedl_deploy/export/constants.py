@@ -100,7 +100,7 @@ def bound_of_sums(dtype: torch.dtype) -> float:
 def fit_tensor(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """A tensor in another type: finite numbers stay finite, and one alone that is not zero does not become zero."""
     converted = tensor.detach().to(dtype)
-    if not tensor.is_floating_point() or not converted.is_floating_point() or tensor.dtype is dtype:
+    if not _may_become_another(tensor, dtype):
         return converted
     if tensor.numel() == 1:
         value = float(tensor)
@@ -148,10 +148,16 @@ def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> tuple[Any, list[Re
     return converted, replaced
 
 
+def _may_become_another(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether a conversion is one between floating-point types, from one that has more than 8 bits (stored weights)."""
+    wide = tensor.is_floating_point() and tensor.element_size() > 1
+    return wide and dtype.is_floating_point and tensor.dtype is not dtype
+
+
 def _loses(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
-    converted = tensor.detach().to(dtype)
-    if not tensor.is_floating_point() or tensor.dtype is dtype or not converted.is_floating_point():
+    if not _may_become_another(tensor, dtype):
         return False
+    converted = tensor.detach().to(dtype)
     if tensor.numel() == 1:
         return not bool((fit_tensor(tensor, dtype) == converted) | tensor.isnan())
     return bool((converted.isinf() & tensor.isfinite()).any())

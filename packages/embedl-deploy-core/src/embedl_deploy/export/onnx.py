@@ -227,6 +227,7 @@ def export_onnx(
         weights = temporary.with_name(f"{temporary.name}.data")
         if weights.exists() and weights.stat().st_size <= _EXTERNAL_DATA_BYTES:
             put_into_one_file(temporary)
+            weights.unlink(missing_ok=True)  # empty where no tensor of the file is large enough to lie in it
         written = sum(file.stat().st_size for file in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
