@@ -13,6 +13,7 @@ from embedl_deploy.export.constants import FittingSlices, Replaced
 from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.failures import explain
 from embedl_deploy.export.fitting import fit_program
+from embedl_deploy.export.folded_norms import keep_bfloat16
 from embedl_deploy.export.judgement import Run
 from embedl_deploy.export.open_dimensions import advice_on_closed
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
@@ -103,6 +104,8 @@ def translated(
             assert program is not None  # None is returned for the old exporter only
             if lowered:
                 simplify(program)
+            if dtype is torch.bfloat16:
+                keep_bfloat16(program.model)
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
