@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 import embedl_deploy
 from embedl_deploy import TransformationResult, check, export_onnx, transform
 from embedl_deploy.backend import PointKind, Severity
+from embedl_deploy.errors import FusedModuleError
 from embedl_deploy.quantize import quantization_report, quantize
 from zoo.member import Made, Member, moved, perturb_constants, settle_statistics
 from zoo.one_plan import other_plan
@@ -111,7 +112,23 @@ class _Run:
         difference = self.result.verify(*self.made.args, **self.made.kwargs)
         if not difference.max_rel <= TOLERANCE:
             raise StageFailedError(f"the transformed model differs: {difference}")
-        return {"max_rel": difference.max_rel}
+        return {"max_rel": difference.max_rel} | self._agrees_for_two()
+
+    def _agrees_for_two(self) -> dict[str, Any]:
+        """A batch twice as large, where model and graph take one."""
+        args, kwargs = pytree.tree_map_only(torch.Tensor, _twice, (self.made.args, self.made.kwargs))
+        try:
+            with torch.no_grad():
+                self.made.model(*args, **kwargs)
+                self.result.model(*args, **kwargs)
+        except FusedModuleError as error:
+            raise StageFailedError(f"with a batch twice as large: {in_a_line(error)}") from error
+        except Exception as error:  # noqa: BLE001 - the model, or what torch.export has fixed, may not be for it
+            return {"larger_batch": in_a_line(error)[:200]}
+        difference = self.result.verify(*args, **kwargs)
+        if not difference.max_rel <= TOLERANCE:
+            raise StageFailedError(f"the transformed model differs with a batch twice as large: {difference}")
+        return {"larger_batch": "agrees"}
 
     def plan(self) -> dict[str, Any]:
         """One model has one plan, whatever captured it."""
@@ -160,6 +177,11 @@ class _Run:
             self.folder / "fp16.onnx", backend="tensorrt", target=TARGET, progress=False
         ).report
         return {"kernels": report.kernels}
+
+
+def _twice(tensor: torch.Tensor) -> torch.Tensor:
+    """The batch and once more, the other way round; what has no batch stays."""
+    return torch.cat([tensor, tensor.flip(0)]) if tensor.dim() else tensor
 
 
 def _runner(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Callable[[Any], None]:

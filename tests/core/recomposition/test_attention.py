@@ -41,6 +41,17 @@ def test_it_is_the_same_to_twelve_digits(name, trace):
     torch.testing.assert_close(result.model(*inputs), model(*inputs), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("trace", ["symbolic", "export"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_mask_of_joined_batch_and_heads_is_for_every_batch(trace, size):
+    alibi = example("a slope for each head, as ALiBi has it")
+    model, inputs = alibi.model.double().eval(), tuple(x.double()[:size] for x in alibi.args)
+    _, result = recomposed(model, inputs, trace)
+    for other in (1, 2, 3):
+        given = [random_input(other, 2, 5, 4, seed=n).double() for n in (1, 2, 3)]
+        torch.testing.assert_close(result.model(*given), model(*given), rtol=1e-12, atol=1e-12)
+
+
 def test_training_and_a_second_run():
     model = net(
         lambda m, q, k, v: (q @ k.mT * m.temperature.exp() + m.bias).softmax(-1) @ v,

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.fx.passes.shape_prop import _extract_tensor_metadata
 
 from embedl_deploy.graph.casts import CASTS
 from embedl_deploy.graph.fixed_sizes import size_is_fixed
@@ -236,12 +237,41 @@ def _check_views(attention: Attention) -> None:
     if len(before) != len(view.shape):  # the first axis is cut or joined, also where a batch of one hides it
         common = min(common, len(before) - 1, len(view.shape) - 1)
     for mask in scores.outside:
+        if _has_the_batch(mask, scores):
+            continue
         shape = shape_of(mask) or ()
         own = len(shape) - next((i for i, size in enumerate(shape) if size != 1), len(shape))
         if own > common or len(shape) > len(view.shape):
             raise NoScoresError(
                 f"{mask.name} has the axes of the scores before {scores.nodes[0].name} is seen in another way"
             )
+
+
+def _has_the_batch(mask: fx.Node, scores: Scores) -> bool:
+    """Whether a mask has all axes of the batch that scores have before they are seen in another way."""
+    shape, before = shape_of(mask), shape_of(scores.nodes[0])
+    return shape is not None and before is not None and len(shape) == len(before) and shape[:-2] == before[:-2]
+
+
+def _with_masks_seen(scores: Scores) -> Scores:
+    """The scores, with the masks that have the axes of the batch seen as the view has these; made where nodes are."""
+    if not scores.views:
+        return scores
+    *batch, rows, columns = scores.views[0].sizes
+    seen: dict[Any, fx.Node] = {}
+    for mask in scores.outside:
+        if mask not in seen and _has_the_batch(mask, scores):
+            shape = shape_of(mask)
+            assert shape is not None
+            last = [1 if size == 1 else whole for size, whole in zip(shape[-2:], (rows, columns), strict=True)]
+            seen[mask] = _reshaped_to(mask, (*batch, *last))
+            known = torch.empty(*scores.views[0].shape[:-2], *shape[-2:], dtype=dtype_of(mask), device="meta")
+            seen[mask].meta["tensor_meta"] = _extract_tensor_metadata(known)
+    return replace(
+        scores,
+        added=tuple((step, seen.get(value, value)) for step, value in scores.added),
+        hidden=tuple((seen.get(node, node), hides) for node, hides in scores.hidden),
+    )
 
 
 def _inputs_and_module(attention: Attention) -> tuple[list[Any], ScaledDotProductAttention]:
@@ -255,6 +285,7 @@ def _inputs_and_module(attention: Attention) -> tuple[list[Any], ScaledDotProduc
         query = _reshaped(query, *batch, rows)
         key = _reshaped(key, *batch, columns)
         value = _reshaped(value, *batch, columns) if len(scores.views) == 2 else value
+    scores = _with_masks_seen(scores)
     mask, hidden = _mask(scores)
     may_see_nothing = hidden is None and (bool(scores.hidden) or any(_may_be_infinite(step) for step in scores.added))
     module = ScaledDotProductAttention(

@@ -94,6 +94,16 @@ def _batched(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> t
     return torch.bmm(scores.softmax(-1), v)
 
 
+def _sloped(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    batch, heads, rows, _ = q.shape
+    columns = k.shape[2]
+    slopes = m.bias.expand(batch, heads, 1, columns).reshape(batch * heads, 1, columns)
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    scores = torch.baddbmm(slopes, q, k.transpose(1, 2)).view(batch, heads, rows, columns)
+    weights = scores.softmax(-1).view(batch * heads, rows, columns)
+    return torch.bmm(weights, v).view(batch, heads, rows, -1)
+
+
 def _across_heads(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return m.mixed(q @ k.transpose(-2, -1)).softmax(-1) @ v
 
@@ -136,6 +146,7 @@ def examples() -> list[Example]:
         _example(_flattened, "heads that are seen apart while a bias is added", bias=_bias(2)),
         _example(_tokens_first, "einsum, heads behind tokens"),
         _example(_batched, "baddbmm", bias=_bias(1)),
+        _example(_sloped, "a slope for each head, as ALiBi has it", bias=nn.Parameter(torch.randn(2, 1, 5))),
     ]
 
 

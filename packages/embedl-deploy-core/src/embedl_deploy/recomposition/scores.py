@@ -93,8 +93,11 @@ def scores_of(node: fx.Node) -> Scores:
     if product is not None:
         for seen in orientations(product):
             if seen.order is None:
-                added = () if seen.added is None else (("add", seen.added[0]), ("mul", seen.added[1]))
-                return Scores(seen.left, seen.right.swapped(), (node,), factor=seen.factor, added=added)
+                scores = Scores(seen.left, seen.right.swapped(), (node,), factor=seen.factor)
+                if seen.added is None:
+                    return scores
+                mask, factor = seen.added
+                return replace(scores, added=(("add", mask), ("mul", factor)), outside=(mask,))
         raise NoScoresError(f"the axes of {node.name} are not those of queries and keys")
     name = operation(node)
     reader = _READERS.get(name) if isinstance(name, str) else None
