@@ -6,7 +6,6 @@ is always true. Such a program is exported without names, where conditions are c
 the limits are still those that were asked for and the conditions hold for sizes between them.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,18 @@ from embedl_deploy.capture.closed_dimensions import inputs_of_program
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 
 _UNPROVEN = "Constraints violated"
+
+
+def is_unproven(error: BaseException) -> bool:
+    """Whether ``torch.export`` refuses named dimensions because of a condition that it cannot prove for all of them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if _UNPROVEN in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
+
+
 #: Where no upper limit was asked for, sizes are tried up to this.
 _LARGE = 4099
 
@@ -36,7 +47,7 @@ def export_open(
     try:
         return export(opened.for_export(*given))
     except Exception as error:
-        if _UNPROVEN not in str(error):
+        if not is_unproven(error):
             raise
         program = export(opened.without_names().for_export(*given))
         if not _holds(program, opened.of_tensors(*given)):
@@ -45,7 +56,11 @@ def export_open(
 
 
 def _holds(program: torch.export.ExportedProgram, asked: list[dict[int, Any]]) -> bool:
-    """Whether the conditions of a program hold for the sizes that were asked for, as far as they are tried."""
+    """Whether the conditions of a program hold for the sizes that were asked for, as far as they are tried.
+
+    A condition between sizes of two names, such as that of a mask and of a cache, is asked when the graph runs, as it
+    is where ``torch.export`` takes the names.
+    """
     values = [node.meta["val"] for node in inputs_of_program(program.graph, len(asked))]
     names: dict[Any, str] = {}
     limits: dict[str, tuple[int, int]] = {}
@@ -53,10 +68,12 @@ def _holds(program: torch.export.ExportedProgram, asked: list[dict[int, Any]]) -
     for value, dimensions in zip(values, asked, strict=True):
         for at, dim in dimensions.items():
             size = value.shape[at]
-            if not isinstance(size, torch.SymInt):
+            symbols = list(size.node.expr.free_symbols) if isinstance(size, torch.SymInt) else []
+            if len(symbols) != 1:
                 return False
+            symbol = symbols[0]
+            dim = getattr(dim, "root", dim)  # of one that is computed from another
             environment = size.node.shape_env
-            symbol = size.node.expr
             range_ = environment.var_to_range.get(symbol, None)
             if range_ is None:
                 return False
@@ -66,10 +83,11 @@ def _holds(program: torch.export.ExportedProgram, asked: list[dict[int, Any]]) -
                 return False
             names[symbol] = str(dim.__name__) if is_named else str(symbol)
             limits[names[symbol]] = max(int(low), 2), int(min(high, _LARGE))
-    tried = [sorted({low, min(low + 1, high), (low + high) // 2, high}) for low, high in limits.values()]
-    for sizes in itertools.product(*tried):
-        chosen = dict(zip(limits, sizes, strict=True))
-        for guard in environment.guards:
-            if guard.expr.xreplace({symbol: chosen[name] for symbol, name in names.items()}) == False:  # noqa: E712
+    for guard in environment.guards:
+        inside = {symbol: names[symbol] for symbol in guard.expr.free_symbols if symbol in names}
+        if len(set(inside.values())) == 1 and len(inside) == len(guard.expr.free_symbols):
+            low, high = limits[next(iter(inside.values()))]
+            tried = {low, min(low + 1, high), (low + high) // 2, high}
+            if any(guard.expr.xreplace(dict.fromkeys(inside, size)) == False for size in tried):  # noqa: E712
                 return False
     return True

@@ -235,7 +235,8 @@ class _Float16:
         return (
             f"The model does not fit into float16: {where}. Its outputs {how} there, and right in the model's own "
             f"types. Nothing was written. {_listed(self.constants)}Export in float32, or in torch.bfloat16, which has "
-            "the range of float32 (with tolerance=None, as ONNX Runtime runs little of it on a CPU); or scale those values, such as a weight down and the next one up."
+            "the range of float32 (with tolerance=None, as ONNX Runtime runs little of it on a CPU); or scale those "
+            "values, such as a weight down and the next one up."
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from embedl_deploy.capture.unproven import is_unproven
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.constants import FittingSlices, Replaced
 from embedl_deploy.export.exportable import ExportableForms
@@ -109,6 +110,8 @@ def translated(
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
+        if opened.has_names and is_unproven(error):  # the capture has seen to them
+            return translated(exported, opset, operators, opened.without_names(), dtype, tensors, lower=lower)
         refuse_outputs_without_tensor(model, example, named, error)
         hint = f" {advice_on_closed(model)}" if opened else ""
         why = _wrong_fused_module(exported, error) or explain(model, error)

@@ -95,6 +95,12 @@ class OpenDimensions:
         auto, plain = torch.export.Dim.AUTO, (torch.export.Dim, type(torch.export.Dim.AUTO))
         return self._with_each(lambda dim: dim if type(dim) in plain else auto)
 
+    @property
+    def has_names(self) -> bool:
+        """Whether one is a ``torch.export.Dim``."""
+        values = (dim for tensors in self.by_input.values() for value in tensors for dim in value.values())
+        return any(type(dim) is torch.export.Dim for dim in values)
+
     def without_names(self) -> "OpenDimensions":
         """The same dimensions within the same limits, each by itself, where the model leaves them open."""
 
