@@ -1,10 +1,11 @@
 """Files that are written whole or not at all."""
 
+import errno
 import os
 
 import pytest
 
-from embedl_deploy.errors import EmbedlDeployError, InputError
+from embedl_deploy.errors import EmbedlDeployError, FileWriteError, InputError
 from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
 
 
@@ -132,3 +133,11 @@ def test_where_no_file_can_be_made(tmp_path):
     with pytest.raises(OSError, match=message) as caught, written_whole(path):
         pass
     assert isinstance(caught.value, EmbedlDeployError)
+
+
+def test_where_there_is_no_room(tmp_path):
+    message = r"out\.bin' cannot be written: No space left on device\. No file was left half written\. Make room"
+    with pytest.raises(FileWriteError, match=message), written_whole(tmp_path / "out.bin") as temporary:
+        temporary.write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert entries(tmp_path) == []

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from embedl_deploy.errors import FileWriteError, InputError
 
+#: No room on the disk, no more of what one user may have, too large for the file system.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
     """The path of a file to read.
@@ -132,7 +135,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         path: Where the file is to be in the end. Missing parent folders are made.
 
     Raises:
-        FileWriteError: No file can be made there.
+        FileWriteError: No file can be made there, or there is no room for it.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,7 +147,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         ) from error
     with place as folder:
         target = Path(folder) / path.name
-        yield target
+        try:
+            yield target
+        except OSError as error:
+            if error.errno not in _NO_SPACE or isinstance(error, FileWriteError):
+                raise
+            raise FileWriteError(
+                f"{os.fspath(path)!r} cannot be written: {error.strerror}. No file was left half written. Make room, "
+                "or write to another place."
+            ) from error
         companions = sorted(file for file in Path(folder).iterdir() if file != target)
         for file in (*companions, target):
             os.replace(file, path.parent / file.name)
