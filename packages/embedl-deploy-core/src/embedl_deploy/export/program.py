@@ -110,7 +110,7 @@ def translated(
     except ImportError as error:
         raise ExportError(f"ONNX export needs a package that is not installed: {error}.") from error
     except Exception as error:  # torch.export runs the model's own code and may raise anything
-        if opened.has_names and is_unproven(error):  # the capture has seen to them
+        if opened.is_mixed and is_unproven(error):  # the capture has seen to them
             return translated(exported, opset, operators, opened.without_names(), dtype, tensors, lower=lower)
         refuse_outputs_without_tensor(model, example, named, error)
         hint = f" {advice_on_closed(model)}" if opened else ""

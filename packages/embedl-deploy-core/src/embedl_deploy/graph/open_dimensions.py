@@ -96,10 +96,10 @@ class OpenDimensions:
         return self._with_each(lambda dim: dim if type(dim) in plain else auto)
 
     @property
-    def has_names(self) -> bool:
-        """Whether one is a ``torch.export.Dim``."""
-        values = (dim for tensors in self.by_input.values() for value in tensors for dim in value.values())
-        return any(type(dim) is torch.export.Dim for dim in values)
+    def is_mixed(self) -> bool:
+        """Whether some are named and others are not, as sizes are that were computed from named ones."""
+        dims = [dim for tensors in self.by_input.values() for value in tensors for dim in value.values()]
+        return 0 < sum(type(dim) is torch.export.Dim for dim in dims) < len(dims)
 
     def without_names(self) -> "OpenDimensions":
         """The same dimensions within the same limits, each by itself, where the model leaves them open."""
