@@ -155,6 +155,14 @@ class TestTwins:
         model, patterns = self.twins()
         assert transform(model, patterns=patterns[:1] * 2).report["applied_count"] == 1
 
+    def test_of_two_the_one_that_is_on_is_meant(self):
+        model, patterns = self.twins()
+        plan = get_transformation_plan(model, patterns=patterns)
+        plan.disable("_1", "Twin")
+        assert plan.get("_1", "Twin#2").apply
+        assert plan.disable("_1", "Twin") == []
+        assert not plan.get("_1", "Twin#2").apply
+
     def test_the_second_can_be_had_instead(self):
         model, patterns = self.twins()
         plan = get_transformation_plan(model, patterns=patterns)

@@ -138,16 +138,19 @@ class TransformationPlan:
         Args:
             node_name: The node at which a match ends; or any node that it takes, or the path of a module. The path of a
                 container means all matches of the pattern that take something in it.
-            pattern_name: The pattern.
+            pattern_name: The pattern; a further match of it at that node is called ``"Pattern#2"``, and is meant as
+                well where the first is off.
 
         Returns:
-            The matches that take over nodes.
+            The matches that take over nodes, if any do.
 
         Raises:
             PlanError: There is no such match; the message lists what there is.
         """
         row = self.matches.get(node_name, {})
         targets = [row[pattern_name]] if pattern_name in row else matches_touching(self, node_name, pattern_name)
+        if pattern_name in row and not row[pattern_name].apply:  # one that lost, as "Pattern#2" may be on
+            targets += [match for match in row.values() if match.pattern_name == pattern_name and match.apply]
         if not targets:
             raise PlanError(no_match_at(self, node_name, pattern_name))
         return [promoted for target in targets for promoted in self._switch_off(target, targets)]
