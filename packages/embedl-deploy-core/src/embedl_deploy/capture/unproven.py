@@ -16,6 +16,8 @@ from embedl_deploy.capture.closed_dimensions import inputs_of_program
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 
 _UNPROVEN = "Constraints violated"
+#: Where no upper limit was asked for, sizes are tried up to this.
+_LARGE = 4099
 
 
 def is_unproven(error: BaseException) -> bool:
@@ -26,10 +28,6 @@ def is_unproven(error: BaseException) -> bool:
             return True
         cause = cause.__cause__ or cause.__context__
     return False
-
-
-#: Where no upper limit was asked for, sizes are tried up to this.
-_LARGE = 4099
 
 
 def export_open(

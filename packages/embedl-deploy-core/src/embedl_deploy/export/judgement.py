@@ -63,6 +63,32 @@ class Run:
 
 
 @dataclass(frozen=True)
+class File:
+    """A file that is compared.
+
+    Attributes:
+        path: Where it is.
+        names: Its outputs.
+        dtype: Its floating-point type.
+        tolerance: The largest difference that is accepted, relative to the largest output.
+    """
+
+    path: Path
+    names: Sequence[str]
+    dtype: torch.dtype
+    tolerance: float
+
+    def reference(self, run: Run, *, rounding: bool) -> Reference:
+        """What a model gives, to compare the file with.
+
+        Args:
+            run: The model.
+            rounding: Also accept what rounding does to it.
+        """
+        return Reference(run.model, run.args, run.kwargs, self.names, self.dtype, self.tolerance, rounding=rounding)
+
+
+@dataclass(frozen=True)
 class Judgement:
     """How far a file is from the model.
 
@@ -81,10 +107,7 @@ def judge(
     users: Run,
     exported: Run,
     exact: nn.Module,
-    path: Path,
-    names: Sequence[str],
-    dtype: torch.dtype,
-    tolerance: float,
+    file: File,
     constants: Sequence[str] = (),
     *,
     rounding: bool,
@@ -98,27 +121,24 @@ def judge(
         users: That model, on the inputs that were given.
         exported: What was exported, on the inputs of the file: frozen, and of its floating-point type.
         exact: The same as ``exported`` before it was converted to that type.
-        path: The file.
-        names: Its outputs.
-        dtype: Its floating-point type.
-        tolerance: The largest difference that is accepted, relative to the largest output.
+        file: The file.
         constants: What became of constants that the type does not hold, for messages.
         rounding: Also accept what rounding does to the model.
 
     Raises:
         ExportError: The file computes something else, or leaves the range of its numbers.
     """
-    reference = Reference(users.model, users.args, users.kwargs, names, dtype, tolerance, rounding=rounding)
-    found = run_onnx(path, *exported.tensors())
+    reference = file.reference(users, rounding=rounding)
+    found = run_onnx(file.path, *exported.tensors())
     if [t.shape for t in reference.wanted] != [t.shape for t in found]:
         shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
         raise ExportError(f"{_OTHER_NUMBERS}: its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}.")
     right = reference.accepts(found)
-    if dtype is torch.float16 and (rounding or not right):
+    if file.dtype is torch.float16 and (rounding or not right):
         arithmetic = _Float16(exported, exact, users, reference, constants)
-        arithmetic.refuse_what_leaves_the_range(path, found, right=right)
+        arithmetic.refuse_what_leaves_the_range(file.path, found, right=right)
     if not right and rounding and _finite(reference, found):
-        note = agrees_off_the_grid(users, exported, exact, path, names, dtype, tolerance)
+        note = agrees_off_the_grid(users, exported, exact, file)
         right = note is not None
         reference.notes += [note] if note is not None else []
     if not right:
@@ -132,7 +152,7 @@ def judge(
         )
         raise ExportError(
             f"{_OTHER_NUMBERS}: {difference(reference.wanted, found)}; "
-            f"accepted: {tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}"
+            f"accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}"
             f"{in_training(exported.model) or advice}"
         )
     wanted = reference.wanted
@@ -143,10 +163,7 @@ def agrees_off_the_grid(
     users: Run,
     exported: Run,
     exact: nn.Module,
-    path: Path,
-    names: Sequence[str],
-    dtype: torch.dtype,
-    tolerance: float,
+    file: File,
 ) -> str | None:
     """Whether a file of a quantized model is right but for values that fall to the other side of a step.
 
@@ -154,19 +171,15 @@ def agrees_off_the_grid(
         users: What the inputs are of, in the model's own types.
         exported: What was exported.
         exact: The same before it was converted to its floating-point type.
-        path: The file.
-        names: Its outputs.
-        dtype: Its floating-point type.
-        tolerance: The largest difference that is accepted, relative to the largest output.
+        file: The file.
 
     Returns:
         What to tell if it is.
     """
-    found, quantizers = run_without_quantizers(path, exported.model, exported.tensors())
+    found, quantizers = run_without_quantizers(file.path, exported.model, exported.tensors())
     if found is None:
         return None
-    passing = without_quantizers(exact)
-    reference = Reference(passing, users.args, users.kwargs, names, dtype, tolerance, rounding=True)
+    reference = file.reference(replace(users, model=without_quantizers(exact)), rounding=True)
     if [t.shape for t in reference.wanted] != [t.shape for t in found] or not reference.accepts(found):
         return None
     return (

@@ -16,7 +16,7 @@ from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.casts import floats_of
 from embedl_deploy.export.constants import convert_inputs, in_words
 from embedl_deploy.export.failures import explain_nodes, users_lines
-from embedl_deploy.export.judgement import Run, judge
+from embedl_deploy.export.judgement import File, Run, judge
 from embedl_deploy.export.metadata import keep_modules_only
 from embedl_deploy.export.naming import name_values
 from embedl_deploy.export.one_file import put_into_one_file
@@ -217,18 +217,15 @@ def export_onnx(
         del program  # with the weights that the exporter has computed
         if tolerance is not None:
             near = _TOLERANCE_ROUNDED if is_quantized(model) or kind is not torch.float32 else _TOLERANCE
-            accepted = near if tolerance == "auto" else tolerance
-            models = (users, exported, exact)
             rounding = tolerance == "auto"
-            judged = judge(*models, temporary, outputs, kind, accepted, constants, rounding=rounding)
-            refuse_if_wrong_for_other_sizes(
-                users, exported, exact, opened, temporary, outputs, kind, accepted, rounding=rounding
-            )
+            file = File(temporary, outputs, kind, near if tolerance == "auto" else tolerance)
+            judged = judge(users, exported, exact, file, constants, rounding=rounding)
+            refuse_if_wrong_for_other_sizes(users, exported, exact, opened, file, rounding=rounding)
         weights = temporary.with_name(f"{temporary.name}.data")
         if weights.exists() and weights.stat().st_size <= _EXTERNAL_DATA_BYTES:
             put_into_one_file(temporary)
             weights.unlink(missing_ok=True)  # empty where no tensor of the file is large enough to lie in it
-        written = sum(file.stat().st_size for file in temporary.parent.iterdir())
+        written = sum(part.stat().st_size for part in temporary.parent.iterdir())
     return OnnxExport(
         path=target,
         opset=opset,

@@ -5,7 +5,6 @@ recurrent layer does whose sequence comes first. The exporter follows one branch
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +12,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export.judgement import Run, agrees_off_the_grid
-from embedl_deploy.export.reference import Reference
+from embedl_deploy.export.judgement import File, Run, agrees_off_the_grid
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.graph.open_dimensions import OpenDimensions
@@ -31,10 +29,7 @@ def refuse_if_wrong_for_other_sizes(
     exported: Run,
     exact: nn.Module,
     opened: OpenDimensions,
-    path: Path,
-    names: Sequence[str],
-    dtype: torch.dtype,
-    tolerance: float,
+    file: File,
     *,
     rounding: bool,
 ) -> None:
@@ -47,10 +42,7 @@ def refuse_if_wrong_for_other_sizes(
         exported: What was exported, on the inputs of the file.
         exact: The same before it was converted to its floating-point type.
         opened: The dimensions that are open.
-        path: The file.
-        names: Its outputs.
-        dtype: Its floating-point type.
-        tolerance: The largest difference that is accepted, relative to the largest output.
+        file: The file.
         rounding: Also accept what rounding does to the model.
 
     Raises:
@@ -60,13 +52,13 @@ def refuse_if_wrong_for_other_sizes(
         for size in _other_sizes((users.args, users.kwargs), places):
             args, kwargs = _of_size((users.args, users.kwargs), places, size)
             try:
-                reference = Reference(users.model, args, kwargs, names, dtype, tolerance, rounding=rounding)
+                reference = file.reference(Run(users.model, args, kwargs), rounding=rounding)
             except Exception:  # noqa: BLE001 - the user's code, which need not be made for every size
                 continue
             start = f"The file has to hold for every size of {what}. With {size} "
             given = _of_size((exported.args, exported.kwargs), places, size)
             try:
-                found = run_onnx(path, *tensors_in(*given))
+                found = run_onnx(file.path, *tensors_in(*given))
             except ExportError as error:
                 raise ExportError(f"{start}it does not run, and the model does. {_ADVICE} {error}") from error
             shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
@@ -79,12 +71,13 @@ def refuse_if_wrong_for_other_sizes(
                 and agrees_off_the_grid(
                     Run(users.model, args, kwargs),
                     Run(exported.model, given[0], given[1], exported.floats),
-                    *(exact, path, names, dtype, tolerance),
+                    exact,
+                    file,
                 )
             ):
                 raise ExportError(
                     f"{start}it does not compute what the model computes: {difference(reference.wanted, found)}; "
-                    f"accepted: {tolerance:g}{reference.why_not(found)}. {_ADVICE}"
+                    f"accepted: {file.tolerance:g}{reference.why_not(found)}. {_ADVICE}"
                 )
 
 
