@@ -48,7 +48,7 @@ def test_a_large_file_is_checked_with_its_weights_beside_it_and_written_as_one(o
     run = onnx_export.judge
     monkeypatch.setattr(onnx_export, "_BESIDE_BYTES", 100)
     monkeypatch.setattr(
-        onnx_export, "judge", lambda *a, **k: beside.extend(file.name for file in a[3].parent.iterdir()) or run(*a, **k)
+        onnx_export, "judge", lambda *a, **k: beside.extend(f.name for f in a[3].path.parent.iterdir()) or run(*a, **k)
     )
     written = export_onnx(model, X, tmp_path / "m.onnx")
     assert sorted(beside) == ["m.onnx", "m.onnx.data"]
