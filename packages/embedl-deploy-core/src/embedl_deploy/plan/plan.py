@@ -10,14 +10,10 @@ from torch import fx, nn
 from embedl_deploy.backend import Backend
 from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.checkpoint import Checkpoint
-from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.fingerprint import fingerprint
-from embedl_deploy.graph.layouts import take_any_layout
-from embedl_deploy.graph.metadata import DECLINED
-from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
-from embedl_deploy.plan.applying import apply_matches
-from embedl_deploy.plan.conversions import convert_and_find, without_repeats
-from embedl_deploy.plan.finding import SWITCHED_OFF, Decide, Found, resolve_overlaps
+from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
+from embedl_deploy.plan.finding import SWITCHED_OFF, Decide
+from embedl_deploy.plan.preparing import Prepared, prepare
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.tables import plan_table
@@ -25,31 +21,6 @@ from embedl_deploy.plan.why_not import matches_touching, no_match_at, why_not
 from embedl_deploy.validation.checked import checked
 
 MatchTable = dict[str, dict[str, PatternMatch]]
-
-
-@dataclass(eq=False)
-class Prepared:
-    """A converted graph and what was found on the way there and in it.
-
-    Attributes:
-        graph_module: The graph after conversions, with a module tree of its own that shares the captured modules.
-        conversions: Matches of all rounds, and what was declined in the last.
-        fusions: Matches in the converted graph.
-    """
-
-    graph_module: fx.GraphModule
-    conversions: Found
-    fusions: Found
-
-    @property
-    def matches(self) -> list[PatternMatch]:
-        """All matches, conversions first."""
-        return [*self.conversions.matches, *self.fusions.matches]
-
-    @property
-    def declined(self) -> list[Declined]:
-        """All refusals, each once."""
-        return without_repeats([*self.conversions.declined, *self.fusions.declined])
 
 
 @checked
@@ -199,109 +170,3 @@ class TransformationPlan:
 
     def __str__(self) -> str:
         return plan_table(self)
-
-
-def tabulate(matches: Sequence[PatternMatch]) -> MatchTable:
-    """Arrange matches by node and pattern name; a pattern's further matches at one node get ``#2`` and so on."""
-    table: MatchTable = {}
-    for match in matches:
-        row = table.setdefault(match.node_name, {})
-        name, count = match.pattern_name, 1
-        while name in row:
-            count += 1
-            name = f"{match.pattern_name}#{count}"
-        row[name] = match
-    return table
-
-
-def prepare(
-    graph_module: fx.GraphModule,
-    patterns: Sequence[Pattern],
-    decide: Decide,
-    *,
-    strict: bool,
-    checkpoint: Checkpoint | None = None,
-) -> Prepared:
-    """Convert a captured graph in place, find fusions in it, and decide between them.
-
-    ``checkpoint`` may give the graph's present state, if it was taken already.
-    """
-    conversions = [pattern for pattern in patterns if pattern.is_conversion]
-    fusions = [pattern for pattern in patterns if not pattern.is_conversion]
-    converted, fused = convert_and_find(
-        graph_module, conversions, fusions, decide, strict=strict, checkpoint=checkpoint
-    )
-    resolve_overlaps(fused.matches, decide)
-    return Prepared(graph_module, converted, fused)
-
-
-def make_plan(
-    captured: fx.GraphModule,
-    patterns: Sequence[Pattern],
-    *,
-    backend: Backend | None,
-    capture_method: str,
-    notes: tuple[str, ...],
-    original: nn.Module,
-    strict: bool,
-) -> TransformationPlan:
-    """Plan the transformation of a captured model, which is used up by it.
-
-    Raises:
-        PatternError: A pattern is declared wrongly, or fails and ``strict`` is set.
-    """
-    for pattern in patterns:
-        validate_pattern(pattern)
-    checkpoint = Checkpoint(captured)
-    prepared = prepare(captured, patterns, lambda match: None, strict=strict, checkpoint=checkpoint)
-    return TransformationPlan(
-        captured=checkpoint,
-        matches=tabulate(prepared.matches),
-        declined=prepared.declined,
-        patterns=tuple(patterns),
-        backend=backend,
-        capture_method=capture_method,
-        notes=notes,
-        original=original,
-        _prepared=prepared,
-    )
-
-
-def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule, list[PatternMatch], list[Declined]]:
-    """Carry out a plan.
-
-    The graph that was prepared while planning is used if it was converted as the plan now says. If conversions were
-    switched since, it is prepared anew, and a match that the plan has not seen is applied as if it had been planned.
-
-    Raises:
-        PlanError: The plan was applied before.
-        PatternError: A rewrite failed, and ``strict`` is set.
-    """
-    if plan.applied:
-        raise PlanError(
-            "This plan was applied before. Its first result holds the model's parameters; make a new plan with "
-            "get_transformation_plan, or load it from JSON."
-        )
-    decide = plan.decider()
-    prepared = plan.take_prepared()
-    if prepared is None or any(m.apply != (m.status is MatchStatus.APPLIED) for m in prepared.conversions.matches):
-        prepared = prepare(plan.captured.build(), plan.patterns, decide, strict=strict)
-    else:
-        resolve_overlaps(prepared.fusions.matches, decide)
-    apply_matches(prepared.graph_module, prepared.fusions.matches, strict=strict)
-    plan.applied = True
-    if any(match.status is MatchStatus.APPLIED for match in prepared.matches):
-        take_any_layout(prepared.graph_module)
-    _note_declined(prepared)
-    return rebuild(prepared.graph_module), prepared.matches, prepared.declined
-
-
-def _note_declined(prepared: Prepared) -> None:
-    """Write into the metadata of each node why it was declined, so that quantization can tell why it is in float."""
-    reasons: dict[str, str] = {}
-    for refusal in prepared.declined:
-        for name in refusal.node_names:
-            reasons.setdefault(name, refusal.reason)
-    for node in prepared.graph_module.graph.nodes:
-        if node.name in reasons:
-            node.meta[DECLINED] = reasons[node.name]
