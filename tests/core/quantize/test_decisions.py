@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import fx, nn
 
+from embedl_deploy import apply_transformation_plan, get_transformation_plan, load_transformation_plan
 from embedl_deploy import transform as run_transform
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import BackendNotFoundError, QuantizationConfigError, QuantizationError
+from embedl_deploy.export.prepare import reasons_in_float
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.quantize import (
@@ -347,6 +349,29 @@ class TestUncovered:
 
         found = self.uncovered(lambda self, x: (y := self.fc(x), torch.relu(y)), [Activated()], fc=nn.Linear(4, 4))
         assert found == (("fc", "Linear", "fc is an output of the model"),)
+
+    def test_what_was_switched_off_is_told_as_the_plan_has_it(self):
+        """The report, the file and why_not have one reason; a plan that came from JSON as well."""
+        model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.ones(1, 4)
+        plan = get_transformation_plan(model, x, patterns=PATTERNS)
+        (pattern,) = (name for name, match in plan.matches["_0"].items() if match.apply)
+        assert plan.disable("_0", pattern) == []
+        plan = load_transformation_plan(plan.to_json(), model, x, patterns=PATTERNS)
+        result = apply_transformation_plan(plan)
+        quantized = insert_qdq(result.model)
+        assert quantization_report(quantized).uncovered == (("_0", "Linear", "switched off in the plan"),)
+        assert reasons_in_float(quantized) == {"0": "switched off in the plan"}
+        assert any(line.endswith(": switched off in the plan") for line in result.report.why_not("_0"))
+
+    def test_what_failed_is_told_with_its_error(self):
+        class Breaking(Pattern):
+            tree = (nn.Linear,)
+
+            def replace(self, match):
+                raise ValueError("no place for it")
+
+        found = self.uncovered(lambda self, x: self.fc(x), [Breaking()], fc=nn.Linear(4, 4))
+        assert found == (("fc", "Linear", "Breaking failed: ValueError: no place for it"),)
 
     def test_what_is_not_known(self):
         """Functions from outside torch, layers from outside torch with a weight, conversions that were not fused."""

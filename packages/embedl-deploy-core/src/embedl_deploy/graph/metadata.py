@@ -6,8 +6,9 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import TensorMetadata
 
-#: ``node.meta`` entry: why the first pattern that has looked at a node and declined it did so.
-DECLINED = "embedl_deploy.declined"
+#: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: it was switched off, failed, or was declined,
+#: or another one stood in the way.
+NOT_TAKEN = "embedl_deploy.not_taken"
 
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:

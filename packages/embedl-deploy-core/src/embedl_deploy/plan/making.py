@@ -9,10 +9,10 @@ from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.layouts import take_any_layout
-from embedl_deploy.graph.metadata import DECLINED
+from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
-from embedl_deploy.plan.finding import resolve_overlaps
+from embedl_deploy.plan.finding import SWITCHED_OFF, resolve_overlaps
 from embedl_deploy.plan.plan import MatchTable, TransformationPlan
 from embedl_deploy.plan.preparing import Prepared, prepare
 
@@ -87,16 +87,25 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
     plan.applied = True
     if any(match.status is MatchStatus.APPLIED for match in prepared.matches):
         take_any_layout(prepared.graph_module)
-    _note_declined(prepared)
+    _note_not_taken(prepared)
     return rebuild(prepared.graph_module), prepared.matches, prepared.declined
 
 
-def _note_declined(prepared: Prepared) -> None:
-    """Write into the metadata of each node why it was declined, so that quantization can tell why it is in float."""
+def _note_not_taken(prepared: Prepared) -> None:
+    """Write into the metadata of each node why no pattern took it, so that quantization tells the same as the plan."""
     reasons: dict[str, str] = {}
+    for match in prepared.matches:
+        if match.status is MatchStatus.FAILED:
+            reasons.update(dict.fromkeys(match.node_names, f"{match.pattern_name} failed: {match.reason}"))
+        elif match.reason == SWITCHED_OFF:
+            reasons.update(dict.fromkeys(match.node_names, SWITCHED_OFF))
     for refusal in prepared.declined:
         for name in refusal.node_names:
             reasons.setdefault(name, refusal.reason)
+    for match in prepared.fusions.matches:
+        if match.status is MatchStatus.SKIPPED:
+            for name in match.node_names:
+                reasons.setdefault(name, f"{match.pattern_name} {match.reason}")
     for node in prepared.graph_module.graph.nodes:
         if node.name in reasons:
-            node.meta[DECLINED] = reasons[node.name]
+            node.meta[NOT_TAKEN] = reasons[node.name]

@@ -113,7 +113,8 @@ class TransformationPlan:
                 well where the first is off.
 
         Returns:
-            The matches that take over nodes, if any do.
+            The matches that move up. None, ``[]``, says that nothing else wants those nodes: the matches are off all the
+            same, and what can take no match raises.
 
         Raises:
             PlanError: There is no such match; the message lists what there is.

@@ -10,11 +10,13 @@ from torch import fx, nn
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, is_foreign
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
+from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
 from embedl_deploy.modules import ConvertedModule, FusedModule
 from embedl_deploy.quantize.decisions import Decision
 
+_NOT_TAKEN = "no fusion has taken it, or none with places"
 _NOT_KNOWN = "it is from outside torch, and whether it multiplies is not known"
 
 
@@ -42,7 +44,7 @@ def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
             continue
         if isinstance(module, (FusedModule, ConvertedModule)):
             for product in _products_in(module):
-                reason = getattr(module, "why_not_quantized", None) or "no fusion has taken it, or none with places"
+                reason = node.meta.get(NOT_TAKEN) or getattr(module, "why_not_quantized", None) or _NOT_TAKEN
                 yield node.name, type(module).__name__, f"{reason} (it computes {product})"
         elif not is_plain_torch_module(module) and any(p.dim() > 1 for p in module.parameters()):
             yield node.name, type(module).__name__, _NOT_KNOWN

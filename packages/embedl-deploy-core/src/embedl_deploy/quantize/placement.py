@@ -11,7 +11,7 @@ from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
-from embedl_deploy.graph.metadata import DECLINED
+from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, is_bound_by_memory, product_of_call
 from embedl_deploy.graph.state_values import is_state
@@ -226,8 +226,8 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
 
 def _in_the_way(node: fx.Node) -> str:
     """Why no fusion has taken an operator, as far as it is known."""
-    if DECLINED in node.meta:
-        return str(node.meta[DECLINED])
+    if NOT_TAKEN in node.meta:
+        return str(node.meta[NOT_TAKEN])
     if operation(node) in ("_grouped_mm", "grouped_mm"):
         return "each of its rows picks one of several weights while the model runs, which no integer product does"
     computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
