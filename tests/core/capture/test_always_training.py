@@ -43,7 +43,20 @@ class TestNote:
                 return F.dropout(self.fc(x))
 
         torch.manual_seed(0)
-        assert notes(Sampling().eval(), verify_capture=False)
+        (note,) = notes(Sampling().eval(), verify_capture=False)
+        assert "though the model is in evaluation mode" in note
+        assert "Transform the model in evaluation mode" not in note
+
+    @pytest.mark.parametrize("trace", ["symbolic", "export"])
+    def test_none_of_a_norm_by_the_statistics_of_what_it_is_given(self, trace):
+        """As weight standardization is written."""
+
+        class Standardized(nn.Linear):
+            def forward(self, x):
+                weight = F.batch_norm(self.weight.view(1, 8, -1), None, None, training=True)
+                return F.linear(x, weight.view(8, 8), self.bias)
+
+        assert notes(nn.Sequential(Standardized(8, 8)).eval(), trace=trace) == []
 
     @pytest.mark.parametrize("model", [Dropping().eval(), nn.Sequential(nn.Linear(8, 8), nn.Dropout()).train()])
     def test_none_where_the_mode_is_followed_or_off(self, model):

@@ -156,7 +156,9 @@ class Capturing:
 
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
-        return tuple(note for note in (shapes, note_always_training(graph_module.graph)) if note is not None)
+        training = not isinstance(self.model, nn.Module) or any(part.training for part in self.model.modules())
+        in_training = note_always_training(graph_module.graph, training=training)
+        return tuple(note for note in (shapes, in_training) if note is not None)
 
     def _model_runs(self) -> bool:
         """Whether the model itself takes the example inputs."""

@@ -11,6 +11,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
+from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.modules import named_weights
 from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
@@ -89,7 +90,9 @@ def reasons_in_float(model: nn.Module) -> dict[str, str]:
             reasons[f"{point.path}.{path}"] = point.rule
         if point.path not in quantized:
             reasons.setdefault(point.path, point.rule)
-    paths = {node.name: str(node.target) if node.op == "call_module" else "" for node in model.graph.nodes}
+    paths = {
+        node.name: str(node.target) if node.op == "call_module" else module_path_of(node) for node in model.graph.nodes
+    }
     for name, _operator, reason in report.uncovered:
         if path := paths.get(name, name):  # a part of a module goes by its path
             reasons.setdefault(path, reason)

@@ -6,8 +6,8 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import TensorMetadata
 
-#: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: it was switched off, failed, or was declined,
-#: or another one stood in the way.
+#: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: one was switched off, failed or was
+#: declined, or another one stood in its way.
 NOT_TAKEN = "embedl_deploy.not_taken"
 
 

@@ -113,8 +113,8 @@ class TransformationPlan:
                 well where the first is off.
 
         Returns:
-            The matches that move up. None, ``[]``, says that nothing else wants those nodes: the matches are off all the
-            same, and what can take no match raises.
+            The matches that move up. None, ``[]``, says that nothing else wants those nodes: the matches are off all
+            the same, and where there is none to switch off, this raises.
 
         Raises:
             PlanError: There is no such match; the message lists what there is.
