@@ -1,5 +1,6 @@
 """What can be transformed: models in every form, traced or exported, and what is said of those that cannot."""
 
+import functools
 import re
 
 import pytest
@@ -84,6 +85,38 @@ class TestCapture:
         )
         assert code == '    raise RuntimeError("not today")'
         assert rest == ["Mend the model, or pass inputs as it is called; then it can be captured."]
+
+    def test_what_stops_torch_export_is_told_first(self):
+        """A forward behind a decorator, as those of Hugging Face: that torch.fx does not see it is not the reason."""
+
+        def returning(forward):
+            return functools.wraps(forward)(lambda self, *args, **kwargs: forward(self, *args, **kwargs))
+
+        class Inner(nn.Module):
+            def forward(self, x):
+                return x if x.sum() > 0 else -x  # the culprit
+
+        class Decorated(nn.Module):
+            def __init__(self, inner):
+                super().__init__()
+                self.inner = inner
+
+            @returning
+            def forward(self, x, y=None, z=None, **options):
+                return self.inner(x)
+
+        with pytest.raises(CaptureError) as caught:
+            transform(Decorated(Inner()), torch.randn(3), patterns=PATTERNS)
+        first, code, reason, advice, _, tried = str(caught.value).splitlines()
+        assert first.startswith(
+            "Decorated cannot be captured by torch.export with (float32[3] on cpu): in module 'inner'"
+        )
+        assert (code.strip(), caught.value.module_path) == ("return x if x.sum() > 0 else -x  # the culprit", "inner")
+        assert "data-dependent" in reason
+        assert "torch.where" in advice
+        assert tried.startswith("Symbolic tracing, which was tried first, ended: TraceError: forward takes *args or **")
+        (note,) = transform(Decorated(nn.ReLU()), torch.randn(3), patterns=PATTERNS).report["notes"]
+        assert note.startswith("captured by torch.export, because symbolic tracing failed: TraceError: forward takes")
 
     def test_what_has_been_given_is_not_asked_for(self):
         class Branching(nn.Module):

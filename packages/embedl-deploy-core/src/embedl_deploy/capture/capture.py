@@ -125,11 +125,7 @@ def _captured(model: Any, capturing: Capturing, trace: Trace) -> Captured:
             raise
         except CaptureError as export_error:
             _refuse_what_does_not_run(model, args, kwargs)
-            raise CaptureError(
-                f"{symbolic_error}\n\ntorch.export was tried as well: {export_error}",
-                module_path=symbolic_error.module_path,
-                source=symbolic_error.source,
-            ) from symbolic_error
+            raise _both(symbolic_error, export_error) from symbolic_error
         captured.graph_module.meta[NOT_SYMBOLIC] = True
         return replace(captured, notes=(*captured.notes, _fallback_note(symbolic_error)))
 
@@ -148,11 +144,26 @@ def _opened(captured: Captured, capturing: Capturing) -> Captured:
     return replace(exported, notes=(*exported.notes, f"captured by torch.export, because {reason}"))
 
 
+def _both(symbolic: CaptureError, export: CaptureError) -> CaptureError:
+    """One error for both ways: first what stops ``torch.export``, which takes more models, then what stopped torch.fx.
+
+    At the same line symbolic tracing has the clearer words for it. So it has where the trace did not end, but the graph
+    is refused.
+    """
+    same = symbolic.source is not None and export.source in (symbolic.source, None)
+    if same or not symbolic.reason:
+        said = f"{symbolic}\n\ntorch.export was tried as well: {export.reason or export}"
+        return CaptureError(said, module_path=symbolic.module_path, source=symbolic.source, reason=symbolic.reason)
+    at = f" at {symbolic.source}" if symbolic.source else ""
+    said = f"{export}\n\nSymbolic tracing, which was tried first, ended{at}: {symbolic.reason}"
+    return CaptureError(said, module_path=export.module_path, source=export.source, reason=export.reason)
+
+
 def _fallback_note(error: CaptureError) -> str:
     where = f" at {error.source}" if error.source else ""
     # What to do about it, which has been done, comes behind the reason.
     said = str(error).splitlines()[0].partition(". Give example inputs")[0]
-    reason = "symbolic tracing failed" if error.source else said
+    reason = "symbolic tracing failed" if error.reason else said
     return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}"
 
 

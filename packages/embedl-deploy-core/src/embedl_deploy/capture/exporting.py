@@ -20,6 +20,7 @@ from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.capture.sums_into_parts import sum_into_parts
 from embedl_deploy.capture.switched_off import inline_switched_off
 from embedl_deploy.capture.unproven import export_open
+from embedl_deploy.capture.user_code import place_in_words, raising_module, user_line
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs, tensors_in
@@ -31,6 +32,9 @@ from embedl_deploy.logs import fake_tensors_quiet
 _COMPUTED_WEIGHTS = (
     r"The tensor attributes?(,? self\.[\w.]*(_flat_weights\[\d+\]|\.weight\w*))+ (was|were) assigned during export"
 )
+#: What torch.export raises where the model's code asks for the values of tensors.
+_ABOUT_VALUES = ("GuardOnDataDependentSymNode", "UserError")
+_BY_VALUES = "Rewrite the line so that it does not depend on the values of tensors (torch.where instead of if)."
 
 
 def capture_by_export(
@@ -108,10 +112,16 @@ def capture_by_export(
         first = str(error).strip().splitlines()
         reasons = [line.rstrip() for line in first[1:] if line.lstrip().startswith("- ")] if opened else []
         reasons += [f"  - a size is needed as a number at {line}" for line in lines.all()] if reasons else []
+        what = f"{type(error).__name__}: {first[0] if first else 'no message'}"
+        reasons += [_BY_VALUES] if type(error).__name__ in _ABOUT_VALUES and not reasons else []
+        path, (source, code) = raising_module(traced, error), user_line(error)
+        place = f"{place_in_words(traced, path, source, code)}\n  " if source else ""
         raise CaptureError(
             f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "
-            f"{type(error).__name__}: {first[0] if first else 'no message'}"
-            + "".join(f"\n{reason}" for reason in reasons)
+            f"{place}{what}" + "".join(f"\n{reason}" for reason in reasons),
+            module_path=path,
+            source=source,
+            reason=what,
         ) from error
     note = drop_assertions(graph_module)
     tensors = (*model.parameters(), *model.buffers(), *tensors_in(args, kwargs))

@@ -12,7 +12,7 @@ from embedl_deploy.capture.next_call import OtherCallsDifferError, next_call_dif
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.side_effects import SideEffects, depends_on_state
 from embedl_deploy.capture.tracer import CaptureTracer
-from embedl_deploy.capture.user_code import user_line
+from embedl_deploy.capture.user_code import place_in_words, user_line
 from embedl_deploy.capture.written_tensors import WrittenTensors
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, FixedInputs
@@ -22,8 +22,9 @@ from embedl_deploy.verify.state import State
 
 _GIVE_INPUTS = """
   - give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead;"""
+_REWRITE = """
+  - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);"""
 _ADVICE = """
-  - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);
   - make the function that holds it a node of its own: torch.fx.wrap("name") at module level;
   - trace the model yourself and pass the GraphModule: embedl_deploy.modules.symbolic_trace(model, leaf_modules=[...])
     keeps modules whole, and its concrete_args fixes inputs that steer the control flow."""
@@ -160,16 +161,13 @@ def _described(values: dict[str, Any]) -> str:
 def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[str, Any] | None) -> CaptureError:
     """What to say of a trace that failed; ``fixed`` is ``None`` where there are example inputs."""
     source, code = user_line(error)
-    module = model.get_submodule(path)
-    where = f"in module {path!r} ({type(module).__name__})" if path else "in the model's own forward"
-    lines = [f"{type(model).__name__} cannot be traced symbolically: {where}"]
-    if source is not None:
-        lines[0] += f", at {source}:"
-        lines.append(f"    {code}")
+    place = place_in_words(model, path, source, code)
+    lines = [f"{type(model).__name__} cannot be traced symbolically: {place}"]
     first = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {first[0] if first else 'no message'}"
     lines.append(f"  {reason}")
     if fixed:
         lines.append(f"Without example inputs it was traced with the defaults of inputs: {_described(fixed)}")
-    lines.append(f"Try one of these:{'' if fixed is None else _GIVE_INPUTS}{_ADVICE}")
+    given = "" if fixed is None else _GIVE_INPUTS
+    lines.append(f"Try one of these:{given}{'' if source is None else _REWRITE}{_ADVICE}")
     return CaptureError("\n".join(lines), module_path=path, source=source, reason=reason)

@@ -186,6 +186,7 @@ class CaptureTracer(LeafTracer):
         self, root_fn: Any, is_module: bool, concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> tuple[Any, list[Any]]:
         """What ``root_fn`` is called with: proxies for its inputs, values for those that are fixed."""
+        _refuse_what_a_decorator_hides(root_fn, self.stop)
         called, args = super().create_args_for_root(root_fn, is_module, concrete_args)
         signature = inspect.signature(inspect.unwrap(root_fn))
         inputs = TracedInputs(self, signature, self._example, (self.root,) if is_module else ())
@@ -195,6 +196,17 @@ class CaptureTracer(LeafTracer):
         if inputs.are_all_fixed and self._example is None:
             self.stop("every input has a default, and without example inputs nothing says which of them are given")
         return called, args
+
+
+def _refuse_what_a_decorator_hides(forward: Any, stop: Callable[[str], NoReturn]) -> None:
+    """Stop where torch.fx would call a decorator's function with the inputs of the function that it decorates."""
+    inner = inspect.unwrap(forward)
+    if inner is forward:
+        return
+    shown, hidden = inspect.signature(forward, follow_wrapped=False).parameters, inspect.signature(inner).parameters
+    gathers = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in hidden.values())
+    if gathers and list(shown) != list(hidden):
+        stop("forward takes *args or **kwargs behind a decorator, and torch.fx does not look through that")
 
 
 def _context() -> tuple[bool, ...]:

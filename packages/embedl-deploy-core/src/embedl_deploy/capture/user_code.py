@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 import torch
+from torch import nn
 
 _OF_PYTHON = os.path.dirname(os.__file__)
 _NOT_USER_CODE = (
@@ -30,6 +31,22 @@ def user_line(error: BaseException) -> tuple[str | None, str]:
         if is_user_code(frame.filename):
             return f"{frame.filename}:{frame.lineno}", _text(frame.filename, frame.lineno or 0)
     return None, ""
+
+
+def raising_module(model: nn.Module, error: BaseException) -> str:
+    """Path of the innermost module of a model that an error went through; ``""`` for the model itself."""
+    paths = {id(module): path for path, module in model.named_modules()}
+    path = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        path = paths.get(id(frame.f_locals.get("self")), path)
+    return path
+
+
+def place_in_words(model: nn.Module, path: str, source: str | None, code: str) -> str:
+    """``in module 'a' (A), at file:line:``, with the text of the line below it."""
+    module = model.get_submodule(path)
+    where = f"in module {path!r} ({type(module).__name__})" if path else "in the model's own forward"
+    return where if source is None else f"{where}, at {source}:\n    {code}"
 
 
 def running_line() -> tuple[str | None, str]:
