@@ -10,7 +10,7 @@ from torch import nn
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export import judgement, program
-from embedl_deploy.export.runtime import run_onnx
+from embedl_deploy.export.runtime import Ran, run_onnx
 from embedl_deploy.quantize import quantize
 from support.nets import net, random_input
 
@@ -123,19 +123,19 @@ class TestRounding:
 
     def test_an_output_that_rounding_leaves_nothing_of_cannot_be_judged(self, tmp_path, monkeypatch):
         chaotic = net(lambda _self, x: torch.sin(x * 1e6))  # a millionth of the input is a turn of the sine
-        monkeypatch.setattr(judgement, "run_onnx", lambda *_: [torch.sin(X * 1e6 + 1)])
+        monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([torch.sin(X * 1e6 + 1)]))
         with pytest.raises(ExportError, match=r"too little to tell a right file from a wrong one, and tolerance=None"):
             export_onnx(chaotic, X, tmp_path / "m.onnx")
 
     @pytest.mark.parametrize("found", [float("nan"), float("inf")])
     def test_what_is_not_finite_is_never_accepted(self, tmp_path, monkeypatch, found):
         model = net(lambda _self, x: torch.sin(x * 1e4))
-        monkeypatch.setattr(judgement, "run_onnx", lambda *_: [torch.full_like(X, found)])
+        monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([torch.full_like(X, found)]))
         with pytest.raises(ExportError, match="does not compute"):
             export_onnx(model, X, tmp_path / "m.onnx")
 
     def test_other_shapes_are_refused(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(judgement, "run_onnx", lambda *_: [X[:1]])
+        monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([X[:1]]))
         with pytest.raises(ExportError, match=r"outputs are of the shapes \[\(1, 4, 8, 8\)\], the model's \[\(2, 4"):
             export_onnx(net(lambda _self, x: x * 2), X, tmp_path / "m.onnx")
 

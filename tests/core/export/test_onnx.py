@@ -13,6 +13,7 @@ from embedl_deploy import OnnxExport, export_onnx, transform
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export import judgement, run_onnx
 from embedl_deploy.export import onnx as onnx_export
+from embedl_deploy.export.runtime import Ran
 from support.nets import net, random_input
 from support.small_patterns import PATTERNS
 
@@ -108,7 +109,7 @@ class TestWritten:
         def run(*args):
             pytest.fail("ONNX Runtime was run")
 
-        monkeypatch.setattr(judgement, "run_onnx", run)
+        monkeypatch.setattr(judgement, "run_file", run)
         written = export_onnx(conv_net(), X, tmp_path / "m.onnx", tolerance=None)
         assert written.difference is None and written.sqnr is None
         onnx.checker.check_model(written.path)
@@ -205,7 +206,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("tolerance", ["auto", 0.001])
     def test_other_numbers(self, target, monkeypatch, tolerance):
-        monkeypatch.setattr(judgement, "run_onnx", lambda *_: [conv_net()(X).detach() + 0.5])
+        monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([conv_net()(X).detach() + 0.5]))
         with pytest.raises(ExportError, match=r"does not compute what the model computes.*0\.5.*accepted: 0\.001"):
             export_onnx(conv_net(), X, target, tolerance=tolerance)
 
@@ -239,10 +240,10 @@ class TestHalf:
     def test_bfloat16_is_of_the_operator_set_that_convolves_it(self, tmp_path, native):
         model, x = (conv_net().bfloat16(), X.bfloat16()) if native else (conv_net(), X)
         dtype = None if native else torch.bfloat16
-        assert export_onnx(model, x, tmp_path / "m.onnx", dtype=dtype, tolerance=None).opset == 22
-        with pytest.raises(ExportError, match=r"no CPU kernel .* pass tolerance=None"):
-            export_onnx(model, x, tmp_path / "n.onnx", dtype=dtype)
-        assert entries(tmp_path) == ["m.onnx"]
+        written = export_onnx(model, x, tmp_path / "m.onnx", dtype=dtype)
+        assert written.opset == 22
+        assert written.difference.max_rel < 2e-2
+        assert any("lacks a CPU kernel" in note for note in written.notes)
 
 
 class KeywordOnly(nn.Module):

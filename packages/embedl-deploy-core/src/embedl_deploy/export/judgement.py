@@ -22,7 +22,7 @@ from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.mode import in_training
 from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
 from embedl_deploy.export.reference import Reference, holds_finite
-from embedl_deploy.export.runtime import first_not_finite, run_onnx
+from embedl_deploy.export.runtime import first_not_finite, run_file
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.verify import Difference, difference, signal_to_noise
@@ -129,7 +129,9 @@ def judge(
         ExportError: The file computes something else, or leaves the range of its numbers.
     """
     reference = file.reference(users, rounding=rounding)
-    found = run_onnx(file.path, *exported.tensors())
+    ran = run_file(file.path, exported.tensors())
+    found = ran.outputs
+    reference.notes += ran.notes
     if [t.shape for t in reference.wanted] != [t.shape for t in found]:
         shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
         raise ExportError(f"{_OTHER_NUMBERS}: its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}.")

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,28 @@ from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.arithmetic import OutOfRange
 from embedl_deploy.export.failures import explain_nodes
+from embedl_deploy.export.missing_kernels import compute_in_float32
 from embedl_deploy.validation.checked import checked
 
-_EXPORT_ANYWAY = " To export it without running it here, pass tolerance=None to export_onnx."
+
+@dataclass(frozen=True)
+class Ran:
+    """What a file gave.
+
+    Attributes:
+        outputs: In the graph's order.
+        notes: What to know about how it was run.
+    """
+
+    outputs: list[torch.Tensor]
+    notes: tuple[str, ...] = ()
 
 
 @checked
 def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.Tensor]:
     """Run an ONNX file on the CPU.
+
+    What ONNX Runtime has no 16-bit kernel for is computed in float32, and each result rounded to the type in the file.
 
     Args:
         path: The file.
@@ -31,6 +47,38 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
 
     Raises:
         ExportError: ONNX Runtime is not installed, or refuses the file or the inputs.
+        InputError: The number of inputs does not fit.
+    """
+    return run_file(path, inputs).outputs
+
+
+def run_file(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> Ran:
+    """The same, with what to know about it.
+
+    Raises:
+        ExportError: ONNX Runtime is not installed, or refuses the file or the inputs.
+        InputError: The number of inputs does not fit.
+    """
+    try:
+        return Ran(_run(path, inputs))
+    except _NoKernelError as missing:
+        outputs = _run_in_float32(path, inputs)
+        if outputs is None:
+            raise ExportError(str(missing)) from missing.__cause__
+    said = "ONNX Runtime lacks a CPU kernel for a 16-bit operator of the file"
+    return Ran(outputs, (f"{said}: operators were run in float32, and their results rounded.",))
+
+
+class _NoKernelError(ExportError):
+    """ONNX Runtime refuses a file whose operators it may have in wider types."""
+
+
+def _run(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Run a file as it stands.
+
+    Raises:
+        _NoKernelError: It may run in wider types.
+        ExportError: ONNX Runtime is not installed, or refuses the file.
         InputError: The number of inputs does not fit.
     """
     try:
@@ -54,15 +102,13 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
             os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
         )
     except Exception as error:  # ONNX Runtime's own exception types are not exported
-        raise ExportError(f"ONNX Runtime refuses {os.fspath(path)!r}: {error}{_without_kernel(error)}") from error
+        kind = _NoKernelError if "Could not find an implementation" in str(error) else ExportError
+        raise kind(f"ONNX Runtime refuses {os.fspath(path)!r}: {error}{_without_kernel(error)}") from error
     names = [value.name for value in session.get_inputs()]
     if len(names) != len(inputs):
         raise InputError(f"{os.fspath(path)!r} has the inputs {names}, but {len(inputs)} were given.")
     if any(value.dtype is torch.bfloat16 for value in inputs):
-        raise ExportError(
-            f"{os.fspath(path)!r} cannot be run on inputs in bfloat16, which numpy, and so ONNX Runtime's feed, does "
-            f"not have.{_EXPORT_ANYWAY}"
-        )
+        raise _NoKernelError(f"{os.fspath(path)!r} cannot be run on inputs in bfloat16, which numpy does not have.")
     feed: dict[str, npt.NDArray[Any]] = {
         name: np.ascontiguousarray(value.detach().cpu().numpy()) for name, value in zip(names, inputs, strict=True)
     }
@@ -70,16 +116,34 @@ def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.
         return [torch.from_numpy(np.asarray(value)) for value in session.run(None, feed)]
     except Exception as error:  # as above
         said = f"ONNX Runtime fails in {os.fspath(path)!r}: {error}"
-        raise ExportError(f"{said.rstrip()}.{explain_nodes(read_onnx(path), {}, said)}") from error
+        raise _NoKernelError(f"{said.rstrip()}.{explain_nodes(read_onnx(path), {}, said)}") from error
+
+
+def _run_in_float32(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
+    """Run a file whose operators are let compute in float32; ``None`` if it has none in 16 bits, or fails again."""
+    import onnx_ir as ir
+
+    model = read_onnx(path)
+    narrow = [value.dtype is ir.DataType.BFLOAT16 for value in model.graph.outputs]
+    if not compute_in_float32(model):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        wide = Path(folder) / "model.onnx"
+        ir.save(model, wide, external_data="model.onnx.data")
+        try:
+            found = _run(wide, [value.float() if value.dtype is torch.bfloat16 else value for value in inputs])
+        except _NoKernelError:
+            return None
+    return [value.bfloat16() if is_narrow else value for value, is_narrow in zip(found, narrow, strict=True)]
 
 
 def _without_kernel(error: Exception) -> str:
-    """Advice for a file that ONNX Runtime understands but cannot compute, as is so for bfloat16 on most CPUs."""
+    """Advice for a file that ONNX Runtime understands but cannot compute."""
     if "Could not find an implementation" not in str(error):
         return ""
     return (
-        ". The file is valid, but ONNX Runtime has no CPU kernel for this operator in the types that the file has."
-        + _EXPORT_ANYWAY
+        ". The file is valid, but ONNX Runtime has no CPU kernel for this operator in the types that the file has. To "
+        "export it without running it here, pass tolerance=None to export_onnx."
     )
 
 
