@@ -50,7 +50,16 @@ def a_view_is_written_into(m, x, y):
     return s
 
 
-@pytest.mark.parametrize("function", [in_place, written_back, from_behind, one_after_the_other, a_view_is_written_into])
+def of_a_wider_type(m, x, y):
+    s = scores(x.float())
+    s[:, :, 1:, 1:] += y * 1e10
+    return s + 1
+
+
+@pytest.mark.parametrize(
+    "function",
+    [in_place, written_back, from_behind, one_after_the_other, a_view_is_written_into, of_a_wider_type],
+)
 def test_a_sum(function):
     model = net(function)
     result = transform(model, (X, Y), patterns=[], trace="export")

@@ -137,7 +137,10 @@ def _rewrite(
         sizes = _padding(part, _rank(part))
         if any(sizes):
             made.append(graph.call_function(_aten.pad.default, (made[-1], sizes)))
+        kinds = {value.dtype for step in steps if (value := _value(step.other)) is not None}
         made.append(graph.call_function(_aten.add.Tensor, (whole, made[-1])))
+        if kinds - {whole.meta["val"].dtype}:  # what is written takes the type of what it is written into
+            made.append(graph.call_function(_aten.type_as.default, (made[-1], whole)))
     total = made[-1]
     for node in made:
         if node not in order:
@@ -145,7 +148,7 @@ def _rewrite(
     total.meta["val"] = whole.meta["val"]
     order[total] = order[write]
     for user in list(whole.users):
-        if user not in group and user is not total:
+        if user not in group and user not in made:
             user.replace_input_with(whole, total)
     for node in sorted(group, reverse=True):
         graph.erase_node(node)

@@ -13,6 +13,7 @@ from torch import fx
 
 from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.graph.index import call_index
+from embedl_deploy.graph.kept_types import why_not_a_new_value
 from embedl_deploy.graph.lookup import constant_arguments, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.patterns.matches import (
@@ -54,7 +55,7 @@ def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
         refusal: Declined | None = None
         for placements in _match_ending_at(tree, len(tree.elements) - 1, node):
             candidate = TreeMatch(tuple(placements))
-            reason = outside_use(candidate.nodes) or _own_operand(candidate)
+            reason = outside_use(candidate.nodes) or _own_operand(candidate) or _kept_type(candidate)
             if reason is None:
                 match = PatternMatch(pattern, candidate)
                 try:
@@ -87,6 +88,11 @@ def _lost_argument(tree_match: TreeMatch) -> str | None:
         for name, value in constant_arguments(node).items() if node.op == "call_module" else ():
             return f"{node.name} is called with {name}={value!r}, which the module in its place would not be given"
     return None
+
+
+def _kept_type(tree_match: TreeMatch) -> str | None:
+    """Why a call that writes in place is not the operation that its element stands for, or ``None``."""
+    return next((reason for node in tree_match.nodes if (reason := why_not_a_new_value(node)) is not None), None)
 
 
 def _checked(match: PatternMatch) -> str | None:

@@ -29,7 +29,6 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLUMaxPool,
 )
 from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined, Tapped, conv_bn
-from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
 
 _OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
 
@@ -133,8 +132,8 @@ class ConvBNAddReLUPattern(Pattern):
         ]
 
     def check(self, match: PatternMatch) -> str | None:
-        """Take a sum that has the dtype of a plain sum."""
-        return why_not_this_sum(match.tree_match.get_node(0)) or _why_not_these(match)
+        """Take a batch norm over the convolution's channels, and a call with the map alone."""
+        return _why_not_these(match)
 
 
 class ConvBNReLUPattern(Pattern):

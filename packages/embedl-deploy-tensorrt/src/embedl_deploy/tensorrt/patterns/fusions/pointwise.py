@@ -6,10 +6,9 @@ import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Example, Fork, Pattern, PatternMatch, QDQPoint
+from embedl_deploy.patterns import Example, Fork, Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
 from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined
-from embedl_deploy.tensorrt.patterns.fusions.sums import why_not_this_sum
 
 
 def _maps() -> tuple[torch.Tensor]:
@@ -41,7 +40,3 @@ class ActAddPattern(Pattern):
                 "the activation is used elsewhere",
             ),
         ]
-
-    def check(self, match: PatternMatch) -> str | None:
-        """Take a sum that has the dtype of a plain sum."""
-        return why_not_this_sum(match.tree_match.get_node(0))
