@@ -146,6 +146,13 @@ def test_a_model_that_does_something_else_in_another_type(compute, why):
     assert note.startswith("what is in float32 stays so in another type") and why in note
 
 
+def test_a_branch_by_type_is_told_where_no_literal_is_left():
+    model = Of(lambda m, x: m.fc(x) if x.dtype is torch.float32 else m.fc(x) * 2).eval()
+    for verify in (True, False):
+        (note,) = capture(model, (X,), trace="export", verify=verify).notes
+        assert note.startswith("the model computes something else when it is traced in another type")
+
+
 def test_without_comparison_the_calls_of_both_types_are_compared():
     model = Of(eager_attention).eval()
     captured = capture(model, (X,), trace="export", verify=False)

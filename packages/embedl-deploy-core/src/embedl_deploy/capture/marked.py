@@ -225,10 +225,17 @@ def notes_of_fixed_types(graph_module: fx.GraphModule, error: Exception | None =
     parts = [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]
     literals = (pytree.tree_leaves((node.args, node.kwargs)) for part in parts for node in part.graph.nodes)
     fixed = {value for values in literals for value in values if isinstance(value, torch.dtype) and value in types}
+    raised = None if error is None else error.__cause__
+    differs = raised is None and not isinstance(error, NotToldApartError)
+    if not fixed and differs:
+        return (
+            "the model computes something else when it is traced in another type, as code does that asks for its type; "
+            "the graph computes in every type what the model does in its own. To export it in float16, convert the "
+            "model first: model.half()",
+        )
     if not fixed:
         return ()
     name = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in fixed))
-    raised = None if error is None else error.__cause__
     why = "asks for its type and does something else"
     if raised is not None:
         said = (str(raised).strip().splitlines() or ["no message"])[0]

@@ -11,6 +11,7 @@ from torch import fx, nn
 from embedl_deploy.capture.agreement import find_disagreement, is_comparable
 from embedl_deploy.capture.always_training import note_always_training
 from embedl_deploy.capture.captured import Captured
+from embedl_deploy.capture.clock import Clock
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.capture.exporting import capture_by_export
 from embedl_deploy.capture.marked import MarkedModel, is_about_shapes, notes_of_fixed_types, same_calls
@@ -69,9 +70,11 @@ class Capturing:
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
-            graph_module, notes = trace_symbolically(
-                self.model, copied, self.leaves.modules, numbers, self.args, self.kwargs
-            )
+            clock = Clock()
+            with clock.watched():
+                graph_module, notes = trace_symbolically(
+                    self.model, copied, self.leaves.modules, numbers, self.args, self.kwargs
+                )
             try:
                 more = self._notes(graph_module)
             except InputError as error:
@@ -82,7 +85,7 @@ class Capturing:
                     f"model does: {error}"
                 ) from error
             read_results_of_writes(graph_module)
-        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers)
+        return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers, clock)
 
     def exported(self) -> Captured:
         """By ``torch.export``; with an open batch if the model allows it and nothing else was asked for.
@@ -133,10 +136,12 @@ class Capturing:
             numbers = RandomNumbers(copied)
             marked = MarkedModel.of(copied, self.args or (), self.kwargs) if mark else None
             given = (copied, self.args, self.kwargs, numbers, self.leaves.modules, opened)
+            clock = Clock()
             try:
-                graph_module, closed, note = capture_by_export(
-                    *given, marked=marked, is_leaf_function=self.leaves.is_function
-                )
+                with clock.watched():
+                    graph_module, closed, note = capture_by_export(
+                        *given, marked=marked, is_leaf_function=self.leaves.is_function
+                    )
             except CaptureError as error:
                 refuse_unknown_containers(self.model, self.args or (), self.kwargs, error)
                 raise
@@ -144,7 +149,7 @@ class Capturing:
             notes = (*map(str, closed), *self._notes(graph_module), *(() if note is None else (note,)))
             read_results_of_writes(graph_module)
             captured = Captured(graph_module, "export", notes)
-        captured = self._compared(captured, numbers, closely=marked is not None)
+        captured = self._compared(captured, numbers, clock, closely=marked is not None)
         if opened and self.verify:
             refuse_wrong_ones(self.model, captured.graph_module, self.args or (), self.kwargs, opened)
         return captured, None if marked is None else marked.own
@@ -168,8 +173,8 @@ class Capturing:
             return False
         return True
 
-    def _compared(self, captured: Captured, numbers: RandomNumbers, *, closely: bool = False) -> Captured:
-        noted = replace(captured, notes=(*captured.notes, *numbers.notes()))
+    def _compared(self, captured: Captured, numbers: RandomNumbers, clock: Clock, *, closely: bool = False) -> Captured:
+        noted = replace(captured, notes=(*captured.notes, *numbers.notes(), *clock.notes()))
         if self.args is None or not self.verify:
             if numbers.seeds_torch:
                 raise numbers.refuse_seed(self.model)
@@ -179,6 +184,11 @@ class Capturing:
         for numbers_are_chosen in numbers.extremes():
             with numbers_are_chosen:
                 found = found or find_disagreement(*given, closely=closely)
+        if found is None and clock.asked:
+            with clock.later():
+                later = find_disagreement(*given, closely=closely)
+            if later is not None:
+                raise clock.refuse(self.model)
         if found is None:
             return noted
         if numbers.drawn and captured.method == "export":  # a symbolic trace has been repeated with other numbers
