@@ -1,7 +1,9 @@
 """Conversions that hold for any hardware; a backend lists those it wants."""
 
 from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
+from embedl_deploy.conversions.fold import DecomposeFoldPattern
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
+from embedl_deploy.conversions.pool_window import ClipPoolWindowPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
 from embedl_deploy.conversions.transformer_decoder import (
     DecomposeTransformerDecoderLayerPattern,
@@ -15,7 +17,9 @@ from embedl_deploy.conversions.transformer_encoder import (
 from embedl_deploy.conversions.zero_pad import FoldZeroPadIntoConvPattern
 
 __all__ = [
+    "ClipPoolWindowPattern",
     "ComputedWeightPattern",
+    "DecomposeFoldPattern",
     "DecomposeTransformerDecoderLayerPattern",
     "DecomposeTransformerEncoderLayerPattern",
     "FoldZeroPadIntoConvPattern",

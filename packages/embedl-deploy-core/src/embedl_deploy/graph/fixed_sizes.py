@@ -13,9 +13,10 @@ from torch import fx, nn
 
 from embedl_deploy.graph.casts import CASTS
 from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import get_module, owner
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.metadata import shape_of
+from embedl_deploy.graph.open_dimensions import open_dimensions_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.signatures import bind_call
 
@@ -36,6 +37,13 @@ def size_is_fixed(node: fx.Node, axis: int) -> bool:
     """Whether an axis of a value, counted from the last, is of the same size in every call of the model."""
     fixed = remembered(_Sizes, node.graph).fixed.get(node, ())
     return -len(fixed) <= axis < 0 and fixed[axis]
+
+
+def is_left_open(node: fx.Node, axis: int) -> bool:
+    """Whether the user left open more than first dimensions, and nothing fixes this axis, counted from the last."""
+    opened = open_dimensions_of(owner(node))
+    asked = opened is not None and any(at > 0 for each in opened.by_input.values() for value in each for at in value)
+    return asked and not size_is_fixed(node, axis)
 
 
 class _Sizes:

@@ -38,7 +38,7 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
         elif name == "align_corners":
             value = bool(value)
         elif name in _PER_DIMENSION and not isinstance(value, str):
-            value = _per_dimension(value, dimensions)
+            value = per_dimension(value, dimensions)
         found[name] = tuple(value) if isinstance(value, list) else value
     return found
 
@@ -50,7 +50,8 @@ def _dimensions(cls: type[nn.Module]) -> int | None:
     return int(digit) if cls.__name__.endswith("d") and digit.isdecimal() else None
 
 
-def _per_dimension(value: Any, dimensions: int | None) -> Any:
+def per_dimension(value: Any, dimensions: int | None) -> Any:
+    """A setting as a tuple of one number for each dimension; ``None`` stays, and one number where there is no count."""
     if value is None:
         return None
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)

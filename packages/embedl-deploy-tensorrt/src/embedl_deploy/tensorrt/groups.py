@@ -1,7 +1,9 @@
 """The pattern lists of the TensorRT backend, in order of priority: what the files of ``patterns/`` define."""
 
 from embedl_deploy.conversions import (
+    ClipPoolWindowPattern,
     ComputedWeightPattern,
+    DecomposeFoldPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -29,6 +31,8 @@ TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
     ComputedWeightPattern(),
     HoistRankQueryPattern(),
     FoldZeroPadIntoConvPattern(),
+    DecomposeFoldPattern(),
+    ClipPoolWindowPattern(),
     UnrollTransformerPattern(),
     UnrollTransformerEncoderPattern(),
     DecomposeTransformerEncoderLayerPattern(),

@@ -1,7 +1,9 @@
 """Every pattern of the TensorRT backend."""
 
 from embedl_deploy.conversions import (
+    ClipPoolWindowPattern,
     ComputedWeightPattern,
+    DecomposeFoldPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -48,6 +50,7 @@ __all__ = [
     "ActAddPattern",
     "ActivationProductPattern",
     "AdaptiveAvgPoolPattern",
+    "ClipPoolWindowPattern",
     "ComputedWeightPattern",
     "ConvBNActPattern",
     "ConvBNAddActPattern",
@@ -55,6 +58,7 @@ __all__ = [
     "ConvBNPattern",
     "ConvBNReLUPattern",
     "ConvertDotProductAttentionPattern",
+    "DecomposeFoldPattern",
     "DecomposeMultiheadAttentionPattern",
     "DecomposeSwinAttentionPattern",
     "DecomposeTransformerDecoderLayerPattern",

@@ -13,9 +13,7 @@ from torch.fx.node import has_side_effect
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.fixed_sizes import size_is_fixed
-from embedl_deploy.graph.lookup import owner
-from embedl_deploy.graph.open_dimensions import open_dimensions_of
+from embedl_deploy.graph.fixed_sizes import is_left_open
 from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
 from embedl_deploy.tensorrt.patterns.example_parts import Tapped
 
@@ -92,15 +90,10 @@ def _wanted(node: fx.Node) -> tuple[int | None, int | None]:
 
 
 def _may_be_of_another_size(node: fx.Node) -> bool:
-    """Whether the user left open more than first dimensions, and nothing fixes a side that is pooled."""
-    opened = open_dimensions_of(owner(node))
-    asked = opened is not None and any(
-        at > 0 for values in opened.by_input.values() for value in values for at in value
-    )
+    """Whether the user left open a side that is pooled."""
     source = node.all_input_nodes[0]
-    return asked and any(
-        want is not None and not size_is_fixed(source, axis) for axis, want in zip((-2, -1), _wanted(node), strict=True)
-    )
+    sides = zip((-2, -1), _wanted(node), strict=True)
+    return any(want is not None and is_left_open(source, axis) for axis, want in sides)
 
 
 def _assert_size(pool: fx.Node, source: fx.Node, size: tuple[int, ...]) -> None:

@@ -1,0 +1,105 @@
+"""nn.Fold, F.fold  becomes  sums of blocks that are laid out as a map.
+
+    windows ─▶ Fold ─▶ map        windows ─▶ SummedFold ─▶ map
+
+ONNX has the operator as ``Col2Im``, which compilers of hardware do not take. The sums are of pads and one permutation
+(:class:`SummedFold`), and where windows do not overlap there is nothing to add. A transposed convolution with a constant
+kernel would give the same with a hundred times the arithmetic, and with NaN beside an infinite value.
+
+The map's size may be computed on the way, from the size of what the windows were cut from.
+
+Declined: hooks on the module, which would be lost; windows whose settings are computed on the way.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from embedl_deploy.graph.lookup import behaves_as, get_module, has_hooks
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.settings import per_dimension
+from embedl_deploy.graph.signatures import bind_call
+from embedl_deploy.modules.fold import SummedFold
+from embedl_deploy.patterns.examples import Example
+from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.patterns.replacement import insert_call, replace_match
+
+_WINDOW = ("kernel_size", "dilation", "padding", "stride")
+
+
+def is_fold(node: fx.Node) -> bool:
+    """Whether a node adds up windows of a map: a module or a call."""
+    if node.op == "call_module":
+        module = get_module(node)
+        return isinstance(module, nn.Fold) and behaves_as(module, nn.Fold)
+    return operation(node) in ("fold", "col2im")
+
+
+def _settings(node: fx.Node) -> dict[str, Any]:
+    """What a fold is called or made with, by name; ``input`` and ``output_size`` may be nodes."""
+    module = get_module(node) if node.op == "call_module" else None
+    if module is not None:
+        names = ("output_size", *_WINDOW)
+        return {"input": node.all_input_nodes[0], **{name: getattr(module, name) for name in names}}
+    bound = bind_call(node)
+    return {} if bound is None else dict(bound.values)
+
+
+class DecomposeFoldPattern(Pattern):
+    """Fold by padding, adding and permuting."""
+
+    tree = (is_fold,)
+    is_conversion = True
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Fold((6, 8), 2, stride=2), (torch.randn(2, 12, 12),), "windows beside one another"),
+            Example(_Refolding(3, stride=2, padding=1), (torch.randn(2, 4, 7, 8),), "they overlap: outlook attention"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        watched = nn.Fold((6, 8), 2, stride=2)
+        watched.register_forward_hook(lambda *_: None)
+        return [
+            Example(nn.Unfold(2, stride=2), (torch.randn(2, 3, 6, 8),), "it cuts windows out"),
+            Example(watched, (torch.randn(2, 12, 12),), "a hook watches it"),
+        ]
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take windows that are known."""
+        node = match.tree_match.last
+        module = get_module(node)
+        if node.op == "call_module" and module is not None and has_hooks(module):
+            return "hooks on the module would be lost"
+        found = _settings(node)
+        for name in _WINDOW:
+            nodes: list[fx.Node] = []
+            fx.map_arg(found.get(name), nodes.append)
+            if name not in found or nodes:
+                return f"its {name} is computed on the way: expected numbers"
+        return None
+
+    def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
+        """Put the module there."""
+        found = _settings(pattern_match.tree_match.last)
+        module = SummedFold(*(per_dimension(found[name], 2) for name in _WINDOW))
+        call = insert_call(pattern_match, module, [found["input"], found["output_size"]])
+        replace_match(pattern_match, call)
+        return [call]
+
+
+class _Refolding(nn.Module):
+    """Cuts a map into windows and adds them up again, for examples."""
+
+    def __init__(self, kernel_size: int, **settings: int) -> None:
+        super().__init__()
+        self.kernel_size, self.settings = kernel_size, settings
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same."""
+        return F.fold(F.unfold(x, self.kernel_size, **self.settings), x.shape[-2:], self.kernel_size, **self.settings)
