@@ -369,6 +369,30 @@ CASES = [
         "dilations of one",
         lambda f: f.node("MaxPool", f.input(1, 3, 8, 8), kernel_shape=[2, 2], dilations=[1, 1]),
     ),
+    error(
+        "TRT-O04",
+        "larger than its map",
+        "AveragePool",
+        "a window of 250×400 = 100,000 places",
+        lambda f: f.node("AveragePool", image(f), kernel_shape=[250, 400], strides=[250, 400], ceil_mode=1),
+    ),
+    error(
+        "TRT-O04",
+        "of one dimension",
+        "Conv",
+        "a window of 100000 = 100,000 places",
+        lambda f: f.node("Conv", f.input(1, 1, 100_001), f.constant(np.zeros((1, 1, 100_000), np.float32))),
+    ),
+    near(
+        "TRT-O04",
+        "one place less",
+        lambda f: f.node("AveragePool", image(f), kernel_shape=[99_999, 1], strides=[99_999, 1], ceil_mode=1),
+    ),
+    near(
+        "TRT-O04",
+        "three dimensions",
+        lambda f: f.node("MaxPool", f.input(1, 1, 9, 9, 9), kernel_shape=[50] * 3, strides=[50] * 3, ceil_mode=1),
+    ),
 ]
 PLANTED = [case for case in CASES if case.severity]
 NEAR_MISSES = [case for case in CASES if not case.severity]

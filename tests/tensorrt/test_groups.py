@@ -4,11 +4,14 @@ from itertools import combinations
 
 from embedl_deploy import tensorrt
 from embedl_deploy.conversions import (
+    ClipPoolWindowPattern,
     ComputedWeightPattern,
+    DecomposeFoldPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
     HoistRankQueryPattern,
+    PermuteUnfoldPattern,
     RemoveIdentityPattern,
     UnrollTransformerDecoderPattern,
     UnrollTransformerEncoderPattern,
@@ -46,7 +49,10 @@ from embedl_deploy.tensorrt.patterns import (
 
 def test_the_conversions() -> None:
     assert {type(pattern) for pattern in TENSORRT_CONVERSION_PATTERNS} == {
+        ClipPoolWindowPattern,
         ComputedWeightPattern,
+        DecomposeFoldPattern,
+        PermuteUnfoldPattern,
         FoldZeroPadIntoConvPattern,
         FlattenLinearToConv1x1Pattern,
         RemoveIdentityAdaptiveAvgPoolPattern,

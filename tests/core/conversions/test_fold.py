@@ -1,4 +1,4 @@
-"""Fold as sums of blocks."""
+"""Fold as sums of blocks, and Unfold of a grid as a permutation."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy import transform
-from embedl_deploy.conversions import DecomposeFoldPattern
-from embedl_deploy.modules.fold import SummedFold
+from embedl_deploy.conversions import DecomposeFoldPattern, PermuteUnfoldPattern
+from embedl_deploy.modules.fold import PermutedUnfold, SummedFold
 from support.agreement import applied, assert_close, check_rewrite, reasons
 from support.nets import net, random_input
 
@@ -98,3 +98,26 @@ def test_it_says_why_not():
     (reason,) = reasons(transform(computed, random_input(2, 12, 4), patterns=PATTERNS))
     assert reason.endswith("its kernel_size is computed on the way: expected numbers")
 
+
+@pytest.mark.parametrize(
+    ("unfold", "x"),
+    [
+        (nn.Unfold(2, stride=2), random_input(2, 3, 6, 8)),
+        (nn.Unfold((2, 3), padding=(1, 0), stride=(2, 3)), random_input(2, 3, 5, 8)),  # a row and two columns are left
+        (nn.Unfold(2, stride=2), random_input(3, 6, 8)),
+        (nn.Unfold(1), random_input(2, 3, 4, 5)),
+        (lambda x: F.unfold(x, 2, stride=2), random_input(2, 3, 6, 8)),
+    ],
+)
+def test_a_grid_of_windows(unfold, x):
+    model = net(lambda m, x: m.unfold(x), unfold=unfold)
+    result = check_rewrite(model, (x,), [PermuteUnfoldPattern()])
+    assert sum(isinstance(module, PermutedUnfold) for module in result.model.modules()) == 1
+    assert torch.equal(result.model(x), model(x))
+    larger = F.pad(x, (0, 3, 0, 5))
+    assert torch.equal(result.model(larger), model(larger))
+
+
+def test_what_overwrites_windows_does_not_reach_the_map():
+    model = net(lambda m, x: (y := x * 2, F.unfold(y, 1).add_(1), y))
+    assert len(applied(check_rewrite(model, (random_input(2, 3, 4, 5),), [PermuteUnfoldPattern()]))) == 1

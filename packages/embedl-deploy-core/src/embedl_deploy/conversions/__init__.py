@@ -1,7 +1,7 @@
 """Conversions that hold for any hardware; a backend lists those it wants."""
 
 from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
-from embedl_deploy.conversions.fold import DecomposeFoldPattern
+from embedl_deploy.conversions.fold import DecomposeFoldPattern, PermuteUnfoldPattern
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
 from embedl_deploy.conversions.pool_window import ClipPoolWindowPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
@@ -24,6 +24,7 @@ __all__ = [
     "DecomposeTransformerEncoderLayerPattern",
     "FoldZeroPadIntoConvPattern",
     "HoistRankQueryPattern",
+    "PermuteUnfoldPattern",
     "RemoveIdentityPattern",
     "UnrollTransformerDecoderPattern",
     "UnrollTransformerEncoderPattern",

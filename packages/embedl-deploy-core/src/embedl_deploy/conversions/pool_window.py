@@ -2,11 +2,11 @@
 
     AvgPool2d(320, ceil_mode=True) of a map of 7×7   ─▶   an average over 7×7
 
-Compilers limit the size of a window, and what lies beyond the map is not looked at: :class:`ClippedPool`. It cuts to the
+Compilers limit the size of a window, and what lies beyond the map is not looked at. :class:`ClippedPool` cuts to the
 map of each call, so the model remains right for maps of other sizes.
 
-Declined: sides of the map that ``dynamic_shapes`` leaves open, for which a file has to name one window; a dilated window;
-indices of the maximum; hooks on the pool, which would be lost.
+Declined: sides of the map that ``dynamic_shapes`` leaves open, for which a file has to name one window; a dilated
+window; indices of the maximum; hooks on the pool, which would be lost.
 """
 
 import torch
@@ -26,7 +26,7 @@ from embedl_deploy.patterns.replacement import insert_call, replace_match
 def _axes_beyond(node: fx.Node) -> list[int]:
     """The axes, counted from the last, along which a pool's window is larger than the padded map; none if unknown."""
     module = get_module(node)
-    if type(module) not in CLIPPED_POOLS:
+    if module is None or type(module) not in CLIPPED_POOLS:
         return []
     shape = shape_of(node.all_input_nodes[0])
     settings = settings_of(module)
@@ -56,7 +56,9 @@ class ClipPoolWindowPattern(Pattern):
         """Where it matches."""
         return [
             Example(nn.AvgPool2d(320, ceil_mode=True), (torch.randn(2, 4, 7, 7),), "as in EfficientNet"),
-            Example(nn.MaxPool1d((9,), 9, padding=1, ceil_mode=True), (torch.randn(2, 4, 6),), "the largest of a sequence"),
+            Example(
+                nn.MaxPool1d((9,), 9, padding=1, ceil_mode=True), (torch.randn(2, 4, 6),), "the largest of a sequence"
+            ),
         ]
 
     def near_misses(self) -> list[Example]:

@@ -27,7 +27,7 @@ class ClippedPool(ConvertedModule):
     """What a pool of ``torch.nn`` computes, by a window that ends where the padded map ends.
 
     Of a window torch takes what lies in the padded map, and divides by the size of that. So along an axis where the
-    window is larger than the padded map, with ``ceil_mode``, there is one window, and a window of exactly the map's size
+    window is larger than the padded map, with ``ceil_mode``, there is one window, and one of exactly the map's size
     gives the same. It is cut to the map of each call; where a size is open in an export, it stays as it was.
 
     Args:

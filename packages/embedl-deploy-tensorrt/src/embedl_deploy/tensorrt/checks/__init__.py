@@ -22,6 +22,7 @@ from embedl_deploy.tensorrt.checks.refused import Variants
 from embedl_deploy.tensorrt.checks.scales import ScaleShapes, ScaleTypes, ScaleValues
 from embedl_deploy.tensorrt.checks.sharing import CastAfterDequantize, ConcatScales, SiblingScales
 from embedl_deploy.tensorrt.checks.weights import QuantizedBias, StoredWeights
+from embedl_deploy.tensorrt.checks.windows import Windows
 
 TENSORRT_RULES: tuple[Rule, ...] = (
     ZeroPoints(),
@@ -52,4 +53,5 @@ TENSORRT_RULES: tuple[Rule, ...] = (
     Operators(),
     Types(),
     Variants(),
+    Windows(),
 )
