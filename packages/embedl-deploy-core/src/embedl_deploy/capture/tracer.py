@@ -35,6 +35,7 @@ from embedl_deploy.capture.asking_builtins import builtins_know_proxies, gradien
 from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
 from embedl_deploy.capture.random_numbers import RandomNumbers, another_generator
+from embedl_deploy.capture.user_code import note_source
 from embedl_deploy.capture.values import ExampleValues
 from embedl_deploy.capture.written_tensors import attributes_written_by
 from embedl_deploy.exclusive import global_state
@@ -158,6 +159,8 @@ class CaptureTracer(LeafTracer):
         if self._numbers is not None:
             self._numbers.note_call()
         node = super().create_node(kind, *args, **kwargs)
+        if kind.startswith("call_") and not self._finding_out():
+            note_source(node, CaptureTracer.trace.__code__)
         if without_gradient and (written := attributes_written_by(node)):
             self.stop(f"{written[0]!r} is written into with gradients switched off, which a symbolic graph does not do")
         return node

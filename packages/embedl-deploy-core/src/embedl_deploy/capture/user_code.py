@@ -4,10 +4,11 @@ import linecache
 import os
 import sys
 import traceback
+from types import CodeType
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 _OF_PYTHON = os.path.dirname(os.__file__)
 _NOT_USER_CODE = (
@@ -49,10 +50,23 @@ def place_in_words(model: nn.Module, path: str, source: str | None, code: str) -
     return where if source is None else f"{where}, at {source}:\n    {code}"
 
 
-def running_line() -> tuple[str | None, str]:
-    """File and line, and text, of the innermost line of the model's code that is running."""
+def note_source(node: fx.Node, until: CodeType) -> None:
+    """Note the line of the model's code that is running as that of a node, where and as ``torch.export`` does.
+
+    Args:
+        node: The node.
+        until: The function that has called the model: whatever has called that is no code of the model.
+    """
+    source, code = running_line(until)
+    if source is not None:
+        file, _, line = source.rpartition(":")
+        node.meta["stack_trace"] = f'  File "{file}", line {line}, in forward\n    {code}'
+
+
+def running_line(until: CodeType | None = None) -> tuple[str | None, str]:
+    """File and line, and text, of the innermost line of the model's code that is running, within ``until`` if given."""
     frame: Any = sys._getframe(1)
-    while frame is not None:
+    while frame is not None and frame.f_code is not until:
         if is_user_code(frame.f_code.co_filename):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}", _text(frame.f_code.co_filename, frame.f_lineno)
         frame = frame.f_back

@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
@@ -24,6 +24,8 @@ _NOT_THE_USERS = (*(f"{Path(path)}/" for path in (*torch.__path__, *sys.modules[
 _REMEDY = "Write it with other operators, or leave that part out of the model that is exported."
 #: Of an exception's text, as much as a terminal shows at once.
 _LONGEST = 400
+#: Further operators without a translation that are listed.
+_LISTED = 4
 
 
 def explain(model: nn.Module, error: Exception) -> str:
@@ -34,13 +36,10 @@ def explain(model: nn.Module, error: Exception) -> str:
         error: What the exporter raised.
     """
     chain = list(_chain(error))
-    node = next((found for link in chain if (found := _translated_node(link)) is not None), None)
+    node, registry = next((found for link in chain if (found := _translated_node(link)) is not None), (None, None))
     cause = chain[-1]
     if node is not None:
-        name = str(node.target)
-        place = _in_words(module_path_of(node), _users_line(node.meta.get("stack_trace") or ""))
-        why = "" if type(cause).__name__ == "DispatchError" else f" for this use of it ({_text(cause)})"
-        return f"torch.onnx has no translation of {name!r}{why}{place}. {_REMEDY}"
+        return f"torch.onnx has no translation of {_untranslated(node, cause, registry)}. {_REMEDY}"
     module, line = _raised_in(model, cause)
     said = f"{type(cause).__name__}: {_text(cause)}"
     placed = describe_failed_module(error)
@@ -48,8 +47,8 @@ def explain(model: nn.Module, error: Exception) -> str:
         return f"{said} (in {placed})"
     if type(cause).__name__ in ("GuardOnDataDependentSymNode", "UserError"):
         said = f"it decides by values of tensors, which are not known when it is exported: {_text(cause, lines=1)}"
-        return f"{said}{_in_words(module, line)}. Use torch.where for a choice by values, or leave that part out."
-    return f"{said}{_in_words(module, line)}"
+        return f"{said}{in_words(module, line)}. Use torch.where for a choice by values, or leave that part out."
+    return f"{said}{in_words(module, line)}"
 
 
 def users_lines(model: "ir.Model") -> dict[str, str]:
@@ -62,7 +61,7 @@ def explain_nodes(model: "ir.Model", lines: Mapping[str, str], text: str) -> str
     """For an error that quotes a node of a file by name: its module and line, in words; empty if it quotes none."""
     for node in model.graph.all_nodes():
         if node.name and re.search(rf"(?<![\w.]){re.escape(node.name)}(?![\w.])", text):
-            place = _in_words(module_of(node) or "", lines.get(node.name, ""))
+            place = in_words(module_of(node) or "", lines.get(node.name, ""))
             return f" It is about what torch's exporter made of {node.op_type!r}{place}. {_REMEDY}"
     return ""
 
@@ -75,15 +74,42 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = link.__cause__
 
 
-def _translated_node(error: BaseException) -> fx.Node | None:
-    """The node that torch's exporter was translating when it raised."""
+def _translated_node(error: BaseException) -> tuple[fx.Node, Any] | None:
+    """The node that torch's exporter was translating when it raised, and its table of translations."""
     if type(error).__name__ != "ConversionError":
         return None
     for frame, _ in traceback.walk_tb(error.__traceback__):
         node = frame.f_locals.get("node")
         if isinstance(node, fx.Node):
-            return node
+            return node, frame.f_locals.get("registry")
     return None
+
+
+def _untranslated(node: fx.Node, cause: BaseException, registry: Any) -> str:
+    """The operator that torch.onnx does not translate and where it is, and after it others that it has no form for."""
+    why = "" if type(cause).__name__ == "DispatchError" else f" for this use of it ({_text(cause)})"
+    first = f"{_operator(node)}{why}{in_words(module_path_of(node), users_line(node))}"
+    known = getattr(registry, "is_registered", None)  # torch's own, and not public
+    others = dict.fromkeys(
+        f"{_operator(other)}{in_words(module_path_of(other), users_line(other))}"
+        for other in node.graph.nodes
+        if known is not None and isinstance(other.target, torch._ops.OpOverload) and not known(other.target)
+    )
+    others.pop(first, None)
+    told = [f"; nor of {other}" for other in list(others)[:_LISTED]]
+    return f"{first}{''.join(told)}{f'; nor of {len(others) - _LISTED} more' if len(others) > _LISTED else ''}"
+
+
+def _operator(node: fx.Node) -> str:
+    """An operator, after the function of torch that it was made of, where that has another name."""
+    operator = repr(str(node.target))
+    called = str(node.meta.get("torch_fn", ("", ""))[1]).rpartition(".")[2]
+    namespace, _, function = called.partition("_")
+    if called == getattr(node.target, "_opname", called):
+        return operator
+    if namespace in ("fft", "linalg", "special") and hasattr(getattr(torch, namespace), function):
+        return f"torch.{namespace}.{function} ({operator})"
+    return f"torch.{called} ({operator})" if hasattr(torch, called) else operator
 
 
 def _raised_in(model: nn.Module, error: BaseException) -> tuple[str, str]:
@@ -103,6 +129,11 @@ def _is_users(file: str) -> bool:
     return not file.startswith(_NOT_THE_USERS)
 
 
+def users_line(node: fx.Node) -> str:
+    """The line of the user's code that a node of a graph came from, where that is known."""
+    return _users_line(node.meta.get("stack_trace") or "")
+
+
 def _users_line(trace: str) -> str:
     """The innermost line of the user's code in a stack trace's text."""
     frames = [frame for frame in _FRAME.finditer(trace) if _is_users(frame["file"])]
@@ -112,7 +143,8 @@ def _users_line(trace: str) -> str:
     return f"{frames[-1]['file']}:{frames[-1]['line']}{code}"
 
 
-def _in_words(module: str, line: str) -> str:
+def in_words(module: str, line: str) -> str:
+    """Where something is, to be put behind it: ``, in module 'a' (file:line: code)``."""
     where = f", in module {module!r}" if module else ""
     return f"{where} ({line})" if line else where
 

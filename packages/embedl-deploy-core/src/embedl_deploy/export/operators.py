@@ -6,8 +6,11 @@ import torch
 from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from embedl_deploy.capture.user_code import running_line
 from embedl_deploy.export.constants import FittingSlices, fit_call, name_of
+from embedl_deploy.export.failures import in_words, users_line
 from embedl_deploy.graph.inputs import bind_inputs
+from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.verify import output_tensors, run_unchanged
 
 aten: Any = torch.ops.aten
@@ -20,7 +23,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.stored: dict[int, str] = {}
         self.paths: list[str] = []
-        self.node = ""
+        self.node: fx.Node | None = None
 
     def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return self.operate(func, args, kwargs or {})
@@ -32,10 +35,14 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
     def place(self, func: Any) -> str:
         """The module and operator, in words."""
         name = name_of(func)
-        path = next((path for path in reversed(self.paths) if path), "")
+        path, node = next((path for path in reversed(self.paths) if path), ""), self.node
+        if node is None:
+            source, code = running_line(_Placed.forward.__code__)
+            line = "" if source is None else f"{source}: {code}"
+            return f"what {name} computes{in_words(path, line) if path or line else ' in the model itself'}"
         if path:
             return f"what {name} computes in module {path!r}"
-        return f"what {self.node!r} ({name}) computes" if self.node else f"what {name} computes in the model's forward"
+        return f"what {node.name!r} ({name}) computes{in_words(module_path_of(node), users_line(node))}"
 
 
 def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -108,5 +115,5 @@ class _NodeByNode(fx.Interpreter):
         self.operators = operators
 
     def run_node(self, n: fx.Node) -> Any:
-        self.operators.node = n.name
+        self.operators.node = n
         return super().run_node(n)
