@@ -41,3 +41,30 @@ def found(weight, reason=""):
 )
 def test_reasons(weight, reason, told):
     assert found(weight, reason) == told
+
+
+def test_a_weight_alone_is_no_fault():
+    """Weight-only quantization, stored or quantized in the file; a product of two tensors is none."""
+    text = """
+    <ir_version: 8, opset_import: ["" : 18]>
+    net (float[2,4] x, float[2,4] k, float s, int8 z) => (float[2,4] y)
+    <int8[4,4] i = {SIXTEEN}, float[4,4] w = {SIXTEEN}> {
+        wq = QuantizeLinear(w, s, z)
+        wd = DequantizeLinear(SOURCE, s, z)
+        kq = QuantizeLinear(k, s, z)
+        t = Transpose(wd)
+        y = MatMul(x, t)
+    }
+    """.replace("SIXTEEN", ", ".join("1" * 16))
+
+    def reason(source):
+        made = onnx.parser.parse_model(text.replace("SOURCE", source))
+        model = ir.serde.deserialize_model(made)
+        for node in model.graph:
+            node.name = node.outputs[0].name
+        (entry,) = explain_float_layers(report(layer("kernel", LayerKind.GEMM, onnx_nodes=("y",))), model)
+        return entry.reason
+
+    alone = "weight-only: the weight is stored as int8, the input is in float, and so is the product, as meant"
+    assert [reason("i"), reason("wq")] == [alone, alone]
+    assert reason("kq") == "the file quantizes only one side: the input has no quantizer"

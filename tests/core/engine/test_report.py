@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(tmp_path):
 def test_printed():
     text = str(REPORT)
     assert "net.onnx: Acme compiler 1, edge" in text
-    assert "4 kernels, 0.0 MB" in text
+    assert "4 kernels, 1.3 kB of activations read and written, 50 B of weights; engine " in text
     assert "1 × convolution in int8" in text
     assert "1 × not quantized in the file: header" in text
     assert "compiler: be careful" in text

@@ -41,7 +41,8 @@ class TestWritten:
         assert isinstance(written, OnnxExport)
         assert written.path == path
         first, *notes = str(written).splitlines()
-        assert first.startswith(f"Wrote {path}: 0.00 MB, operator set 18; ONNX Runtime against PyTorch: max |Δ| = ")
+        said = f"Wrote {path}: {written.size / 1e3:.1f} kB, operator set 18; ONNX Runtime against PyTorch: max |Δ| = "
+        assert first.startswith(said)
         assert tuple(notes) == written.notes
         assert entries(path.parent) == ["model.onnx"]
         assert written.size == path.stat().st_size

@@ -17,6 +17,13 @@ from embedl_deploy.errors import FileWriteError, InputError
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+def size_in_words(count: float) -> str:
+    """Bytes in the largest unit of which they are at least a tenth: ``25.9 MB``, ``0.3 MB``, ``3.1 kB``, ``12 B``."""
+    if count >= 1e5:
+        return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e3:.1f} kB" if count >= 100 else f"{count:.0f} B"
+
+
 def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
     """The path of a file to read.
 

@@ -53,11 +53,28 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, sa
     sides = [_is_dequantized(value) for value in node.inputs[:2]]
     if all(sides):
         return "quantized in the file; why the compiler does not follow is not said"
+    if not sides[0] and (stored := _stored_type(node.inputs[1])):
+        return f"weight-only: the weight is stored as {stored}, the input is in float, and so is the product, as meant"
     if any(sides):
         missing = "weight" if sides[0] else "input"
         return f"the file quantizes only one side: the {missing} has no quantizer"
     why = why_in_float(model, module) if module is not None else None
     return "not quantized in the file" if why is None else f"not quantized: {why}"
+
+
+def _stored_type(value: "ir.Value | None") -> str:
+    """The type of a constant that is dequantized, as integers or quantized from floats; empty for anything else."""
+    grid: ir.Value | None = None
+    while value is not None and (producer := value.producer()) is not None:
+        if producer.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            grid = producer.inputs[2] if len(producer.inputs) > 2 else grid
+        elif producer.op_type not in _TRANSPARENT:
+            return ""
+        value = producer.inputs[0]
+    if value is None or not (value.is_initializer() or value.const_value is not None):
+        return ""
+    kind = grid if grid is not None else value
+    return "" if kind.dtype is None else kind.dtype.name.lower()
 
 
 def _is_dequantized(value: "ir.Value | None") -> bool:

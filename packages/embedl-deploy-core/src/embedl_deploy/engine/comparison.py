@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedl_deploy.engine.report import EngineReport
-from embedl_deploy.engine.tables import megabytes
+from embedl_deploy.files import size_in_words
 from embedl_deploy.validation.checked import checked
 
 
@@ -97,9 +97,9 @@ class EngineComparison:
             ("compiler", a.compiler, b.compiler),
             ("target", a.target, b.target),
             ("kernels", str(a.kernels), str(b.kernels)),
-            ("activations", megabytes(a.activation_bytes), megabytes(b.activation_bytes)),
-            ("weights", megabytes(a.weight_bytes), megabytes(b.weight_bytes)),
-            ("engine", megabytes(a.engine_bytes), megabytes(b.engine_bytes)),
+            ("activations", size_in_words(a.activation_bytes), size_in_words(b.activation_bytes)),
+            ("weights", size_in_words(a.weight_bytes), size_in_words(b.weight_bytes)),
+            ("engine", size_in_words(a.engine_bytes), size_in_words(b.engine_bytes)),
             ("reformats", str(len(a.reformats)), str(len(b.reformats))),
         ]
         keys = dict.fromkeys([*a.weighted_by_precision, *b.weighted_by_precision])

@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+from embedl_deploy.files import size_in_words
+
 if TYPE_CHECKING:
     from embedl_deploy.engine.layers import EngineLayer
     from embedl_deploy.engine.report import EngineReport, FloatLayer
@@ -15,17 +17,17 @@ def report_table(report: "EngineReport", *, layers: bool = False) -> str:
     """Totals, precisions, reformats, what stayed in float; every layer if asked."""
     lines = [
         f"{report.model}: {report.compiler}, {report.target}",
-        f"  {report.kernels} kernels, {megabytes(report.activation_bytes)} of activations read and written, "
-        f"{megabytes(report.weight_bytes)} of weights; engine {megabytes(report.engine_bytes)}, "
+        f"  {report.kernels} kernels, {size_in_words(report.activation_bytes)} of activations read and written, "
+        f"{size_in_words(report.weight_bytes)} of weights; engine {size_in_words(report.engine_bytes)}, "
         f"built in {report.build_seconds:.1f} s",
         "  activations by type: "
-        + ", ".join(f"{t} {megabytes(b)}" for t, b in report.activation_bytes_by_type.items()),
+        + ", ".join(f"{t} {size_in_words(b)}" for t, b in report.activation_bytes_by_type.items()),
     ]
     weighted = sorted(report.weighted_by_precision.items(), key=lambda item: (item[0][0].value, item[0][1]))
     lines += [f"  {count:4} × {kind.value} in {precision}" for (kind, precision), count in weighted]
     if report.reformats:
         moved = sum(layer.bytes_read + layer.bytes_written for layer in report.reformats)
-        lines.append(f"  {len(report.reformats)} kernels only change type or layout ({megabytes(moved)}):")
+        lines.append(f"  {len(report.reformats)} kernels only change type or layout ({size_in_words(moved)}):")
         lines += [f"    {_where(layer)}: {_change(layer)}" for layer in report.reformats[:8]]
         if len(report.reformats) > 8:
             lines.append(f"    … {len(report.reformats) - 8} more")
@@ -66,8 +68,3 @@ def _change(layer: "EngineLayer") -> str:
     if before.dtype != after.dtype:
         return f"{before.dtype} to {after.dtype}"
     return f"{before.layout or '?'} to {after.layout or '?'}"
-
-
-def megabytes(count: int) -> str:
-    """Bytes in MB of 10⁶."""
-    return f"{count / 1e6:.1f} MB"

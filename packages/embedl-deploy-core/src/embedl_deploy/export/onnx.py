@@ -26,6 +26,7 @@ from embedl_deploy.export.open_dimensions import (
     limits_of_file,
     notes_on_limits,
     notes_on_ones,
+    notes_on_shapes,
     refuse_closed,
     shapes_of_inputs,
 )
@@ -33,7 +34,7 @@ from embedl_deploy.export.other_sizes import refuse_if_wrong_for_other_sizes
 from embedl_deploy.export.program import translated
 from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.export.tied_weights import store_once
-from embedl_deploy.files import written_whole
+from embedl_deploy.files import size_in_words, written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.graph.inputs import require_samples, tensors_in
@@ -87,7 +88,7 @@ class OnnxExport:
     def __str__(self) -> str:
         """A line for the file, and one for each note."""
         ran = "not run" if self.difference is None else f"ONNX Runtime against PyTorch: {self.difference}"
-        first = f"Wrote {self.path}: {self.size / 1e6:.2f} MB, operator set {self.opset}; {ran}"
+        first = f"Wrote {self.path}: {size_in_words(self.size)}, operator set {self.opset}; {ran}"
         return "\n".join((first, *self.notes))
 
 
@@ -126,7 +127,8 @@ def export_onnx(
             everything around the quantized places, inputs, outputs and scales included. By default the model's own.
         integer_weights: Store quantized weights as numbers of their format, with DequantizeLinear only, a quarter of
             the size; otherwise in float, with QuantizeLinear and DequantizeLinear.
-        dynamic_batch: Leave dimension 0 of every tensor input open. The file is compared for other batches, too.
+        dynamic_batch: Leave dimension 0 of every tensor input open. The file is compared for other batches, too. How
+            large a batch may be it does not say, so ``shapes`` ends at the example's; ``dynamic_shapes`` names limits.
         dynamic_shapes: Leave these dimensions open, in the notation of ``torch.export``:
             ``{"x": {1: torch.export.Dim("length", max=512)}}``. By default those that the model was transformed with;
             ``{}`` for none. Dimensions of one name have one size. The file is compared for other sizes, too.
@@ -235,7 +237,13 @@ def export_onnx(
         difference=None if judged is None else judged.difference,
         sqnr=None if judged is None else judged.sqnr,
         shapes=shapes,
-        notes=(*conflicts, *of_sizes, *constants, *(() if judged is None else judged.notes)),
+        notes=(
+            *conflicts,
+            *of_sizes,
+            *notes_on_shapes(shapes, limits),
+            *constants,
+            *(() if judged is None else judged.notes),
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """Dimensions that are left open in a file: the batch, or what the user asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,28 @@ def shapes_of_inputs(
                 low[at], high[at] = one.low, max(usual[at], one.low) if one.high is None else one.high
             found[str(value.name)] = (tuple(low), usual, tuple(high))
     return found
+
+
+def notes_on_shapes(
+    shapes: Mapping[str, tuple[tuple[int, ...], ...]], limits: dict[str, dict[int, Limits]]
+) -> list[str]:
+    """Where the example's size is all that is known of an open dimension, so that an engine takes that one only."""
+    alone = [
+        (name, at, largest[at])
+        for name, (smallest, _, largest) in shapes.items()
+        for at, one in limits[name].items()
+        if one.high is None and smallest[at] == largest[at]
+    ]
+    if not alone:
+        return []
+    name, at, size = alone[0]
+    more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
+    named = f"dynamic_shapes={{{name!r}: {{{at}: torch.export.Dim('size', max=...)}}}}"
+    return [
+        f"dimension {at} of {name!r}{more} is open in the file, without a largest size: 'shapes' has the example's, "
+        f"{size}, throughout, and an engine that is compiled for these shapes takes no other. Name it, {named}, "
+        "or give compile a larger shape"
+    ]
 
 
 def notes_on_limits(limits: dict[str, dict[int, Limits]]) -> list[str]:
