@@ -83,7 +83,10 @@ class TestWritten:
         model = net(lambda self, x: self.fc(self.conv(x).flatten(1)), conv=nn.Conv2d(3, 2, 1), fc=nn.Linear(32, 2))
         x = random_input(example, 3, 4, 4)
         kept = x.clone()
-        path = export_onnx(transform(model, patterns=PATTERNS), x, tmp_path / "m.onnx", dynamic_batch=True).path
+        written = export_onnx(transform(model, patterns=PATTERNS), x, tmp_path / "m.onnx", dynamic_batch=True)
+        path, largest = written.path, written.shapes["x"][-1][0]
+        told = [note for note in written.notes if "without a largest size: 'shapes' has the example's, 1, " in note]
+        assert (largest, len(told)) == (example, example == 1)  # an engine for these shapes takes no other batch
         dimension = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0]
         assert dimension.dim_param and not dimension.dim_value
         for batch in (1, 2, 5):
