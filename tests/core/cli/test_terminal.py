@@ -46,6 +46,7 @@ def test_reports_are_coloured_and_progress_is_shown(folder, environment):
     code, shown = on_terminal(folder, environment, "transform", "nets:Net", "-b", "tensorrt", "-i", "1,3,16,16")
     assert code == 0, shown
     assert "transforming" in shown, "a spinner while it works"
+    assert "transforming: looking for patterns" in shown, "with the stage that it is at"
     assert "\x1b[1mNet for NVIDIA TensorRT" in shown, "the first line is bold"
 
 

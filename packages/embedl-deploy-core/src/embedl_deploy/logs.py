@@ -1,10 +1,39 @@
-"""Keeping other packages' logs out of the user's terminal."""
+"""What is logged of a long call's stages, and keeping other packages' logs out of the user's terminal."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from embedl_deploy.exclusive import global_state
+
+#: The logger of the stages that a long call goes through, at INFO.
+PROGRESS = __name__
+
+
+def stage(what: str) -> None:
+    """Log what begins now, for whoever waits: ``translating into ONNX``."""
+    logging.getLogger(PROGRESS).info("%s", what)
+
+
+@contextmanager
+def stages_told(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within the block, ``tell`` is given each stage as it begins; what else is logged stays as it is."""
+
+    class Telling(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tell(record.getMessage())
+
+    logger, telling = logging.getLogger(PROGRESS), Telling()
+    level, propagate = logger.level, logger.propagate
+    logger.propagate = propagate and logger.isEnabledFor(logging.INFO)  # to those who have asked for it, as before
+    logger.setLevel(logging.INFO)
+    logger.addHandler(telling)
+    try:
+        yield
+    finally:
+        logger.removeHandler(telling)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
+from embedl_deploy.logs import stage
 from embedl_deploy.verify import run_unchanged, state_kept
 
 
@@ -65,6 +66,7 @@ class Capturing:
         Raises:
             CaptureError: See :func:`capture`.
         """
+        stage("tracing by torch.fx")
         _refuse_what_replaces_forward(self.model)
         # A copy is traced, but what hooks and functions of the copy enclose is the model's own.
         with state_kept(self.model), call_hooks_set_aside():
@@ -131,6 +133,7 @@ class Capturing:
 
     def _exported(self, opened: OpenDimensions | None, *, mark: bool) -> tuple[Captured, torch.dtype | None]:
         """The graph, and the model's own type if it was traced in another one."""
+        stage("capturing by torch.export")
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from embedl_deploy.cli.wording import for_the_shell
+from embedl_deploy.logs import stages_told
 
 _COLOURS = {"error": "red", "warning": "yellow"}
 
@@ -51,13 +52,14 @@ class Output:
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
-        """Show on a terminal that something takes its time; nothing elsewhere."""
+        """Show on a terminal that something takes its time, and which stage it is at; nothing elsewhere."""
         if not sys.stderr.isatty():
             yield
             return
         from rich.console import Console  # here, because it takes time to import
 
-        with Console(stderr=True).status(what):
+        shown = Console(stderr=True).status(what)
+        with shown, stages_told(lambda stage: shown.update(f"{what}: {stage}")):
             yield
 
 

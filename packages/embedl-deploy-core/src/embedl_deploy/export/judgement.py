@@ -25,6 +25,7 @@ from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_file
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import tensors_in
+from embedl_deploy.logs import stage
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 _OTHER_NUMBERS = "The exported file does not compute what the model computes"
@@ -128,6 +129,7 @@ def judge(
     Raises:
         ExportError: The file computes something else, or leaves the range of its numbers.
     """
+    stage("comparing the file with the model")
     reference = file.reference(users, rounding=rounding)
     ran = run_file(file.path, exported.tensors())
     found = ran.outputs
@@ -137,6 +139,7 @@ def judge(
         raise ExportError(f"{_OTHER_NUMBERS}: its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}.")
     right = reference.accepts(found)
     if file.dtype is torch.float16 and (rounding or not right):
+        stage("running the model in float16, operator by operator")
         arithmetic = _Float16(exported, exact, users, reference, constants)
         arithmetic.refuse_what_leaves_the_range(file.path, found, right=right)
     if not right and rounding and _finite(reference, found):

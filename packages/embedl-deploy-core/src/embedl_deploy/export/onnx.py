@@ -38,6 +38,7 @@ from embedl_deploy.files import size_in_words, written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.graph.inputs import require_samples, tensors_in
+from embedl_deploy.logs import stage
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
@@ -172,6 +173,7 @@ def export_onnx(
         users_model,
     )
 
+    stage("preparing the model for its file")
     given, given_inputs = model, (example, named)
     reasons = reasons_in_float(model)
     compared = users_model(model) if tolerance is not None else model
@@ -215,6 +217,7 @@ def export_onnx(
         keep_modules_only(program.model)
         note_in_float(program.model, reasons)
         program.save(os.fspath(temporary), external_data=size > min(_BESIDE_BYTES, _EXTERNAL_DATA_BYTES))
+        stage("checking the file")
         _check(temporary, program.model, lines)
         del program  # with the weights that the exporter has computed
         if tolerance is not None:

@@ -16,6 +16,7 @@ from embedl_deploy.export.judgement import File, Run, agrees_off_the_grid
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.graph.open_dimensions import OpenDimensions
+from embedl_deploy.logs import stage
 from embedl_deploy.verify import difference
 
 _ADVICE = (
@@ -50,6 +51,7 @@ def refuse_if_wrong_for_other_sizes(
     """
     for what, places in opened.varying_together(users.model, users.args, users.kwargs).items():
         for size in _other_sizes((users.args, users.kwargs), places):
+            stage(f"comparing the file where {what} is {size}")
             args, kwargs = _of_size((users.args, users.kwargs), places, size)
             try:
                 reference = file.reference(Run(users.model, args, kwargs), rounding=rounding)

@@ -22,7 +22,7 @@ from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.graph.placement import describe_failed_module
-from embedl_deploy.logs import fake_tensors_quiet, quiet
+from embedl_deploy.logs import fake_tensors_quiet, quiet, stage
 from embedl_deploy.verify import run_unchanged
 
 
@@ -80,6 +80,7 @@ def translated(
             if lowered:
                 from embedl_deploy.export.lowering import captured, simplify  # here: it imports half of torch.export
 
+                stage("capturing the prepared model")
                 with exported.floats, slices:
                     given = captured(model, example, named)
             elif dtype is not torch.float32:
@@ -91,6 +92,7 @@ def translated(
             trailing: tuple[dict[str, Any], ...] = (
                 ({},) if example and isinstance(example[-1], dict) and not named else ()
             )
+            stage("translating into ONNX")
             program = torch.onnx.export(
                 given,
                 (*example, *trailing),

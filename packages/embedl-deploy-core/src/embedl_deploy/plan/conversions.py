@@ -7,6 +7,7 @@ from torch import fx
 from embedl_deploy.errors import ConversionLoopError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.memo import graph_unchanged
+from embedl_deploy.logs import stage
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
@@ -40,6 +41,7 @@ def convert_and_find(
     found, rewrites = Found(), 0
     seen: set[tuple[str, str, tuple[str, ...], int]] = set()
     limit = MAX_REWRITES_PER_NODE * (len(graph_module.graph.nodes) + 1)
+    stage("looking for patterns")
     for _ in range(MAX_ROUNDS):
         with graph_unchanged():
             round_found = find_matches(graph_module, conversions, strict=strict, told=seen)
