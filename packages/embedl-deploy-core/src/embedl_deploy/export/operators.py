@@ -39,10 +39,12 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         if node is None:
             source, code = running_line(_Placed.forward.__code__)
             line = "" if source is None else f"{source}: {code}"
-            return f"what {name} computes{in_words(path, line) if path or line else ' in the model itself'}"
+            return f"what {name} computes{in_words(path, line).removeprefix(',') or ' in the model itself'}"
         if path:
             return f"what {name} computes in module {path!r}"
-        return f"what {node.name!r} ({name}) computes{in_words(module_path_of(node), users_line(node))}"
+        return (
+            f"what {node.name!r} ({name}) computes{in_words(module_path_of(node), users_line(node)).removeprefix(',')}"
+        )
 
 
 def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
