@@ -127,7 +127,7 @@ class TestRounding:
     def test_an_output_that_rounding_leaves_nothing_of_cannot_be_judged(self, tmp_path, monkeypatch):
         chaotic = net(lambda _self, x: torch.sin(x * 1e6))  # a millionth of the input is a turn of the sine
         monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([torch.sin(X * 1e6 + 1)]))
-        with pytest.raises(ExportError, match=r"too little to tell a right file from a wrong one, and tolerance=None"):
+        with pytest.raises(ExportError, match=r"too little to tell a right file .*\. Rounding (is|each).*"):
             export_onnx(chaotic, X, tmp_path / "m.onnx")
 
     @pytest.mark.parametrize("found", [float("nan"), float("inf")])

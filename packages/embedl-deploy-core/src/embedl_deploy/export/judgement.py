@@ -148,13 +148,7 @@ def judge(
         reference.notes += [note] if note is not None else []
     if not right:
         jump = _find_jump(exported, exact, users, found, reference)
-        advice = (
-            f"Rounding is enough for it: {jump}. Behind such a place no file can be compared: compare what the model "
-            "gives before it, and write the file with tolerance=None."
-            if jump is not None
-            else "Look for operators that the exporter translates wrongly: write the file with tolerance=None, and "
-            "verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the difference is expected."
-        )
+        advice = _advice(jump, nothing_left=reference.says_nothing_of(found))
         raise ExportError(
             f"{_OTHER_NUMBERS}: {difference(reference.wanted, found)}; "
             f"accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}"
@@ -271,6 +265,24 @@ def _find_jump(
     except Exception:  # noqa: BLE001 - as above: types without kernels here
         jump = None
     return jump or first_jump(exact, given, exact, given, reference.digits)
+
+
+def _advice(jump: Jump | None, *, nothing_left: bool) -> str:
+    """What to do about a file that gives other numbers."""
+    if jump is not None:
+        return (
+            f"Rounding is enough for it: {jump}. Behind such a place no file can be compared: compare what the model "
+            "gives before it, and write the file with tolerance=None."
+        )
+    if nothing_left:
+        return (
+            "Rounding each value does as much to the model itself, with these weights and inputs; with random weights "
+            "that is common. Export with trained weights and real inputs, or in a type with more digits."
+        )
+    return (
+        "Look for operators that the exporter translates wrongly: write the file with tolerance=None, and "
+        "verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the difference is expected."
+    )
 
 
 def _listed(constants: Sequence[str]) -> str:

@@ -92,6 +92,10 @@ class Reference:
             f"{self.digits} bits to {left:.1f} dB{asked}"
         )
 
+    def says_nothing_of(self, found: list[torch.Tensor]) -> bool:
+        """Whether rounding leaves so little of an output that is not accepted that a right file might give it."""
+        return self._rounding and self._left_by_rounding(self._too_far(found)[0]) < _LEAST_DB
+
     def _too_far(self, found: list[torch.Tensor]) -> list[int]:
         """The outputs that are not near enough."""
         pairs = list(zip(self.wanted, found, strict=True))
