@@ -32,10 +32,11 @@ from embedl_deploy.graph.shapes import shape_of
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
 from embedl_deploy.patterns.examples import Example
-from embedl_deploy.patterns.matches import Matches, PatternMatch, TreeMatch, WildcardMatch
+from embedl_deploy.patterns.matches import Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
+from embedl_deploy.patterns.tree_match import TreeMatch, WildcardMatch
 from embedl_deploy.validation.checked import checked
 
 _MODULES = (nn.Linear, nn.modules.conv._ConvNd)

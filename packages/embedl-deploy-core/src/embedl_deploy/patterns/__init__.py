@@ -13,19 +13,13 @@ from embedl_deploy.graph import (
 from embedl_deploy.patterns.collection import patterns_in
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import match_tree
-from embedl_deploy.patterns.matches import (
-    Declined,
-    ForkMatch,
-    Matches,
-    MatchStatus,
-    PatternMatch,
-    TreeMatch,
-    WildcardMatch,
-)
-from embedl_deploy.patterns.pattern import Pattern, QDQPoint, validate_pattern
+from embedl_deploy.patterns.matches import Declined, Matches, MatchStatus, PatternMatch
+from embedl_deploy.patterns.pattern import Pattern, validate_pattern
+from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.replacement import claim_container, insert_call, replace_match, replace_tree, sources_of
 from embedl_deploy.patterns.reshaping import share_reshaped
 from embedl_deploy.patterns.tree import Fork, Wildcard
+from embedl_deploy.patterns.tree_match import ForkMatch, TreeMatch, WildcardMatch
 
 __all__ = [
     "Declined",

@@ -7,7 +7,6 @@ stay alive, so such a place is declined, with the reason.
 
 from collections.abc import Iterator, Sequence
 from itertools import permutations
-from typing import TYPE_CHECKING
 
 from torch import fx
 
@@ -16,24 +15,14 @@ from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.kept_types import why_not_a_new_value
 from embedl_deploy.graph.lookup import constant_arguments, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
-from embedl_deploy.patterns.matches import (
-    Declined,
-    ForkMatch,
-    Matches,
-    PatternMatch,
-    Placement,
-    TreeMatch,
-    WildcardMatch,
-)
+from embedl_deploy.patterns.matches import Declined, Matches, PatternLike, PatternMatch
 from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard
+from embedl_deploy.patterns.tree_match import ForkMatch, Placement, TreeMatch, WildcardMatch
 from embedl_deploy.validation.checked import checked
-
-if TYPE_CHECKING:
-    from embedl_deploy.patterns.pattern import Pattern
 
 
 @checked
-def match_tree(graph_module: fx.GraphModule, pattern: "Pattern") -> Matches:
+def match_tree(graph_module: fx.GraphModule, pattern: PatternLike) -> Matches:
     """Find every place in ``graph_module`` where the tree of ``pattern`` fits.
 
     At most one match ends at a node. A match whose nodes are all part of another match of the same pattern is

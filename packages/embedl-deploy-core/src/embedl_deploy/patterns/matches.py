@@ -1,167 +1,52 @@
-"""What a match is: which node fits which element, and what became of it."""
+"""What a match is: a place where a pattern fits, and what became of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Protocol, runtime_checkable
 
 from torch import fx
 
-from embedl_deploy.errors import PatternError
 from embedl_deploy.graph.expected import Expected
-from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
+from embedl_deploy.patterns.points import QDQPoint
+from embedl_deploy.patterns.tree import CompiledTree
+from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.validation.checked import checked
 
-if TYPE_CHECKING:
-    from embedl_deploy.patterns.pattern import Pattern
-
-
-@checked
-@dataclass(frozen=True)
-class WildcardMatch:
-    """The nodes that a wildcard took, first to last; maybe none."""
-
-    nodes: tuple[fx.Node, ...]
-
-
-@checked
-@dataclass(frozen=True)
-class ForkMatch:
-    """The node that joins, and what was matched in each branch.
-
-    Attributes:
-        node: The joining node.
-        branches: One match per branch, in the order of the tree.
-        operands: For each branch, which of the node's operands it explains.
-    """
-
-    node: fx.Node
-    branches: tuple["TreeMatch", ...]
-    operands: tuple[int, ...]
-
-
-Placement = fx.Node | WildcardMatch | ForkMatch
 #: The name of the place of a pattern that failed before it had looked at any.
 EVERYWHERE = "(everywhere)"
 
 
-@checked
-@dataclass(frozen=True)
-class TreeMatch:
-    """A tree laid over a graph: one placement for each element of the trunk."""
+@runtime_checkable
+class PatternLike(Protocol):
+    """What a match needs of its pattern: every :class:`~embedl_deploy.patterns.Pattern` has it."""
 
-    placements: tuple[Placement, ...]
-
-    @checked
-    def get_node(self, index: int) -> Any:
-        """What element ``index`` of the trunk matched: a node, or for a wildcard an object with ``.nodes``.
-
-        For a fork it is the joining node; :meth:`branches` gives the rest.
-
-        Raises:
-            PatternError: The trunk has no such element.
-        """
-        placement = self._placement(index)
-        return placement.node if isinstance(placement, ForkMatch) else placement
-
-    @checked
-    def branches(self, index: int = 0) -> tuple["TreeMatch", ...]:
-        """The matches of the branches of the fork at ``index``.
-
-        Raises:
-            PatternError: There is no fork at that position.
-        """
-        placement = self._placement(index)
-        if not isinstance(placement, ForkMatch):
-            raise PatternError(f"Position {index} of the match is no Fork but {placement!r}.")
-        return placement.branches
-
-    def _placement(self, index: int) -> fx.Node | WildcardMatch | ForkMatch:
-        if not -len(self.placements) <= index < len(self.placements):
-            raise PatternError(f"index is {index}, but the trunk of the match has {len(self.placements)} element(s).")
-        return self.placements[index]
-
-    @cached_property
-    def nodes(self) -> list[fx.Node]:
-        """All matched nodes, nested branches first, each once."""
-        return list(dict.fromkeys(self._walk()))
-
-    def _walk(self) -> Iterator[fx.Node]:
-        for placement in self.placements:
-            if isinstance(placement, WildcardMatch):
-                yield from placement.nodes
-            elif isinstance(placement, ForkMatch):
-                for branch in placement.branches:
-                    yield from branch._walk()
-                yield placement.node
-            else:
-                yield placement
+    origin: str
 
     @property
-    def last(self) -> fx.Node:
-        """The node whose value is the value of the whole match."""
-        return self.nodes[-1]
+    def name(self) -> str:
+        """The name under which plans and reports list it."""
 
-    def inputs(self) -> list[fx.Node]:
-        """The values that flow in from outside, branches first, in the order of the tree.
+    @property
+    def is_conversion(self) -> bool:
+        """Whether it is applied before the fusions are looked for."""
 
-        Read from the graph at the time of the call, so rewrites made in the meantime are seen.
-        """
-        inside = set(self.nodes)
-        return list(self._inputs(inside))
+    @property
+    def is_grafted(self) -> bool:
+        """Whether its graft takes the place of a match, and no ``replace`` of its own."""
 
-    def call_arguments(self) -> list[Any]:
-        """What a module that takes the match's place is called with, by position.
+    @property
+    def qdq_points(self) -> Collection[QDQPoint]:
+        """Where quantizers may be placed around the replacement."""
 
-        A match of one module call passes on all arguments of that call, constants and ``None`` included; any other
-        match passes its :meth:`inputs`.
-        """
-        nodes = self.nodes
-        if len(nodes) == 1 and nodes[0].op == "call_module":
-            return positional_arguments(nodes[0])
-        return self.inputs()
+    def compiled_tree(self) -> CompiledTree:
+        """Its tree, read and checked."""
 
-    def _inputs(self, inside: set[fx.Node]) -> Iterator[fx.Node]:
-        for placement in self.placements:
-            if isinstance(placement, ForkMatch):
-                operands = tensor_inputs(placement.node)
-                for branch, operand in zip(placement.branches, placement.operands, strict=True):
-                    if any(True for _ in branch._walk()):
-                        yield from branch._inputs(inside)
-                    else:
-                        yield operands[operand]
-                continue
-            nodes = placement.nodes if isinstance(placement, WildcardMatch) else (placement,)
-            for node in nodes:
-                yield from (value for value in tensor_inputs(node) if value not in inside)
+    def check(self, match: "PatternMatch") -> str | None:
+        """Why a place where the tree fits must be left alone."""
 
-    def serialize(self) -> list[Any]:
-        """The match as nested lists of node names: a string, a list (wildcard) or ``{"join", "branches"}``."""
-        plain: list[Any] = []
-        for placement in self.placements:
-            if isinstance(placement, WildcardMatch):
-                plain.append([node.name for node in placement.nodes])
-            elif isinstance(placement, ForkMatch):
-                branches = [branch.serialize() for branch in placement.branches]
-                plain.append({"join": placement.node.name, "branches": branches})
-            else:
-                plain.append(placement.name)
-        return plain
-
-    @checked
-    def moved(self, to: dict[fx.Node, fx.Node]) -> "TreeMatch":
-        """The same match over other node objects; nodes that ``to`` does not name stay."""
-        placements: list[Placement] = []
-        for placement in self.placements:
-            if isinstance(placement, WildcardMatch):
-                placements.append(WildcardMatch(tuple(to.get(node, node) for node in placement.nodes)))
-            elif isinstance(placement, ForkMatch):
-                branches = tuple(branch.moved(to) for branch in placement.branches)
-                placements.append(ForkMatch(to.get(placement.node, placement.node), branches, placement.operands))
-            else:
-                placements.append(to.get(placement, placement))
-        return TreeMatch(tuple(placements))
+    def replace(self, pattern_match: "PatternMatch") -> list[fx.Node]:
+        """Rewrite one match, and return the new nodes."""
 
 
 class MatchStatus(Enum):
@@ -191,7 +76,7 @@ class PatternMatch:
         expected: What the matched nodes give; known while they are being replaced.
     """
 
-    pattern: "Pattern"
+    pattern: PatternLike
     tree_match: TreeMatch
     apply: bool = True
     status: MatchStatus = MatchStatus.PLANNED

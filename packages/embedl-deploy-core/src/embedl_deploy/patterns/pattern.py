@@ -1,7 +1,6 @@
 """What a pattern is: a tree to find, a module to put in its place, and where quantizers go."""
 
 from collections.abc import Callable, Collection, Sequence
-from enum import Enum
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -10,38 +9,12 @@ from torch import fx, nn
 from embedl_deploy.errors import PatternError
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.patterns.examples import Example
-from embedl_deploy.patterns.graft import check_graft_arguments, graft_of
+from embedl_deploy.patterns.graft import check_graft_arguments, graft_match, graft_of
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import PatternMatch
-from embedl_deploy.patterns.replacement import graft_match
+from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.tree import CompiledTree, compile_tree
 from embedl_deploy.validation.checked import checked
-
-
-class QDQPoint(Enum):
-    """A place at a fused module where a quantize/dequantize pair may stand.
-
-    An input is a point where the pattern's ``qdq_points`` and the module's ``inputs_to_quantize`` both name its
-    position. For ``OUTPUT`` the pattern is enough.
-
-    Attributes:
-        INPUT: The call's first argument, position 0.
-        RESIDUAL_INPUT: The second, position 1: what is added to the module's own result.
-        KEY_INPUT: The second, position 1, of an attention or product.
-        VALUE_INPUT: The third, position 2.
-        OUTPUT: The result.
-    """
-
-    INPUT = "input"
-    RESIDUAL_INPUT = "residual_input"
-    KEY_INPUT = "key_input"
-    VALUE_INPUT = "value_input"
-    OUTPUT = "output"
-
-    @property
-    def position(self) -> int | None:
-        """Which argument of the call it is; ``None`` for the output."""
-        return {"input": 0, "residual_input": 1, "key_input": 1, "value_input": 2}.get(self.value)
 
 
 class Pattern:

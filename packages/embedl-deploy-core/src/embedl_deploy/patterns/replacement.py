@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
@@ -19,15 +18,11 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.placement import Placement, note_expected, note_placement
 from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
-from embedl_deploy.patterns.graft import check_graft_arguments, collect_modules, graft_of
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.validation.checked import checked
 
 #: ``node.meta`` entry: names of the nodes, as captured, that a node stands for.
 SOURCES = "embedl_deploy.sources"
-
-#: Grafts made so far in each graph module: what they were made from, where they live, the module.
-_grafted: WeakKeyDictionary[fx.GraphModule, dict[Any, tuple[str, nn.Module]]] = WeakKeyDictionary()
 
 
 @checked
@@ -36,7 +31,12 @@ def sources_of(node: fx.Node) -> tuple[str, ...]:
     return tuple(node.meta.get(SOURCES, (node.name,)))
 
 
-def _graph_module(match: PatternMatch) -> fx.GraphModule:
+def graph_module_of(match: PatternMatch) -> fx.GraphModule:
+    """The graph module that a match is in.
+
+    Raises:
+        PatternError: The graph has another owner.
+    """
     module = owner(match.nodes[0])
     if not isinstance(module, fx.GraphModule):
         raise PatternError(f"{match!r}: the graph's owner is a {type(module).__name__}, expected a GraphModule.")
@@ -101,7 +101,7 @@ def insert_call(
     Raises:
         PatternError: ``module`` is a fused or converted module whose ``forward`` does not take that many inputs.
     """
-    graph_module = _graph_module(pattern_match)
+    graph_module = graph_module_of(pattern_match)
     matched = pattern_match.nodes
     if pattern_match.expected is None:  # later the modules of the match may be gone
         pattern_match.expected = expected_of(matched)
@@ -119,7 +119,7 @@ def insert_call(
     if is_ours:
         pattern = pattern_match.pattern
         note_placement(module, Placement(path, pattern.name, pattern.origin))
-    return _call(pattern_match, path, args)
+    return call_module_there(pattern_match, path, args)
 
 
 def _check_inputs(match: PatternMatch, module: nn.Module, args: Sequence[Any]) -> None:
@@ -156,13 +156,14 @@ def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
     Returns:
         The container's path; place modules below it with ``insert_call(..., path=f"{container}.name")``.
     """
-    container, graph_module = nn.Module(), _graph_module(pattern_match)
+    container, graph_module = nn.Module(), graph_module_of(pattern_match)
     replaced = get_module(home) if home.op == "call_module" else None
     inherit_training(container, [] if replaced is None else [replaced], graph_module.training)
     return _claim(graph_module, _home(home), container, pattern_match.nodes)
 
 
-def _call(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
+def call_module_there(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
+    """Insert a call of the module at a path where a match ends, with what is known of the matched nodes."""
     last = pattern_match.tree_match.last
     with last.graph.inserting_before(last):
         node = last.graph.create_node("call_module", path, tuple(args))
@@ -249,50 +250,3 @@ def replace_tree(
         args = (nodes[-1],)
     replace_match(pattern_match, nodes[-1])
     return nodes
-
-
-def graft_match(pattern_match: PatternMatch) -> list[fx.Node]:
-    """Replace a match by the module that its pattern's graft makes of the matched modules.
-
-    Where the very same modules are called again, as in a block that is used twice, the same graft is called again.
-
-    Raises:
-        PatternError: The graft does not take these modules, or gives no module.
-    """
-    pattern = pattern_match.pattern
-    graft = graft_of(pattern)
-    if graft is None:
-        raise PatternError(f"Pattern {pattern.name!r} declares neither graft nor replace(). Declare one of them.")
-    modules = collect_modules(pattern.compiled_tree(), pattern_match.tree_match)
-    known = _grafted.setdefault(_graph_module(pattern_match), {})
-    orders = [part for part in modules if isinstance(part, tuple) and all(isinstance(each, int) for each in part)]
-    key = (graft, *map(_call_key, pattern_match.nodes), *orders)
-    reusable = any(node.op == "call_module" for node in pattern_match.nodes)
-    path, module = known.get(key, ("", None))
-    if reusable and module is not None and _lives_at(_graph_module(pattern_match), path, module):
-        node = _call(pattern_match, path, pattern_match.tree_match.call_arguments())
-        replace_match(pattern_match, node)
-        return [node]
-    check_graft_arguments(pattern.name, graft, modules)
-    module = graft(*modules)
-    if not isinstance(module, nn.Module):
-        raise PatternError(f"Pattern {pattern.name!r}: the graft gave {module!r}; expected a module.")
-    nodes = replace_tree(pattern_match, [module])
-    known[key] = (str(nodes[0].target), module)
-    return nodes
-
-
-def _call_key(node: fx.Node) -> Any:
-    """What makes two calls the same: the module called, or the operation with the settings it is called with."""
-    module = get_module(node)
-    if node.op == "call_module" or module is None:
-        return module if node.op == "call_module" else operation(node)
-    tensors = tuple(id(t) for t in (*module.parameters(), *module.buffers()))
-    return type(module), module.extra_repr(), tensors
-
-
-def _lives_at(graph_module: fx.GraphModule, path: str, module: nn.Module) -> bool:
-    try:
-        return submodule(graph_module, path) is module
-    except AttributeError:
-        return False

@@ -6,7 +6,8 @@ import traceback
 from pathlib import Path
 
 from embedl_deploy.errors import PatternError
-from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch
+from embedl_deploy.patterns import MatchStatus, PatternMatch
+from embedl_deploy.patterns.matches import PatternLike
 
 _logger = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def fail(
     return match
 
 
-def _where(pattern: Pattern, method: str, error: BaseException) -> str:
+def _where(pattern: PatternLike, method: str, error: BaseException) -> str:
     """``replace (plugin.py:20)``: the method, and the innermost line of the pattern's own file that was run."""
     home = sys.modules.get(type(pattern).__module__)
     lines = [

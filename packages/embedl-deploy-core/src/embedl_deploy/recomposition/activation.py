@@ -22,9 +22,10 @@ from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
-from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
+from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
+from embedl_deploy.patterns.tree_match import TreeMatch
 
 #: Operations that one of these functions ends with, and those that may come before.
 _ENDS = frozenset({"mul", "div"})

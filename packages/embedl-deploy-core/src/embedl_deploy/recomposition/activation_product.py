@@ -27,7 +27,8 @@ from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules.activation_product import FusedActivationProduct
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
-from embedl_deploy.patterns.pattern import Pattern, QDQPoint
+from embedl_deploy.patterns.pattern import Pattern
+from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 
 _NAMES = frozenset({"matmul", "bmm", "einsum", "baddbmm"})

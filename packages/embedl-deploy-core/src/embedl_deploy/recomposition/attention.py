@@ -22,9 +22,10 @@ from embedl_deploy.graph.metadata import module_path_of, shape_of
 from embedl_deploy.modules.attention import ScaledDotProductAttention
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
-from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
+from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
+from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition import attention_examples
 from embedl_deploy.recomposition.attention_masks import masks_of, may_be_infinite, with_masks_seen
 from embedl_deploy.recomposition.attention_reading import Attention, may_be_for_keys, read_attention, way_to_product

@@ -28,9 +28,10 @@ from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.modules.attention import ScaledDotProductAttention
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
-from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
+from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
+from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition.products import insert
 from embedl_deploy.recomposition.scores import SAME, VIEWS
 

@@ -33,10 +33,11 @@ from embedl_deploy.graph.state_values import is_state, made_from, parameters_of,
 from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d, RoundsTo, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
-from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch, TreeMatch
+from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
+from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition import norm_examples
 from embedl_deploy.recomposition.statistics import NoNormError, Normalized, normalized_by
 

@@ -1,0 +1,29 @@
+"""Where quantizers may stand at a fused module."""
+
+from enum import Enum
+
+
+class QDQPoint(Enum):
+    """A place at a fused module where a quantize/dequantize pair may stand.
+
+    An input is a point where the pattern's ``qdq_points`` and the module's ``inputs_to_quantize`` both name its
+    position. For ``OUTPUT`` the pattern is enough.
+
+    Attributes:
+        INPUT: The call's first argument, position 0.
+        RESIDUAL_INPUT: The second, position 1: what is added to the module's own result.
+        KEY_INPUT: The second, position 1, of an attention or product.
+        VALUE_INPUT: The third, position 2.
+        OUTPUT: The result.
+    """
+
+    INPUT = "input"
+    RESIDUAL_INPUT = "residual_input"
+    KEY_INPUT = "key_input"
+    VALUE_INPUT = "value_input"
+    OUTPUT = "output"
+
+    @property
+    def position(self) -> int | None:
+        """Which argument of the call it is; ``None`` for the output."""
+        return {"input": 0, "residual_input": 1, "key_input": 1, "value_input": 2}.get(self.value)
