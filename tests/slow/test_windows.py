@@ -1,5 +1,6 @@
 """Windows that are cut out of a map, added up again, or larger than it, given to a compiler that refuses those."""
 
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from torch import nn
 
 from embedl_deploy import check, compile, export_onnx, transform  # noqa: A004
 from embedl_deploy.backend import get_backend
+from embedl_deploy.conversions import DecomposeFoldPattern, PermuteUnfoldPattern
 from embedl_deploy.quantize import quantization_report, quantize
 from support.nets import net, random_input
 
@@ -19,7 +21,7 @@ def outlook(m, x):
     return m.pool(m.third(y))
 
 
-def test_the_compiler_takes_them_in_eight_bits(tmp_path):
+def test_the_compiler_takes_them_in_eight_bits_with_an_open_batch(tmp_path):
     rtx = next(compiler for compiler in get_backend("tensorrt").compilers if "rtx" in compiler.name)
     if missing := rtx.missing():
         pytest.skip(missing)
@@ -33,6 +35,20 @@ def test_the_compiler_takes_them_in_eight_bits(tmp_path):
     quantized = quantize(result, [x])
     assert quantization_report(quantized).uncovered == ()
     path = tmp_path / "windows.onnx"
-    export_onnx(quantized, x, path, dtype=torch.float16, dynamic_batch=False)
+    export_onnx(quantized, x, path, dtype=torch.float16, dynamic_batch=True)
     assert check(path, "tensorrt").ok
-    compile(path, backend="tensorrt", target="sm89")
+    compile(path, backend="tensorrt", target="sm89", shapes={"x": ((1, 16, 8, 8), (2, 16, 8, 8), (4, 16, 8, 8))})
+
+
+@pytest.mark.parametrize("settings", [{"kernel_size": 2, "stride": 2}, {"kernel_size": 3, "stride": 2, "padding": 1}])
+def test_a_file_with_open_sides_holds_for_every_height(settings, tmp_path):
+    model = net(lambda m, x: F.fold(F.unfold(x, **settings) * 2, x.shape[-2:], **settings)).eval()
+    x = random_input(2, 4, 8, 12)
+    shapes = {"x": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO}}
+    patterns = [DecomposeFoldPattern(), PermuteUnfoldPattern()]
+    result = transform(model, x, patterns=patterns, dynamic_shapes=shapes)
+    exported = export_onnx(result, x, tmp_path / "fold.onnx", dynamic_shapes=shapes)  # it is run with other heights
+    graph = onnx.load(tmp_path / "fold.onnx").graph
+    assert "Col2Im" not in {node.op_type for node in graph.node}
+    assert [dim.dim_param != "" for dim in graph.input[0].type.tensor_type.shape.dim] == [True, False, True, False]
+    assert exported.difference.max_rel < 1e-6
