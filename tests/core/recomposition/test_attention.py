@@ -113,6 +113,29 @@ def test_settings(name):
     torch.testing.assert_close(result.model(Q, K, V), model(Q, K, V), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("type_", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_hidden_by_the_lowest_number_of_the_models_type(type_):
+    """As DeBERTa has it; captured by torch.export, the number follows the model into another type."""
+
+    class Hiding(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4))
+
+        def forward(self, q, hidden):
+            scores = (q * self.weight) @ q.mT
+            return scores.masked_fill(hidden, torch.finfo(self.weight.dtype).min).softmax(-1) @ q
+
+    q = torch.linspace(-1, 1, 24).reshape(1, 2, 3, 4)
+    hidden = torch.tensor([[0, 1, 0], [1, 1, 1], [0, 0, 1]]).bool()  # the second row sees nothing
+    model = Hiding().eval()
+    result = transform(model, (q, hidden), patterns=[PATTERN], trace="export")
+    assert result.report["applied_count"] == 1
+    changed, wanted = result.model.to(type_), model.to(type_)
+    with torch.no_grad():
+        torch.testing.assert_close(changed(q.to(type_), hidden), wanted(q.to(type_), hidden))
+
+
 def test_a_row_without_keys_is_what_torch_makes_of_it():
     """NaN where all scores are −∞; the mean of the values where all are one number; in the rows beside, the softmax."""
     model = net(lambda m, q, k, v: (q @ k.mT).masked_fill(~m.seen, m.number).softmax(-1) @ v, number=-math.inf).double()
@@ -166,6 +189,10 @@ def test_windows_keep_an_open_batch():
 
 
 REASONS = {
+    "filled by a tensor": (
+        lambda m, q, k, v: (q @ k.mT).masked_fill(q[..., :1] > 0, v.mean()).softmax(-1) @ v,
+        "masked_fill replaces scores by what is no number in the graph: mean",
+    ),
     "weights twice": (lambda m, q, k, v: ((w := (q @ k.mT).softmax(-1)) @ v, w), "softmax is an output of the model"),
     "scores twice": (
         lambda m, q, k, v: (s := q @ k.mT).softmax(-1) @ v * s.sum(),

@@ -14,6 +14,9 @@ from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule
 from embedl_deploy.validation.checked import checked
 
+#: A score that stands for what is hidden may have been the lowest number of a wider type.
+_LOWEST = {dtype: torch.finfo(dtype).min for dtype in (torch.float16, torch.bfloat16, torch.float32)}
+
 
 class ScaledDotProductAttention(ConvertedModule):
     """softmax(hide(cap(f·q·kᵀ) + mask))·v, as a rule with the heads joined again.
@@ -132,7 +135,7 @@ class ScaledDotProductAttention(ConvertedModule):
             scores = scores.to(self.softmax_dtype)
         scores = self.masked(scores, mask)
         if hidden is not None:
-            scores = scores.masked_fill(hidden, self.hidden_score)
+            scores = scores.masked_fill(hidden, max(self.hidden_score, _LOWEST.get(scores.dtype, -math.inf)))
         return scores.softmax(dim=-1).to(dtype or scaled.dtype)
 
     def masked(self, scores: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

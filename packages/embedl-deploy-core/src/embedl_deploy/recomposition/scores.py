@@ -124,6 +124,22 @@ def number_of(value: Any) -> float | None:
     return None
 
 
+def lowest_of(value: Any) -> float | None:
+    """``torch.finfo(dtype).min`` as it is now, where a graph asks for it, with a type of its own or the model's."""
+    if not isinstance(value, fx.Node) or value.target is not getattr or value.args[1:] != ("min",):
+        return None
+    asked = value.args[0]
+    if not isinstance(asked, fx.Node) or asked.target is not torch.finfo or not asked.args:
+        return None
+    dtype: Any = asked.args[0]
+    if isinstance(dtype, fx.Node) and dtype.target is getattr and dtype.args[1:] == ("dtype",):
+        of = dtype.args[0]
+        constant = get_constant(of) if isinstance(of, fx.Node) and of.op == "get_attr" else None
+        known = dtype_of(of) if isinstance(of, fx.Node) else None
+        dtype = constant.dtype if isinstance(constant, torch.Tensor) else known
+    return float(torch.finfo(dtype).min) if isinstance(dtype, torch.dtype) and dtype.is_floating_point else None
+
+
 def _pair(node: fx.Node) -> tuple[Any, Any]:
     """The two operands of a sum or product."""
     bound = bind_call(node) if node.kwargs else None
@@ -227,7 +243,7 @@ def _fill(node: fx.Node) -> Scores:
         first, second = values.get("input"), values.get("other")
         sides = [(first, second, condition, False), (second, first, condition, True)]
     for inner, fill, where, hides in sides:
-        number = number_of(fill)
+        number = lowest_of(fill) if number_of(fill) is None else number_of(fill)
         if not isinstance(inner, fx.Node) or number is None or not isinstance(where, fx.Node):
             continue
         scores = scores_of(inner)
@@ -237,7 +253,8 @@ def _fill(node: fx.Node) -> Scores:
         if dtype_of(where) != torch.bool:
             raise NoScoresError(f"{where.name}, by which {node.name} hides scores, holds no booleans")
         return scores.with_mask(node, where, hidden=(*scores.hidden, (where, hides)), hidden_score=number)
-    raise NoScoresError(f"{node.name} replaces scores by what is no number")
+    fills = [describe_node(fill) for _, fill, _, _ in sides if isinstance(fill, fx.Node)]
+    raise NoScoresError(f"{node.name} replaces scores by what is no number in the graph: {' or '.join(fills)}")
 
 
 def cast_of(node: fx.Node) -> torch.dtype | None:
