@@ -253,8 +253,8 @@ def _fill(node: fx.Node) -> Scores:
         if dtype_of(where) != torch.bool:
             raise NoScoresError(f"{where.name}, by which {node.name} hides scores, holds no booleans")
         return scores.with_mask(node, where, hidden=(*scores.hidden, (where, hides)), hidden_score=number)
-    fills = [describe_node(fill) for _, fill, _, _ in sides if isinstance(fill, fx.Node)]
-    raise NoScoresError(f"{node.name} replaces scores by what is no number in the graph: {' or '.join(fills)}")
+    fills = " or ".join(fill.name for _, fill, _, _ in sides if isinstance(fill, fx.Node))
+    raise NoScoresError(f"{node.name} replaces scores by {fills}, which is no number that stands in the graph")
 
 
 def cast_of(node: fx.Node) -> torch.dtype | None:
