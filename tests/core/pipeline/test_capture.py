@@ -187,6 +187,8 @@ class TestCapture:
 
         with pytest.raises(CaptureError, match="TorchScript"):
             transform(Scripted(), patterns=PATTERNS)
+        with pytest.raises(CaptureError, match=r"'1\.0' is a TorchScript module, which cannot be captured"):
+            transform(nn.Sequential(nn.ReLU(), nn.Sequential(Scripted())), torch.ones(1), patterns=PATTERNS)
 
     def test_model_that_cannot_be_copied(self):
         class Locked(nn.Module):

@@ -5,10 +5,20 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, TensorQuantConfig, calibrate, freeze
-from support.quantizable import IMAGES, inserted, one_thread, residual_block, same_state, state_of
+from embedl_deploy.quantize import (
+    CalibrationMethod,
+    Precision,
+    QuantConfig,
+    TensorQuantConfig,
+    calibrate,
+    freeze,
+    quantize,
+)
+from support.quantizable import IMAGES, LinearPattern, inserted, one_thread, residual_block, same_state, state_of
 
 CONFIGS = {
     "int8": QuantConfig(),
@@ -176,6 +186,35 @@ def test_a_state_of_another_format_is_refused(frozen, strict, tmp_path):
     after = state_of(other)
     kept = [name for name in after if "weight_fake_quant" in name]
     assert kept and all(torch.equal(after[name], before[name]) for name in kept)
+
+
+class Added(nn.Module):
+    """Two sums, in either order, so that nodes of one name are other tensors."""
+
+    def __init__(self, *, swapped=False):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.swapped = swapped
+
+    def forward(self, x):
+        small = self.b if self.swapped else self.a
+        large = self.a if self.swapped else self.b
+        return small(x + 1) + large(x + 100)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_state_of_another_tensor_under_the_same_path_is_refused(frozen, tmp_path):
+    def quantized(*, swapped):
+        model = transform(Added(swapped=swapped), patterns=[LinearPattern()]).model
+        return quantize(model, [torch.ones(2, 4)], freeze_weights=frozen)
+
+    torch.save(quantized(swapped=False).state_dict(), tmp_path / "state")
+    state = torch.load(tmp_path / "state", weights_only=True)
+    same, other = quantized(swapped=False), quantized(swapped=True)
+    assert set(state) == set(other.state_dict())
+    same.load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"add_quant.*is read by a input 0, and the model has it for b input 0"):
+        other.load_state_dict(state)
 
 
 def test_what_scales_mean_is_the_format_whatever_found_them():

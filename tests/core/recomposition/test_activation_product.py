@@ -34,6 +34,12 @@ def taken(model, inputs, trace="symbolic"):
         lambda m, x, y: torch.bmm(x[0], y[0]),
         lambda m, x, y: torch.baddbmm(x[0, :, :, :1], x[0], y[0], beta=0.5, alpha=-2.0),
         lambda m, x, y: torch.einsum("bhwc, bhck -> bkhw", x, y),
+        lambda m, x, y: torch.mm(x[0, 0], y[0, 0]),
+        lambda m, x, y: torch.addmm(y[0, 0, 0], x[0, 0], y[0, 0], beta=0.5, alpha=-2.0),
+        lambda m, x, y: torch.inner(x, y.mT),
+        lambda m, x, y: torch.tensordot(x, y[0], dims=([-1, 1], [1, 0])),
+        lambda m, x, y: torch.tensordot(x, y[0, 0], 1),
+        lambda m, x, y: F.linear(x, y[0, 0].mT, y[0, 0, 0]),
     ],
 )
 def test_each_spelling_is_the_same_to_twelve_digits(function, trace):

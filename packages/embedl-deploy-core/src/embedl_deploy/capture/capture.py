@@ -203,4 +203,10 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
         raise InputError(
             f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram."
         )
+    for path, part in () if isinstance(model, torch.export.ExportedProgram) else model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise CaptureError(
+                f"{path!r} is a TorchScript module, which cannot be captured. Put the nn.Module there that it is of.",
+                module_path=path,
+            )
     return model

@@ -1,8 +1,9 @@
-"""The equation of an ``einsum`` of two tensors, written out and sorted by what happens to each axis."""
+"""The equation of an ``einsum`` or another product of two tensors, sorted by what happens to each axis."""
 
 from collections import Counter
 from dataclasses import dataclass
 from string import ascii_letters
+from typing import Any
 
 from torch import fx
 
@@ -68,6 +69,34 @@ def equation_of(node: fx.Node) -> Equation | None:
         return None
     equation = _written_out(node.args[0].replace(" ", ""), [len(shape) for shape in known])
     return None if equation is None or _broadcasts(equation, *known) else equation
+
+
+def equation_of_axes(left: tuple[int, ...], right: tuple[int, ...], dims: Any) -> Equation | None:
+    """The equation of ``torch.tensordot`` of two tensors.
+
+    Args:
+        left: The shape of the first.
+        right: The shape of the second.
+        dims: Which axes of each are summed, in pairs, or how many: the last of the first, the first of the second.
+
+    Returns:
+        The equation; ``None`` if the axes are not known, or of other sizes.
+    """
+    if isinstance(dims, int):
+        dims = (range(len(left) - dims, len(left)), range(dims))
+    if not isinstance(dims, (list, tuple)) or len(dims) != 2 or len(dims[0]) != len(dims[1]):
+        return None
+    if not all(isinstance(dim, int) for part in dims for dim in part):
+        return None
+    first, second = ([dim % len(shape) for dim in part] for part, shape in zip(dims, (left, right), strict=True))
+    if [left[dim] for dim in first] != [right[dim] for dim in second] or len(left) + len(right) > len(ascii_letters):
+        return None
+    names, others = ascii_letters[: len(left)], iter(ascii_letters[len(left) :])
+    summed = dict(zip(second, (names[dim] for dim in first), strict=True))
+    of_right = [summed.get(dim) or next(others) for dim in range(len(right))]
+    kept = [name for dim, name in enumerate(names) if dim not in first]
+    kept += [name for dim, name in enumerate(of_right) if dim not in summed]
+    return Equation(names, "".join(of_right), "".join(kept))
 
 
 def _written_out(text: str, ranks: list[int]) -> Equation | None:

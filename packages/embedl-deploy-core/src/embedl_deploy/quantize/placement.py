@@ -94,6 +94,8 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         point = decision.point
         node = placer.copied[point.node.name]
         stub = "" if decision.config is None else placer.place(node, decision, decision.config)
+        if stub:
+            _note_reader(copied.get_submodule(stub), point)
         described = "" if decision.config is None else str(decision.config)
         kind = type(point.module).__name__
         places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
@@ -107,6 +109,13 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
     )
     copied.meta[REPORT] = QuantizationReport(tuple(points), uncovered, policy)
     return copied
+
+
+def _note_reader(stub: nn.Module, point: QuantPoint) -> None:
+    """Tell a quantizer of a point that it stands at; a module that is called twice has it once."""
+    if isinstance(stub, QuantStub) and isinstance(stub.quantizer, Quantizer):
+        reader = f"{point.path} {point.label}"
+        stub.quantizer.readers = tuple(dict.fromkeys((*stub.quantizer.readers, reader)))
 
 
 class _Placer:

@@ -115,7 +115,7 @@ class IntegerWeight(StoresFormat):
     @checked
     def __init__(self, quantizer: Quantizer, weight: torch.Tensor) -> None:
         super().__init__()
-        self.config, self.name = quantizer.config, quantizer.name
+        self.config, self.name, self.readers = quantizer.config, quantizer.name, quantizer.readers
         axis, block = self.config.scale_axis, self.config.scale_block
         scale = quantizer.scale.detach().abs().to(weight.dtype)
         zero_point = quantizer.zero_point

@@ -3,6 +3,8 @@
     weights @ values                                         FusedActivationProduct()(weights, values)
     torch.einsum("bhwc,hkc->bhwk", queries, positions)       FusedActivationProduct(bhwc,hkc->bhwk)(queries, positions)
     torch.baddbmm(bias, scores, values)                      FusedActivationProduct()(scores, values, bias)
+    F.linear(x, made(y)), torch.inner(x, y)                  FusedActivationProduct(ab,cb->ac)(x, made(y))
+    torch.tensordot(x, y, dims=2)                            FusedActivationProduct(abc,bcd->ad)(x, y)
 
 A fusion: it comes after the conversions, one of which takes the products of an attention. One factor may be a table of
 learned numbers.
@@ -16,10 +18,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from embedl_deploy.graph.carried import are_angles, carries_numbers, is_upcast
-from embedl_deploy.graph.einsum import Equation, equation_of, operands_of_einsum
+from embedl_deploy.graph.einsum import Equation, equation_of, equation_of_axes, operands_of_einsum
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.signatures import bind_call
@@ -31,7 +34,9 @@ from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 
-_NAMES = frozenset({"matmul", "bmm", "einsum", "baddbmm"})
+_WITH_SUM = {"baddbmm": ("batch1", "batch2"), "addmm": ("mat1", "mat2")}
+_BY_AXES = frozenset({"einsum", "inner", "tensordot", "linear"})
+_NAMES = frozenset({"matmul", "bmm", "mm", "mv", *_WITH_SUM, *_BY_AXES})
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class _Read:
 
 def _read(node: fx.Node) -> _Read | None:
     """What a node multiplies; ``None`` if it is no product of two values of the graph."""
-    name = operation(node)
+    name = str(operation(node))
     if name == "einsum":
         equation, operands = equation_of(node), operands_of_einsum(node)
         return None if equation is None else _Read(operands[0], operands[1], equation)
@@ -69,8 +74,10 @@ def _read(node: fx.Node) -> _Read | None:
     values: dict[str, Any] = {} if bound is None else dict(bound.values)
     if values.pop("out", None) is not None or "out_dtype" in values:
         return None
-    if name == "baddbmm":
-        pair, factors = (values.get("batch1"), values.get("batch2")), (values.get("alpha"), values.get("beta"))
+    if name in _BY_AXES:
+        return _read_by_axes(name, values)
+    if name in _WITH_SUM:
+        pair, factors = tuple(map(values.get, _WITH_SUM[name])), (values.get("alpha"), values.get("beta"))
         if not all(isinstance(each, (int, float)) for each in factors):
             return None
         alpha, beta, added = float(factors[0] or 0), float(factors[1] or 0), values.get("input")
@@ -80,6 +87,22 @@ def _read(node: fx.Node) -> _Read | None:
     if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
         return None
     return _Read(left, right, None, added if isinstance(added, fx.Node) and beta else None, alpha, beta)
+
+
+def _read_by_axes(name: str, values: dict[str, Any]) -> _Read | None:
+    """A product that says which axes are summed: ``inner`` and ``linear`` the last ones, ``tensordot`` those given."""
+    left, right = (*values.values(), None, None)[:2]
+    if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return None
+    shapes = shape_of(left), shape_of(right)
+    if shapes[0] is None or shapes[1] is None or (name == "linear" and (is_state(right) or len(shapes[1]) != 2)):
+        return None
+    dims: Any = ([-1], [-1])
+    if name == "tensordot":  # the function has one parameter, the operator two
+        dims = values.get("dims", (values.get("dims_self"), values.get("dims_other")))
+    equation = equation_of_axes(shapes[0], shapes[1], dims)
+    added = values.get("bias") if name == "linear" else None
+    return None if equation is None else _Read(left, right, equation, added)
 
 
 def _is_product_of_activations(node: fx.Node) -> bool:
@@ -114,6 +137,8 @@ class ActivationProductPattern(Pattern):
                 pair,
                 "with a sum",
             ),
+            Example(_Multiplying(lambda x, y: F.linear(x, y[0, 0].mT)), pair, "a weight that flows in"),
+            Example(_Multiplying(lambda x, y: torch.tensordot(x, y, ([1, 3], [1, 2]))), pair, "of the axes given"),
         ]
 
     def near_misses(self) -> list[Example]:
