@@ -46,9 +46,14 @@ def _carries(node: fx.Node, found: set[fx.Node]) -> bool:
         module = get_module(node)
         if module is not None and next(module.parameters(), None) is not None:
             return True
-    elif operation(node) in _TELLING or (node.target is getattr and node.args[1] in _TELLING_ATTRIBUTES):
+    elif tells_no_numbers(node):
         return False
     return any(value in found for value in node.all_input_nodes)
+
+
+def tells_no_numbers(node: fx.Node) -> bool:
+    """Whether a value is what a tensor's size, type or device tells, or made of these alone."""
+    return operation(node) in _TELLING or (node.target is getattr and node.args[1] in _TELLING_ATTRIBUTES)
 
 
 def is_upcast(node: fx.Node) -> bool:

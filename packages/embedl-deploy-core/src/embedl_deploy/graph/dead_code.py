@@ -62,4 +62,10 @@ def is_pure(node: fx.Node, *, was_replaced: bool = False) -> bool:
     name = operation(node)
     if not isinstance(name, str):
         return node.target is getattr
-    return not (name.startswith(("rand", "_assert")) or "dropout" in name or name in _DRAWING)
+    return not (name.startswith("_assert") or draws(node))
+
+
+def draws(node: fx.Node) -> bool:
+    """Whether a function may draw random numbers."""
+    name = operation(node)
+    return isinstance(name, str) and (name.startswith("rand") or "dropout" in name or name in _DRAWING)

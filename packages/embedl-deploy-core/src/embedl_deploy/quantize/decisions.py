@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
+from embedl_deploy.graph.every_call import same_in_every_call
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.modules.convolution import is_transposed
@@ -38,10 +39,12 @@ class Decision:
 
 
 def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPolicy) -> list[Decision]:
-    """Decide every point, in order: hooks, exceptions, overrides, then the policy, then the plain configuration.
+    """Decide every point, in order: hooks, exceptions, overrides, constants, the policy, then the plain configuration.
 
     A layer with hooks stays in float, where it is called as a module, because a quantized layer computes with its
     weight directly.
+    A module that is given nothing but what is the same in every call computes a constant, which is computed beforehand:
+    rounding what it computes with would gain nothing.
     Inner points follow the inputs of their module: quantized if, and only if, one of those is.
 
     Raises:
@@ -49,18 +52,19 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPoli
         QuantizationError: A user's own does.
     """
     points = list(points)
-    decided = {id(p): _decide(p, config, policy) for p in points if p.kind is not PointKind.INNER}
+    constant = same_in_every_call(points[0].node.graph) if points else frozenset()
+    decided = {id(p): _decide(p, config, policy, constant) for p in points if p.kind is not PointKind.INNER}
     quantized = {p.node for p in points if p.kind is PointKind.INPUT and decided[id(p)].config is not None}
     for point in points:
         if point.kind is PointKind.INNER:
             if point.node in quantized:
-                decided[id(point)] = _decide(point, config, policy)
+                decided[id(point)] = _decide(point, config, policy, constant)
             else:
                 decided[id(point)] = Decision(point, None, "no input of the module is quantized")
     return [decided[id(point)] for point in points]
 
 
-def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy) -> Decision:
+def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy, constant: frozenset[fx.Node]) -> Decision:
     hooked = _hooked_part(point.module)
     if hooked is not None:
         return Decision(point, None, f"hooks of {hooked} would not run: {_WITHOUT_HOOKS}")
@@ -78,6 +82,8 @@ def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy) -> Dec
     if fitting:
         formats = overrides[fitting[-1]] or LayerQuantConfig(None, None)
         return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
+    if point.node in constant:
+        return Decision(point, None, "what it computes is the same in every call, of parameters and sizes alone")
     meant = config.formats.weight if point.kind is PointKind.WEIGHT else config.formats.activation
     if meant is not None:
         objection = policy.objection(replace(point, precision=meant.precision.value))
