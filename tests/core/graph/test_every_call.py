@@ -27,6 +27,13 @@ def written(m, x):
     return m.fc(steps)
 
 
+def gated(m, x):
+    """What comes of it is written into later, in memory of its own."""
+    y = m.fc(m.table)
+    (y * x).div_(x.sum())
+    return y
+
+
 def kept(m, x):
     y = m.fc(m.seen)
     m.seen.mul_(0.5)
@@ -36,6 +43,7 @@ def kept(m, x):
 SAME = {
     "a parameter": lambda m, x: m.fc(torch.relu(m.table)),
     "a table of positions": table,
+    "written into later": gated,
     "sizes": lambda m, x: m.fc(torch.ones_like(x) * x.shape[0]),
 }
 OTHER = {

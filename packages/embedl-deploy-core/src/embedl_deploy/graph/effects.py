@@ -125,6 +125,10 @@ class Effects:
         roots = (root for _, value in self._writes for root in self._roots[value])
         return frozenset(str(root.target) for root in roots if root.op == "get_attr")
 
+    def memory_of(self, node: fx.Node) -> frozenset[fx.Node]:
+        """The values whose memory a value may lie in; the value itself if it is new."""
+        return self._roots[node]
+
     def owns_its_memory(self, node: fx.Node) -> bool:
         """Whether a value is computed, into memory that no other value shares with it when it is made."""
         return node.op.startswith("call_") and self._roots[node] == frozenset((node,))

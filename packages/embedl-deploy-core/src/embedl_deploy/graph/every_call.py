@@ -14,7 +14,8 @@ from embedl_deploy.graph.effects import Effects, written_values
 
 def same_in_every_call(graph: fx.Graph) -> frozenset[fx.Node]:
     """The values of a graph that no number of an input and no random number goes into."""
-    written = Effects(graph).written_attributes()
+    effects = Effects(graph)
+    written = effects.written_attributes()
     writes = [(node, value) for node in graph.nodes for value in written_values(node)]
     varying: set[fx.Node] = set()
     while True:
@@ -27,18 +28,6 @@ def same_in_every_call(graph: fx.Graph) -> frozenset[fx.Node]:
                 varying.add(node)
         for writer, value in writes:
             if writer in varying:
-                varying |= _made_of(value)
+                varying |= {value, *effects.memory_of(value)}
         if len(varying) == before:
             return frozenset(node for node in graph.nodes if node not in varying)
-
-
-def _made_of(value: fx.Node) -> set[fx.Node]:
-    """A value and all that it is computed from, whose memory it may share."""
-    found: set[fx.Node] = set()
-    waiting = [value]
-    while waiting:
-        node = waiting.pop()
-        if node not in found and not tells_no_numbers(node):
-            found.add(node)
-            waiting += node.all_input_nodes
-    return found
