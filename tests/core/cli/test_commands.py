@@ -283,7 +283,7 @@ def test_shells_complete_backends(monkeypatch, capsys):
 def test_float16_file(command, folder):
     done = command("export", "nets:Net", *T, *X, "-o", "half.onnx", "--dtype", "float16", "--trace", "symbolic")
     assert done.code == 0, done.err
-    assert "rewrites applied\nWrote half.onnx: 0.0" in done.out
+    assert "rewrites applied\nWrote half.onnx: " in done.out
     assert left_behind(folder) == ["half.onnx"]
 
 
