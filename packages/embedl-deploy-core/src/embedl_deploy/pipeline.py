@@ -18,9 +18,9 @@ from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.patterns.asked import has_an_element_for
 from embedl_deploy.plan import TransformationPlan, TransformationReport
 from embedl_deploy.plan.making import carry_out, make_plan, tabulate
-from embedl_deploy.plan.plan import MatchTable
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
+from embedl_deploy.plan.state import MatchTable
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, compare_models
 

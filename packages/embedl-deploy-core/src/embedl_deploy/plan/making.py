@@ -13,8 +13,9 @@ from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import SWITCHED_OFF, resolve_overlaps
-from embedl_deploy.plan.plan import MatchTable, TransformationPlan
+from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.preparing import Prepared, prepare
+from embedl_deploy.plan.state import MatchTable
 
 
 def tabulate(matches: Sequence[PatternMatch]) -> MatchTable:

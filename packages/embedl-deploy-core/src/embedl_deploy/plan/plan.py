@@ -1,31 +1,24 @@
 """A plan: every decision, open to be read and changed before anything is done to the model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NoReturn
 
-from torch import fx, nn
-
-from embedl_deploy.backend import Backend
 from embedl_deploy.errors import PlanError
-from embedl_deploy.graph.checkpoint import Checkpoint
-from embedl_deploy.graph.fingerprint import fingerprint
-from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
-from embedl_deploy.plan.finding import SWITCHED_OFF, Decide
-from embedl_deploy.plan.preparing import Prepared, prepare
+from embedl_deploy.patterns import MatchStatus, PatternMatch
+from embedl_deploy.plan.finding import SWITCHED_OFF
+from embedl_deploy.plan.preparing import Prepared
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
+from embedl_deploy.plan.state import PlanState
 from embedl_deploy.plan.tables import plan_table
 from embedl_deploy.plan.why_not import matches_touching, no_match_at, why_not
 from embedl_deploy.validation.checked import checked
 
-MatchTable = dict[str, dict[str, PatternMatch]]
-
 
 @checked
 @dataclass(eq=False)
-class TransformationPlan:
+class TransformationPlan(PlanState):
     """What would be rewritten in a model, and why the rest would not.
 
     Attributes:
@@ -41,52 +34,14 @@ class TransformationPlan:
         applied: Whether the plan was carried out; it can be only once.
     """
 
-    captured: Checkpoint
-    matches: MatchTable
-    declined: list[Declined]
-    patterns: tuple[Pattern, ...]
-    backend: Backend | None
-    capture_method: str
-    notes: tuple[str, ...]
-    original: nn.Module
-    applied: bool = False
-    _prepared: Prepared | None = None
-
     def __reduce__(self) -> NoReturn:
         refuse_storing(self)
-
-    @cached_property
-    def model(self) -> fx.GraphModule:
-        """The captured graph, a copy of the user's model, before any rewrite."""
-        return self.captured.build()
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Tells models of different structure apart; the same for every set of weights."""
-        return fingerprint(self.model)
-
-    @cached_property
-    def converted(self) -> fx.GraphModule:
-        """The graph after the planned conversions, in which fusions were found. For looking at, not for changing."""
-        if self._prepared is not None:
-            return self._prepared.graph_module
-        return prepare(self.captured.build(), self.patterns, self.decider(), strict=False).graph_module
-
-    def decider(self) -> Decide:
-        """The plan's decisions as they are now, as a function of a match."""
-        decisions = {match.key: match.apply for match in self}
-        return lambda match: decisions.get(match.key)
 
     def take_prepared(self) -> Prepared | None:
         """Hand over the graph that was prepared while planning; it is gone from the plan then."""
         prepared, self._prepared = self._prepared, None
         self.__dict__.pop("converted", None)
         return prepared
-
-    def __iter__(self) -> Iterator[PatternMatch]:
-        """All matches, in the order of the table."""
-        for by_pattern in self.matches.values():
-            yield from by_pattern.values()
 
     @checked
     def get(self, node_name: str, pattern_name: str) -> PatternMatch:
@@ -163,11 +118,6 @@ class TransformationPlan:
     def to_json(self) -> str:
         """The plan as JSON text, for review, version control and :func:`load_transformation_plan`."""
         return plan_to_json(self)
-
-    @property
-    def model_name(self) -> str:
-        """Class name of the model."""
-        return type(self.original).__name__
 
     def __str__(self) -> str:
         return plan_table(self)

@@ -1,21 +1,20 @@
 """Plans as JSON: to be reviewed, kept under version control, and applied again to the same model."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from embedl_deploy.errors import PlanError
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.patterns import PatternMatch
 from embedl_deploy.plan.finding import OVERLAPS, SWITCHED_OFF
-
-if TYPE_CHECKING:
-    from embedl_deploy.plan.plan import TransformationPlan
+from embedl_deploy.plan.state import PlanState
+from embedl_deploy.plan.why_not import no_match_at
 
 FORMAT = "embedl-deploy/plan"
 VERSION = 1
 
 
-def plan_to_json(plan: "TransformationPlan") -> str:
+def plan_to_json(plan: PlanState) -> str:
     """The plan's decisions, with what is needed to tell whether they fit a model."""
     return json.dumps(
         {
@@ -84,7 +83,7 @@ def _is_match(entry: Any) -> bool:
     )
 
 
-def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> None:
+def apply_json_decisions(plan: PlanState, data: dict[str, Any]) -> None:
     """Take over the decisions of a plan's JSON into a fresh plan of the same model.
 
     Raises:
@@ -101,7 +100,9 @@ def apply_json_decisions(plan: "TransformationPlan", data: dict[str, Any]) -> No
     if data.get("patterns") != names:
         raise PlanError(f"The plan was made with the patterns {data.get('patterns')}, but now they are {names}.")
     for entry in data["matches"]:
-        match = plan.get(entry["node"], entry["pattern"])
+        match = plan.matches.get(entry["node"], {}).get(entry["pattern"])
+        if match is None:
+            raise PlanError(no_match_at(plan, entry["node"], entry["pattern"]))
         if list(match.node_names) != entry["nodes"]:
             raise PlanError(
                 f"The plan's match of {entry['pattern']!r} at {entry['node']!r} covers {entry['nodes']}, "

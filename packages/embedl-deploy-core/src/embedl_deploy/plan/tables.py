@@ -5,11 +5,10 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from embedl_deploy.patterns import Declined, PatternMatch
+from embedl_deploy.plan.state import PlanState
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-    from embedl_deploy.plan.plan import TransformationPlan
 
 WIDTH = 118
 
@@ -76,7 +75,7 @@ def declined_rows(declined: Sequence[Declined], most_each: int = 3) -> list[tupl
     return rows
 
 
-def plan_table(plan: "TransformationPlan") -> str:
+def plan_table(plan: PlanState) -> str:
     """The matches of a plan, one a line, and what was declined.
 
     Matches that lie inside another, and would not be missed, are only counted.

@@ -1,7 +1,7 @@
 """Answers to "why was this not fused?" for any node."""
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from torch import fx
 
@@ -9,12 +9,22 @@ from embedl_deploy.errors import PLUGIN_FAILURES, PlanError
 from embedl_deploy.graph.module_paths import near_names, nodes_named, paths_called
 from embedl_deploy.patterns import PatternMatch, sources_of
 from embedl_deploy.patterns.diagnosis import explain_mismatch
-
-if TYPE_CHECKING:
-    from embedl_deploy.plan.plan import TransformationPlan
+from embedl_deploy.plan.state import PlanState
 
 
-def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None = None) -> list[str]:
+@dataclass(frozen=True)
+class _Answer:
+    """What a pattern says of a node; of no pattern, that none has an element for it."""
+
+    node: str
+    text: str
+    pattern: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.node}: {self.pattern} {self.text}" if self.pattern else f"{self.node}: {self.text}"
+
+
+def why_not(plan: PlanState, node_name: str, pattern_name: str | None = None) -> list[str]:
     """One line per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops.
 
     For a container, what is taken, skipped and declined inside it, and where trees stop at nodes that nothing takes.
@@ -24,7 +34,7 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
         raise PlanError(f"The plan has no pattern {pattern_name!r}. Its patterns: {known}.")
     nodes = _nodes_named(plan, node_name)
     names = {node_name, *(node.name for node in nodes)}
-    lines: list[str] = []
+    found: list[_Answer] = []
     answered: set[str] = set()
     taken: set[str] = set()
     for match in plan:
@@ -34,27 +44,25 @@ def why_not(plan: "TransformationPlan", node_name: str, pattern_name: str | None
             state = "applies" if match.apply else match.status.value if match.status.value == "failed" else "skipped"
             where = f" ({' → '.join(match.node_names)})" if match.node_names else ""
             why = f": {match.reason}" if match.reason else ""
-            lines.append(_line(node_name, match.pattern_name, f"{state}{where}{why}"))
+            found.append(_Answer(node_name, f"{state}{where}{why}", match.pattern_name))
     for refusal in plan.declined:
         if names & set(refusal.node_names):
             answered.add(refusal.pattern_name)
-            lines.append(_line(node_name, refusal.pattern_name, f"declined: {refusal.reason}"))
+            found.append(_Answer(node_name, f"declined: {refusal.reason}", refusal.pattern_name))
     if all(node.name == node_name or node.target == node_name for node in nodes):
-        lines += _mismatches(plan, node_name, nodes, answered)
+        found += _mismatches(plan, node_name, nodes, answered)
     else:
         for node in nodes:
             if node.name not in taken:
-                lines += _mismatches(plan, node.name, [node], set()) or [_unknown(node.name)]
+                found += _mismatches(plan, node.name, [node], set()) or [_unknown(node.name)]
     if pattern_name is not None:
-        lines = [line for line in lines if f" {pattern_name} " in line]
-    return lines or [_unknown(node_name)]
+        found = [answer for answer in found if answer.pattern == pattern_name]
+    return [str(answer) for answer in found or [_unknown(node_name)]]
 
 
-def _mismatches(
-    plan: "TransformationPlan", node_name: str, nodes: Sequence[fx.Node], answered: Collection[str]
-) -> list[str]:
+def _mismatches(plan: PlanState, node_name: str, nodes: Sequence[fx.Node], answered: Collection[str]) -> list[_Answer]:
     """Where the trees of the patterns stop that have not been answered for yet."""
-    lines: list[str] = []
+    found: list[_Answer] = []
     for pattern in plan.patterns:
         if pattern.name in answered or pattern.tree is None:
             continue
@@ -62,15 +70,15 @@ def _mismatches(
             reasons = [reason for node in nodes if (reason := explain_mismatch(pattern, node)) is not None]
         except PLUGIN_FAILURES as error:  # a predicate of a plugin may raise anything
             reasons = [f"a predicate of it raised {type(error).__name__}: {error}"]
-        lines.extend(_line(node_name, pattern.name, f"does not match: {reason}") for reason in reasons[:1])
-    return lines
+        found += [_Answer(node_name, f"does not match: {reason}", pattern.name) for reason in reasons[:1]]
+    return found
 
 
-def _unknown(node_name: str) -> str:
-    return f"{node_name}: no pattern has an element for it"
+def _unknown(node_name: str) -> _Answer:
+    return _Answer(node_name, "no pattern has an element for it")
 
 
-def matches_touching(plan: "TransformationPlan", name: str, pattern_name: str | None = None) -> list[PatternMatch]:
+def matches_touching(plan: PlanState, name: str, pattern_name: str | None = None) -> list[PatternMatch]:
     """The matches, of one pattern or all, that take a node, or something in the module at a path."""
     names = {name}
     for graph in (plan.converted.graph, plan.model.graph):
@@ -79,7 +87,7 @@ def matches_touching(plan: "TransformationPlan", name: str, pattern_name: str | 
     return [match for match in named if names & set(match.node_names)]
 
 
-def no_match_at(plan: "TransformationPlan", node_name: str, pattern_name: str) -> str:
+def no_match_at(plan: PlanState, node_name: str, pattern_name: str) -> str:
     """That a plan has no such match, and what it has there."""
     there = plan.matches.get(node_name)
     touching = matches_touching(plan, node_name)
@@ -95,11 +103,7 @@ def no_match_at(plan: "TransformationPlan", node_name: str, pattern_name: str) -
     return f"The plan has no match of {pattern_name!r} at {node_name!r}: {have}"
 
 
-def _line(node: str, pattern: str, text: str) -> str:
-    return f"{node}: {pattern} {text}"
-
-
-def _nodes_named(plan: "TransformationPlan", name: str) -> list[fx.Node]:
+def _nodes_named(plan: PlanState, name: str) -> list[fx.Node]:
     """Nodes of that name or module path in the converted graph, or those that the captured nodes became."""
     nodes = nodes_named(plan.converted.graph, name)
     if nodes:
