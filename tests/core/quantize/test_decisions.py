@@ -342,6 +342,16 @@ class TestUncovered:
             computed if kind in ("Bilinear", "convolution") else "no fusion has taken it",
         )
 
+    def test_a_product_of_positions_is_the_same_in_every_call(self):
+        """Rotary angles: positions, one for each row, by frequencies that are kept."""
+
+        def rotated(m, x):
+            angles = torch.einsum("i,j->ij", torch.arange(x.shape[0]).type_as(m.table), m.table[0])
+            return x * angles.cos()
+
+        (told,) = self.uncovered(rotated, table=nn.Parameter(torch.ones(4, 4)))
+        assert told[1:] == ("einsum", "what it computes is the same in every call, of parameters and sizes alone")
+
     def test_what_a_pattern_declined_is_told_with_its_reason(self):
         class Activated(Pattern):
             tree = (nn.Linear, nn.ReLU)

@@ -11,6 +11,9 @@ from embedl_deploy.graph.carried import tells_no_numbers
 from embedl_deploy.graph.dead_code import draws
 from embedl_deploy.graph.effects import Effects, written_values
 
+#: Why what computes such a value stays in float.
+SAME_IN_EVERY_CALL = "what it computes is the same in every call, of parameters and sizes alone"
+
 
 def same_in_every_call(graph: fx.Graph) -> frozenset[fx.Node]:
     """The values of a graph that no number of an input and no random number goes into."""

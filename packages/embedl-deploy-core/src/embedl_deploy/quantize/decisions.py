@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
-from embedl_deploy.graph.every_call import same_in_every_call
+from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL, same_in_every_call
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.modules.convolution import is_transposed
@@ -83,7 +83,7 @@ def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy, consta
         formats = overrides[fitting[-1]] or LayerQuantConfig(None, None)
         return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
     if point.node in constant:
-        return Decision(point, None, "what it computes is the same in every call, of parameters and sizes alone")
+        return Decision(point, None, SAME_IN_EVERY_CALL)
     meant = config.formats.weight if point.kind is PointKind.WEIGHT else config.formats.activation
     if meant is not None:
         objection = policy.objection(replace(point, precision=meant.precision.value))

@@ -1,6 +1,6 @@
 """Putting quantizers where they were decided to be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -9,6 +9,7 @@ from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL, same_in_every_call
 from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
 from embedl_deploy.graph.metadata import NOT_TAKEN
@@ -218,6 +219,7 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
     """Operators with a weight, or products of tensors, at which no point is."""
     covered = {decision.point.node.name for decision in decisions}
     found = []
+    constant = same_in_every_call(model.graph)
     for node in model.graph.nodes:
         if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
             continue
@@ -227,16 +229,18 @@ def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[s
                 nothing = "the module, or the pattern that made it, has no place for quantizers"
                 found.append((node.name, type(module).__name__, module.why_not_quantized or nothing))
             else:
-                found.append((node.name, type(module).__name__, _in_the_way(node)))
+                found.append((node.name, type(module).__name__, _in_the_way(node, constant)))
         elif node.op != "call_module" and (kind := product_of_call(node)) is not None:
-            found.append((node.name, kind, _in_the_way(node)))
+            found.append((node.name, kind, _in_the_way(node, constant)))
     return found
 
 
-def _in_the_way(node: fx.Node) -> str:
+def _in_the_way(node: fx.Node, constant: Collection[fx.Node]) -> str:
     """Why no fusion has taken an operator, as far as it is known."""
     if NOT_TAKEN in node.meta:
         return str(node.meta[NOT_TAKEN])
+    if node in constant:
+        return SAME_IN_EVERY_CALL
     if operation(node) in ("_grouped_mm", "grouped_mm"):
         return "each of its rows picks one of several weights while the model runs, which no integer product does"
     computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
