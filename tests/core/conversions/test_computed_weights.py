@@ -156,13 +156,22 @@ def test_a_weight_that_is_written_into_is_declined(written):
     ]
 
 
-def test_settings_that_no_module_has_are_declined():
+@pytest.mark.parametrize(
+    ("function", "shape", "reason"),
+    [
+        (F.linear, (8,), "its weight is one vector: the product is bound by memory, not by arithmetic"),
+        (
+            torch.matmul,
+            (3, 8, 4),
+            "no module of torch.nn computes matmul with a weight of shape (3, 8, 4) and these settings",
+        ),
+    ],
+)
+def test_what_no_module_computes_is_declined(function, shape, reason):
     result = check_rewrite(
-        net(lambda m, x: F.linear(x, m.w * 2.0), w=nn.Parameter(torch.empty(8))), (X,), [ComputedWeightPattern()]
+        net(lambda m, x: function(x, m.w * 2.0), w=nn.Parameter(torch.empty(shape))), (X,), [ComputedWeightPattern()]
     )
-    assert reasons(result) == [
-        "linear: ComputedWeightPattern declined: no module of torch.nn computes linear with these settings"
-    ]
+    assert reasons(result) == [f"{function.__name__}: ComputedWeightPattern declined: {reason}"]
 
 
 def test_a_computed_weight_that_others_read_stays_for_them():

@@ -171,7 +171,7 @@ class ComputedWeightPattern(Pattern):
             if writer is not None:
                 return f"{writer.name} changes {each.name}, of which its weight is made, in place"
         if _module_of(node, product) is None:
-            return f"no module of torch.nn computes {node.name} with these settings"
+            return _why_no_module(node, product)
         return None
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
@@ -196,6 +196,13 @@ class ComputedWeightPattern(Pattern):
             call = insert_call(pattern_match, module, [product.x], path=path, home=node, owned=owned)
         replace_match(pattern_match, call)
         return [call]
+
+
+def _why_no_module(node: fx.Node, product: _Product) -> str:
+    shape = tuple(value_of_state(product.state["weight"]).shape)
+    if len(shape) == 1:
+        return "its weight is one vector: the product is bound by memory, not by arithmetic"
+    return f"no module of torch.nn computes {node.name} with a weight of shape {shape} and these settings"
 
 
 def _state_nodes(product: _Product) -> list[fx.Node]:

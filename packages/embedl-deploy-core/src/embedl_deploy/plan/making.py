@@ -100,7 +100,7 @@ def _note_not_taken(prepared: Prepared) -> None:
             reasons.update(dict.fromkeys(match.node_names, f"{match.pattern_name} failed: {match.reason}"))
         elif match.reason == SWITCHED_OFF:
             reasons.update(dict.fromkeys(match.node_names, SWITCHED_OFF))
-    for refusal in prepared.declined:
+    for refusal in (*prepared.fusions.declined, *prepared.conversions.declined):  # a fusion came nearer to taking it
         for name in refusal.node_names:
             reasons.setdefault(name, refusal.reason)
     for match in prepared.fusions.matches:
