@@ -21,6 +21,10 @@ from embedl_deploy.patterns.tree_match import ForkMatch, Placement, TreeMatch, W
 from embedl_deploy.validation.checked import checked
 
 
+class CheckResultError(PatternError):
+    """A pattern's ``check`` returned neither a reason nor ``None``."""
+
+
 @checked
 def match_tree(graph_module: fx.GraphModule, pattern: PatternLike) -> Matches:
     """Find every place in ``graph_module`` where the tree of ``pattern`` fits.
@@ -89,7 +93,9 @@ def _checked(match: PatternMatch) -> str | None:
     reason: object = match.pattern.check(match)
     if reason is None or isinstance(reason, str):
         return reason
-    raise PatternError(f"check() returned {reason!r}; expected None to take the place, or the reason not to as text")
+    raise CheckResultError(
+        f"check() returned {reason!r}; expected None to take the place, or the reason not to as text"
+    )
 
 
 def _without_contained(matches: list[PatternMatch]) -> list[PatternMatch]:

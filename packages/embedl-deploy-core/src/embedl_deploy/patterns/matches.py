@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from torch import fx
 
 from embedl_deploy.graph.expected import Expected
+from embedl_deploy.patterns.causes import Cause, Why
 from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.tree import CompiledTree
 from embedl_deploy.patterns.tree_match import TreeMatch
@@ -68,7 +69,7 @@ class PatternMatch:
         tree_match: Which node is what.
         apply: Whether the rewrite is to be made. Set it to ``False`` to leave this place as it is.
         status: What became of it; ``PLANNED`` until a plan is applied.
-        reason: Why it is not applied, or failed; empty otherwise.
+        cause: Why it is not applied, failed, or moved up; ``None`` otherwise.
         stage: ``"conversion"`` or ``"fusion"``.
         node_name: Name of the last matched node; ``"(everywhere)"`` where the pattern's ``match`` failed.
         node_names: Names of all matched nodes.
@@ -80,7 +81,7 @@ class PatternMatch:
     tree_match: TreeMatch
     apply: bool = True
     status: MatchStatus = MatchStatus.PLANNED
-    reason: str = ""
+    cause: Cause | None = None
     stage: str = field(init=False)
     node_name: str = field(init=False)
     node_names: tuple[str, ...] = field(init=False)
@@ -97,6 +98,15 @@ class PatternMatch:
     def pattern_name(self) -> str:
         """The pattern's name."""
         return self.pattern.name
+
+    @property
+    def reason(self) -> str:
+        """Its cause in words; empty if there is none."""
+        return "" if self.cause is None else str(self.cause)
+
+    def is_because(self, why: Why) -> bool:
+        """Whether that is its cause."""
+        return self.cause is not None and self.cause.why is why
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...], int]:

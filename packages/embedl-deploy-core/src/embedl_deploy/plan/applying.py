@@ -65,7 +65,7 @@ def _apply(
     rest = pending[first:]
     if not rest:
         return
-    reasons = [match.reason for match in rest]
+    causes = [match.cause for match in rest]
     run = _Run(graph_module, waiting, strict=strict)
     run.before = before = Before(graph_module, checkpoint if first == 0 else None)
     with before.noting_writes():
@@ -76,8 +76,8 @@ def _apply(
     moved = before.restore()
     for match in (*rest, *waiting):
         match.tree_match = match.tree_match.moved(moved)
-    for match, reason in zip(rest, reasons, strict=True):
-        match.status, match.apply, match.reason, match.replaced_by = MatchStatus.PLANNED, True, reason, ()
+    for match, cause in zip(rest, causes, strict=True):
+        match.status, match.apply, match.cause, match.replaced_by = MatchStatus.PLANNED, True, cause, ()
     run = _Run(graph_module, waiting, strict=strict, careful=True)
     run.before = before.restored()
     run.apply(rest)

@@ -9,6 +9,7 @@ from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.memo import graph_unchanged
 from embedl_deploy.logs import stage
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
+from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.applying import apply_matches
 from embedl_deploy.plan.finding import Decide, Found, find_matches, resolve_overlaps
 
@@ -56,7 +57,7 @@ def convert_and_find(
         checkpoint = None
         applied = [match for match in news if match.status is MatchStatus.APPLIED]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
-        seen.update(match.key for match in news if not match.reason.startswith("overlaps"))
+        seen.update(match.key for match in news if not match.is_because(Why.OVERLAPS))
         rewrites += len(applied)
         if rewrites > limit:
             break

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedl_deploy.errors import PatternError
 from embedl_deploy.patterns import MatchStatus, PatternMatch
+from embedl_deploy.patterns.causes import Cause, Why
 from embedl_deploy.patterns.matches import PatternLike
 
 _logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ def fail(
     Raises:
         PatternError: ``strict`` is set.
     """
-    match.status, match.apply, match.reason = MatchStatus.FAILED, False, reason
+    match.status, match.apply, match.cause = MatchStatus.FAILED, False, Cause(Why.FAILED, detail=reason)
     shipped = f" (from {match.pattern.origin})" if match.pattern.origin else ""
     what = reason.rstrip(".")
     place = f"at {match.node_name!r}" if match.node_names else "everywhere"

@@ -11,6 +11,8 @@ from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.memo import graph_unchanged, remembered
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, TreeMatch
+from embedl_deploy.patterns.causes import SWITCHED_OFF, Cause, Why
+from embedl_deploy.patterns.matcher import CheckResultError
 from embedl_deploy.plan.failures import fail
 
 #: Asks a plan whether a match is to be applied; ``None`` means that the plan does not know it.
@@ -80,8 +82,7 @@ def _find_matches(
 
 def _check_failed(match: PatternMatch, error: BaseException, *, strict: bool, told: bool) -> PatternMatch:
     """The match, as one whose ``check`` failed."""
-    is_ours = isinstance(error, PatternError) and str(error).startswith("check() ")
-    reason = str(error) if is_ours else f"check() raised {type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, CheckResultError) else f"check() raised {type(error).__name__}: {error}"
     consequence = "The place is left to other patterns."
     return fail(match, "check", error, reason, consequence=consequence, strict=strict, told=told)
 
@@ -93,12 +94,6 @@ def _number_twins(matches: Sequence[PatternMatch]) -> None:
         named = match.pattern_name, match.node_names
         match.twin = counts[named]
         counts[named] += 1
-
-
-#: How the reason begins of a match that another one stands in the way of, and of one that took the other's place.
-OVERLAPS, MOVED_UP = "overlaps ", "moved up: "
-#: Why a match that could be made is not.
-SWITCHED_OFF = "switched off in the plan"
 
 
 def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
@@ -116,14 +111,14 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
         rival = next((holder[node] for node in match.nodes if node in holder), None)
         match.apply = decision is not False and rival is None
         if rival is not None:
-            match.reason = f"{OVERLAPS}{rival.pattern_name} at {rival.node_name}"
-            if match.twin and rival.pattern_name == match.pattern_name:
-                match.reason += f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
+            same_name = bool(match.twin) and rival.pattern_name == match.pattern_name
+            detail = f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
+            match.cause = Cause(Why.OVERLAPS, rival.pattern_name, rival.node_name, detail if same_name else "")
         elif decision is False:
-            if not match.reason.startswith(OVERLAPS):  # keep why it was not planned in the first place
-                match.reason = SWITCHED_OFF
+            if not match.is_because(Why.OVERLAPS):  # keep why it was not planned in the first place
+                match.cause = SWITCHED_OFF
         else:
-            match.reason = ""
+            match.cause = None
             holder.update(dict.fromkeys(match.nodes, match))
         if not match.apply:
             match.status = MatchStatus.SKIPPED
@@ -143,12 +138,12 @@ def move_up(matches: Sequence[PatternMatch], failed: Sequence[PatternMatch]) -> 
     freed = {name: match for match in failed for name in match.node_names}
     promoted = []
     for match in matches:
-        if match.status is not MatchStatus.SKIPPED or not match.reason.startswith(OVERLAPS):
+        if match.status is not MatchStatus.SKIPPED or not match.is_because(Why.OVERLAPS):
             continue
         rival = next((freed[name] for name in match.node_names if name in freed), None)
         if rival is not None and taken.isdisjoint(match.node_names):
             match.status, match.apply = MatchStatus.PLANNED, True
-            match.reason = f"{MOVED_UP}{rival.pattern_name} failed"
+            match.cause = Cause(Why.MOVED_UP, rival.pattern_name, rival.node_name)
             taken.update(match.node_names)
             promoted.append(match)
     return promoted

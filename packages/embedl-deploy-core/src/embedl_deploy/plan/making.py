@@ -11,8 +11,9 @@ from embedl_deploy.graph.edit import rebuild
 from embedl_deploy.graph.layouts import take_any_layout
 from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
+from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.applying import apply_matches
-from embedl_deploy.plan.finding import SWITCHED_OFF, resolve_overlaps
+from embedl_deploy.plan.finding import resolve_overlaps
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.preparing import Prepared, prepare
 from embedl_deploy.plan.state import MatchTable
@@ -98,8 +99,8 @@ def _note_not_taken(prepared: Prepared) -> None:
     for match in prepared.matches:
         if match.status is MatchStatus.FAILED:
             reasons.update(dict.fromkeys(match.node_names, f"{match.pattern_name} failed: {match.reason}"))
-        elif match.reason == SWITCHED_OFF:
-            reasons.update(dict.fromkeys(match.node_names, SWITCHED_OFF))
+        elif match.is_because(Why.SWITCHED_OFF):
+            reasons.update(dict.fromkeys(match.node_names, match.reason))
     for refusal in (*prepared.fusions.declined, *prepared.conversions.declined):  # a fusion came nearer to taking it
         for name in refusal.node_names:
             reasons.setdefault(name, refusal.reason)

@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from embedl_deploy.errors import PlanError
 from embedl_deploy.patterns import MatchStatus, PatternMatch
-from embedl_deploy.plan.finding import SWITCHED_OFF
+from embedl_deploy.patterns.causes import SWITCHED_OFF
 from embedl_deploy.plan.preparing import Prepared
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
@@ -84,7 +84,7 @@ class TransformationPlan(PlanState):
 
     def _switch_off(self, target: PatternMatch, others: Sequence[PatternMatch]) -> list[PatternMatch]:
         """Switch one match off; the matches that move up, of which the others that are to go are none."""
-        target.apply, target.reason = False, SWITCHED_OFF
+        target.apply, target.cause = False, SWITCHED_OFF
         freed = set(target.node_names)
         taken = {name for match in self if match.apply and match.stage == target.stage for name in match.node_names}
         promoted = []
@@ -92,7 +92,7 @@ class TransformationPlan(PlanState):
             names = set(match.node_names)
             rival = match.stage == target.stage and match not in others and match.status is not MatchStatus.FAILED
             if rival and names & freed and not names & taken:
-                match.apply, match.reason = True, ""
+                match.apply, match.cause = True, None
                 taken |= names
                 promoted.append(match)
         return promoted

@@ -12,7 +12,7 @@ from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.module_paths import nodes_named
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
-from embedl_deploy.plan.finding import MOVED_UP
+from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
@@ -70,7 +70,7 @@ class TransformationReport(Mapping[str, Any]):
         """Who has the nodes of a match that failed, as an addition to its reason."""
         names = set(failed.node_names)
         applied = self.with_status(MatchStatus.APPLIED)
-        takers = [m.pattern_name for m in applied if m.reason.startswith(MOVED_UP) and names & set(m.node_names)]
+        takers = [m.pattern_name for m in applied if m.is_because(Why.MOVED_UP) and names & set(m.node_names)]
         origin = f" (from {failed.pattern.origin})" if failed.pattern.origin else ""
         return origin + (f"; moved up: {', '.join(dict.fromkeys(takers))}" if takers else "")
 
@@ -87,8 +87,8 @@ class TransformationReport(Mapping[str, Any]):
         def plain(match: PatternMatch) -> dict[str, Any]:
             entry: dict[str, Any] = {"node": match.node_name, "pattern": match.pattern_name, "stage": match.stage}
             entry["nodes"] = list(match.node_names)
-            if match.reason:
-                entry["reason"] = match.reason
+            if match.cause is not None:
+                entry |= {"reason": match.reason, "cause": match.cause.why.value}
             if match.status is MatchStatus.FAILED and match.pattern.origin:
                 entry["origin"] = match.pattern.origin
             if match.replaced_by:
@@ -155,7 +155,7 @@ class TransformationReport(Mapping[str, Any]):
         if failed:
             rows = [(m.node_name, m.pattern_name, f"{m.reason}{self._next_in_line(m)}") for m in failed]
             lines.append(reasons_table("Failed and undone", rows))
-        switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if not m.reason.startswith("overlaps")]
+        switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if not m.is_because(Why.OVERLAPS)]
         if switched_off:
             rows = [(m.node_name, m.pattern_name, m.reason) for m in switched_off]
             lines.append(reasons_table("Skipped", rows))

@@ -6,7 +6,7 @@ from typing import Any
 from embedl_deploy.errors import PlanError
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.patterns import PatternMatch
-from embedl_deploy.plan.finding import OVERLAPS, SWITCHED_OFF
+from embedl_deploy.patterns.causes import SWITCHED_OFF, Why
 from embedl_deploy.plan.state import PlanState
 from embedl_deploy.plan.why_not import no_match_at
 
@@ -30,7 +30,7 @@ def plan_to_json(plan: PlanState) -> str:
                     "stage": match.stage,
                     "nodes": list(match.node_names),
                     "apply": match.apply,
-                    "reason": _reason(match),
+                    **_cause(match),
                 }
                 for node, row in plan.matches.items()
                 for name, match in row.items()
@@ -44,11 +44,14 @@ def plan_to_json(plan: PlanState) -> str:
     )
 
 
-def _reason(match: PatternMatch) -> str:
-    """Why it is as it is, also where only its flag was set, by hand."""
-    if match.apply:
-        return "" if match.reason.startswith(OVERLAPS) or match.reason == SWITCHED_OFF else match.reason
-    return match.reason or SWITCHED_OFF
+def _cause(match: PatternMatch) -> dict[str, str | None]:
+    """Why it is as it is, in words and as a code, also where only its flag was set, by hand."""
+    cause = match.cause
+    if match.apply and (match.is_because(Why.OVERLAPS) or match.is_because(Why.SWITCHED_OFF)):
+        cause = None
+    elif not match.apply and cause is None:
+        cause = SWITCHED_OFF
+    return {"reason": "" if cause is None else str(cause), "cause": None if cause is None else cause.why.value}
 
 
 def read_plan_json(text: str) -> dict[str, Any]:
@@ -110,4 +113,4 @@ def apply_json_decisions(plan: PlanState, data: dict[str, Any]) -> None:
             )
         if match.apply != entry["apply"]:
             match.apply = entry["apply"]
-            match.reason = "" if match.apply else SWITCHED_OFF
+            match.cause = None if match.apply else SWITCHED_OFF

@@ -5,6 +5,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from embedl_deploy.patterns import Declined, PatternMatch
+from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.state import PlanState
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def plan_table(plan: PlanState) -> str:
     Matches that lie inside another, and would not be missed, are only counted.
     """
     table = new_table("Matches", "apply", "stage", "pattern", "nodes")
-    inside = [match for match in plan if match.reason.startswith("overlaps")]
+    inside = [match for match in plan if match.is_because(Why.OVERLAPS)]
     for match in plan:
         if match in inside:
             continue
