@@ -120,6 +120,33 @@ def test_a_matrix_that_nothing_else_reads_is_the_weight_seen_the_other_way(trace
     )
 
 
+@TRACES
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda m, x: torch.inner(x, m.w), (6, 8)),
+        (lambda m, x: torch.tensordot(x, m.w, 1), (8, 6)),
+        (lambda m, x: torch.tensordot(x, m.w, dims=([1], [1])), (6, 8)),
+        (lambda m, x: torch.einsum("nd,de->ne", x, m.w), (8, 6)),
+        (lambda m, x: torch.einsum("n d, e d -> n e", x, m.w), (6, 8)),
+    ],
+)
+def test_products_by_axes_with_a_matrix_are_linear(function, shape, trace):
+    model = net(function, w=nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(0))))
+    result = transform(model, X, patterns=[ComputedWeightPattern()], trace=trace)
+    (linear,) = (module for module in result.model.modules() if isinstance(module, nn.Linear))
+    wanted = model.w if shape == (6, 8) else model.w.t()
+    assert torch.equal(linear.weight, wanted)
+    assert result.verify(torch.randn(5, 8)).max_rel < 1e-6
+
+
+@pytest.mark.parametrize("equation", ["nd,de->en", "nd,n->nd", "nd,dne->e"])
+def test_products_by_other_axes_are_left(equation):
+    shapes = {"nd,de->en": (8, 6), "nd,n->nd": (3,), "nd,dne->e": (8, 3, 6)}
+    model = net(lambda m, x: torch.einsum(equation, x, m.w), w=nn.Parameter(torch.ones(shapes[equation])))
+    assert applied(check_rewrite(model, (X,), [ComputedWeightPattern()])) == []
+
+
 def test_both_captures_give_one_plan():
     for model, x in ((block(), MAPS), (sliced(), X)):
         plans = []

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from embedl_deploy.graph.effects import Effects
+from embedl_deploy.graph.einsum import product_by_axes
 from embedl_deploy.graph.forms.products import linear_with
 from embedl_deploy.graph.functional import inputs_of_call, module_class_of_call, module_of_call, state_of_call
 from embedl_deploy.graph.lookup import get_module
@@ -49,17 +50,23 @@ class _Product:
     Attributes:
         x: What flows in.
         state: The nodes that its weight and bias are, by name.
-        transposed: Whether the weight is the transpose of that of a ``Linear``.
+        transposed: Whether the weight is the transpose of that of a ``Linear``; ``None`` where the call has the form
+            of a module.
     """
 
     x: fx.Node
     state: dict[str, fx.Node]
-    transposed: bool = False
+    transposed: bool | None = None
 
 
 def _product(node: fx.Node) -> _Product | None:
     """How a module would compute a call; ``None`` if it is no product, or of other things than parameters."""
-    product = _of_matrices(node) if operation(node) in ("addmm", "mm", "matmul") else _of_form(node)
+    if operation(node) in ("addmm", "mm", "matmul"):
+        product = _of_matrices(node)
+    elif operation(node) in ("einsum", "inner", "tensordot"):
+        product = _by_axes(node)
+    else:
+        product = _of_form(node)
     if product is None or "weight" not in product.state or is_state(product.x):
         return None
     return product if all(map(is_state, product.state.values())) else None
@@ -89,6 +96,17 @@ def _of_matrices(node: fx.Node) -> _Product | None:
     return _Product(x, found, transposed=True) if len(found) == len(state) else None
 
 
+def _by_axes(node: fx.Node) -> _Product | None:
+    """A sum over the last axis of what flows in and one of a matrix, such as ``einsum("bnd,ed->bne", x, w)``."""
+    read = product_by_axes(node)
+    if read is None:
+        return None
+    x, weight, axes = read
+    if len(axes.right) != 2 or axes.batch or axes.summed != axes.left[-1:] or axes.result != axes.rows + axes.columns:
+        return None
+    return _Product(x, {"weight": weight}, transposed=axes.right[0] == axes.summed)
+
+
 def reads_computed_weight(node: fx.Node) -> bool:
     """Whether a node is a product with a weight or bias that is computed from parameters alone."""
     return remembered(_product, node) is not None and get_module(node) is None
@@ -96,14 +114,16 @@ def reads_computed_weight(node: fx.Node) -> bool:
 
 def _module_of(node: fx.Node, product: _Product) -> nn.Module | None:
     """The module that computes the call, holding the values of today."""
-    if not product.transposed:
+    if product.transposed is None:
         return module_of_call(node, lambda each: value_of_state(each) if is_state(each) else each)
     weight = value_of_state(product.state["weight"])
     bias = value_of_state(product.state["bias"]) if "bias" in product.state else None
     if weight.dim() != 2 or (bias is not None and bias.shape != weight.shape[1:]):
         return None
     shape = shape_of(product.x)
-    return None if shape is not None and len(shape) < 2 else linear_with(weight.t(), bias)
+    if shape is not None and len(shape) < 2:
+        return None
+    return linear_with(weight.t() if product.transposed else weight, bias)
 
 
 class ComputedWeightPattern(Pattern):

@@ -9,6 +9,7 @@ from torch import fx
 
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.signatures import bind_call
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,32 @@ def equation_of_axes(left: tuple[int, ...], right: tuple[int, ...], dims: Any) -
     kept = [name for dim, name in enumerate(names) if dim not in first]
     kept += [name for dim, name in enumerate(of_right) if dim not in summed]
     return Equation(names, "".join(of_right), "".join(kept))
+
+
+def product_by_axes(node: fx.Node) -> tuple[fx.Node, fx.Node, Equation] | None:
+    """The two tensors of a call that says which of their axes are summed, and its equation.
+
+    Returns:
+        The tensors and the equation; ``None`` for other calls than ``einsum``, ``inner`` and ``tensordot``, and where
+        their shapes are not known.
+    """
+    name = operation(node)
+    if name == "einsum":
+        found, operands = equation_of(node), operands_of_einsum(node)
+        return None if found is None else (operands[0], operands[1], found)
+    bound = bind_call(node) if name in ("inner", "tensordot") else None
+    values = {} if bound is None else dict(bound.values)
+    left, right = (*values.values(), None, None)[:2]
+    if values.get("out") is not None or not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
+        return None
+    shapes = shape_of(left), shape_of(right)
+    if shapes[0] is None or shapes[1] is None:
+        return None
+    dims: Any = ([-1], [-1])
+    if name == "tensordot":  # the function has one parameter, the operator two
+        dims = values.get("dims", (values.get("dims_self"), values.get("dims_other")))
+    equation = equation_of_axes(shapes[0], shapes[1], dims)
+    return None if equation is None else (left, right, equation)
 
 
 def _written_out(text: str, ranks: list[int]) -> Equation | None:

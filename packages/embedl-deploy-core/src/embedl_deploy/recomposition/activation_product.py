@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from embedl_deploy.graph.carried import are_angles, carries_numbers, is_upcast
-from embedl_deploy.graph.einsum import Equation, equation_of, equation_of_axes, operands_of_einsum
+from embedl_deploy.graph.einsum import Equation, equation_of_axes, product_by_axes
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.signatures import bind_call
@@ -35,8 +35,8 @@ from embedl_deploy.patterns.points import QDQPoint
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 
 _WITH_SUM = {"baddbmm": ("batch1", "batch2"), "addmm": ("mat1", "mat2")}
-_BY_AXES = frozenset({"einsum", "inner", "tensordot", "linear"})
-_NAMES = frozenset({"matmul", "bmm", "mm", "mv", *_WITH_SUM, *_BY_AXES})
+_BY_AXES = frozenset({"einsum", "inner", "tensordot"})
+_NAMES = frozenset({"matmul", "bmm", "mm", "mv", "linear", *_WITH_SUM, *_BY_AXES})
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class _Read:
 def _read(node: fx.Node) -> _Read | None:
     """What a node multiplies; ``None`` if it is no product of two values of the graph."""
     name = str(operation(node))
-    if name == "einsum":
-        equation, operands = equation_of(node), operands_of_einsum(node)
-        return None if equation is None else _Read(operands[0], operands[1], equation)
+    if name in _BY_AXES:
+        by_axes = product_by_axes(node)
+        return None if by_axes is None else _Read(*by_axes)
     bound = bind_call(node)
     values: dict[str, Any] = {} if bound is None else dict(bound.values)
     if values.pop("out", None) is not None or "out_dtype" in values:
         return None
-    if name in _BY_AXES:
-        return _read_by_axes(name, values)
+    if name == "linear":
+        return _read_linear(values)
     if name in _WITH_SUM:
         pair, factors = tuple(map(values.get, _WITH_SUM[name])), (values.get("alpha"), values.get("beta"))
         if not all(isinstance(each, (int, float)) for each in factors):
@@ -89,20 +89,16 @@ def _read(node: fx.Node) -> _Read | None:
     return _Read(left, right, None, added if isinstance(added, fx.Node) and beta else None, alpha, beta)
 
 
-def _read_by_axes(name: str, values: dict[str, Any]) -> _Read | None:
-    """A product that says which axes are summed: ``inner`` and ``linear`` the last ones, ``tensordot`` those given."""
-    left, right = (*values.values(), None, None)[:2]
+def _read_linear(values: dict[str, Any]) -> _Read | None:
+    """A ``linear`` whose weight flows in."""
+    left, right = values.get("input"), values.get("weight")
     if not isinstance(left, fx.Node) or not isinstance(right, fx.Node):
         return None
     shapes = shape_of(left), shape_of(right)
-    if shapes[0] is None or shapes[1] is None or (name == "linear" and (is_state(right) or len(shapes[1]) != 2)):
+    if shapes[0] is None or shapes[1] is None or is_state(right) or len(shapes[1]) != 2:
         return None
-    dims: Any = ([-1], [-1])
-    if name == "tensordot":  # the function has one parameter, the operator two
-        dims = values.get("dims", (values.get("dims_self"), values.get("dims_other")))
-    equation = equation_of_axes(shapes[0], shapes[1], dims)
-    added = values.get("bias") if name == "linear" else None
-    return None if equation is None else _Read(left, right, equation, added)
+    equation = equation_of_axes(shapes[0], shapes[1], ([-1], [-1]))
+    return None if equation is None else _Read(left, right, equation, values.get("bias"))
 
 
 def _is_product_of_activations(node: fx.Node) -> bool:
@@ -179,6 +175,8 @@ def _why_not(node: fx.Node, read: _Read) -> str | None:
     if summed == 1:
         return "it sums nothing: each number of the result is one product"
     for each in (read.left, read.right):
+        if is_state(each) and len(shape_of(each) or ()) == 1:
+            return "its weight is one vector: the product is bound by memory, not by arithmetic"
         if not is_state(each) and not carries_numbers(each):
             return f"{each.name} holds positions or counts, which a quantizer would round"
         if is_upcast(each):
