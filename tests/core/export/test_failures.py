@@ -71,6 +71,31 @@ def test_an_operator_that_is_translated_in_part(tmp_path):
     assert "in module '0'" in said
 
 
+class Spectrum(nn.Module):
+    def __init__(self, wide):
+        super().__init__()
+        self.wide = wide
+
+    def forward(self, x):
+        return torch.fft.rfft(x.float() if self.wide else x).abs().to(x.dtype)
+
+
+@pytest.mark.parametrize("trace", [None, "symbolic", "export"])
+def test_an_operator_that_torch_does_not_compute_in_float16(tmp_path, trace):
+    model = nn.Sequential(nn.ReLU(), Spectrum(False)).eval()
+    given = model if trace is None else transform(model, X, patterns=[], trace=trace)
+    with pytest.raises(ExportError) as told:
+        export_onnx(given, X, tmp_path / "m.onnx", dtype=torch.float16)
+    said = str(told.value)
+    assert "torch does not compute 'aten.fft_rfft.default' in float16 (RuntimeError: Unsupported dtype Half)" in said
+    assert "in module '1' (" in said and "test_failures.py:" in said and "Write the file in float32, or" in said
+
+
+def test_what_the_advice_says_is_exported(tmp_path):
+    written = export_onnx(nn.Sequential(Spectrum(True)), X, tmp_path / "m.onnx", dtype=torch.float16)
+    assert written.difference.max_abs < 1e-2
+
+
 def test_a_choice_by_values(tmp_path):
     model = nn.Sequential(nn.ReLU(), Part(lambda x: x if bool((x > 0).all()) else -x))
     said = refusal(model, tmp_path)

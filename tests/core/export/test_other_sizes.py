@@ -6,6 +6,7 @@ from torch import nn
 
 from embedl_deploy import export_onnx
 from embedl_deploy.errors import ExportError
+from embedl_deploy.export.other_sizes import _of_size, _other_sizes
 from support.nets import random_input
 
 
@@ -57,3 +58,37 @@ def test_a_batch_that_the_model_does_not_take_is_left_out(tmp_path):
 
     written = export_onnx(Two().eval(), random_input(2, 4), tmp_path / "m.onnx", dynamic_batch=True)
     assert written.difference.max_abs < 1e-6
+
+
+class Halves(nn.Module):
+    """Of twice as many columns as ``y`` has; of others, something else."""
+
+    def forward(self, x, y):
+        columns = y.shape[1]
+        return x[:, :columns] * y if x.shape[1] == 2 * columns else x[:, :1] * y
+
+
+COLUMNS = torch.export.Dim("columns", min=2, max=64)
+
+
+def test_a_size_that_is_computed_from_another_follows_it(tmp_path):
+    inputs = (random_input(2, 8), random_input(2, 4))
+    shapes = {"x": {1: 2 * COLUMNS}, "y": {1: COLUMNS}}
+    written = export_onnx(Halves(), inputs, tmp_path / "m.onnx", dynamic_shapes=shapes)
+    assert written.difference.max_abs < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("dims", "shapes", "sizes"),
+    [
+        ([2 * COLUMNS, COLUMNS], [(2, 8), (2, 4)], {(4, 2), (18, 9)}),
+        ([COLUMNS + 1, COLUMNS], [(2, 5), (2, 4)], {(3, 2), (10, 9)}),
+        ([torch.export.Dim.AUTO(min=3, max=6), {}], [(2, 4), (2, 4)], {(3, 4), (6, 4)}),
+        ([COLUMNS - 1, {}], [(2, 3), (2, 4)], {(1, 4), (8, 4)}),
+    ],
+)
+def test_sizes_are_those_that_the_user_allows(dims, shapes, sizes):
+    inputs = [torch.zeros(shape) for shape in shapes]
+    places = [{1: dim} if dim != {} else {} for dim in dims]
+    found = {tuple(x.shape[1] for x in _of_size(inputs, places, size)) for size in _other_sizes(inputs, places)}
+    assert found == sizes

@@ -4,7 +4,7 @@
 no guard says so. So model and graph are compared there, and a graph that gives something else refuses ones.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.capture.agreement import find_disagreement
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OpenDimensions
+from embedl_deploy.graph.open_dimensions import OpenDimensions, size_where
 
 
 def refuse_wrong_ones(
@@ -41,13 +41,16 @@ def refuse_wrong_ones(
         if any(a is not b for a, b in zip(leaves, cut, strict=True)) and _differ(
             model, graph_module, *pytree.tree_unflatten(cut, structure)
         ):
-            fixed_to = fixed_to.refusing_ones([list(dims) for dims in places])
+            fixed_to = fixed_to.refusing_ones(
+                [[at for at, dim in dims.items() if size_where(dim, 1) == 1] for dims in places]
+            )
     graph_module.meta[EXPORTED_INPUTS] = fixed_to
 
 
-def _cut(value: Any, dimensions: Iterable[int]) -> Any:
-    for at in dimensions:
-        value = value.narrow(at, 0, 1) if value.shape[at] > 1 else value
+def _cut(value: Any, dimensions: Mapping[int, Any]) -> Any:
+    for at, dim in dimensions.items():
+        size = size_where(dim, 1)
+        value = value.narrow(at, 0, size) if value.shape[at] > size > 0 else value
     return value
 
 

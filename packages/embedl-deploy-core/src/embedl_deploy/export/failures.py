@@ -22,6 +22,12 @@ _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*(?:\n
 #: Where no code of users lives: torch, this package with what lies in it, and generated code.
 _NOT_THE_USERS = (*(f"{Path(path)}/" for path in (*torch.__path__, *sys.modules["embedl_deploy"].__path__)), "<")
 _REMEDY = "Write it with other operators, or leave that part out of the model that is exported."
+#: What torch calls types of 16 bits in its errors.
+_SHORT_TYPES = re.compile(r"\b(Half|BFloat16)\b")
+_IN_FLOAT32 = (
+    "Write the file in float32, or compute that part of the model in float32: `.float()` on what goes in, and "
+    "`.to(x.dtype)` on what comes out."
+)
 #: Of an exception's text, as much as a terminal shows at once.
 _LONGEST = 400
 #: Further operators without a translation that are listed.
@@ -42,6 +48,11 @@ def explain(model: nn.Module, error: Exception) -> str:
         return f"torch.onnx has no translation of {_untranslated(node, cause, registry)}. {_REMEDY}"
     module, line = _raised_in(model, cause)
     said = f"{type(cause).__name__}: {_text(cause)}"
+    operator, short = _operator_in(cause), _SHORT_TYPES.search(str(cause))
+    if operator and short:
+        dtype = str(getattr(torch, short[0].lower())).removeprefix("torch.")
+        said = f"torch does not compute {operator!r} in {dtype} ({said})"
+        return f"{said}{in_words(module, line)}. {_IN_FLOAT32}"
     placed = describe_failed_module(error)
     if placed:
         return f"{said} (in {placed})"
@@ -120,9 +131,22 @@ def _raised_in(model: nn.Module, error: BaseException) -> tuple[str, str]:
         owner = frame.f_locals.get("self")
         if id(owner) in paths and isinstance(owner, nn.Module):
             module = paths[id(owner)]
+        node = frame.f_locals.get("n")
+        if isinstance(owner, fx.Interpreter) and isinstance(node, fx.Node):  # of a captured graph
+            module, line = module_path_of(node) or module, users_line(node) or line
         if _is_users(frame.f_code.co_filename):
             line = f"{frame.f_code.co_filename}:{number}"
     return module, line
+
+
+def _operator_in(error: BaseException) -> str:
+    """The innermost operator of torch that an exception came through; empty if it came through none."""
+    called = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for name in ("self", "func"):
+            value = frame.f_locals.get(name)
+            called = str(value) if isinstance(value, torch._ops.OpOverload) else called
+    return called
 
 
 def _is_users(file: str) -> bool:

@@ -15,7 +15,7 @@ from embedl_deploy.errors import ExportError
 from embedl_deploy.export.judgement import File, Run, agrees_off_the_grid
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.inputs import tensors_in
-from embedl_deploy.graph.open_dimensions import OpenDimensions
+from embedl_deploy.graph.open_dimensions import OpenDimensions, root_of, root_where, size_where
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import difference
 
@@ -36,7 +36,8 @@ def refuse_if_wrong_for_other_sizes(
 ) -> None:
     """Compare a file with the user's model for sizes of one, and of more than twice the example's.
 
-    Dimensions of one name vary together. A size that the model itself does not take is left out.
+    Dimensions of one name vary together, and with them what is computed from them (``2 * h``). A size that the
+    model itself does not take is left out.
 
     Args:
         users: The model that the user has, on the inputs that were given.
@@ -86,17 +87,20 @@ def refuse_if_wrong_for_other_sizes(
 def _other_sizes(inputs: Any, places: Sequence[dict[int, Any]]) -> Iterator[int]:
     """One, and more than twice the example's, as far as they are allowed."""
     pairs = list(zip(pytree.tree_leaves(inputs), places, strict=True))
-    largest = max((value.shape[at] for value, dims in pairs for at in dims), default=0)
-    named = [dim for dims in places for dim in dims.values() if isinstance(dim, torch.export.Dim)]
-    low, high = max((dim.min for dim in named), default=1), min((dim.max for dim in named), default=2 * largest + 1)
-    yield from dict.fromkeys(min(max(size, low), high) for size in (1, 2 * largest + 1) if largest)
+    largest = max((root_where(dim, value.shape[at]) for value, dims in pairs for at, dim in dims.items()), default=0)
+    dims = [dim for of_value in places for dim in of_value.values()]
+    low = max(filter(None, (getattr(root_of(dim), "min", None) for dim in dims)), default=1)
+    limits = [limit for dim in dims if (limit := getattr(root_of(dim), "max", None)) is not None]
+    high = min([2 * largest + 1, *limits])
+    sizes = dict.fromkeys(min(max(size, low), high) for size in (1, 2 * largest + 1) if largest)
+    yield from (size for size in sizes if all(size_where(dim, size) > 0 for dim in dims))
 
 
 def _of_size(inputs: Any, places: Sequence[dict[int, Any]], size: int) -> Any:
-    """Inputs of another size in these dimensions, with their values from first to last and over again."""
+    """Inputs where these dimensions follow another size, with their values from first to last and over again."""
     leaves, structure = pytree.tree_flatten(inputs)
     for place, dims in enumerate(places):
-        for at in dims:
-            there = torch.arange(size, device=leaves[place].device) % leaves[place].shape[at]
+        for at, dim in dims.items():
+            there = torch.arange(size_where(dim, size), device=leaves[place].device) % leaves[place].shape[at]
             leaves[place] = leaves[place].index_select(at, there)
     return pytree.tree_unflatten(leaves, structure)

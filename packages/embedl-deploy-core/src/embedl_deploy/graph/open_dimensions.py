@@ -130,10 +130,14 @@ class OpenDimensions:
     def varying_together(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> dict[str, list[_Dimensions]]:
-        """By name, those that are one size, for each value of the inputs; those without a name by their place."""
+        """By name, those that follow one size, for each value of the inputs; those without a name by their place.
+
+        What is computed from a size (``2 * h``) follows that one; :func:`size_where` tells how.
+        """
 
         def name_of(at: int, dim: Any) -> str:
-            return str(dim.__name__) if isinstance(dim, torch.export.Dim) else f"dimension {at}"
+            named = root_of(dim)
+            return str(named.__name__) if isinstance(named, torch.export.Dim) else f"dimension {at}"
 
         found = self.of_tensors(model, args, kwargs)
         names = dict.fromkeys(name_of(at, dim) for dims in found for at, dim in dims.items())
@@ -182,6 +186,22 @@ def _without_ones(value: Any, shape: _Dimensions) -> Any:
     for at in wide:
         value = torch.cat([value, value], at)  # of the same memory format
     return value.detach().requires_grad_(value.requires_grad) if shape else value
+
+
+def root_of(dim: Any) -> Any:
+    """The dimension that ``dim`` is computed from: ``h`` of ``2 * h``, or itself."""
+    return getattr(dim, "root", dim)
+
+
+def size_where(dim: Any, size: int) -> int:
+    """The size of ``dim`` where that of its root is ``size``: 6 of ``2 * h`` where ``h`` is 3."""
+    return int(dim.fn(size)) if root_of(dim) is not dim else size
+
+
+def root_where(dim: Any, size: int) -> int:
+    """The size of the root where that of ``dim`` is ``size``, rounded down; relations are linear in torch.export."""
+    start = size_where(dim, 0)
+    return (size - start) // (size_where(dim, 1) - start)
 
 
 def upper_limit(largest: Any) -> int | None:
