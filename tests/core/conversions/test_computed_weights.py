@@ -157,6 +157,26 @@ def test_both_captures_give_one_plan():
         assert plans[0] == plans[1]
 
 
+class Causal(nn.Conv1d):
+    """A convolution of the past, whose class is the user's, so that it is no leaf."""
+
+    def forward(self, x):
+        return super().forward(F.pad(x, (2, 0)))
+
+
+@TRACES
+def test_weight_norm_of_a_layer_of_the_users(trace):
+    x = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(0))
+    model = nn.Sequential(parametrizations.weight_norm(Causal(4, 6, 3)), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[0].parametrizations.weight.original0.mul_(3.0)
+    quantized = quantize(transform(model, x, backend="tensorrt", trace=trace), [x], progress=False)
+    assert not quantization_report(quantized).uncovered
+    ((path, conv),) = ((path, each) for path, each in quantized.named_modules() if isinstance(each, nn.Conv1d))
+    assert path.startswith("0.conv1d")
+    torch.testing.assert_close(conv.weight, model[0].weight)
+
+
 @pytest.mark.parametrize("parametrization", [parametrizations.weight_norm, parametrizations.spectral_norm])
 @TRACES
 def test_parametrized_layers_are_quantized_by_what_they_compute(parametrization, trace):

@@ -208,7 +208,9 @@ class ComputedWeightPattern(Pattern):
                 set_from_state(pattern_match, module, name, source, *after)
         owned = [each for each in _only_for(node) if each.op == "get_attr"]
         weights = parameters_of(made_from(product.state["weight"]))
-        holder, _, last = str(weights[0].target).rpartition(".") if weights else ("", "", "")
+        # The originals of a parametrization lie in the layer that is computed with what it makes of them.
+        kept, _, _ = str(weights[0].target).partition(".parametrizations.") if weights else ("", "", "")
+        holder, _, last = kept.rpartition(".") if weights and kept == weights[0].target else (kept, "", "")
         if last == "weight" and holder:
             call = insert_call(pattern_match, module, [product.x], home=weights[0], owned=owned)
         else:

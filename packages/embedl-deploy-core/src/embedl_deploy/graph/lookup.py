@@ -138,6 +138,8 @@ def is_plain_torch_module(module: nn.Module) -> bool:
     for ancestor in _own_class(module).__mro__:
         if ancestor is nn.Module:
             return False
+        if ancestor.__module__ == "torch.nn.utils.parametrizations" and next(module.buffers(), None) is None:
+            return False  # a function of a layer's parameters, which is seen through: it keeps nothing
         if ancestor.__module__.startswith("torch.nn"):
             return behaves_as(module, ancestor)
     return False

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from embedl_deploy.graph.einsum import operands_of_einsum
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation, operation_of_target
@@ -79,7 +80,7 @@ def product_of_call(node: fx.Node) -> str | None:
     name = operation(node)
     if name is None or callable(name):
         name = _torch_name(node.target)
-    if name is None or not is_product(name):
+    if name is None or not is_product(name) or (name == "einsum" and len(operands_of_einsum(node)) == 1):
         return None
     form = module_class_of_call(node)
     return name if form is None or form.__name__.startswith("_") else form.__name__

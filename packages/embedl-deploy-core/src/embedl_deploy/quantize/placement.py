@@ -241,6 +241,8 @@ def _in_the_way(node: fx.Node, constant: Collection[fx.Node]) -> str:
         return str(node.meta[NOT_TAKEN])
     if node in constant:
         return SAME_IN_EVERY_CALL
+    if isinstance(get_module(node), nn.EmbeddingBag):
+        return "it looks rows up and adds them: it is bound by memory, not by arithmetic"
     if operation(node) in ("_grouped_mm", "grouped_mm"):
         return "each of its rows picks one of several weights while the model runs, which no integer product does"
     computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
