@@ -156,9 +156,13 @@ def test_ties_are_told(tmp_path):
 
 def test_a_model_in_training_mode_is_told_as_that(tmp_path):
     model = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5)).train()
-    with pytest.raises(ExportError) as caught:
-        export_onnx(model, X, tmp_path / "x.onnx")
-    assert str(caught.value).endswith(
-        "Nothing was written. The model is in training mode: '1' (BatchNorm2d), '2' (Dropout) compute with the "
-        "statistics of the batch, or with random numbers. Call eval() on it before it is transformed or exported."
+    result = transform(model, X, patterns=[])
+    why = (
+        "the model is in training mode: '1' (BatchNorm2d), '2' (Dropout) compute with the statistics of the batch, or "
+        "with random numbers. Call eval() on it before it is transformed or exported, unless it is to be trained."
     )
+    assert why in result.report["notes"]
+    assert not transform(model.eval(), X, patterns=[]).report["notes"]
+    with pytest.raises(ExportError) as caught:
+        export_onnx(result, X, tmp_path / "x.onnx")
+    assert f"computes: {why} Nothing was written; it was max" in str(caught.value)

@@ -117,7 +117,7 @@ class TestOperatorsWithoutFakeTensors:
 
     def test_do_not_hide_that_inputs_do_not_fit(self):
         graph = symbolic_trace(net(lambda self, x: self.own(x.abs()), own=OnlyReal()), leaf_modules=[OnlyReal])
-        with pytest.raises(InputError, match="does not accept args at node 'own'"):
+        with pytest.raises(InputError, match=r"does not accept the inputs at 'own' \(OnlyReal\)"):
             propagate_shapes(graph, (random_input(4, 2),), {})
 
 
@@ -160,7 +160,7 @@ class TestNoTraces:
 class TestInputs:
     def test_that_do_not_fit_name_the_node(self):
         graph = small(lambda self, x: self.c(x + 1), c=nn.Conv2d(3, 4, 1))
-        with pytest.raises(InputError, match=r"at node 'c' \(call_module c\).*Given: \(float32\[2, 5, 4, 4\] on cpu\)"):
+        with pytest.raises(InputError, match=r"at 'c' \(Conv2d\).*Given: \(float32\[2, 5, 4, 4\] on cpu\)"):
             propagate_shapes(graph, (random_input(2, 5, 4, 4),), {})
 
     def test_are_bound_by_name_and_default(self):
@@ -174,9 +174,12 @@ class TestInputs:
         assert bind_inputs(graph, (), {"shift": 3, "x": x}) == [x, 2.0, 3]
         with pytest.raises(InputError, match="missing: x"):
             bind_inputs(graph, (), {"scale": 3})
-        with pytest.raises(InputError, match="unknown or given twice: x"):
+        with pytest.raises(InputError, match=r"given twice: x\. Give x once"):
             bind_inputs(graph, (x,), {"x": x})
-        with pytest.raises(InputError, match=r"takes the inputs \(x, scale, shift\)"):
+        with pytest.raises(
+            InputError,
+            match=r"takes the inputs \(x, scale, shift\).*1 too many. Leave out what comes behind the first 3",
+        ):
             bind_inputs(graph, (x, 1, 2, 3), {})
 
     def test_are_described(self):

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -55,10 +56,17 @@ class TestInputs:
     @pytest.mark.parametrize(
         ("args", "kwargs", "message"),
         [
-            (torch.randn(2, 3, 8, 8), None, r"does not accept args at node 'block_conv'.*float32\[2, 3, 8, 8\]"),
+            (
+                torch.randn(2, 3, 8, 8),
+                None,
+                r"does not accept the inputs at 'block\.conv' \(Conv2d\).*float32\[2, 3, 8, 8\]",
+            ),
             ((torch.randn(2, 4, 8, 8),) * 2, None, r"takes the inputs \(x\)"),
             ((), None, "missing: x"),
-            (None, {"y": torch.randn(2)}, "unknown or given twice: y"),
+            (None, {"y": torch.randn(2)}, "missing: x; unknown: y. Use the model's own names"),
+            (np.zeros((2, 4, 8, 8), np.float32), None, "args is a ndarray.*torch.from_numpy"),
+            ((np.zeros((2, 4, 8, 8), np.float32),), None, r"input 1 of 1 is a NumPy array, float32\[2, 4, 8, 8\]"),
+            (torch.randn(2, 4, 8, 8).double(), None, r"weights are float32 on cpu: convert the inputs, x.to\(torch.fl"),
             ({"x": torch.randn(2)}, None, "args is a dict"),
             ("x", None, "args is a str"),
             (None, "x", "kwargs is 'x'"),

@@ -140,7 +140,7 @@ class TestCapture:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.uint8])
     def test_a_type_that_does_not_fit_is_told_of_the_first_layer_that_reads_it(self, dtype):
         layers = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(), nn.Conv2d(4, 4, 3))
-        with pytest.raises(InputError, match=r"does not accept args at node '_0' .*expected scalar type"):
+        with pytest.raises(InputError, match=r"does not accept the inputs at '0' \(Conv2d\).*expected scalar type"):
             transform(layers, torch.ones(1, 3, 8, 8, dtype=dtype), patterns=PATTERNS)
 
     @pytest.mark.parametrize("form", ["module", "symbolic graph", "export program", "export module"])

@@ -104,11 +104,29 @@ def test_what_is_no_batch_is_refused(batch):
         (torch.ones(2, 5), ["float32[2, 5]", "x is a tensor, float32[2, 5]; expected float32[N, 12]"]),
         (torch.ones(2, 12, dtype=torch.int64), ["x is a tensor, int64[2, 12]; expected float32[N, 12]"]),
         (torch.ones(2, 12, device="meta"), ["on meta", "makes the model raise"]),
-        ({"y": ROWS}, ["The model takes the inputs (x)", "missing: x", "unknown or given twice: y"]),
-        ((), ["missing: x"]),
+        (
+            {"y": ROWS},
+            ["The model takes the inputs (x)", "missing: x", "unknown: y. Use the model's own names, x in place of y"],
+        ),
+        ({"x": ROWS, "label": LABELS}, ["it holds 'label'", "(x). Pass the batches without it", "for name in ('x',)}"]),
+        ([ROWS.numpy()], ["input 1 of 1 is a NumPy array, float32", "torch.from_numpy"]),
+        ({"x": ROWS.numpy()}, ["input 'x' is a NumPy array, float32"]),
+        (ROWS.numpy(), ["is a NumPy array, float32"]),
+        ((), ["missing: x. Give x as well"]),
         ({3: ROWS}, ["it is {3: a tensor"]),
     ],
-    ids=["shape", "dtype", "device", "keys", "no inputs", "keys that are no names"],
+    ids=[
+        "shape",
+        "dtype",
+        "device",
+        "keys",
+        "a label",
+        "array",
+        "named array",
+        "whole array",
+        "no inputs",
+        "keys that are no names",
+    ],
 )
 @pytest.mark.parametrize("options", [{}, {"smooth_quant": True}], ids=["", "smooth_quant"])
 def test_a_batch_that_does_not_fit_is_told_with_its_number(batch, words, options):

@@ -31,7 +31,9 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
     try:
         proto = onnx.load(file, format="protobuf", load_external_data=False)
     except (DecodeError, ValueError, TypeError) as error:
-        raise InputError(f"{os.fspath(path)!r} cannot be read as ONNX: {error}") from error
+        raise InputError(
+            f"{os.fspath(path)!r} cannot be read as ONNX: {error}. Pass a file that export_onnx has written."
+        ) from error
     model = model_of(proto, file)
     if not len(model.graph) and not model.graph.outputs:
         raise InputError(f"{os.fspath(path)!r} holds no graph; expected an ONNX file, such as export_onnx writes.")

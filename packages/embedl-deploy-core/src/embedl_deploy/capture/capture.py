@@ -201,7 +201,8 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
         raise InputError(f"model is the class {model.__name__}; pass an instance: {model.__name__}(...).")
     if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
         raise InputError(
-            f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram."
+            f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram. Of a "
+            "checkpoint make the module first, and load it: model.load_state_dict(torch.load(path))."
         )
     for path, part in () if isinstance(model, torch.export.ExportedProgram) else model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):

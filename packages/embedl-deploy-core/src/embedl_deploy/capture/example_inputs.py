@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
@@ -26,7 +27,7 @@ def normalize_args(args: Any, kwargs: Any) -> tuple[tuple[Any, ...] | None, dict
     if args is not None and not isinstance(args, (tuple, list)):
         raise InputError(
             f"args is a {type(args).__name__}; expected a tuple of example inputs, args=(x,), or one tensor. "
-            "Named inputs go into kwargs."
+            + ("Convert it with torch.from_numpy." if isinstance(args, np.ndarray) else "Named inputs go into kwargs.")
         )
     given: tuple[Any, dict[str, Any]] = (args if args is None else tuple(args), kwargs or {})
     positional, named = _each_tensor_once(given)

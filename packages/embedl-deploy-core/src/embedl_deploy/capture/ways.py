@@ -28,6 +28,7 @@ from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
 from embedl_deploy.graph.shapes import propagate_shapes
+from embedl_deploy.graph.training_mode import in_training
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import run_unchanged, state_kept
 
@@ -165,8 +166,8 @@ class Capturing:
     def _notes(self, graph_module: fx.GraphModule) -> tuple[str, ...]:
         shapes = None if self.args is None else propagate_shapes(graph_module, self.args, self.kwargs)
         training = not isinstance(self.model, nn.Module) or any(part.training for part in self.model.modules())
-        in_training = note_always_training(graph_module.graph, training=training)
-        return tuple(note for note in (shapes, in_training) if note is not None)
+        always = note_always_training(graph_module.graph, training=training)
+        return tuple(note for note in (in_training(graph_module), shapes, always) if note)
 
     def _model_runs(self) -> bool:
         """Whether the model itself takes the example inputs."""

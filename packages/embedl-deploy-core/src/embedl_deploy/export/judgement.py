@@ -19,12 +19,12 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.jumps import Jump, first_jump
-from embedl_deploy.export.mode import in_training
 from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
 from embedl_deploy.export.reference import Reference, holds_finite
 from embedl_deploy.export.runtime import first_not_finite, run_file
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import tensors_in
+from embedl_deploy.graph.training_mode import in_training
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
@@ -149,10 +149,12 @@ def judge(
     if not right:
         jump = _find_jump(exported, exact, users, found, reference)
         advice = _advice(jump, nothing_left=reference.says_nothing_of(found))
+        cause, apart = in_training(exported.model), difference(reference.wanted, found)
+        if cause:
+            raise ExportError(f"{_OTHER_NUMBERS}: {cause} Nothing was written; it was {apart}.")
         raise ExportError(
-            f"{_OTHER_NUMBERS}: {difference(reference.wanted, found)}; "
-            f"accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. {_listed(constants)}"
-            f"{in_training(exported.model) or advice}"
+            f"{_OTHER_NUMBERS}: {apart}; accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. "
+            f"{_listed(constants)}{advice}"
         )
     wanted = reference.wanted
     return Judgement(difference(wanted, found), signal_to_noise(wanted, found), tuple(dict.fromkeys(reference.notes)))

@@ -38,6 +38,7 @@ from embedl_deploy.files import size_in_words, written_whole
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.graph.inputs import require_samples, tensors_in
+from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.logs import stage
 from embedl_deploy.pipeline import TransformationResult
 from embedl_deploy.validation.checked import checked
@@ -151,10 +152,14 @@ def export_onnx(
     if isinstance(model, TransformationResult):
         model = model.model
     if dtype not in (None, torch.float32, torch.float16, torch.bfloat16):
-        raise InputError(f"dtype is {dtype!r}; expected torch.float32, torch.float16 or torch.bfloat16.")
+        raise InputError(
+            f"dtype is {dtype!r}; expected torch.float32, torch.float16 or torch.bfloat16, the type of what is not "
+            "quantized. For fewer bits pass a model that embedl_deploy.quantize.quantize has made."
+        )
     example, named = normalize_args(args, kwargs)
     if example is None:
         raise InputError("args is None; export_onnx needs example inputs, for example args=(torch.randn(1, 3, 8, 8),).")
+    require_weights(model, "export_onnx")
     if tolerance is not None:
         require_samples(example, named)
     if isinstance(tolerance, (int, float)) and tolerance < 0:

@@ -41,4 +41,7 @@ def _difference(node: fx.Node, value: Any) -> str:
     if fits:
         return ""
     sizes = ", ".join(["N", *map(str, shape[1:])]) if shape else ""
-    return f"{node.target} is {quoted(value)}; expected {str(dtype).removeprefix('torch.')}[{sizes}]"
+    said = f"{node.target} is {quoted(value)}; expected {str(dtype).removeprefix('torch.')}[{sizes}]"
+    if isinstance(value, torch.Tensor) and tuple(value.shape[2:]) == tuple(shape[1:]) and value.dim() == len(shape) + 1:
+        said += " (one dimension more: of a DataLoader over whole batches, whose batch_size is to be None?)"
+    return said

@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
-from embedl_deploy.graph.fixed_inputs import without_fixed
+from embedl_deploy.graph.fixed_inputs import FIXED_INPUTS, without_fixed
+from embedl_deploy.graph.wrong_inputs import described, require_no_arrays, wrong_names
 
 
 class BoundInterpreter(fx.Interpreter):
@@ -79,19 +80,7 @@ def require_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
 
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """Shapes and dtypes of example inputs, for messages; of those in containers as well."""
-
-    def one(value: Any) -> str:
-        if isinstance(value, torch.Tensor):
-            return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)} on {value.device}"
-        if isinstance(value, dict):
-            return f"{{{', '.join(f'{key!r}: {one(part)}' for key, part in value.items())}}}"
-        if isinstance(value, list):
-            return f"[{', '.join(map(one, value))}]"
-        if isinstance(value, tuple):
-            return f"({', '.join(map(one, value))}{',' if len(value) == 1 else ''})"
-        return repr(value)
-
-    parts = [one(value) for value in args] + [f"{name}={one(value)}" for name, value in kwargs.items()]
+    parts = [*map(described, args), *(f"{name}={described(value)}" for name, value in kwargs.items())]
     return f"({', '.join(parts)})"
 
 
@@ -99,8 +88,10 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
     """Arrange example inputs in the order of the graph's placeholders.
 
     Raises:
-        InputError: Too many or too few inputs, a keyword that the model does not take, or an input that is fixed.
+        InputError: Too many or too few inputs, a keyword that the model does not take, an input that is fixed, or a
+            NumPy array.
     """
+    require_no_arrays(args, kwargs)
     args, kwargs = without_fixed(graph_module, args, kwargs)
     codegen = graph_module.graph._codegen
     if isinstance(codegen, fx.graph._PyTreeCodeGen):
@@ -111,21 +102,32 @@ def bind_inputs(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs: dic
     names = [str(node.target) for node in placeholders if node.target not in starred]
     values = dict(zip(names, args, strict=False))
     more = {name: value for name, value in kwargs.items() if name not in names}
-    unknown = [name for name in kwargs if name in values]
+    twice = [name for name in kwargs if name in values]
     values.update(kwargs)
     for name in starred:
         values[name] = more if name.startswith("**") else args[len(names) :]
     is_taken = {name.count("*") for name in starred}
-    unknown += [] if 2 in is_taken else list(more)
-    missing = [n.target for n in placeholders if str(n.target) not in values and not n.args]
-    if (len(args) > len(names) and 1 not in is_taken) or unknown or missing:
-        raise InputError(
-            f"The model takes the inputs ({', '.join(names)}) but args gives {describe_inputs(args, kwargs)}"
-            + (f"; missing: {', '.join(map(str, missing))}" if missing else "")
-            + (f"; unknown or given twice: {', '.join(unknown)}" if unknown else "")
-            + ". Pass args=(first, second, ...) as the model is called."
-        )
+    unknown = [] if 2 in is_taken else list(more)
+    missing = [str(n.target) for n in placeholders if str(n.target) not in values and not n.args]
+    count = 0 if 1 in is_taken else len(args)
+    if count > len(names) or unknown or twice or missing:
+        raise InputError(wrong_names(names, describe_inputs(args, kwargs), count, missing, unknown, twice))
     return [values.get(str(node.target), node.args[0] if node.args else None) for node in placeholders]
+
+
+def names_of_inputs(graph_module: fx.GraphModule) -> tuple[str, ...] | None:
+    """The inputs that a graph's model takes by name, in order; ``None`` if it takes any.
+
+    Those that the graph is fixed to are among them: the model may be called with them.
+    """
+    codegen = graph_module.graph._codegen
+    if isinstance(codegen, fx.graph._PyTreeCodeGen):
+        return tuple(name for name in codegen.pytree_info.orig_args if name != "self")
+    names = [str(node.target) for node in graph_module.graph.find_nodes(op="placeholder")]
+    fixed = graph_module.meta.get(FIXED_INPUTS)
+    if any(name.startswith("*") for name in names):
+        return None
+    return tuple(dict.fromkeys((*names, *(fixed.values if fixed is not None else ()))))
 
 
 def require_one_by_one(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], function: str) -> None:

@@ -23,13 +23,15 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, ProductsNoted, is_foreign
-from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs, tensors_in
 from embedl_deploy.graph.leaf_results import result_of_leaf
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
 from embedl_deploy.graph.metadata import shape_of as shape_of
 from embedl_deploy.graph.placement import describe_failed_module, fused_modules_named
 from embedl_deploy.graph.process_hooks import call_hooks_set_aside
+from embedl_deploy.graph.weights_there import weights_not_there
+from embedl_deploy.graph.wrong_inputs import layer_in_words, what_to_pass
 from embedl_deploy.logs import fake_tensors_quiet
 from embedl_deploy.validation.checked import checked
 
@@ -145,13 +147,15 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         node, told = interpreter.current, error
         if refusing is not None and node is not None and refusing.name != node.name:
             node, told = refusing, refusal  # fake tensors take types that real ones do not
-        where = "" if node is None else f" at node {node.name!r} ({node.op} {node.target})"
+        where = "" if node is None else f" at {layer_in_words(node, graph_module)}"
         placed = describe_failed_module(told)
         where += f", in {placed}" if placed else ""
+        if (unknown := weights_not_there(graph_module)) and not any(t.is_meta for t in tensors_in(args, kwargs)):
+            raise InputError(unknown) from error
         reason = str(told).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         raise InputError(
-            f"The model does not accept args{where}: {reason.rstrip('.')}. Given: {describe_inputs(args, kwargs)}. "
-            "Pass inputs of the shapes, dtypes and device that the model is called with."
+            f"The model does not accept the inputs{where}: {reason.rstrip('.')}. Given: "
+            f"{describe_inputs(args, kwargs)}. {what_to_pass(graph_module, args, kwargs)}"
         ) from error
     return None
 

@@ -65,7 +65,9 @@ def read_plan_json(text: str) -> dict[str, Any]:
     except (TypeError, NotJsonError) as error:
         raise PlanError(f"The plan is not valid JSON: {error}. Pass the text that plan.to_json() gave.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise PlanError(f'The JSON is no plan: expected an object with "format": {FORMAT!r}.')
+        raise PlanError(
+            f'The JSON is no plan: expected an object with "format": {FORMAT!r}. Pass the text of plan.to_json().'
+        )
     if data.get("version") != VERSION:
         raise PlanError(f"The plan has version {data.get('version')!r}; this release reads version {VERSION}.")
     if not isinstance(data.get("model"), dict) or not isinstance(data["model"].get("fingerprint"), str):

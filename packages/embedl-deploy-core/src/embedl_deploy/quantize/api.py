@@ -10,6 +10,7 @@ from embedl_deploy.backend import PointKind
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.calibration import calibrate
 from embedl_deploy.quantize.config import QuantConfig
@@ -71,11 +72,12 @@ def quantize(
         The quantized model; :func:`quantization_report` tells what became of each point.
 
     Raises:
-        InputError: The model or the data is no such thing.
+        InputError: The model or the data is no such thing, or the weights have no values.
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
     """
     graph_module = model.model if isinstance(model, TransformationResult) else model
+    require_weights(graph_module, "quantize")
     smoothing = _smoothing(smooth_quant)
     batches = _calibration_data(data, forward_loop, args)
     if smoothing is not None and isinstance(batches, Iterator):

@@ -10,9 +10,10 @@ from torch import fx, nn
 
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
 from embedl_deploy.graph.input_fit import misfit
-from embedl_deploy.graph.inputs import describe_inputs, require_samples
+from embedl_deploy.graph.inputs import describe_inputs, names_of_inputs, require_samples
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
+from embedl_deploy.graph.wrong_inputs import require_no_arrays
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify.difference import run_on_given
@@ -41,12 +42,34 @@ def as_call(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, An
     if isinstance(batch, torch.Tensor):
         return (batch.to(device),), {}
     if isinstance(batch, Mapping) and all(isinstance(name, str) for name in batch):
+        require_no_arrays((), dict(batch))
+        _require_no_labels(model, batch)
         return (), {name: _moved(value, device) for name, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return tuple(_moved(value, device) for value in batch[: number_of_inputs(model)]), {}
+        taken = batch[: number_of_inputs(model)]
+        require_no_arrays(taken, {})
+        return tuple(_moved(value, device) for value in taken), {}
+    require_no_arrays((batch,), {})
     raise InputError(
         f"it is {quoted(batch)}; expected a tensor, a tuple of inputs or a dictionary of keyword inputs. For anything "
         "else pass a function that takes the model and runs it."
+    )
+
+
+def _require_no_labels(model: nn.Module, batch: Mapping[str, Any]) -> None:
+    """Refuse a dictionary with all that the model takes and more: what is left out is for the user to say.
+
+    Raises:
+        InputError: It is one.
+    """
+    names = names_of_inputs(model) if isinstance(model, fx.GraphModule) else None
+    if names is None or not set(names) < set(batch):
+        return
+    more = ", ".join(repr(name) for name in batch if name not in names)
+    raise InputError(
+        f"it holds {more}, which is no input of the model ({', '.join(names)}). Pass the batches without it: "
+        f"[{{name: batch[name] for name in {names!r}}} for batch in data]; or a function that takes the model and runs "
+        "it on each."
     )
 
 

@@ -16,6 +16,7 @@ from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
+from embedl_deploy.graph.wrong_inputs import require_no_arrays, what_to_pass
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.memory import CopiedBeforeWrites
 from embedl_deploy.verify.state import State, state_kept
@@ -189,10 +190,11 @@ def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     except Exception as error:  # a user's model may raise anything
         if is_out_of_memory(error):
             raise
+        require_no_arrays(args, kwargs)
         reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
         raise InputError(
             f"{name or type(model).__name__} cannot be run on the inputs {describe_inputs(args, kwargs)}: "
-            f"{type(error).__name__}: {reason.rstrip('.')}. Pass inputs as the model is called."
+            f"{type(error).__name__}: {reason.rstrip('.')}. {what_to_pass(model, args, kwargs)}"
         ) from error
 
 

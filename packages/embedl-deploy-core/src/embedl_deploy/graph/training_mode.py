@@ -1,4 +1,4 @@
-"""Models that are exported in training mode, in which a file does not compute what is trained for."""
+"""Models in training mode, in which neither a graph nor a file computes what the model is trained for."""
 
 from torch import nn
 
@@ -19,6 +19,6 @@ def in_training(model: nn.Module) -> str:
         return ""
     more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
     return (
-        f"The model is in training mode: {', '.join(parts[:_NAMED])}{more} compute with the statistics of the batch, "
-        "or with random numbers. Call eval() on it before it is transformed or exported."
+        f"the model is in training mode: {', '.join(parts[:_NAMED])}{more} compute with the statistics of the batch, "
+        "or with random numbers. Call eval() on it before it is transformed or exported, unless it is to be trained."
     )
