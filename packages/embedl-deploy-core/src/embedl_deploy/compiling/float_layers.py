@@ -53,7 +53,7 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, sa
     sides = [_is_dequantized(value) for value in node.inputs[:2]]
     if all(sides):
         return "quantized in the file; why the compiler does not follow is not said"
-    if not sides[0] and (stored := _stored_type(node.inputs[1])):
+    if sides[1] and not sides[0] and (stored := _stored_type(node.inputs[1])):
         return f"weight-only: the weight is stored as {stored}, the input is in float, and so is the product, as meant"
     if any(sides):
         missing = "weight" if sides[0] else "input"
