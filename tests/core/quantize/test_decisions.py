@@ -328,8 +328,8 @@ class TestUncovered:
             (lambda self, x: torch.sparse.mm(x, x), "_sparse_mm"),
             (lambda self, x: torch.cdist(x, x + 1), "cdist"),
             (lambda self, x: (x.unsqueeze(-1) * x.flip(0)).sum(1), "mul and sum"),
-            (lambda self, x: nn.functional.cosine_similarity(x, x + 1), "CosineSimilarity"),
             (lambda self, x: x.addmv(x, x), "addmv"),
+            (lambda self, x: nn.functional.cosine_similarity(x, x + 1), "CosineSimilarity"),
             (lambda self, x: torch.nn.functional.bilinear(x, x, x), "Bilinear"),
             (lambda self, x: torch.convolution(x, x, None, [1], [0], [1], False, [0], 1), "convolution"),
         ],
@@ -340,6 +340,21 @@ class TestUncovered:
         assert (operator, reason) == (
             kind,
             computed if kind in ("Bilinear", "convolution") else "no fusion has taken it",
+        )
+
+    @pytest.mark.parametrize(
+        ("function", "kind"),
+        [
+            (lambda self, x: nn.functional.cosine_similarity(x, x + 1), "CosineSimilarity"),
+            (lambda self, x: nn.functional.affine_grid(x.reshape(-1, 2, 3), [4, 1, 4, 4], False), "affine_grid"),
+        ],
+    )
+    def test_what_multiplies_little_is_bound_by_memory(self, function, kind):
+        result = run_transform(net(function), torch.ones(4, 6), patterns=PATTERNS)
+        ((_, operator, reason),) = quantization_report(insert_qdq(result.model, result.matches, None)).uncovered
+        assert (operator, reason) == (
+            kind,
+            "it multiplies number by number and sums: it is bound by memory, not by arithmetic",
         )
 
     def test_a_product_of_positions_is_the_same_in_every_call(self):

@@ -29,8 +29,10 @@ _WORDS = frozenset(
 )
 _CONVOLUTION = re.compile(r"conv(olution)?(\dd)?")
 #: Names without such a word.
-_NAMES = frozenset({"matrix_power", "linalg_matrix_power", "transformer_encoder_layer_fwd", "affine_grid"})
-_NAMES |= {"affine_grid_generator", "cudnn_affine_grid_generator"}  # a matrix for each picture times its coordinates
+_NAMES = frozenset({"matrix_power", "linalg_matrix_power", "transformer_encoder_layer_fwd"})
+#: A matrix of 2×3 or 3×4 for each picture, times the coordinates of its places: so few products for each number.
+_GRIDS = frozenset({"affine_grid", "affine_grid_generator", "cudnn_affine_grid_generator"})
+_NAMES |= _GRIDS
 #: Interpolation by fixed factors, which is called linear, too.
 _INTERPOLATION = "upsample"
 
@@ -128,7 +130,10 @@ def is_bound_by_memory(node: fx.Node) -> bool:
     columns, which only the other has; where these are few, as in the nine neighbours that optical flow is upsampled
     from, it does little as well.
     """
-    factors = summed_factors(node)
+    name = operation(node)
+    if name in _GRIDS:
+        return True
+    factors = tuple(node.all_input_nodes) if name == "cosine_similarity" else summed_factors(node)
     shapes = [] if factors is None else [shape_of(factor) for factor in factors]
     known = [shape for shape in shapes if shape is not None]
     result = shape_of(node)
