@@ -41,4 +41,4 @@ def test_a_class_that_is_known_without_keys_is_looked_into():
         part = Held()
 
     pytree.register_pytree_node(Known, lambda known: ([known.part], None), lambda parts, _: Known())
-    assert unknown_container((1, Known()), "output") == ("output[1]", Known.part)
+    assert unknown_container((1, Known()), "output") == ("output[1][0]", Known.part)

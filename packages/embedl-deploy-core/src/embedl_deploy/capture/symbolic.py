@@ -148,6 +148,12 @@ def _notes(tracer: CaptureTracer, *, has_examples: bool) -> list[str]:
         notes.append(f"the model asks what {names} is; without example inputs it is taken for a tensor")
     if tracer.texts:
         notes.append(f"text that the model makes of values, at {', '.join(tracer.texts)}, is not part of the graph")
+    if tracer.plain_dictionaries:
+        names = ", ".join(tracer.plain_dictionaries)
+        notes.append(
+            f"in place of {names} the graph gives a plain dictionary: symbolic tracing cannot make the class anew. "
+            "Read what it gives by its keys"
+        )
     if tracer.without_gradient:
         names = ", ".join(repr(path or "forward") for path in tracer.without_gradient)
         notes.append(f"{names} switches gradients off or on for a while; the graph does not, which matters in training")

@@ -20,6 +20,7 @@ catches the error that stopped the trace       goes on            the trace ends
 Where tracing fails, ``torch.export`` may take over, which runs the model's code on tensors.
 """
 
+import dataclasses
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -28,7 +29,9 @@ from typing import Any, NoReturn
 
 import torch
 from torch import fx, nn
+from torch.fx.immutable_collections import immutable_dict
 from torch.fx.proxy import TraceError
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedl_deploy.capture.asking_builtins import builtins_know_proxies, gradient_mode_is_asked_by
@@ -59,6 +62,7 @@ class CaptureTracer(LeafTracer):
         needed: The inputs that there are examples of, by name, and whether ``None`` is their default.
         positional: The inputs that may be given by position.
         texts: Where in the model's code text was made of traced values.
+        plain_dictionaries: Classes of dictionaries of which the graph has plain ones.
         taken_for_tensors: Inputs that the model asked about where there are no example inputs.
         without_gradient: Paths of the modules that switch gradients on or off by themselves.
         values: What is known of traced values.
@@ -82,6 +86,7 @@ class CaptureTracer(LeafTracer):
         self.needed: dict[str, bool] = {}
         self.positional: tuple[str, ...] = ()
         self.texts: dict[str, None] = {}
+        self.plain_dictionaries: dict[str, None] = {}
         self.without_gradient: dict[str, None] = {}
         self.taken_for_tensors: list[str] = []
         self._example = None if args is None else (args, kwargs or {})
@@ -176,7 +181,11 @@ class CaptureTracer(LeafTracer):
         return proxy
 
     def create_arg(self, a: Any) -> Any:
-        """What a value is as an argument of a node; an ordered dictionary stays one."""
+        """What a value is as an argument of a node; a dictionary stays of its class, where that can be made anew."""
+        if _is_output_class(a):
+            return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in a.items()})
+        if isinstance(a, dict) and type(a) not in (dict, OrderedDict, immutable_dict):
+            self.plain_dictionaries[type(a).__name__] = None
         if type(a) is OrderedDict:
             return self.create_node(
                 "call_function", OrderedDict, ([(k, self.create_arg(v)) for k, v in a.items()],), {}
@@ -199,6 +208,11 @@ class CaptureTracer(LeafTracer):
         if inputs.are_all_fixed and self._example is None:
             self.stop("every input has a default, and without example inputs nothing says which of them are given")
         return called, args
+
+
+def _is_output_class(value: Any) -> bool:
+    """Whether a value is a dataclass that is a dictionary of its fields, as Hugging Face's libraries give."""
+    return isinstance(value, dict) and dataclasses.is_dataclass(value) and type(value) in pytree.SUPPORTED_NODES
 
 
 def _refuse_what_a_decorator_hides(forward: Any, stop: Callable[[str], NoReturn]) -> None:

@@ -1,5 +1,6 @@
 """Functions from outside torch in a graph, of which running them tells whether they multiply and accumulate."""
 
+import dataclasses
 from typing import Any
 
 from torch import fx
@@ -20,11 +21,18 @@ def is_foreign(node: fx.Node) -> bool:
     target: Any = node.target
     if node.op != "call_function":
         return False
-    if isinstance(target, type) and issubclass(target, (dict, list, tuple, set)):
-        return False  # it holds values: OrderedDict, a named tuple
+    if holds_values(node):
+        return False
     if isinstance(target, OpOverload):
         return target.namespace not in _NAMESPACES
     return (getattr(target, "__module__", None) or "torch").partition(".")[0] not in _KNOWN
+
+
+def holds_values(node: fx.Node) -> bool:
+    """Whether a node makes a container and computes nothing: an ``OrderedDict``, a named tuple, a model's output."""
+    kind: Any = node.target
+    is_class = node.op == "call_function" and isinstance(kind, type)
+    return is_class and (issubclass(kind, (dict, list, tuple, set)) or dataclasses.is_dataclass(kind))
 
 
 class ProductsNoted(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 from torch import fx
 
 from embedl_deploy.graph.effects import overwrites
+from embedl_deploy.graph.foreign import holds_values
 from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.gradient_hooks import has_gradient_hooks
 from embedl_deploy.graph.lookup import get_module
@@ -56,6 +57,8 @@ class TransformationReport(Mapping[str, Any]):
                 continue
             if not node.users and not overwrites(node):
                 continue  # an assertion or guard: it computes nothing that the model gives
+            if holds_values(node):
+                continue
             self.unfused[node.name] = _kind(node)
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
             if reason is not None:
