@@ -5,6 +5,7 @@ Whatever captured it, a graph calls the model's modules of ``torch.nn``; functio
 did.
 """
 
+import linecache
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from enum import Enum
@@ -14,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.capture.captured import NOT_SYMBOLIC, Captured
+from embedl_deploy.capture.fixed_sizes import FixedSizeError, stops_at_loop
 from embedl_deploy.capture.next_call import OtherCallsDifferError
 from embedl_deploy.capture.opaque_functions import hides_weights
 from embedl_deploy.capture.unknown_containers import UnknownContainerError
@@ -151,6 +153,7 @@ def _both(symbolic: CaptureError, export: CaptureError) -> CaptureError:
     is refused.
     """
     same = symbolic.source is not None and export.source in (symbolic.source, None)
+    same = same and not isinstance(export, FixedSizeError)
     if same or not symbolic.reason:
         said = f"{symbolic}\n\ntorch.export was tried as well: {export.reason or export}"
         return CaptureError(said, module_path=symbolic.module_path, source=symbolic.source, reason=symbolic.reason)
@@ -164,7 +167,10 @@ def _fallback_note(error: CaptureError) -> str:
     # What to do about it, which has been done, comes behind the reason.
     said = str(error).splitlines()[0].partition(". Give example inputs")[0]
     reason = "symbolic tracing failed" if error.reason else said
-    return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}"
+    line = error.source.rpartition(":") if error.source else ("", "", "")
+    unrolled = bool(line[0]) and stops_at_loop(error.reason, linecache.getline(line[0], int(line[2])))
+    loop = "; the loop is unrolled, so the graph has as many steps as the example inputs ask for" if unrolled else ""
+    return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}{loop}"
 
 
 def _refuse_what_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

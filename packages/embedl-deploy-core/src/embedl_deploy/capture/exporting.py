@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.closed_dimensions import Closed, ClosingLines, closed_dimensions, refuse_other_sizes
+from embedl_deploy.capture.fixed_sizes import FixedSizeError, about_loops, fixed_by_code
 from embedl_deploy.capture.guard import guarded, note_inputs
 from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
@@ -113,10 +114,14 @@ def capture_by_export(
         reasons = [line.rstrip() for line in first[1:] if line.lstrip().startswith("- ")] if opened else []
         reasons += [f"  - a size is needed as a number at {line}" for line in lines.all()] if reasons else []
         what = f"{type(error).__name__}: {first[0] if first else 'no message'}"
+        fixed = fixed_by_code(str(error)) if opened else ""
+        if fixed:
+            what = f"{fixed} ({what.partition(' For more information')[0]})"
+            reasons = [reason for reason in reasons if "size is needed" in reason] + about_loops(lines.all())
         reasons += [_BY_VALUES] if type(error).__name__ in _ABOUT_VALUES and not reasons else []
         path, (source, code) = raising_module(traced, error), user_line(error)
         place = f"{place_in_words(traced, path, source, code)}\n  " if source else ""
-        raise CaptureError(
+        raise (FixedSizeError if fixed else CaptureError)(
             f"{type(model).__name__} cannot be captured by torch.export with {describe_inputs(args, kwargs)}: "
             f"{place}{what}" + "".join(f"\n{reason}" for reason in reasons),
             module_path=path,

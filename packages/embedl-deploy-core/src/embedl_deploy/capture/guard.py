@@ -37,6 +37,7 @@ class InputGuard(nn.Module):
                 "which fixes sizes, and for some models values, of the example inputs; the report may note at "
                 "which line. Transform it with dynamic_shapes, as torch.export takes them, where other dimensions than "
                 "the first vary; or with an example of the size that you go on with; or symbolically, trace='symbolic'."
+                " A loop over a size, which is unrolled, has that size only."
             ) from error
 
 

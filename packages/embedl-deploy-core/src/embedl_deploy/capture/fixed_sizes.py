@@ -1,0 +1,55 @@
+"""Sizes that the model's code needs as numbers: what to tell of them, and what to do about a loop over one.
+
+A loop of Python runs while a model is captured. Its steps are in the graph one behind the other, as many as the
+example inputs ask for; so a size that it runs over cannot be open.
+"""
+
+import re
+from collections.abc import Iterable
+
+from embedl_deploy.errors import CaptureError
+
+#: Of torch.export, for a dimension that was to be open.
+_SPECIALIZED = re.compile(r"marked (\S+) as dynamic but your code specialized it to be a constant \((\d+)\)")
+_LOOP = re.compile(r"(^|[\[({\s])for\s.+\sin\s")
+#: What Python says of a proxy that stands for a value.
+_PROXY = re.compile(r"'?TruthfulProxy'?( object)?")
+_UNROLLED = (
+    "a loop of Python over a size is unrolled: the graph has the steps of the example inputs, and that size. Use a "
+    "layer that loops by itself (nn.RNN, nn.LSTM, nn.GRU), or an operation on the whole tensor (cumsum, a "
+    "convolution), which leave the size open; or leave the dimension out of dynamic_shapes, and give example inputs "
+    "of the length that is to run"
+)
+
+
+class FixedSizeError(CaptureError):
+    """A dimension that was to be open is fixed by the model's code."""
+
+
+def is_loop(code: str) -> bool:
+    """Whether a line of code begins a loop, or holds a comprehension."""
+    return _LOOP.search(code) is not None
+
+
+def stops_at_loop(reason: str, code: str) -> bool:
+    """Whether symbolic tracing ended because a loop has no known number of steps."""
+    return is_loop(code) and ("interpreted as an integer" in reason or "is iterated over" in reason)
+
+
+def about_loops(codes: Iterable[str]) -> list[str]:
+    """What to do about the loops among lines of code, as items of a list."""
+    return [f"  - {_UNROLLED}."] if any(map(is_loop, codes)) else []
+
+
+def fixed_by_code(said: str) -> str:
+    """Which dimensions torch.export found to be fixed, in words; empty if its error is about something else."""
+    fixed = dict(_SPECIALIZED.findall(said))
+    if not fixed:
+        return ""
+    sizes = " and ".join(f"{name!r} to {size}" for name, size in fixed.items())
+    return f"dynamic_shapes asks for open dimensions, and the model's code fixes {sizes}"
+
+
+def without_proxies(said: str) -> str:
+    """An error's text with words for what stands for a value while symbolic tracing runs the model's code."""
+    return _PROXY.sub("a value that is not known in symbolic tracing", said)
