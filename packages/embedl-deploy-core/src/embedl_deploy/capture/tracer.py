@@ -212,7 +212,8 @@ class CaptureTracer(LeafTracer):
 
 def _is_output_class(value: Any) -> bool:
     """Whether a value is a dataclass that is a dictionary of its fields, as Hugging Face's libraries give."""
-    return isinstance(value, dict) and dataclasses.is_dataclass(value) and type(value) in pytree.SUPPORTED_NODES
+    kind = type(value)
+    return issubclass(kind, dict) and dataclasses.is_dataclass(kind) and kind in pytree.SUPPORTED_NODES
 
 
 def _refuse_what_a_decorator_hides(forward: Any, stop: Callable[[str], NoReturn]) -> None:
