@@ -277,6 +277,7 @@ CASES = [
     warning("TRT-Q20", "late factor", "Mul", "scales the product", lambda f: attention(f, late=True)),
     warning("TRT-Q20", "softmax", Q, "at 0.00700; expected 1/127", lambda f: attention(f, scale=0.007)),
     warning("TRT-Q20", "FP8", Q, "expected 1/448", lambda f: attention(f, dtype=FP8)),
+    info("TRT-Q20", "spread", Q, "at 0.00024, for values up to 0.031", lambda f: attention(f, scale=0.031 / 127)),
     near("TRT-Q20", "INT8", attention),
     near("TRT-Q20", "FP8", lambda f: attention(f, scale=1 / 448, dtype=FP8)),
     warning(

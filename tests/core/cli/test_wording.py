@@ -26,6 +26,10 @@ X = ("-i", "1,3,16,16")
         ("unknown: pass example inputs, args=", "unknown: pass --input or --inputs"),
         ("leave out trace='symbolic', so", "leave out --trace symbolic, so"),
         ('with trace="export".', "with --trace export."),
+        (
+            "or for example shapes={'x': ((1, 3, 1), (8, 3, 8), (32, 3, 32))}.",
+            "or for example --shape x=1,3,1/8,3,8/32,3,32.",
+        ),
     ],
 )
 def test_options_in_the_place_of_arguments(said, shown):

@@ -68,3 +68,5 @@ def test_a_weight_alone_is_no_fault():
     alone = "weight-only: the weight is stored as int8, the input is in float, and so is the product, as meant"
     assert [reason("i"), reason("wq")] == [alone, alone]
     assert reason("kq") == "the file quantizes only one side: the input has no quantizer"
+    text = text.replace("Transpose(wd)", "Transpose(w)")
+    assert reason("i") == "not quantized in the file", "a weight in float is no weight-only quantization"

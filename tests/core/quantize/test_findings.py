@@ -93,6 +93,14 @@ def observed(values, config):
     return observer.finding(observer.grid())
 
 
+def test_a_softmax_over_a_single_key_is_no_sign_of_other_data():
+    for value, serious in ((1.0, False), (0.5, True)):
+        observer = make_observer(TensorQuantConfig(), "it", is_weight=False, amax=1.0)
+        observer.observe(torch.full((2, 3), value))
+        finding = observer.finding(observer.grid())
+        assert f"{value:g} everywhere" in finding.what and finding.serious is serious
+
+
 def test_what_is_clipped_is_told_with_what_it_leaves():
     # 10 of 1000 values are 10, the others 1: a scale for 1 loses 10 · 9² of 10 · 10² + 990, which leaves 3.9 dB.
     values = torch.cat([torch.ones(990), -10 * torch.ones(10)])

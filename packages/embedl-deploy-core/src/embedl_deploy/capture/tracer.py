@@ -212,7 +212,7 @@ class CaptureTracer(LeafTracer):
 
 def _is_output_class(value: Any) -> bool:
     """Whether a value is a dataclass that is a dictionary of its fields, as Hugging Face's libraries give."""
-    kind = type(value)
+    kind: Any = type(value)
     return issubclass(kind, dict) and dataclasses.is_dataclass(kind) and kind in pytree.SUPPORTED_NODES
 
 

@@ -1,9 +1,18 @@
 """What the library says to people who call it from Python, in the words of the command line."""
 
 import re
+from collections.abc import Callable
+
+
+def _shape_option(name: str, shapes: str) -> str:
+    """``--shape x=1,3/8,3/32,3`` for ``((1, 3), (8, 3), (32, 3))``."""
+    return f"--shape {name}={'/'.join(shape.replace(' ', '').rstrip(',') for shape in _SHAPE.findall(shapes))}"
+
+
+_SHAPE = re.compile(r"\(([\d, ]+)\)")
 
 #: What is said, as a pattern, and what is said instead.
-WORDS = (
+WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"report\.why_not\(name\)", "--why-not NAME"),
     (r"report\.why_not\('([^']*)'\)", r"--why-not \1"),
     (r"plan\.matches lists them", "plan --json lists them"),
@@ -14,6 +23,7 @@ WORDS = (
     (r"example inputs, transform\(model, args=\(\.\.\.\)\)", "example inputs, --input or --inputs"),
     (r"example inputs: pass args=\(x,\) to the call", "example inputs: pass --input or --inputs"),
     (r"pass example inputs, args=", "pass --input or --inputs"),
+    (r"for example shapes=\{+'([^']*)': ([^}]*)\}+", lambda found: f"for example {_shape_option(*found.groups())}"),
     (r"""trace=(['"])(\w+)\1""", r"--trace \2"),
 )
 

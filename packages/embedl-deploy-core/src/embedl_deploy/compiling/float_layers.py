@@ -65,13 +65,15 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, sa
 def _stored_type(value: "ir.Value | None") -> str:
     """The type of a constant that is dequantized, as integers or quantized from floats; empty for anything else."""
     grid: ir.Value | None = None
+    is_quantized = False
     while value is not None and (producer := value.producer()) is not None:
         if producer.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            is_quantized = True
             grid = producer.inputs[2] if len(producer.inputs) > 2 else grid
         elif producer.op_type not in _TRANSPARENT:
             return ""
         value = producer.inputs[0]
-    if value is None or not (value.is_initializer() or value.const_value is not None):
+    if value is None or not is_quantized or not (value.is_initializer() or value.const_value is not None):
         return ""
     kind = grid if grid is not None else value
     return "" if kind.dtype is None else kind.dtype.name.lower()

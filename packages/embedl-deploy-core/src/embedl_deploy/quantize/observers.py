@@ -237,6 +237,9 @@ class KnownRangeObserver(Observer):
     def finding(self, grid: Grid) -> Finding | None:
         """Whether it is one value throughout, or the known range is not taken."""
         found = self.seen.finding(self.name, 0.0)
+        if found is not None and self.seen.low == self.seen.high == self._amax:
+            what = f"{self._amax:g} everywhere, as a softmax over a single key is, whatever the data"
+            return Finding(self.name, what, serious=False)
         if found is not None or not self._takes_what_was_seen:
             return found
         left = 10 * math.log10(self._energy / self._noise)

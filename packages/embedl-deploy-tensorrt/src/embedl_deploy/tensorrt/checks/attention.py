@@ -1,7 +1,7 @@
 """Rules about attention and layer normalization, which TensorRT computes in kernels of their own."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from embedl_deploy.tensorrt.checks.qdq_graph import (
 )
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import onnx_ir as ir
 
 #: The largest number of each type: a softmax is at most 1, so its scale is one over this.
@@ -53,9 +54,18 @@ class AttentionScales(Rule):
                 if scale is None:
                     yield Undecided(reader, "the scale of the softmax is not stored in the file")
                 elif not np.allclose(scale.astype(np.float32), 1 / largest, rtol=_TOLERANCE, atol=0):
-                    found = float(scale.astype(np.float32).ravel()[0])
-                    message = f"the softmax {node.name!r} is quantized at {found:.5f}; expected 1/{largest:.0f}"
-                    yield Violation(reader, f"{message} = {1 / largest:.5f}")
+                    yield self._other_scale(reader, node, scale.astype(np.float32), largest)
+
+    def _other_scale(
+        self, reader: "ir.Node", softmax: "ir.Node", scale: "npt.NDArray[Any]", largest: float
+    ) -> Violation:
+        """What to tell of a softmax's scale; one for half its range or less is chosen where attention is spread."""
+        found = float(scale.ravel()[0])
+        said = f"the softmax {softmax.name!r} is quantized at {found:.5f}"
+        if 0 < float(scale.max()) <= 0.5 / largest:
+            reach = float(scale.max()) * largest
+            return Violation(reader, f"{said}, for values up to {reach:.2g}: spread over many keys", Severity.INFO)
+        return Violation(reader, f"{said}; expected 1/{largest:.0f} = {1 / largest:.5f}")
 
     def _factor(self, value: "ir.Value | None", constants: Constants) -> "ir.Node | None":
         """A multiplication by a constant between a product of two quantized tensors and a softmax."""

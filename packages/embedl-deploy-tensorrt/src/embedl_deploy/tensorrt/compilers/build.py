@@ -161,14 +161,20 @@ def build_engine(
     return Built(bytes(memoryview(engine)), log, seconds)
 
 
+#: What stands in an example for an open size: the smallest, the usual and the largest.
+_EXAMPLE_SIZES = (1, 8, 32)
+
+
 def _add_profile(builder: Any, config: Any, network: Any, options: CompileOptions) -> None:
     inputs = [network.get_input(index) for index in range(network.num_inputs)]
     open_inputs = [tensor.name for tensor in inputs if any(size < 0 for size in tensor.shape)]
     missing = [name for name in open_inputs if name not in options.shapes]
     if missing:
+        given = next(tuple(tensor.shape) for tensor in inputs if tensor.name == missing[0])
+        example = tuple(tuple(open_size if size < 0 else size for size in given) for open_size in _EXAMPLE_SIZES)
         raise InputError(
             f"The input(s) {', '.join(map(repr, missing))} have open dimensions. Pass their smallest, usual and "
-            f"largest shapes, for example shapes={{{missing[0]!r}: ((1, 16), (8, 16), (32, 16))}}."
+            f"largest shapes, such as those that export_onnx gave, or for example shapes={{{missing[0]!r}: {example}}}."
         )
     if not open_inputs:
         return
