@@ -20,9 +20,9 @@ class Part(nn.Module):
         return self.function(x)
 
 
-def refusal(model, tmp_path, x=X):
+def refusal(model, tmp_path, x=X, **settings):
     with pytest.raises(ExportError) as said:
-        export_onnx(model, x, tmp_path / "m.onnx")
+        export_onnx(model, x, tmp_path / "m.onnx", **settings)
     assert len(str(said.value)) < 800
     return str(said.value)
 
@@ -58,6 +58,27 @@ def test_all_operators_without_translation_as_the_user_wrote_them(tmp_path, trac
     assert first.endswith("y = torch.special.i1e(x))")
     assert second.startswith("'aten.linalg_matrix_exp.default', in module '1' (")
     assert "# on a line of its own)" in second
+
+
+@pytest.mark.parametrize("part", [nn.FractionalMaxPool2d(2, 3), nn.CrossMapLRN2d(3)])
+def test_sizes_are_not_blamed_for_what_has_no_form(tmp_path, part):
+    said = refusal(nn.Sequential(nn.ReLU(), part).eval(), tmp_path, random_input(2, 3, 8, 8), dynamic_batch=True)
+    assert "in module '1'" in said and said.endswith("leave that part out of the model that is exported.")
+
+
+def test_sizes_are_blamed_for_what_is_written_for_one_batch(tmp_path):
+    said = refusal(Part(lambda x: x.reshape(4, 2, 2) + 1), tmp_path, dynamic_batch=True)
+    assert "Compute sizes from the input (x.shape[0], -1)" in said
+
+
+@pytest.mark.parametrize("trace", [None, "symbolic", "export"])
+def test_a_layer_that_gives_a_tensor_another_storage(tmp_path, trace):
+    model, x = nn.Sequential(nn.ReLU(), nn.CrossMapLRN2d(3)).eval(), random_input(2, 4, 4, 4)
+    said = refusal(model if trace is None else transform(model, x, patterns=[], trace=trace), tmp_path, x)
+    assert "it gives a tensor another storage, which no export follows" in said and "in module '1'" in said
+    assert "nn.LocalResponseNorm" in said
+    torch.testing.assert_close(nn.LocalResponseNorm(3)(x), model[1](x), rtol=1e-3, atol=0)
+    assert not torch.equal(nn.LocalResponseNorm(3)(x), model[1](x))  # whose sums keep the first channel too long
 
 
 def test_an_operator_that_is_translated_in_part(tmp_path):

@@ -9,20 +9,74 @@ from torch.overrides import TorchFunctionMode
 
 from embedl_deploy.export.attention import attention
 from embedl_deploy.export.grouped_product import grouped_product
-from embedl_deploy.export.windows import average_pool_2d, average_pool_3d, unfold
+from embedl_deploy.export.pools import (
+    adaptive_max_pool_1d,
+    adaptive_max_pool_2d,
+    adaptive_max_pool_3d,
+    average_pool_1d,
+    average_pool_2d,
+    average_pool_3d,
+    max_pool_1d,
+    max_pool_2d,
+    max_pool_3d,
+    with_indices,
+)
 
+
+def unfold(input: torch.Tensor, *settings: Any, **named: Any) -> torch.Tensor:
+    """(N, C, H, W) to (N, C·window, L) as ``F.unfold``; (C, H, W) as a batch of one: torch.onnx takes it for one."""
+    if input.dim() == 3:
+        return F.unfold(input[None], *settings, **named)[0]
+    return F.unfold(input, *settings, **named)
+
+
+def randomized_leaky_relu(
+    input: torch.Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: Any = False
+) -> torch.Tensor:
+    """``F.rrelu``; outside training with the mean slope, as torch computes it."""
+    if training:
+        return F.rrelu(input, lower, upper, training, bool(inplace))
+    return F.leaky_relu(input, (lower + upper) / 2, bool(inplace))
+
+
+_ATEN = torch.ops.aten
 #: Functions, and what computes the same; torch's own are called where the form is no other.
 _FORMS: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
-    torch.ops.aten.scaled_dot_product_attention.default: attention,
+    _ATEN.scaled_dot_product_attention.default: attention,
     torch._grouped_mm: grouped_product,
-    torch.ops.aten._grouped_mm.default: grouped_product,
+    _ATEN._grouped_mm.default: grouped_product,
+    F.avg_pool1d: average_pool_1d,
+    _ATEN.avg_pool1d.default: average_pool_1d,
     F.avg_pool2d: average_pool_2d,
-    torch.ops.aten.avg_pool2d.default: average_pool_2d,
+    _ATEN.avg_pool2d.default: average_pool_2d,
     F.avg_pool3d: average_pool_3d,
-    torch.ops.aten.avg_pool3d.default: average_pool_3d,
+    _ATEN.avg_pool3d.default: average_pool_3d,
+    F.max_pool1d: max_pool_1d,
+    F.max_pool1d_with_indices: with_indices(max_pool_1d),
+    _ATEN.max_pool1d.default: max_pool_1d,
+    _ATEN.max_pool1d_with_indices.default: with_indices(max_pool_1d),
+    F.max_pool2d: max_pool_2d,
+    F.max_pool2d_with_indices: with_indices(max_pool_2d),
+    _ATEN.max_pool2d.default: max_pool_2d,
+    _ATEN.max_pool2d_with_indices.default: with_indices(max_pool_2d),
+    F.max_pool3d: max_pool_3d,
+    F.max_pool3d_with_indices: with_indices(max_pool_3d),
+    _ATEN.max_pool3d.default: max_pool_3d,
+    _ATEN.max_pool3d_with_indices.default: with_indices(max_pool_3d),
+    F.adaptive_max_pool1d: adaptive_max_pool_1d,
+    F.adaptive_max_pool1d_with_indices: with_indices(adaptive_max_pool_1d),
+    _ATEN.adaptive_max_pool1d.default: with_indices(adaptive_max_pool_1d),
+    F.adaptive_max_pool2d: adaptive_max_pool_2d,
+    F.adaptive_max_pool2d_with_indices: with_indices(adaptive_max_pool_2d),
+    _ATEN.adaptive_max_pool2d.default: with_indices(adaptive_max_pool_2d),
+    F.adaptive_max_pool3d: adaptive_max_pool_3d,
+    F.adaptive_max_pool3d_with_indices: with_indices(adaptive_max_pool_3d),
+    _ATEN.adaptive_max_pool3d.default: with_indices(adaptive_max_pool_3d),
+    F.rrelu: randomized_leaky_relu,
+    _ATEN.rrelu.default: randomized_leaky_relu,
     F.unfold: unfold,
-    torch.ops.aten.im2col.default: unfold,
+    _ATEN.im2col.default: unfold,
 }
 if hasattr(F, "grouped_mm"):  # from torch 2.10 on
     _FORMS[F.grouped_mm] = grouped_product

@@ -28,6 +28,11 @@ _IN_FLOAT32 = (
     "Write the file in float32, or compute that part of the model in float32: `.float()` on what goes in, and "
     "`.to(x.dtype)` on what comes out."
 )
+#: What torch says where a layer gives a tensor another storage (``set_``, ``.data``), as ``nn.CrossMapLRN2d`` does.
+_STORAGE = "set the storage of a tensor"
+_WITHOUT_STORAGE = (
+    f"nn.LocalResponseNorm is exported and gives nearly what nn.CrossMapLRN2d gives. Otherwise: {_REMEDY}"
+)
 #: Of an exception's text, as much as a terminal shows at once.
 _LONGEST = 400
 #: Further operators without a translation that are listed.
@@ -53,6 +58,9 @@ def explain(model: nn.Module, error: Exception) -> str:
         dtype = str(getattr(torch, short[0].lower())).removeprefix("torch.")
         said = f"torch does not compute {operator!r} in {dtype} ({said})"
         return f"{said}{in_words(module, line)}. {_IN_FLOAT32}"
+    if _STORAGE in str(cause):
+        said = f"it gives a tensor another storage, which no export follows ({said})"
+        return f"{said}{in_words(module, line)}. {_WITHOUT_STORAGE}"
     placed = describe_failed_module(error)
     if placed:
         return f"{said} (in {placed})"
@@ -60,6 +68,14 @@ def explain(model: nn.Module, error: Exception) -> str:
         said = f"it decides by values of tensors, which are not known when it is exported: {_text(cause, lines=1)}"
         return f"{said}{in_words(module, line)}. Use torch.where for a choice by values, or leave that part out."
     return f"{said}{in_words(module, line)}"
+
+
+def may_be_of_sizes(error: Exception) -> bool:
+    """Whether fixed sizes may mend an export: not where torch or torch.onnx lacks an operator, whatever the sizes."""
+    cause = list(_chain(error))[-1]
+    if type(cause).__name__ in ("DispatchError", "GuardOnDataDependentSymNode") or _STORAGE in str(cause):
+        return False
+    return not (_operator_in(cause) and _SHORT_TYPES.search(str(cause)))
 
 
 def users_lines(model: "ir.Model") -> dict[str, str]:

@@ -12,7 +12,7 @@ from embedl_deploy.capture.unproven import is_unproven
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.constants import FittingSlices, Replaced
 from embedl_deploy.export.exportable import ExportableForms
-from embedl_deploy.export.failures import explain
+from embedl_deploy.export.failures import explain, may_be_of_sizes
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.folded_norms import keep_bfloat16
 from embedl_deploy.export.judgement import Run
@@ -115,7 +115,7 @@ def translated(
         if opened.is_mixed and is_unproven(error):  # the capture has seen to them
             return translated(exported, opset, operators, opened.without_names(), dtype, tensors, lower=lower)
         refuse_outputs_without_tensor(model, example, named, error)
-        hint = f" {advice_on_closed(model)}" if opened else ""
+        hint = f" {advice_on_closed(model)}" if opened and may_be_of_sizes(error) else ""
         why = _wrong_fused_module(exported, error) or explain(model, error)
         raise ExportError(
             f"{type(model).__name__} cannot be exported to ONNX with {describe_inputs(example, named)}: "
