@@ -9,7 +9,7 @@ from torch import nn
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export import judgement, program
+from embedl_deploy.export import float16, judgement, program
 from embedl_deploy.export.runtime import Ran, run_onnx
 from embedl_deploy.quantize import quantize
 from support.nets import net, random_input
@@ -95,7 +95,7 @@ class TestFloat16:
         def run(*_, **__):
             raise RuntimeError("\"conv\" not implemented for 'Half'")
 
-        monkeypatch.setattr(judgement, "run_watched", run)
+        monkeypatch.setattr(float16, "run_watched", run)
         written = export_onnx(nn.Linear(8, 4), random_input(2, 8), tmp_path / "m.onnx", dtype=torch.float16)
         assert "not implemented for 'Half'" in written.notes[0]
 

@@ -7,86 +7,23 @@ leaves nothing to compare, the rest is compared, see ``off_the_grid.py``.
 """
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
-from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
+from embedl_deploy.export.float16 import InFloat16, listed
+from embedl_deploy.export.judged import File, Run
 from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
-from embedl_deploy.export.reference import Reference, holds_finite
-from embedl_deploy.export.runtime import first_not_finite, run_file
-from embedl_deploy.graph.edit import deep_copy
-from embedl_deploy.graph.inputs import tensors_in
+from embedl_deploy.export.reference import Reference
+from embedl_deploy.export.runtime import run_file
 from embedl_deploy.graph.training_mode import in_training
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import Difference, difference, signal_to_noise
 
 _OTHER_NUMBERS = "The exported file does not compute what the model computes"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A model and what it is run on.
-
-    Attributes:
-        model: The model.
-        args: Its inputs.
-        kwargs: Its keyword inputs.
-        floats: What to run it in.
-    """
-
-    model: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    floats: AbstractContextManager[Any] = field(default_factory=nullcontext)
-
-    def tensors(self) -> list[torch.Tensor]:
-        """Its inputs, as a file has them."""
-        return tensors_in(self.args, self.kwargs)
-
-    def on_cpu(self) -> "Run":
-        """The same on the CPU: itself if it is there, else a copy.
-
-        For a GPU torch takes operators apart into others (``_fused_rms_norm``), which a file has not.
-        """
-        tensors = [*self.model.parameters(), *self.model.buffers(), *self.tensors()]
-        if all(tensor.device.type == "cpu" for tensor in tensors):
-            return self
-        inputs = pytree.tree_map_only(torch.Tensor, torch.Tensor.cpu, (self.args, self.kwargs))
-        return replace(self, model=deep_copy(self.model).cpu(), args=inputs[0], kwargs=inputs[1])
-
-
-@dataclass(frozen=True)
-class File:
-    """A file that is compared.
-
-    Attributes:
-        path: Where it is.
-        names: Its outputs.
-        dtype: Its floating-point type.
-        tolerance: The largest difference that is accepted, relative to the largest output.
-    """
-
-    path: Path
-    names: Sequence[str]
-    dtype: torch.dtype
-    tolerance: float
-
-    def reference(self, run: Run, *, rounding: bool) -> Reference:
-        """What a model gives, to compare the file with.
-
-        Args:
-            run: The model.
-            rounding: Also accept what rounding does to it.
-        """
-        return Reference(run.model, run.args, run.kwargs, self.names, self.dtype, self.tolerance, rounding=rounding)
 
 
 @dataclass(frozen=True)
@@ -140,9 +77,9 @@ def judge(
     right = reference.accepts(found)
     if file.dtype is torch.float16 and (rounding or not right):
         stage("running the model in float16, operator by operator")
-        arithmetic = _Float16(exported, exact, users, reference, constants)
+        arithmetic = InFloat16(exported, exact, users, reference, constants)
         arithmetic.refuse_what_leaves_the_range(file.path, found, right=right)
-    if not right and rounding and _finite(reference, found):
+    if not right and rounding and reference.all_finite(found):
         note = agrees_off_the_grid(users, exported, exact, file)
         right = note is not None
         reference.notes += [note] if note is not None else []
@@ -154,7 +91,7 @@ def judge(
             raise ExportError(f"{_OTHER_NUMBERS}: {cause} Nothing was written; it was {apart}.")
         raise ExportError(
             f"{_OTHER_NUMBERS}: {apart}; accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. "
-            f"{_listed(constants)}{advice}"
+            f"{listed(constants)}{advice}"
         )
     wanted = reference.wanted
     return Judgement(difference(wanted, found), signal_to_noise(wanted, found), tuple(dict.fromkeys(reference.notes)))
@@ -191,74 +128,11 @@ def agrees_off_the_grid(
     )
 
 
-class _Float16:
-    """A model in float16 as PyTorch computes it, operator by operator."""
-
-    def __init__(
-        self, exported: Run, exact: nn.Module, users: Run, reference: Reference, constants: Sequence[str]
-    ) -> None:
-        self.exported, self.exact, self.users = exported, exact, users
-        self.reference, self.constants = reference, constants
-        self.originals = dict((*exact.named_parameters(), *exact.named_buffers()))
-        self.originals |= {f"input {index}": tensor for index, tensor in enumerate(users.tensors())}
-
-    def refuse_what_leaves_the_range(self, path: Path, found: list[torch.Tensor], *, right: bool) -> None:
-        """Look where numbers leave the range of the type, if the outputs of PyTorch or of the file are not right.
-
-        Raises:
-            ExportError: They do.
-        """
-        reference = self.reference
-        computed, left = self._run()
-        if computed is not None and not reference.accepts(computed):
-            if left is None:
-                _, left = self._run(closely=True)
-            if left is not None or not _finite(reference, computed):
-                raise ExportError(self._out_of_range(computed, left))
-            if right:
-                reference.notes.append(
-                    f"As PyTorch computes it in float16, the outputs are off ({difference(reference.wanted, computed)})"
-                    ", though no value leaves its range: it is rounding."
-                )
-        if not _finite(reference, found):
-            left = left or first_not_finite(path, self.exported.tensors())
-            raise ExportError(self._out_of_range(found, left))
-
-    def _run(self, *, closely: bool = False) -> tuple[list[torch.Tensor] | None, OutOfRange | None]:
-        """The outputs, and where numbers leave the range."""
-        run, users = self.exported, self.users
-        try:
-            with run.floats:
-                given = (run.model, run.args, run.kwargs, self.originals)
-                computed, left = run_watched(*given, closely=closely)
-                if left is not None and left.largest is None:  # is it so in the model's own types?
-                    ordinary = places_not_finite(self.exact, users.args, users.kwargs)
-                    computed, left = run_watched(*given, ordinary=ordinary, closely=closely)
-            return computed, left
-        except Exception as error:  # noqa: BLE001 - the user's code, in a type that PyTorch may have no kernels for here
-            self.reference.notes.append(
-                "PyTorch does not run the model in float16 here, so that only the file was compared "
-                f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'})."
-            )
-            return None, None
-
-    def _out_of_range(self, found: list[torch.Tensor], left: OutOfRange | None) -> str:
-        finite = _finite(self.reference, found)
-        how = f"are wrong ({difference(self.reference.wanted, found)})" if finite else "are not finite"
-        where = str(left) if left is not None else "a value is infinite or no number, and it is not known where"
-        return (
-            f"The model does not fit into float16: {where}. Its outputs {how} there, and right in the model's own "
-            f"types. Nothing was written. {_listed(self.constants)}Export in float32, or in torch.bfloat16, which has "
-            "the range of float32 (with tolerance=None, as ONNX Runtime runs little of it on a CPU); or scale those "
-            "values, such as a weight down and the next one up."
-        )
-
-
 def _find_jump(
     exported: Run, exact: nn.Module, users: Run, found: list[torch.Tensor], reference: Reference
 ) -> Jump | None:
     """The operator that makes much of a last bit, if that is why outputs that are finite differ."""
-    if not _finite(reference, found):
+    if not reference.all_finite(found):
         return None
     given = (users.args, users.kwargs)
     try:
@@ -285,12 +159,3 @@ def _advice(jump: Jump | None, *, nothing_left: bool) -> str:
         "Look for operators that the exporter translates wrongly: write the file with tolerance=None, and "
         "verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the difference is expected."
     )
-
-
-def _listed(constants: Sequence[str]) -> str:
-    """What became of constants, as sentences before another."""
-    return "".join(f"{each} " for each in constants)
-
-
-def _finite(reference: Reference, found: list[torch.Tensor]) -> bool:
-    return all(holds_finite(x, y) for x, y in zip(reference.wanted, found, strict=True))

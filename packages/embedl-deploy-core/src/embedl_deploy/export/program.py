@@ -15,7 +15,7 @@ from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.failures import explain, may_be_of_sizes
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.folded_norms import keep_bfloat16
-from embedl_deploy.export.judgement import Run
+from embedl_deploy.export.judged import Run
 from embedl_deploy.export.open_dimensions import advice_on_closed
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused

@@ -92,6 +92,10 @@ class Reference:
             f"{self.digits} bits to {left:.1f} dB{asked}"
         )
 
+    def all_finite(self, found: list[torch.Tensor]) -> bool:
+        """Whether outputs are finite wherever the model's are."""
+        return all(holds_finite(x, y) for x, y in zip(self.wanted, found, strict=True))
+
     def says_nothing_of(self, found: list[torch.Tensor]) -> bool:
         """Whether rounding leaves so little of an output that is not accepted that a right file might give it."""
         return self._rounding and self._left_by_rounding(self._too_far(found)[0]) < _LEAST_DB
