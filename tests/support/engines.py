@@ -3,9 +3,9 @@
 from embedl_deploy.engine import EngineLayer, EngineReport, EngineTensor, LayerKind
 
 
-def tensor(*shape: int, dtype: str = "float16") -> EngineTensor:
+def tensor(*shape: int, dtype: str = "float16", name: str = "t", elements: int | None = None) -> EngineTensor:
     """A tensor of some type."""
-    return EngineTensor("t", shape, dtype)
+    return EngineTensor(name, shape, dtype, elements=elements)
 
 
 def layer(name: str, kind: LayerKind = LayerKind.CONVOLUTION, dtype: str = "float16", **fields: object) -> EngineLayer:

@@ -228,12 +228,12 @@ def variants(plain):
 
 
 def test_reports_with_something_else_in_them(command, folder):
-    tensor = {"name": "x", "shape": [1, 3], "dtype": "int8", "layout": ""}
+    tensor = {"name": "x", "shape": [1, 3], "dtype": "int8", "layout": "", "elements": None}
     layer = {"name": "a", "kind": "gemm", "type": "t", "inputs": [tensor], "outputs": [], "constants": []}
     layer.update(onnx_nodes=["n"], modules=["m"], operations=9, reason="")
     unquantized = {"layer": "a", "kind": "gemm", "precision": "int8", "module": None, "reason": ""}
-    report = {"version": 1, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
-    report.update(layers=[layer], float_layers=[unquantized], messages=["careful"])
+    report = {"version": 2, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
+    report.update(layers=[layer], float_layers=[unquantized], messages=["careful"], usual_inputs=[tensor])
     path = folder / "report.json"
     codes = set()
     for other in variants(report):

@@ -4,7 +4,7 @@ import pytest
 
 from embedl_deploy.engine import LayerKind, compare
 from embedl_deploy.errors import InputError
-from support.engines import layer, report
+from support.engines import layer, report, tensor
 
 HALF = report(layer("a", modules=("conv",)), layer("b", modules=("fc",)), model="fp16.onnx")
 INT8 = report(
@@ -52,6 +52,17 @@ def test_verdicts():
     assert "small.onnx moves 75% fewer bytes" in compare(HALF, SMALLER).verdict
     other = report(layer("a"), target="other")
     assert compare(HALF, other).verdict.startswith("Not comparable: Acme compiler 1 for edge against")
+
+
+def test_open_sizes():
+    usually = tensor(-1, 100, elements=400)
+    known = report(layer("a", inputs=(usually,)), model="open.onnx", usual_inputs=(tensor(4, 100),))
+    unknown = report(layer("a", inputs=(tensor(-1, 100),)), model="unknown.onnx")
+    assert "open.onnx moves 25% more bytes" in compare(HALF, known).verdict
+    assert "\nat the shapes           fixed            t 4×100\n" in str(compare(HALF, known))
+    for pair in ((HALF, unknown), (unknown, HALF)):
+        assert "Not comparable: the size of 1 open tensors that layers of unknown.onnx" in compare(*pair).verdict
+        assert not compare(*pair).is_worth_it
 
 
 def test_printed():

@@ -6,6 +6,7 @@ from embedl_deploy.artifact.order import check_order, check_sorted
 from embedl_deploy.artifact.origin import module_of, modules_by_node, users_module_of
 from embedl_deploy.artifact.questions import array, attribute, fixed_sizes_of, input_of, sizes_of
 from embedl_deploy.artifact.reading import model_of, read_onnx
+from embedl_deploy.artifact.shapes import shapes_at
 from embedl_deploy.artifact.weights import check_weight_files
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "note_in_float",
     "operations_of",
     "read_onnx",
+    "shapes_at",
     "sizes_of",
     "users_module_of",
     "why_in_float",

@@ -1,6 +1,7 @@
 """How many operations a node does."""
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact.questions import attribute, sizes_of
@@ -10,22 +11,29 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-def _sizes(value: "ir.Value | None") -> tuple[int, ...] | None:
+def _sizes(value: "ir.Value | None", known: Mapping[str, tuple[int, ...]]) -> tuple[int, ...] | None:
+    if value is not None and value.name is not None and value.name in known:
+        return known[value.name]
     sizes = sizes_of(value)
     return None if sizes is None else tuple(1 if size is None else size for size in sizes)
 
 
 @checked
-def operations_of(node: "ir.Node") -> int:
-    """Multiplications and additions of a convolution or matrix product; open dimensions count as one.
+def operations_of(node: "ir.Node", known: Mapping[str, tuple[int, ...]] | None = None) -> int:
+    """Multiplications and additions of a convolution or matrix product.
+
+    Args:
+        node: The node.
+        known: Shapes by the name of the value, as :func:`shapes_at` finds them; open dimensions of others count as one.
 
     Returns:
         0 for any other operator, and where a shape is unknown.
     """
-    outputs = _sizes(node.outputs[0]) if node.outputs else None
+    known = known or {}
+    outputs = _sizes(node.outputs[0], known) if node.outputs else None
     if outputs is None or len(node.inputs) < 2:
         return 0
-    left, right = _sizes(node.inputs[0]), _sizes(node.inputs[1])
+    left, right = _sizes(node.inputs[0], known), _sizes(node.inputs[1], known)
     if left is None or right is None:
         return 0
     if node.op_type == "Conv":  # weight: (out, in / groups, *kernel)

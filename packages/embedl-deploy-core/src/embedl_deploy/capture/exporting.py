@@ -18,6 +18,7 @@ from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
 from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
+from embedl_deploy.capture.recurrent_layers import steps_left_open
 from embedl_deploy.capture.sums_into_parts import sum_into_parts
 from embedl_deploy.capture.switched_off import inline_switched_off
 from embedl_deploy.capture.unproven import export_open
@@ -86,6 +87,7 @@ def capture_by_export(
             redirect_stderr(said),
             lines.listening(),
             fake_tensors_quiet(),
+            steps_left_open(),
             warnings.catch_warnings(),
             numbers.watched(),
             CallsNoted(numbers),

@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import check_weight_files, read_onnx
+from embedl_deploy.artifact import check_weight_files, read_onnx, shapes_at
 from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.compiling.float_layers import explain_float_layers
 from embedl_deploy.compiling.refusal import explained
 from embedl_deploy.compiling.sources import with_sources
-from embedl_deploy.engine import EngineReport
+from embedl_deploy.compiling.usual_sizes import with_usual_sizes
+from embedl_deploy.engine import EngineReport, EngineTensor
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
 from embedl_deploy.validation.checked import checked
@@ -114,14 +115,17 @@ def compile(  # noqa: A001 - the user's word for it
             build = builder.build(source, options, advance)
         except CompilerRefusedError as refusal:
             raise explained(refusal, builder, chosen.name, source, model) from refusal
+    usual = {name: tuple(shapes_of_input[1]) for name, shapes_of_input in options.shapes.items()}
+    known = shapes_at(model, usual) if usual else {}
     report = EngineReport(
         model=source.name,
         compiler=builder.describe(),
         target=build.target,
-        layers=with_sources(build.layers, model),
+        layers=with_usual_sizes(with_sources(build.layers, model, known), model, known),
         engine_bytes=len(build.engine),
         build_seconds=build.seconds,
         messages=build.messages,
+        usual_inputs=tuple(_usually(value, usual) for value in model.graph.inputs if value.name in usual),
     )
     report = replace(report, float_layers=explain_float_layers(report, model))
     report_path = _report_path(path)
@@ -129,6 +133,12 @@ def compile(  # noqa: A001 - the user's word for it
         temporary.write_bytes(build.engine)
         temporary.with_name(report_path.name).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return CompileResult(path, report_path, report)
+
+
+def _usually(value: "ir.Value", usual: Mapping[str, tuple[int, ...]]) -> EngineTensor:
+    return EngineTensor(
+        str(value.name), usual[str(value.name)], "" if value.dtype is None else value.dtype.numpy().name
+    )
 
 
 def _checked_path(path: Path, source: Path, model: "ir.Model", options: CompileOptions) -> Path:

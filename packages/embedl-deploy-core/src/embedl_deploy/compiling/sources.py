@@ -1,6 +1,6 @@
 """What an engine's layers came from: ONNX nodes, PyTorch modules, and the operations that those do."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,10 @@ WEIGHTED = {
 }
 
 
-def with_sources(layers: Sequence[EngineLayer], model: "ir.Model") -> tuple[EngineLayer, ...]:
-    """The layers with modules and operations filled in.
+def with_sources(
+    layers: Sequence[EngineLayer], model: "ir.Model", shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[EngineLayer, ...]:
+    """The layers with modules and operations filled in, those of values of these shapes.
 
     A compiler may name a node in several layers: the one that multiplies and the one that adds the bias. Operations
     count where the layer multiplies, once. A layer of a kind that the compiler's word leaves open has the kind of the
@@ -38,7 +40,7 @@ def with_sources(layers: Sequence[EngineLayer], model: "ir.Model") -> tuple[Engi
         if kind is LayerKind.OTHER and new:
             kind = WEIGHTED[known[new[0]].op_type]
         if kind.is_weighted:
-            operations = {name: operations_of(known[name]) for name in new}
+            operations = {name: operations_of(known[name], shapes) for name in new}
             total = sum(operations.values())
             counted.update(name for name, count in operations.items() if count)
         paths = tuple(dict.fromkeys(modules[name] for name in nodes if name in modules))

@@ -39,13 +39,18 @@ class EngineComparison:
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether the second moves fewer bytes of activations."""
-        return self.second.activation_bytes < self.first.activation_bytes
+        """Whether the second moves fewer bytes of activations, as far as their sizes are known."""
+        return self._unknown is None and self.second.activation_bytes < self.first.activation_bytes
 
     @property
     def same_judge(self) -> bool:
         """Whether one compiler made both, for one target."""
         return (self.first.compiler, self.first.target) == (self.second.compiler, self.second.target)
+
+    @property
+    def _unknown(self) -> EngineReport | None:
+        """One of them of which not all sizes are known."""
+        return next((report for report in (self.first, self.second) if report.unknown_tensors), None)
 
     @property
     def by_module(self) -> list[ModuleDifference]:
@@ -71,6 +76,11 @@ class EngineComparison:
         a, b = self.first, self.second
         if not self.same_judge:
             return f"Not comparable: {a.compiler} for {a.target} against {b.compiler} for {b.target}."
+        if self._unknown is not None:
+            return (
+                f"Not comparable: the size of {len(self._unknown.unknown_tensors)} open tensors that layers of "
+                f"{self._unknown.model} read or write is not known. Compile it with fixed sizes to compare it."
+            )
         ratio = b.activation_bytes / a.activation_bytes if a.activation_bytes else 1.0
         if self.is_worth_it:
             return f"{b.model} moves {1 - ratio:.0%} fewer bytes of activations than {a.model} under {b.compiler}."
@@ -92,11 +102,13 @@ class EngineComparison:
 
     def __str__(self) -> str:
         a, b = self.first, self.second
+        is_open = a.usual_inputs or b.usual_inputs
         rows: list[tuple[str, str, str]] = [
             ("", a.model, b.model),
             ("compiler", a.compiler, b.compiler),
             ("target", a.target, b.target),
             ("kernels", str(a.kernels), str(b.kernels)),
+            *([("at the shapes", a.usual_shapes or "fixed", b.usual_shapes or "fixed")] if is_open else []),
             ("activations", size_in_words(a.activation_bytes), size_in_words(b.activation_bytes)),
             ("weights", size_in_words(a.weight_bytes), size_in_words(b.weight_bytes)),
             ("engine", size_in_words(a.engine_bytes), size_in_words(b.engine_bytes)),

@@ -61,12 +61,15 @@ class EngineTensor:
         shape: Sizes; −1 for a dimension that is open.
         dtype: Element type, as in :data:`BITS`; any other name counts as 32 bits.
         layout: How it lies in memory, in the compiler's words.
+        elements: How many elements it has at the usual shapes of the engine's inputs, where dimensions are open;
+            ``None`` where that is not known.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     layout: str = ""
+    elements: int | None = None
 
     def __post_init__(self) -> None:
         if self.bytes >= 2**63:
@@ -74,8 +77,19 @@ class EngineTensor:
 
     @property
     def bytes(self) -> int:
-        """Size without padding; open dimensions count as one."""
-        return math.ceil(math.prod(abs(size) for size in self.shape) * BITS.get(self.dtype, 32) / 8)
+        """Size without padding; where it :attr:`is_unknown`, the least that it can be."""
+        elements = math.prod(map(abs, self.shape)) if self.elements is None else self.elements
+        return math.ceil(elements * BITS.get(self.dtype, 32) / 8)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the engine takes several sizes of it."""
+        return any(size < 0 for size in self.shape)
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether its size is not known: it is open, and nobody could tell how large it usually is."""
+        return self.is_open and self.elements is None
 
 
 @checked

@@ -6,14 +6,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedl_deploy.engine.layers import EngineLayer, LayerKind
+from embedl_deploy.engine.layers import EngineLayer, EngineTensor, LayerKind
 from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.validation.checked import checked
 
-_VERSION = 1
+_VERSION = 2
 
 
 @checked
@@ -50,6 +50,8 @@ class EngineReport:
         build_seconds: How long the compiler took.
         float_layers: What runs in 16 bits or more and why; empty for a file without quantizers.
         messages: Warnings of the compiler.
+        usual_inputs: The inputs with open dimensions, in the usual shapes that the engine was compiled for: bytes and
+            operations are those at these shapes. Empty where all sizes are fixed.
     """
 
     model: str
@@ -60,6 +62,7 @@ class EngineReport:
     build_seconds: float
     float_layers: tuple[FloatLayer, ...] = ()
     messages: tuple[str, ...] = ()
+    usual_inputs: tuple[EngineTensor, ...] = ()
 
     @property
     def kernels(self) -> int:
@@ -68,8 +71,18 @@ class EngineReport:
 
     @property
     def activation_bytes(self) -> int:
-        """Bytes of activations that all layers read and write."""
+        """Bytes of activations that all layers read and write; at least, where there are :attr:`unknown_tensors`."""
         return sum(layer.bytes_read + layer.bytes_written for layer in self.layers)
+
+    @property
+    def unknown_tensors(self) -> tuple[EngineTensor, ...]:
+        """Activations whose size is not known, each time that a layer reads or writes one."""
+        return tuple(t for layer in self.layers for t in (*layer.inputs, *layer.outputs) if t.is_unknown)
+
+    @property
+    def usual_shapes(self) -> str:
+        """The shapes that bytes and operations hold for, in words; empty where all sizes are fixed."""
+        return ", ".join(f"{tensor.name} {'×'.join(map(str, tensor.shape))}" for tensor in self.usual_inputs)
 
     @property
     def weight_bytes(self) -> int:
@@ -127,6 +140,7 @@ class EngineReport:
             "layers": [layer.to_dict() for layer in self.layers],
             "float_layers": [{**asdict(entry), "kind": entry.kind.value} for entry in self.float_layers],
             "messages": list(self.messages),
+            "usual_inputs": [asdict(tensor) for tensor in self.usual_inputs],
         }
 
     @classmethod

@@ -83,8 +83,9 @@ class Estimate:
 
     def __str__(self) -> str:
         memory = sum(layer.is_memory_bound for layer in self.layers)
+        shapes = f" at {self.report.usual_shapes}" if self.report.usual_shapes else ""
         lines = [
-            f"Estimate for {self.report.model} on {self.device.name}: at least {self.seconds * 1e6:.0f} µs "
+            f"Estimate for {self.report.model} on {self.device.name}{shapes}: at least {self.seconds * 1e6:.0f} µs "
             f"(peak rates, not a measurement; {memory} of {len(self.layers)} kernels bound by memory)",
         ]
         for kind in LayerKind:

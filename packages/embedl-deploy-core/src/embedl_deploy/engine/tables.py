@@ -15,14 +15,23 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 
 def report_table(report: "EngineReport", *, layers: bool = False) -> str:
     """Totals, precisions, reformats, what stayed in float; every layer if asked."""
+    unknown = len(report.unknown_tensors)
+    activations = ("at least " if unknown else "") + size_in_words(report.activation_bytes)
     lines = [
         f"{report.model}: {report.compiler}, {report.target}",
-        f"  {report.kernels} kernels, {size_in_words(report.activation_bytes)} of activations read and written, "
+        f"  {report.kernels} kernels, {activations} of activations read and written, "
         f"{size_in_words(report.weight_bytes)} of weights; engine {size_in_words(report.engine_bytes)}, "
         f"built in {report.build_seconds:.1f} s",
         "  activations by type: "
         + ", ".join(f"{t} {size_in_words(b)}" for t, b in report.activation_bytes_by_type.items()),
     ]
+    if report.usual_shapes:
+        lines.append(f"  bytes are those at the usual shapes, {report.usual_shapes}; other shapes move others")
+    if unknown:
+        lines.append(
+            f"  the size of {unknown} open tensors that layers read or write is not known, and counted as the least "
+            "that it can be"
+        )
     weighted = sorted(report.weighted_by_precision.items(), key=lambda item: (item[0][0].value, item[0][1]))
     lines += [f"  {count:4} × {kind.value} in {precision}" for (kind, precision), count in weighted]
     if report.reformats:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from embedl_deploy.capture.recurrent_layers import steps_left_open
 from embedl_deploy.capture.unproven import is_unproven
 from embedl_deploy.errors import ExportError, FusedModuleError
 from embedl_deploy.export.constants import FittingSlices, Replaced
@@ -74,7 +75,7 @@ def translated(
     slices = FittingSlices()
     replaced: list[Replaced] = []
     try:
-        with _exporter_quiet(), torch.no_grad(), ExportableForms():
+        with _exporter_quiet(), torch.no_grad(), ExportableForms(), steps_left_open():
             given: Any = model
             lowered = lower and shapes is None
             if lowered:
