@@ -86,6 +86,7 @@ def test_what_varies_together_goes_by_its_name_or_place():
 
 
 def test_sizes_that_follow_from_others_can_be_stored():
-    stored = asked({"x": {0: 2 * BATCH, 1: BATCH}}).storable()
-    found = pickle.loads(pickle.dumps(stored)).of_tensors(Model(), ARGS, KWARGS)[0]
-    assert (found[0], str(found[1])) == (Dim.AUTO, str(BATCH))
+    stored = asked({"x": {0: 2 * BATCH - 1, 1: BATCH}}).storable()
+    found = pickle.loads(pickle.dumps(stored)).restored().of_tensors(Model(), ARGS, KWARGS)[0]
+    assert (str(found[0]), str(found[1])) == ("2*batch - 1", str(BATCH))
+    assert (found[0].root, found[0].min, found[0].max) == (found[1], 2 * BATCH.min - 1, 2 * BATCH.max - 1)

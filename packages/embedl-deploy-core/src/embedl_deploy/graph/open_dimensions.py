@@ -25,6 +25,31 @@ _NO_LIMIT = 2**31
 
 
 @dataclass(frozen=True)
+class DerivedSize:
+    """A size that is computed from another, ``factor * base + offset``, which ``torch.export`` keeps as a function.
+
+    Attributes:
+        base: The other.
+        factor: How many times it.
+        offset: And how many more; less than none for fewer.
+    """
+
+    base: Any
+    factor: int
+    offset: int
+
+    @staticmethod
+    def of(dim: Any) -> "DerivedSize":
+        """Of a ``Dim`` that is computed from another, which it is linearly."""
+        offset = size_where(dim, 0)
+        return DerivedSize(root_of(dim), size_where(dim, 1) - offset, offset)
+
+    def dim(self) -> Any:
+        """The ``Dim`` again."""
+        return self.factor * self.base + self.offset
+
+
+@dataclass(frozen=True)
 class OpenDimensions:
     """Dimensions that may be of any size.
 
@@ -91,9 +116,12 @@ class OpenDimensions:
         return any(any(values) for values in self.by_input.values())
 
     def storable(self) -> "OpenDimensions":
-        """The same without sizes that are computed from others (``2 * batch``), which Python cannot pickle."""
-        auto, plain = torch.export.Dim.AUTO, (torch.export.Dim, type(torch.export.Dim.AUTO))
-        return self._with_each(lambda dim: dim if type(dim) in plain else auto)
+        """The same with sizes that are computed from others (``32 * height``) as what Python can pickle."""
+        return self._with_each(lambda dim: dim if root_of(dim) is dim else DerivedSize.of(dim))
+
+    def restored(self) -> "OpenDimensions":
+        """From what :meth:`storable` gave, what ``torch.export`` takes."""
+        return self._with_each(lambda dim: dim.dim() if isinstance(dim, DerivedSize) else dim)
 
     @property
     def is_mixed(self) -> bool:
@@ -228,7 +256,7 @@ def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 def open_dimensions_of(model: nn.Module) -> OpenDimensions | None:
     """Those that the user asked for when a graph was captured."""
     found = model.meta.get(OPEN_DIMENSIONS) if isinstance(model, fx.GraphModule) else None
-    return found if isinstance(found, OpenDimensions) else None
+    return found.restored() if isinstance(found, OpenDimensions) else None
 
 
 def _of_value(where: str, value: Any, shape: Any) -> list[_Dimensions]:
