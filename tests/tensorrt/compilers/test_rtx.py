@@ -158,6 +158,8 @@ class TestOptions:
         path = exported(tmp_path / "net.onnx", network(), IMAGE)
         with pytest.raises(InputError, match=r"target is 'sm12'; TensorRT for RTX .* has .*sm89"):
             built(path, target="sm12")
+        with pytest.raises(InputError, match=r"That of RTX 4090 is sm89\."):
+            built(path, target="rtx 4090")
 
     def test_an_option_that_this_compiler_lacks(self, tmp_path):
         path = exported(tmp_path / "net.onnx", network(), IMAGE)

@@ -15,6 +15,7 @@ from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
 from embedl_deploy.tensorrt.compilers.packages import is_installed
 from embedl_deploy.tensorrt.compilers.running import run_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
+from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 
 #: What is built for where nothing is asked for and there is no GPU: Ada, the oldest with FP8.
 _DEFAULT = "sm89"
@@ -51,8 +52,10 @@ class TensorRTForRTX(Compiler):
         here = target_here()
         target = options.target or (here if here and here.upper() in known else _DEFAULT)
         if target.upper() not in known:
+            named = [gpu for gpu in TENSORRT_GPUS if gpu.name.lower() == target.lower()]
             raise InputError(
                 f"target is {target!r}; {self.describe()} has {', '.join(name.lower() for name in known)}."
+                + "".join(f" That of {gpu.name} is {gpu.target}." for gpu in named)
             )
 
         def configure(config: Any) -> None:
