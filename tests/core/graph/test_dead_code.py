@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from embedl_deploy import transform
+from embedl_deploy.capture import capture
 from embedl_deploy.graph.dead_code import remove_unused
 from embedl_deploy.modules import FusedModule, symbolic_trace
 from embedl_deploy.patterns import Pattern, insert_call, replace_match
@@ -89,3 +90,22 @@ def test_what_was_read_by_what_is_replaced_goes():
 
     result = transform(net(lambda m, x: torch.relu(torch.exp(x))), patterns=[Tail()])
     assert [n.op for n in result.model.graph.nodes] == ["placeholder", "output"]
+
+
+@pytest.mark.parametrize("trace", ["symbolic", "export", "given"])
+def test_what_the_model_computes_and_does_not_return_is_no_reader(trace):
+    class Model(nn.Module):
+        def forward(self, x):
+            y = x.exp()
+            before = y.clone()
+            before.view(-1).sum()
+            z = x * 2
+            z.view(-1).add_(1)  # a write that is read
+            return y.relu() + z
+
+    x = torch.randn(2, 3)
+    model = fx.symbolic_trace(Model()) if trace == "given" else Model()
+    found = capture(model, (x,), **({} if trace == "given" else {"trace": trace})).graph_module
+    (exp,) = (node for node in found.graph.nodes if "exp" in str(node.target))
+    assert ["relu" in str(user.target) for user in exp.users] == [True]
+    torch.testing.assert_close(found(x), x.exp().relu() + x * 2 + 1)

@@ -22,6 +22,7 @@ from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
 from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.graph.dead_code import remove_what_nobody_reads
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.in_place import read_results_of_writes
 from embedl_deploy.graph.open_dimensions import OpenDimensions
@@ -59,6 +60,7 @@ class Capturing:
         self.refuse_hooks(graph_module)
         notes = self._notes(graph_module)
         read_results_of_writes(graph_module)
+        remove_what_nobody_reads(graph_module)
         return Captured(graph_module, "given", notes)
 
     def symbolic(self) -> Captured:
@@ -88,6 +90,7 @@ class Capturing:
                     f"model does: {error}"
                 ) from error
             read_results_of_writes(graph_module)
+            remove_what_nobody_reads(graph_module)
         return self._compared(Captured(graph_module, "symbolic", (*notes, *more)), numbers, clock)
 
     def exported(self) -> Captured:
@@ -152,6 +155,7 @@ class Capturing:
             graph_module.meta[CLOSED_DIMENSIONS] = tuple(map(str, closed))
             notes = (*map(str, closed), *self._notes(graph_module), *(() if note is None else (note,)))
             read_results_of_writes(graph_module)
+            remove_what_nobody_reads(graph_module)
             captured = Captured(graph_module, "export", notes)
         captured = self._compared(captured, numbers, clock, closely=marked is not None)
         if opened and self.verify:

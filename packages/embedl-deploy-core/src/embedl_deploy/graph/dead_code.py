@@ -44,6 +44,18 @@ def remove_unused(left: Iterable[fx.Node], replaced: Collection[fx.Node], keep: 
         waiting.extend(inputs)
 
 
+def remove_what_nobody_reads(graph_module: fx.GraphModule) -> None:
+    """Remove from a graph what gives a value that nobody reads, and does nothing else; as :func:`remove_unused` does.
+
+    A pattern asks who reads a value, and such a node would be a reader: the model's code computes it for what it does
+    not return.
+    """
+    nodes = list(graph_module.graph.nodes)
+    remove_unused(nodes, (), ())
+    if len(graph_module.graph.nodes) < len(nodes):
+        graph_module.recompile()
+
+
 def is_pure(node: fx.Node, *, was_replaced: bool = False) -> bool:
     """Whether a node does nothing but give a value, the same for the same inputs.
 
