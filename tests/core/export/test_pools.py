@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedl_deploy import export_onnx, transform
+from embedl_deploy.errors import ExportError
 from embedl_deploy.export.pools import (
     adaptive_max_pool_1d,
     adaptive_max_pool_2d,
@@ -123,3 +124,13 @@ def test_adaptive_maxima_of_a_captured_call(tmp_path, trace):
     model, x = net(lambda _self, x: F.adaptive_max_pool2d(x, 3)), random_input(2, 2, 8, 7)
     result = transform(model, x, patterns=[], trace=trace)
     assert export_onnx(result, x, tmp_path / "m.onnx", dtype=torch.float16).difference.max_abs < 1e-3
+
+
+def test_adaptive_maxima_of_an_open_size(tmp_path):
+    x, height = random_input(2, 3, 8, 8), torch.export.Dim("height", min=4, max=32)
+    shapes = ({2: height},)
+    for output in [(1, 3), (None, 3)]:
+        pool = nn.AdaptiveMaxPool2d(output)
+        assert export_onnx(pool, x, tmp_path / "m.onnx", dynamic_shapes=shapes).difference.max_abs == 0
+    with pytest.raises(ExportError, match=r"that of dimension -2 is open: .*in module '0'.*sizes that are fixed"):
+        export_onnx(nn.Sequential(nn.AdaptiveMaxPool2d(3)), x, tmp_path / "m.onnx", dynamic_shapes=shapes)

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
+from embedl_deploy.errors import ExportError
+
 _Sizes = int | Sequence[int]
 
 
@@ -111,23 +113,18 @@ def adaptive_max_pool(
         output_size: One for all axes, or one for each, ``None`` for the input's.
         return_indices: Give where the maxima are, too, which has no form in ONNX: the export fails if they are used.
     """
-    sizes = input.shape[-axes:]
-    if not all(isinstance(size, int) for size in sizes):
-        return pool(input, output_size, return_indices)
     if return_indices:
         maxima = adaptive_max_pool(pool, axes, input, output_size)
         return maxima, pool(input, output_size, True)[1]
-    asked = [output_size] * axes if isinstance(output_size, int) else list(output_size)
-    wanted = [size if one is None else one for one, size in zip(asked, sizes, strict=True)]
-    if all(size % one == 0 for one, size in zip(wanted, sizes, strict=True)):
-        windows = [size // one for one, size in zip(wanted, sizes, strict=True)]
+    asked = [output_size] * axes if isinstance(output_size, int) else output_size
+    sizes = input.shape[-axes:]
+    if all(isinstance(size, int) and size % (one or size) == 0 for one, size in zip(asked, sizes, strict=True)):
+        windows = [size // (one or size) for one, size in zip(asked, sizes, strict=True)]
         return (F.max_pool1d, F.max_pool2d, F.max_pool3d)[axes - 1](input, windows)
     result = input
-    for at, (one, size) in enumerate(zip(wanted, sizes, strict=True), -axes):
-        if one != size:
-            ends = [(part * size // one, -(-(part + 1) * size // one)) for part in range(one)]
-            parts = [result.narrow(at, start, end - start).amax(at, keepdim=True) for start, end in ends]
-            result = torch.cat(parts, at)
+    for at, (one, size) in enumerate(zip(asked, sizes, strict=True), -axes):
+        if one is not None:
+            result = _adaptive_maxima(result, at, size, one)
     return result
 
 
@@ -143,6 +140,20 @@ def with_indices(pool: Callable[..., Any]) -> Callable[..., Any]:
         return pool(*args, **{**named, "return_indices": True})
 
     return pooled
+
+
+def _adaptive_maxima(input: torch.Tensor, at: int, size: int, wanted: int) -> torch.Tensor:
+    """So many maxima along one axis of that size."""
+    if wanted == 1:
+        return input.amax(at, keepdim=True)
+    if not isinstance(size, int):
+        raise ExportError(
+            f"the windows of adaptive maxima depend on the size, and that of dimension {at} is open: it has to be "
+            "fixed, or the output 1 or None"
+        )
+    ends = [(part * size // wanted, -(-(part + 1) * size // wanted)) for part in range(wanted)]
+    parts = [input.narrow(at, start, end - start).amax(at, keepdim=True) for start, end in ends]
+    return input if size == wanted else torch.cat(parts, at)
 
 
 def _passes(
