@@ -24,6 +24,17 @@ def test_appears_at_the_end(tmp_path):
     assert entries(tmp_path) == ["out.bin"]
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_keeps_its_place(tmp_path, make):
+    """As root, a file would take the place of /dev/null."""
+    path = tmp_path / "there"
+    make(path)
+    with pytest.raises(FileWriteError, match="it is a folder, a device or a pipe"), written_whole(path):
+        pytest.fail("the block has run")
+    assert not path.is_file()
+    assert entries(tmp_path) == ["there"]
+
+
 def test_parent_folders_are_made(tmp_path):
     path = tmp_path / "a" / "b" / "out.bin"
     with written_whole(path) as temporary:

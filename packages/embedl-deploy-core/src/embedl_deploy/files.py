@@ -144,6 +144,11 @@ def written_whole(path: Path) -> Iterator[Path]:
     Raises:
         FileWriteError: No file can be made there, or there is no room for it.
     """
+    if path.exists() and not path.is_file():  # a file would take its place, also that of /dev/null
+        raise FileWriteError(
+            f"{os.fspath(path)!r} cannot be written: it is a folder, a device or a pipe; expected a file, which is "
+            "written beside it and moved there."
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
