@@ -45,7 +45,7 @@ def explained(model):
     tensor = EngineTensor("t", (1, 8, 8, 8), "float16")
     names = [node.name for node in model.graph if node.op_type == "Conv"]
     layers = [EngineLayer(name, LayerKind.CONVOLUTION, "conv", (tensor,), onnx_nodes=(name,)) for name in names]
-    report = EngineReport("net.onnx", "c", "t", with_sources(layers, model), 1, 1.0)
+    report = EngineReport("net.onnx", "c", "t", with_sources(layers, model, {}), 1, 1.0)
     return explain_float_layers(report, model)
 
 

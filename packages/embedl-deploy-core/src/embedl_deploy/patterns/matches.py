@@ -104,9 +104,10 @@ class PatternMatch:
         """Its cause in words; empty if there is none."""
         return "" if self.cause is None else str(self.cause)
 
-    def is_because(self, why: Why) -> bool:
-        """Whether that is its cause."""
-        return self.cause is not None and self.cause.why is why
+    @property
+    def why(self) -> Why | None:
+        """The kind of its cause."""
+        return None if self.cause is None else self.cause.why
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...], int]:

@@ -57,7 +57,7 @@ def convert_and_find(
         checkpoint = None
         applied = [match for match in news if match.status is MatchStatus.APPLIED]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
-        seen.update(match.key for match in news if not match.is_because(Why.OVERLAPS))
+        seen.update(match.key for match in news if match.why is not Why.OVERLAPS)
         rewrites += len(applied)
         if rewrites > limit:
             break

@@ -115,7 +115,7 @@ def resolve_overlaps(matches: Sequence[PatternMatch], decide: Decide) -> None:
             detail = f": an earlier pattern of that name (from {type(rival.pattern).__module__}) took it"
             match.cause = Cause(Why.OVERLAPS, rival.pattern_name, rival.node_name, detail if same_name else "")
         elif decision is False:
-            if not match.is_because(Why.OVERLAPS):  # keep why it was not planned in the first place
+            if match.why is not Why.OVERLAPS:  # keep why it was not planned in the first place
                 match.cause = SWITCHED_OFF
         else:
             match.cause = None
@@ -138,7 +138,7 @@ def move_up(matches: Sequence[PatternMatch], failed: Sequence[PatternMatch]) -> 
     freed = {name: match for match in failed for name in match.node_names}
     promoted = []
     for match in matches:
-        if match.status is not MatchStatus.SKIPPED or not match.is_because(Why.OVERLAPS):
+        if match.status is not MatchStatus.SKIPPED or match.why is not Why.OVERLAPS:
             continue
         rival = next((freed[name] for name in match.node_names if name in freed), None)
         if rival is not None and taken.isdisjoint(match.node_names):

@@ -99,7 +99,7 @@ def _note_not_taken(prepared: Prepared) -> None:
     for match in prepared.matches:
         if match.status is MatchStatus.FAILED:
             reasons.update(dict.fromkeys(match.node_names, f"{match.pattern_name} failed: {match.reason}"))
-        elif match.is_because(Why.SWITCHED_OFF):
+        elif match.why is Why.SWITCHED_OFF:
             reasons.update(dict.fromkeys(match.node_names, match.reason))
     for refusal in (*prepared.fusions.declined, *prepared.conversions.declined):  # a fusion came nearer to taking it
         for name in refusal.node_names:

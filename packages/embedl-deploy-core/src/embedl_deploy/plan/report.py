@@ -73,7 +73,7 @@ class TransformationReport(Mapping[str, Any]):
         """Who has the nodes of a match that failed, as an addition to its reason."""
         names = set(failed.node_names)
         applied = self.with_status(MatchStatus.APPLIED)
-        takers = [m.pattern_name for m in applied if m.is_because(Why.MOVED_UP) and names & set(m.node_names)]
+        takers = [m.pattern_name for m in applied if m.why is Why.MOVED_UP and names & set(m.node_names)]
         origin = f" (from {failed.pattern.origin})" if failed.pattern.origin else ""
         return origin + (f"; moved up: {', '.join(dict.fromkeys(takers))}" if takers else "")
 
@@ -158,7 +158,7 @@ class TransformationReport(Mapping[str, Any]):
         if failed:
             rows = [(m.node_name, m.pattern_name, f"{m.reason}{self._next_in_line(m)}") for m in failed]
             lines.append(reasons_table("Failed and undone", rows))
-        switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if not m.is_because(Why.OVERLAPS)]
+        switched_off = [m for m in self.with_status(MatchStatus.SKIPPED) if m.why is not Why.OVERLAPS]
         if switched_off:
             rows = [(m.node_name, m.pattern_name, m.reason) for m in switched_off]
             lines.append(reasons_table("Skipped", rows))

@@ -47,7 +47,7 @@ def plan_to_json(plan: PlanState) -> str:
 def _cause(match: PatternMatch) -> dict[str, str | None]:
     """Why it is as it is, in words and as a code, also where only its flag was set, by hand."""
     cause = match.cause
-    if match.apply and (match.is_because(Why.OVERLAPS) or match.is_because(Why.SWITCHED_OFF)):
+    if match.apply and (match.why is Why.OVERLAPS or match.why is Why.SWITCHED_OFF):
         cause = None
     elif not match.apply and cause is None:
         cause = SWITCHED_OFF

@@ -82,7 +82,7 @@ def plan_table(plan: PlanState) -> str:
     Matches that lie inside another, and would not be missed, are only counted.
     """
     table = new_table("Matches", "apply", "stage", "pattern", "nodes")
-    inside = [match for match in plan if match.is_because(Why.OVERLAPS)]
+    inside = [match for match in plan if match.why is Why.OVERLAPS]
     for match in plan:
         if match in inside:
             continue
