@@ -29,6 +29,7 @@ from embedl_deploy.graph.functional import inputs_of_call, module_class_of_call,
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.products import BY_ONE_VECTOR
 from embedl_deploy.graph.shapes import shape_of
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
@@ -223,7 +224,7 @@ class ComputedWeightPattern(Pattern):
 def _why_no_module(node: fx.Node, product: _Product) -> str:
     shape = tuple(value_of_state(product.state["weight"]).shape)
     if len(shape) == 1:
-        return "its weight is one vector: the product is bound by memory, not by arithmetic"
+        return BY_ONE_VECTOR
     return f"no module of torch.nn computes {node.name} with a weight of shape {shape} and these settings"
 
 

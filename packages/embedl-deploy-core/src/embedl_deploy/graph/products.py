@@ -51,6 +51,8 @@ WEIGHTED: tuple[type[nn.Module], ...] = (
 #: Modules of ``torch.nn`` without a weight that multiply and accumulate.
 UNWEIGHTED: tuple[type[nn.Module], ...] = (nn.CosineSimilarity, nn.CosineEmbeddingLoss)
 
+#: Why a product with a weight of one axis stays in float.
+BY_ONE_VECTOR = "its weight is one vector: the product is bound by memory, not by arithmetic"
 #: How a multiplication that is summed is named.
 SUM_OF_PRODUCTS = "mul and sum"
 _SUMS = frozenset({"sum", "nansum", "mean", "nanmean"})

@@ -25,6 +25,7 @@ from embedl_deploy.graph.carried import are_angles, carries_numbers, is_upcast
 from embedl_deploy.graph.einsum import Equation, equation_of_axes, product_by_axes
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.products import BY_ONE_VECTOR
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules.activation_product import FusedActivationProduct
@@ -176,7 +177,7 @@ def _why_not(node: fx.Node, read: _Read) -> str | None:
         return "it sums nothing: each number of the result is one product"
     for each in (read.left, read.right):
         if is_state(each) and len(shape_of(each) or ()) == 1:
-            return "its weight is one vector: the product is bound by memory, not by arithmetic"
+            return BY_ONE_VECTOR
         if not is_state(each) and not carries_numbers(each):
             return f"{each.name} holds positions or counts, which a quantizer would round"
         if is_upcast(each):
