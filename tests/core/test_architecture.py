@@ -65,6 +65,7 @@ def test_every_room_is_in_the_design_document():
         "embedl_deploy.export",
         "embedl_deploy.graph",
         "embedl_deploy.modules",
+        "embedl_deploy.numerics",
         "embedl_deploy.patterns",
         "embedl_deploy.quantize",
         "embedl_deploy.recomposition",

@@ -10,8 +10,8 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import Convolution
 from embedl_deploy.modules.convolution import rows_of, scaled_rows
 from embedl_deploy.quantize import LayerQuantConfig, QuantConfig, TensorQuantConfig, quantization_report, quantize
-from embedl_deploy.quantize.equalization import equalize
-from embedl_deploy.quantize.placement import decide_for
+from embedl_deploy.quantize.accuracy.equalization import equalize
+from embedl_deploy.quantize.placing.placement import decide_for
 from support.nets import net, random_input, scrambled
 
 X = random_input(2, 3, 12, 12)

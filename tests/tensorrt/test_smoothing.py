@@ -18,8 +18,8 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
-from embedl_deploy.quantize.placement import decide_for
-from embedl_deploy.quantize.smoothing import smooth
+from embedl_deploy.quantize.accuracy.smoothing import smooth
+from embedl_deploy.quantize.placing.placement import decide_for
 from support.nets import net, random_input
 
 X = random_input(8, 5, 16)

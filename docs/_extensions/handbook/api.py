@@ -14,6 +14,7 @@ ROOMS = (
     "embedl_deploy.modules",
     "embedl_deploy.conversions",
     "embedl_deploy.quantize",
+    "embedl_deploy.numerics",
     "embedl_deploy.recomposition",
     "embedl_deploy.backend",
     "embedl_deploy.plan",

@@ -1,6 +1,7 @@
 """The rooms of the core as docs/design.md has them, and what their files import."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,17 +10,20 @@ import embedl_deploy
 
 CORE = Path(embedl_deploy.__file__).parent
 DOCUMENT = Path(__file__).parents[2] / "design.md"
-_ROW = re.compile(r"^\| `(?P<room>\w+)` \| (?P<holds>.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| `(?P<room>[\w.]+)` \| (?P<holds>.+) \|$", re.MULTILINE)
 
 
+@functools.cache
 def documented_rooms() -> dict[str, str]:
     """What each room holds, lowest floor first."""
     return {row["room"]: row["holds"] for row in _ROW.finditer(DOCUMENT.read_text(encoding="utf-8"))}
 
 
 def room_of(file: Path, package: Path) -> str:
-    """The room of a file: the folder or module right below the package."""
-    return file.relative_to(package).with_suffix("").parts[0]
+    """The room of a file: the folder or module right below the package, or a folder in it that is a room of its own."""
+    parts = file.relative_to(package).with_suffix("").parts
+    inner = ".".join(parts[:2])
+    return inner if len(parts) > 2 and inner in documented_rooms() else parts[0]
 
 
 def files_of(package: Path) -> list[Path]:
@@ -28,11 +32,8 @@ def files_of(package: Path) -> list[Path]:
 
 
 def imported_modules(file: Path) -> Iterator[str]:
-    """Modules of embedl_deploy that a file imports, those for type checking only left out."""
+    """Modules of embedl_deploy that a file imports, those for type checking included."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
-            node.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("embedl_deploy"):
             folder = CORE.joinpath(*node.module.split(".")[1:])
@@ -45,4 +46,6 @@ def imported_modules(file: Path) -> Iterator[str]:
 
 def imported_room(module: str) -> str:
     """The room that a module of the core stands in; ``"__init__"`` for the package itself."""
-    return module.split(".")[1] if "." in module else "__init__"
+    parts = module.split(".")[1:]
+    inner = ".".join(parts[:2])
+    return inner if inner in documented_rooms() else parts[0] if parts else "__init__"

@@ -5,6 +5,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
+from embedl_deploy.numerics.selectors import describe_selector, selects
 from embedl_deploy.quantize import (
     CalibrationMethod,
     LayerQuantConfig,
@@ -13,7 +14,6 @@ from embedl_deploy.quantize import (
     QuantConfig,
     TensorQuantConfig,
 )
-from embedl_deploy.quantize.selectors import describe_selector, selects
 
 
 def test_by_default_int8_with_weights_per_channel():

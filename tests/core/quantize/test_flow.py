@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from embedl_deploy.modules import FusedModule, WeightFakeQuantize
-from embedl_deploy.quantize.flow import watching_places
+from embedl_deploy.quantize.calibration.flow import watching_places
 
 
 class Product(FusedModule):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from embedl_deploy.quantize.histogram import BINS, Histogram
+from embedl_deploy.quantize.grid.histogram import BINS, Histogram
 from support.nets import random_input
 
 

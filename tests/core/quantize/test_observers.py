@@ -5,8 +5,8 @@ import torch
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.observers import in_memory_order, make_observer
-from embedl_deploy.quantize.operators import fake_quantize
+from embedl_deploy.quantize.grid.observers import in_memory_order, make_observer
+from embedl_deploy.quantize.grid.operators import fake_quantize
 from support.nets import random_input
 
 X = torch.cat([random_input(8, 32), torch.tensor([[40.0, -3.0] * 16])])

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from embedl_deploy.quantize import Precision
-from embedl_deploy.quantize.operators import STORAGE, dequantize, expand_scale, fake_quantize, quantize_values
+from embedl_deploy.quantize.grid.operators import dequantize, expand_scale, fake_quantize, quantize_values
 from support.nets import random_input
 
 INTEGERS = [Precision.INT4, Precision.INT8, Precision.INT16]
@@ -70,7 +70,7 @@ class TestLaws:
     @relaxed
     @given(x=values, scale=scales, zero_point=st.integers(-8, 7))
     def test_zero_is_exact_and_what_lies_outside_becomes_the_end(self, precision, x, scale, zero_point):
-        offset = torch.tensor(zero_point, dtype=STORAGE[precision])
+        offset = torch.tensor(zero_point, dtype=precision.format.storage)
         assert torch.equal(fake(torch.zeros(2), scale, precision, offset), torch.zeros(2))
         ends = fake(torch.tensor([-1e9, 1e9]), scale, precision, offset)
         assert torch.equal(ends, (torch.tensor([precision.low, precision.high]) - zero_point) * scale)
@@ -129,7 +129,7 @@ class TestOnnx:
     @pytest.mark.parametrize("zero_point", [-128, -3, 100])
     def test_zero_points(self, precision, zero_point):
         scale, x = torch.tensor(0.25), self.edges
-        got = fake(x, scale, precision, torch.tensor(zero_point, dtype=STORAGE[precision]))
+        got = fake(x, scale, precision, torch.tensor(zero_point, dtype=precision.format.storage))
         assert torch.equal(got, rounded_by_onnx(x, scale, precision, zero_point))
 
 
@@ -152,7 +152,7 @@ def test_dtypes_are_kept(dtype, precision):
 @pytest.mark.parametrize("precision", Precision)
 def test_stored_numbers_come_back_as_the_rounded_values(precision):
     x, scale = random_input(4, 6), torch.tensor([0.1, 0.01, 0.5, 1.0])
-    stored = quantize_values(x, scale, None, 0, 0, precision).to(STORAGE[precision])
+    stored = quantize_values(x, scale, None, 0, 0, precision).to(precision.format.storage)
     assert torch.equal(dequantize(stored, scale, None, 0, 0, precision.value), fake(x, scale, precision, axis=0))
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy.quantize.patches import grouped, is_supported, samples
+from embedl_deploy.quantize.accuracy.im2col import grouped, is_supported, samples
 from support.nets import random_input
 
 

@@ -8,9 +8,8 @@ from torch import nn
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import IntegerWeight, Precision, QuantConfig, Quantizer, TensorQuantConfig, calibrate
-from embedl_deploy.quantize.observers import make_observer
-from embedl_deploy.quantize.operators import STORAGE
-from embedl_deploy.quantize.scales import Grid, grid_from_range, grid_of_weight
+from embedl_deploy.quantize.grid.observers import make_observer
+from embedl_deploy.quantize.grid.scales import Grid, grid_from_range, grid_of_weight
 from support.nets import random_input
 from support.quantizable import IMAGES, ROWS, inserted, perceptron, residual_block
 
@@ -75,7 +74,7 @@ class TestEveryFormat:
     def test_integers_stand_for_the_same_values(self, config):
         quantizer = quantizer_of(config)
         weight = IntegerWeight(quantizer, X)
-        assert weight.values.dtype == STORAGE[config.precision]
+        assert weight.values.dtype == config.precision.format.storage
         assert weight.values.shape == X.shape
         assert torch.equal(weight(), quantizer(X))
         assert torch.equal(weight(None), weight(X * 7))

@@ -10,8 +10,8 @@ from embedl_deploy import transform
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import FusedMatmul, FusedModule
 from embedl_deploy.patterns import Fork, Pattern, QDQPoint
-from embedl_deploy.quantize.placement import decide_for
-from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.quantize.placing.placement import decide_for
 from support.nets import net
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import quantize
-from embedl_deploy.quantize.rounding import Moments, damped
+from embedl_deploy.quantize.accuracy.rounding import Moments, damped
 from support.nets import random_input
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.operators import STORAGE, fake_quantize
-from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
+from embedl_deploy.quantize.grid.operators import fake_quantize
+from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
+from embedl_deploy.quantize.placing.quantizer import Quantizer
 from support.nets import random_input
 
 ends = st.floats(-1e4, 1e4, width=32)
@@ -16,7 +16,9 @@ relaxed = settings(deadline=None, derandomize=True, max_examples=60)
 
 
 def rounded(x, grid, config):
-    zero_point = None if grid.zero_point is None else torch.tensor(grid.zero_point, dtype=STORAGE[config.precision])
+    zero_point = (
+        None if grid.zero_point is None else torch.tensor(grid.zero_point, dtype=config.precision.format.storage)
+    )
     axis = (config.axis or 0) if config.per_channel else -1
     return fake_quantize(x, grid.scale, zero_point, axis, config.block_size or 0, config.precision.value)
 

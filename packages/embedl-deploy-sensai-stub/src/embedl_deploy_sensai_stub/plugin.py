@@ -1,20 +1,18 @@
 """The backend's hooks: what embedl-deploy finds through the entry point ``sensai``."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import fx
 
 from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
+from embedl_deploy.numerics import QuantConfig
 from embedl_deploy.patterns import Pattern
 from embedl_deploy_sensai_stub.checks import SENSAI_RULES
 from embedl_deploy_sensai_stub.compiler import SENSAI_COMPILERS
 from embedl_deploy_sensai_stub.explain import explain_unfused
 from embedl_deploy_sensai_stub.groups import SENSAI_CONVERSION_PATTERNS, SENSAI_FUSION_PATTERNS
 from embedl_deploy_sensai_stub.policy import fixed_point
-
-if TYPE_CHECKING:
-    from embedl_deploy.quantize import QuantConfig
+from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG
 
 
 @hookimpl
@@ -48,10 +46,8 @@ def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
 
 
 @hookimpl
-def embedl_deploy_quantization_config() -> "QuantConfig":
+def embedl_deploy_quantization_config() -> QuantConfig:
     """The engine's fixed point."""
-    from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG  # here, because it takes time to import
-
     return SENSAI_QUANT_CONFIG
 
 

@@ -1,6 +1,6 @@
 """How models are quantized for the engine: fixed point, so scales are powers of two and one per tensor."""
 
-from embedl_deploy.quantize import QuantConfig, TensorQuantConfig
+from embedl_deploy.numerics import QuantConfig, TensorQuantConfig
 
 _FIXED_POINT = TensorQuantConfig(power_of_two=True)
 

@@ -4,7 +4,6 @@ from embedl_deploy.backend.backend import Backend
 from embedl_deploy.backend.compilers import Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.backend.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.origins import Contribution
-from embedl_deploy.backend.policy import PointKind, QuantPoint, QuantPolicy
 from embedl_deploy.backend.registry import (
     BackendStatus,
     discover_backends,
@@ -15,6 +14,7 @@ from embedl_deploy.backend.registry import (
     use_backend,
 )
 from embedl_deploy.backend.rules import Rule, Severity, Undecided, Violation
+from embedl_deploy.numerics import PointKind, QuantPoint, QuantPolicy
 
 __all__ = [
     "Backend",

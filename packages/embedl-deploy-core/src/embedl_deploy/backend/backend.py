@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 from torch import fx, nn
@@ -12,14 +12,12 @@ from embedl_deploy.backend.contributions import plugin_error, plugin_manager
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import BackendInfo
 from embedl_deploy.backend.origins import Contribution, culprit_of, translations_from
-from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.errors import PLUGIN_FAILURES
+from embedl_deploy.numerics import QuantConfig, QuantPolicy
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
-
-_Config = TypeVar("_Config")
 
 
 @checked
@@ -82,26 +80,22 @@ class Backend:
         return [p for p, each in zip(self.patterns, listed, strict=True) if each.plugin == plugin] if listed else []
 
     @checked
-    def quantization_config(self, kind: type[_Config]) -> _Config | None:
+    def quantization_config(self) -> QuantConfig | None:
         """The number formats of the hardware; ``None`` if the backend names none.
-
-        Args:
-            kind: ``QuantConfig``, which is defined on a floor above this one.
 
         Raises:
             PluginError: The hook fails, or gives something else.
         """
         hook = "embedl_deploy_quantization_config"
-
         try:
             answer: object = getattr(self._manager.hook, hook)(backend=self.name)
         except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything
-            source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
+            source = culprit_of(self._manager, self._sources, hook, QuantConfig, backend=self.name)
             raise plugin_error(source, f"fails in {hook}: {type(error).__name__}: {error}") from error
-        if answer is None or isinstance(answer, kind):
+        if answer is None or isinstance(answer, QuantConfig):
             return answer
-        source = culprit_of(self._manager, self._sources, hook, kind, backend=self.name)
-        raise plugin_error(source, f"returns {answer!r} from {hook}; expected a {kind.__name__} or None")
+        source = culprit_of(self._manager, self._sources, hook, QuantConfig, backend=self.name)
+        raise plugin_error(source, f"returns {answer!r} from {hook}; expected a QuantConfig or None")
 
     @checked
     def onnx_translations(self, opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -11,10 +11,10 @@ import embedl_deploy.backend.hookspecs as hookspecs
 from embedl_deploy.backend.compilers import Compiler
 from embedl_deploy.backend.discovery import PluginSource
 from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
-from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule, Severity
 from embedl_deploy.engine import Device
 from embedl_deploy.errors import PLUGIN_FAILURES, PatternError, PluginError
+from embedl_deploy.numerics import QuantPolicy
 from embedl_deploy.patterns import Pattern, validate_pattern
 
 _NamedT = TypeVar("_NamedT")

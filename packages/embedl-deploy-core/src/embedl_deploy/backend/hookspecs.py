@@ -20,16 +20,14 @@ import pluggy
 from torch import fx, nn
 
 from embedl_deploy.backend.compilers import Compiler
-from embedl_deploy.backend.policy import QuantPolicy
 from embedl_deploy.backend.rules import Rule
 from embedl_deploy.engine import Device
+from embedl_deploy.numerics import QuantConfig, QuantPolicy
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
-
-    from embedl_deploy.quantize import QuantConfig
 
 PROJECT = "embedl_deploy"
 
@@ -121,7 +119,7 @@ def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolic
 
 
 @hookspec(firstresult=True)
-def embedl_deploy_quantization_config(backend: str) -> "QuantConfig | None":
+def embedl_deploy_quantization_config(backend: str) -> QuantConfig | None:
     """Give the number formats of the hardware, with which models are quantized where the user names none.
 
     Called each time that ``quantize`` or ``insert_qdq`` is not given a configuration, not when the backend is loaded:

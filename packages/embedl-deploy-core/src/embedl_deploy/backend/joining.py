@@ -12,7 +12,8 @@ from embedl_deploy.backend.backend import Backend
 from embedl_deploy.backend.contributions import plugin_manager
 from embedl_deploy.backend.loading import LoadedPlugin
 from embedl_deploy.backend.origins import NOT_USED, Contribution, in_each_others_way, plugins_in_order, title_of
-from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart, QuantPolicy
+from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
+from embedl_deploy.numerics import QuantPolicy
 
 ValueT = TypeVar("ValueT")
 #: What several plugins give, each with the plugin.

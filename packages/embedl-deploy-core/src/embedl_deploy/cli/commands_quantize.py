@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,14 +22,11 @@ from embedl_deploy.cli.parameters import numbers, size
 from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import written_whole
+from embedl_deploy.numerics import CalibrationMethod, ModulesToSkip, Precision, QuantConfig
 from embedl_deploy.pipeline import BACKEND
 
-if TYPE_CHECKING:
-    from embedl_deploy.quantize import QuantConfig
-
-#: As in ``Precision`` and ``CalibrationMethod``, which take time to import.
-PRECISIONS = ("int8", "int16", "fp8", "int4")
-METHODS = ("minmax", "moving_average", "percentile", "entropy", "mse")
+PRECISIONS = tuple(precision.name.lower() for precision in Precision)
+METHODS = tuple(method.value for method in CalibrationMethod)
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,7 +121,6 @@ def quantize_command(
     The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
     """
     from embedl_deploy.quantize import (
-        ModulesToSkip,
         default_config,
         quantization_recipe,
         quantization_report,
@@ -167,11 +163,9 @@ def _format(config: Any) -> Any:
 
 
 def _formats(
-    hardware: "QuantConfig", precision: str | None, method: str | None, weights_only: bool, block_size: int | None
-) -> "QuantConfig":
+    hardware: QuantConfig, precision: str | None, method: str | None, weights_only: bool, block_size: int | None
+) -> QuantConfig:
     """The hardware's formats, with what was asked for in their place."""
-    from embedl_deploy.quantize import CalibrationMethod, Precision
-
     activation, weight = hardware.formats.activation, hardware.formats.weight
     if precision is not None:
         grid = Precision[precision.upper()]

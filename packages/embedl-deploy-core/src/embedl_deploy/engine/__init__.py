@@ -1,8 +1,9 @@
 """What a compiler made of a model: the layers of an engine, what they move, and how two engines differ."""
 
 from embedl_deploy.engine.comparison import EngineComparison, ModuleDifference, compare
+from embedl_deploy.engine.figures import FloatLayer
 from embedl_deploy.engine.layers import BITS, EngineLayer, EngineTensor, LayerKind
-from embedl_deploy.engine.report import EngineReport, FloatLayer
+from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.engine.roofline import Device, Estimate, LayerEstimate, estimate
 
 __all__ = [

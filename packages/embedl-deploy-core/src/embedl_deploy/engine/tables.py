@@ -1,19 +1,16 @@
 """An engine's report as tables for people."""
 
 import re
-from typing import TYPE_CHECKING
 
+from embedl_deploy.engine.figures import EngineFigures, FloatLayer
+from embedl_deploy.engine.layers import EngineLayer
 from embedl_deploy.files import size_in_words
-
-if TYPE_CHECKING:
-    from embedl_deploy.engine.layers import EngineLayer
-    from embedl_deploy.engine.report import EngineReport, FloatLayer
 
 #: A number that is no part of a word: not that of INT8.
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 
 
-def report_table(report: "EngineReport", *, layers: bool = False) -> str:
+def report_table(report: EngineFigures, *, layers: bool = False) -> str:
     """Totals, precisions, reformats, what stayed in float; every layer if asked."""
     unknown = len(report.unknown_tensors)
     activations = ("at least " if unknown else "") + size_in_words(report.activation_bytes)
@@ -56,7 +53,7 @@ def report_table(report: "EngineReport", *, layers: bool = False) -> str:
     return "\n".join(lines)
 
 
-def _layer_lines(report: "EngineReport") -> list[str]:
+def _layer_lines(report: EngineFigures) -> list[str]:
     rows = [("kind", "type", "reads", "writes", "kB", "from")]
     for layer in filter(lambda layer: layer.is_kernel, report.layers):
         moved = f"{(layer.bytes_read + layer.bytes_written) / 1e3:.0f}"
@@ -66,11 +63,11 @@ def _layer_lines(report: "EngineReport") -> list[str]:
     return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) for row in rows]
 
 
-def _where(layer: "EngineLayer") -> str:
+def _where(layer: EngineLayer) -> str:
     return ", ".join(layer.modules[:3]) or ", ".join(layer.onnx_nodes[:3]) or layer.name
 
 
-def _change(layer: "EngineLayer") -> str:
+def _change(layer: EngineLayer) -> str:
     if not layer.inputs or not layer.outputs:
         return layer.type
     before, after = layer.inputs[0], layer.outputs[0]

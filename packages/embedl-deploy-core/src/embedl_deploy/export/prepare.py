@@ -7,23 +7,25 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.modules import named_weights
 from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
+from embedl_deploy.numerics import PointKind, Precision
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
 from embedl_deploy.quantize.freezing import frozen_to_be_read
-from embedl_deploy.quantize.onnx_operators import needed_opsets
-from embedl_deploy.quantize.report import REPORT
+from embedl_deploy.quantize.grid.onnx_operators import needed_opsets
+from embedl_deploy.quantize.placing.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
 SMALLEST_OPSET = 18
 #: Convolutions and pooling take bfloat16 from here on, the last of the common operators to do so.
 OPSET_OF_BFLOAT16 = 22
 _HALF = (torch.float16, torch.bfloat16)
+#: What holds quantized numbers of floating-point formats, and no model computes in.
+_STORED_FLOATS = frozenset(precision.format.storage for precision in Precision if precision.is_float)
 
 
 def is_quantized(model: nn.Module) -> bool:
@@ -100,7 +102,7 @@ def reasons_in_float(model: nn.Module) -> dict[str, str]:
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return [t for t in (*model.parameters(), *model.buffers()) if t.dtype is not torch.float8_e4m3fn]
+    return [t for t in (*model.parameters(), *model.buffers()) if t.dtype not in _STORED_FLOATS]
 
 
 def _dtypes(model: nn.Module) -> set[torch.dtype]:

@@ -6,26 +6,26 @@ from typing import Any
 
 from torch import fx
 
-from embedl_deploy.backend import PointKind
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.weights_there import require_weights
+from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.pipeline import BACKEND, TransformationResult
-from embedl_deploy.quantize.calibration import calibrate
-from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.data import CalibrationData, asking, check_data
-from embedl_deploy.quantize.equalization import equalize
-from embedl_deploy.quantize.finite import require_finite
+from embedl_deploy.quantize.accuracy.equalization import equalize
+from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
+from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.quantize.calibration.calibrate import calibrate
+from embedl_deploy.quantize.calibration.data import CalibrationData, asking, check_data
+from embedl_deploy.quantize.calibration.finite import require_finite
+from embedl_deploy.quantize.calibration.paired_run import InputRecorder
 from embedl_deploy.quantize.freezing import freeze
-from embedl_deploy.quantize.hardware import complete_config
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
-from embedl_deploy.quantize.placement import decide_for, place
-from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.reconstruction import correct_biases, learn_rounding
-from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
-from embedl_deploy.quantize.side_by_side import InputRecorder
-from embedl_deploy.quantize.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.quantize.placing.hardware import complete_config
+from embedl_deploy.quantize.placing.placement import decide_for, place
+from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.report import REPORT, Correction, quantization_report
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import state_kept
 
@@ -57,14 +57,14 @@ def quantize(
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
         equalization: Even out the weights of neighbouring convolutions first
-            (:mod:`embedl_deploy.quantize.equalization`).
+            (:mod:`embedl_deploy.quantize.accuracy.equalization`).
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
-            (:mod:`embedl_deploy.quantize.smoothing`): ``True``, a migration strength for all, or a
+            (:mod:`embedl_deploy.quantize.accuracy.smoothing`): ``True``, a migration strength for all, or a
             :class:`SmoothQuantConfig`. Reads the data once more.
         bias_correction: Correct the mean of every layer's output
-            (:mod:`embedl_deploy.quantize.reconstruction`).
+            (:mod:`embedl_deploy.quantize.accuracy.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output
-            (:mod:`embedl_deploy.quantize.rounding`); corrects biases as well.
+            (:mod:`embedl_deploy.quantize.accuracy.rounding`); corrects biases as well.
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
 

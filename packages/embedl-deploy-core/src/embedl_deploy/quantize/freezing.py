@@ -9,8 +9,8 @@ from torch import fx, nn
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
-from embedl_deploy.quantize.calibration import quantizers_of
-from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.quantize.calibration.calibrate import quantizers_of
+from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
 from embedl_deploy.validation.checked import checked
 
 _BATCH_NORMS = nn.modules.batchnorm._BatchNorm

@@ -15,8 +15,8 @@ from torch.nn.utils import parametrize
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import QuantStub, with_parameters
-from embedl_deploy.quantize.findings import Finding
-from embedl_deploy.quantize.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.quantize.grid.findings import Finding
+from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
 
 #: In front of the name under which a shared tensor or module was told already.
 _SAME = "= "

@@ -11,23 +11,23 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule, named_weights
+from embedl_deploy.numerics.points import PointKind, QuantPoint
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.pipeline import BACKEND, TransformationResult
-from embedl_deploy.quantize.calibration import quantizers_of
-from embedl_deploy.quantize.decisions import Decision
-from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.quantize.accuracy.smoothing import insert_scale
+from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze
+from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
 from embedl_deploy.quantize.ownership import make_missing, own_modules, own_tensors, shared_modules, tensors_of
-from embedl_deploy.quantize.placement import place
-from embedl_deploy.quantize.quantizer import IntegerWeight
-from embedl_deploy.quantize.report import REPORT, Correction, quantization_report
-from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
-from embedl_deploy.quantize.smoothing import insert_scale
+from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.placement import place
+from embedl_deploy.quantize.placing.quantizer import IntegerWeight
+from embedl_deploy.quantize.placing.report import REPORT, Correction, quantization_report
 from embedl_deploy.validation.checked import checked
 
 FORMAT = "embedl-deploy/quantization"

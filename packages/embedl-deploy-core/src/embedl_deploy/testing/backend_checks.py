@@ -8,14 +8,15 @@ from typing import Any
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import PluginError
+from embedl_deploy.numerics import Precision
 from embedl_deploy.pipeline import transform
-from embedl_deploy.quantize.points import patterns_by_node, points_of
+from embedl_deploy.quantize.placing.points import patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.networks import NETWORKS
 from embedl_deploy.testing.subjects import BackendSubject
 
 #: Number formats that a policy is asked about.
-_PRECISIONS = ("int8", "float8_e4m3fn")
+_PRECISIONS = [precision.value for precision in Precision if precision.format.for_activations]
 #: Versions of the operator set that files are written for.
 _OPSETS = (18, 21)
 
@@ -74,7 +75,7 @@ def names_are_unique(subject: BackendSubject) -> None:
 
 
 def policies_answer(subject: BackendSubject) -> None:
-    """Each policy answers at every kind of point, in INT8 and FP8, with a reason or ``None``."""
+    """Each policy answers at every kind of point, in every format of activations, with a reason or ``None``."""
     policies = subject.backend.policies
     if not policies:
         raise DoesNotApply("the backend has no quantization policies")

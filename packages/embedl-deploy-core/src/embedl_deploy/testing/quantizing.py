@@ -15,8 +15,8 @@ from embedl_deploy.modules import (
 )
 from embedl_deploy.patterns import Example, PatternMatch
 from embedl_deploy.quantize import PointReport, calibrate, insert_qdq, quantization_report
-from embedl_deploy.quantize.flow import watching_places
-from embedl_deploy.quantize.points import POSITIONS, patterns_by_node, points_of
+from embedl_deploy.quantize.calibration.flow import watching_places
+from embedl_deploy.quantize.placing.points import POSITIONS, patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, config_of, for_each_example, placed_by
 from embedl_deploy.testing.tensors import run, telling

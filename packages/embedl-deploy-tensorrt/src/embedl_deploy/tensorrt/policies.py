@@ -30,7 +30,7 @@ def quantize_all(point: QuantPoint) -> str | None:
     convolutions = [part for part in point.parts if isinstance(part, Convolution)]
     if any(conv.transposed for conv in convolutions):
         return _TRANSPOSED
-    if not point.precision.startswith("float8"):
+    if point.number_format is None or not point.number_format.is_float:
         return None
     for part in convolutions:
         if part.groups > 1:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.quantize.operators import dequantize_values, quantize_values
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
 
 #: Damping of the regression and of the rounding, as a share of the mean square of the inputs (GPTQ, section 3.3).
 DAMPING = 0.01

@@ -5,7 +5,6 @@ from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
@@ -18,19 +17,20 @@ from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, is_bound_by_memor
 from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
+from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.numerics.points import PointKind, QuantPoint
+from embedl_deploy.numerics.selectors import require_selection
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.pipeline import BACKEND
-from embedl_deploy.quantize.config import QuantConfig
-from embedl_deploy.quantize.decisions import Decision, decide
-from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.quantize.hardware import choose_policy, complete_config
-from embedl_deploy.quantize.hidden import hidden_parts
-from embedl_deploy.quantize.inner_graphs import products_inside
-from embedl_deploy.quantize.opaque import opaque_calls
-from embedl_deploy.quantize.points import patterns_by_node, points_of
-from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.report import REPORT, PointReport, QuantizationReport
-from embedl_deploy.quantize.scales import grid_from_range
-from embedl_deploy.quantize.selectors import require_selection
+from embedl_deploy.quantize.grid.scales import grid_from_range
+from embedl_deploy.quantize.placing.decisions import Decision, decide
+from embedl_deploy.quantize.placing.hardware import choose_policy, complete_config
+from embedl_deploy.quantize.placing.hidden import hidden_parts
+from embedl_deploy.quantize.placing.inner_graphs import products_inside
+from embedl_deploy.quantize.placing.opaque import opaque_calls
+from embedl_deploy.quantize.placing.points import patterns_by_node, points_of
+from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.validation.checked import checked
 
 

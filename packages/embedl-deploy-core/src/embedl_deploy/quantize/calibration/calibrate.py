@@ -10,14 +10,19 @@ from torch import fx, nn
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.modules import QuantStub, WeightFakeQuantize
-from embedl_deploy.quantize.data import CalibrationData, check_data, run_data
-from embedl_deploy.quantize.findings import Finding, summary
-from embedl_deploy.quantize.finite import blaming_the_model, require_finite
-from embedl_deploy.quantize.flow import watching_places
-from embedl_deploy.quantize.observers import MOST_THAT_MAY_VANISH, KnownRangeObserver, WeightObserver, make_observer
-from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.report import REPORT, QuantizationReport
-from embedl_deploy.quantize.unreached import check_all_reached, check_weights
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, run_data
+from embedl_deploy.quantize.calibration.finite import blaming_the_model, require_finite
+from embedl_deploy.quantize.calibration.flow import watching_places
+from embedl_deploy.quantize.calibration.unreached import check_all_reached, check_weights
+from embedl_deploy.quantize.grid.findings import Finding, summary
+from embedl_deploy.quantize.grid.observers import (
+    MOST_THAT_MAY_VANISH,
+    KnownRangeObserver,
+    WeightObserver,
+    make_observer,
+)
+from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.report import REPORT, QuantizationReport
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from torch import fx, nn
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, InnerProduct, products_without_place, reason_of_part, weights_besides
-from embedl_deploy.quantize.decisions import Decision
+from embedl_deploy.quantize.placing.decisions import Decision
 
 _WEIGHT = "there is no place for the quantizer of its weight"
 _INPUT = "there is no place for the quantizer of its input, which the module makes itself"

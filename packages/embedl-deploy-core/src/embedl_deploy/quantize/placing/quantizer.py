@@ -6,11 +6,12 @@ import torch
 from torch import nn
 
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.quantize.formats import Precision, TensorQuantConfig
-from embedl_deploy.quantize.observers import Observer
-from embedl_deploy.quantize.operators import STORAGE, dequantize, fake_quantize, quantize_values
-from embedl_deploy.quantize.scales import Grid
-from embedl_deploy.quantize.stored_format import StoresFormat
+from embedl_deploy.numerics.formats import Precision
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.grid.observers import Observer
+from embedl_deploy.quantize.grid.operators import dequantize, fake_quantize, quantize_values
+from embedl_deploy.quantize.grid.scales import Grid
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.validation.checked import checked
 
 
@@ -43,7 +44,7 @@ class Quantizer(StoresFormat):
         else:
             self.register_buffer("scale", scale)
         self.register_buffer(
-            "zero_point", None if config.symmetric else torch.zeros((), dtype=STORAGE[config.precision])
+            "zero_point", None if config.symmetric else torch.zeros((), dtype=config.precision.format.storage)
         )
 
     def set_grid(self, grid: Grid) -> None:
@@ -120,7 +121,7 @@ class IntegerWeight(StoresFormat):
         scale = quantizer.scale.detach().abs().to(weight.dtype)
         zero_point = quantizer.zero_point
         values = quantize_values(weight.detach(), scale, zero_point, axis, block, self.config.precision)
-        self.register_buffer("values", values.to(STORAGE[self.config.precision]))
+        self.register_buffer("values", values.to(self.config.precision.format.storage))
         self.register_buffer("scale", scale.clone())
         self.register_buffer("zero_point", None if zero_point is None else zero_point.clone())
 

@@ -6,13 +6,14 @@ from enum import Enum
 
 from torch import nn
 
-from embedl_deploy.backend import QuantPolicy
 from embedl_deploy.errors import QuantizationConfigError
-from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.selectors import Selector
+from embedl_deploy.numerics.formats import Precision
+from embedl_deploy.numerics.points import QuantPolicy
+from embedl_deploy.numerics.selectors import Selector
+from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.validation.checked import checked
 
-_FORMATS_OF_ACTIVATIONS = (Precision.INT8, Precision.INT16, Precision.FP8)
+_FORMATS_OF_ACTIVATIONS = [precision for precision in Precision if precision.format.for_activations]
 
 
 @checked(error=QuantizationConfigError)
@@ -129,8 +130,9 @@ def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConf
                 "per_channel or in blocks."
             )
         if activation.precision not in _FORMATS_OF_ACTIVATIONS:
+            name, (*first, last) = activation.precision.name, (each.name for each in _FORMATS_OF_ACTIVATIONS)
             raise QuantizationConfigError(
-                f"{where}: activation is {activation.precision.name}; INT4 is for weights. Use INT8, INT16 or FP8."
+                f"{where}: activation is {name}; {name} is for weights. Use {', '.join(first)} or {last}."
             )
     if weight is not None and weight.calibration_method not in (CalibrationMethod.MINMAX, CalibrationMethod.MSE):
         raise QuantizationConfigError(

@@ -8,8 +8,8 @@ from torch import nn
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.placement import placement_of
 from embedl_deploy.modules import FusedModule, QuantStub, WeightFakeQuantize, named_weights
-from embedl_deploy.quantize.flow import Watch, fused_modules
-from embedl_deploy.quantize.quantizer import Quantizer
+from embedl_deploy.quantize.calibration.flow import Watch, fused_modules
+from embedl_deploy.quantize.placing.quantizer import Quantizer
 
 #: By how much what a place is given may differ from its weight, as a share of the largest value: rounding to 16 bits.
 _TOLERANCE = 0.01

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.quantize.operators import dequantize_values, quantize_values
-from embedl_deploy.quantize.scales import grid_from_range, grid_of_weight
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
+from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
 
 _SMALLEST = 1e-5
 #: Migration strengths that are tried.
@@ -82,8 +82,9 @@ def expected_error(
     Rounding errors are taken to be independent of each other and of the values: s²/12 for a step of s.
     """
     squares = (statistics.squares / statistics.count).to(scale) / scale**2
-    if config.precision.is_float:
-        rounding = squares * 2.0**-8 / 12  # E4M3 has 8 steps between one power of two and the next
+    mantissa_bits = config.precision.format.mantissa_bits
+    if mantissa_bits is not None:  # 2^mantissa_bits steps between one power of two and the next
+        rounding = squares * 2.0 ** (-2 * (mantissa_bits + 1)) / 12
     else:
         step = grid_from_range(0.0, float((statistics.largest.to(scale) / scale).max()), config).scale.to(scale)
         rounding = torch.minimum(step**2 / 12, squares)  # what is below half a step becomes zero

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from embedl_deploy.backend import PointKind
 from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, named_weights, with_parameters
 from embedl_deploy.modules.convolution import rows_of, weight_of_rows
-from embedl_deploy.quantize.decisions import Decision
-from embedl_deploy.quantize.report import Correction
+from embedl_deploy.numerics.points import PointKind
+from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.report import Correction
 
 _WHAT = "equalization"
 #: Passes over all pairs; a chain of convolutions settles step by step.

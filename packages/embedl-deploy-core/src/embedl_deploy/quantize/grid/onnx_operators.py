@@ -18,17 +18,9 @@ from onnxscript.onnx_types import TensorType
 from torch.onnx import register_custom_op_symbolic  # type: ignore[attr-defined]  # deprecated, as its exporter
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.quantize.formats import Precision
+from embedl_deploy.numerics.formats import Precision
 
-_TYPES = {
-    Precision.INT8: ir.DataType.INT8,
-    Precision.INT16: ir.DataType.INT16,
-    Precision.INT4: ir.DataType.INT4,
-    Precision.FP8: ir.DataType.FLOAT8E4M3FN,
-}
-#: First version of the operator set with everything that a format needs: FP8 since 19, 16 and 4 bits and blocks
-#: since 21.
-_OPSET_OF_PRECISION = {Precision.INT8: 18, Precision.FP8: 19, Precision.INT16: 21, Precision.INT4: 21}
+#: First version of the operator set with scales in blocks.
 _OPSET_OF_BLOCKS = 21
 #: Scales in float16 and bfloat16 since 19.
 _OPSET_OF_HALF = 19
@@ -42,7 +34,7 @@ def needed_opsets(precision: Precision, *, blocks: bool, half: str | None) -> It
         blocks: Whether scales are one for each block.
         half: The type of the scales, in words, where it is a 16-bit one.
     """
-    yield _OPSET_OF_PRECISION[precision], precision.name
+    yield precision.format.opset, precision.name
     if blocks:
         yield _OPSET_OF_BLOCKS, "scales in blocks"
     if half is not None:
@@ -83,7 +75,8 @@ class _Writer:
                     f"The operator set to write for is {self.op.version}; {what} needs {opset} or more. Call "
                     f"torch.onnx.export(..., opset_version={opset}), or embedl_deploy.export_onnx, which chooses it."
                 )
-        self.type = _TYPES[precision]
+        self.type = ir.DataType[precision.format.onnx_type]
+        self.is_packed = precision.bits < 8 * precision.format.storage.itemsize
         self.scale = scale
         if zero_point is None:
             zeros = np.zeros(tuple(int(size) for size in scale.shape), dtype=self.type.numpy())
@@ -100,18 +93,18 @@ class _Writer:
         return x
 
     def stored(self, values: Any) -> Any:
-        """Numbers in their own type: four bits, for which torch has none, arrive as eight."""
-        if self.type is not ir.DataType.INT4:
+        """Numbers in their own type: those of less than a byte, for which torch has none, arrive in a wider one."""
+        if not self.is_packed:
             return values
         if values.producer() is not None:
             return self.op.Cast(values, to=int(self.type))
         # The model's own tensor. The exporter tells its numbers when all is translated, so they are asked for later.
-        four_bits = ir.LazyTensor(
+        packed = ir.LazyTensor(
             lambda: ir.tensor(values.const_value.numpy().astype(self.type.numpy()), dtype=self.type),
             dtype=self.type,
             shape=ir.Shape([int(size) for size in values.shape]),
         )
-        return self.op.Constant(value=four_bits)
+        return self.op.Constant(value=packed)
 
 
 def _refuse(*_given: Any) -> NoReturn:

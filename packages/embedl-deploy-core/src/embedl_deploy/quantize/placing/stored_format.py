@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 
 _KEY, _READERS = "embedl_deploy.format", "embedl_deploy.readers"
 

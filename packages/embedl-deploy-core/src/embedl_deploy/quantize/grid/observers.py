@@ -6,12 +6,12 @@ from abc import ABC, abstractmethod
 import torch
 
 from embedl_deploy.errors import QuantizationConfigError, QuantizationError
-from embedl_deploy.quantize.findings import Finding, Seen
-from embedl_deploy.quantize.formats import CalibrationMethod, TensorQuantConfig
-from embedl_deploy.quantize.histogram import Histogram
-from embedl_deploy.quantize.operators import dequantize_values, quantize_values
-from embedl_deploy.quantize.samples import extremes_by_sample
-from embedl_deploy.quantize.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
+from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.grid.findings import Finding, Seen
+from embedl_deploy.quantize.grid.histogram import Histogram
+from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
+from embedl_deploy.quantize.grid.samples import extremes_by_sample
+from embedl_deploy.quantize.grid.scales import Grid, grid_from_histogram, grid_from_range, grid_of_weight, held_by
 
 #: Share of the sum of a tensor with a known range, such as a softmax, that may be rounded to zero.
 MOST_THAT_MAY_VANISH = 0.25

@@ -14,7 +14,7 @@ from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
 from embedl_deploy.modules import ConvertedModule, FusedModule
-from embedl_deploy.quantize.decisions import Decision
+from embedl_deploy.quantize.placing.decisions import Decision
 
 _NOT_TAKEN = "no fusion has taken it, or none with places"
 _NOT_KNOWN = "it is from outside torch, and whether it multiplies is not known"

@@ -1,52 +1,12 @@
-"""How one tensor is quantized: the number format, the grid, and how its scale is found."""
+"""How one tensor is quantized: its number format, the granularity of its scales, and how these are found."""
 
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
 
 from embedl_deploy.errors import QuantizationConfigError
+from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.validation.checked import checked
-
-
-class Precision(Enum):
-    """A number format that values are rounded to.
-
-    Attributes:
-        INT8: −128…127.
-        INT16: −32768…32767.
-        INT4: −8…7; for weights.
-        FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
-    """
-
-    INT8 = "int8"
-    INT16 = "int16"
-    INT4 = "int4"
-    FP8 = "float8_e4m3fn"
-
-    @property
-    def is_float(self) -> bool:
-        """Whether the grid is denser near zero."""
-        return self is Precision.FP8
-
-    @property
-    def bits(self) -> int:
-        """Bits of one value."""
-        return {Precision.INT8: 8, Precision.INT16: 16, Precision.INT4: 4, Precision.FP8: 8}[self]
-
-    @property
-    def smallest(self) -> float:
-        """The smallest number above zero; of E4M3 the smallest subnormal one, 2⁻⁹."""
-        return 2.0**-9 if self.is_float else 1.0
-
-    @property
-    def low(self) -> float:
-        """The most negative number."""
-        return -448.0 if self.is_float else -float(2 ** (self.bits - 1))
-
-    @property
-    def high(self) -> float:
-        """The largest number."""
-        return 448.0 if self.is_float else float(2 ** (self.bits - 1) - 1)
 
 
 class CalibrationMethod(Enum):
@@ -70,7 +30,7 @@ class CalibrationMethod(Enum):
 
 #: No row of a weight has more values, nor can files say more.
 _LARGEST_BLOCK = 2**31 - 1
-_BY_BITS = {4: Precision.INT4, 8: Precision.INT8, 16: Precision.INT16}
+_BY_BITS = {precision.bits: precision for precision in Precision if not precision.is_float}
 
 
 @checked(error=QuantizationConfigError)
@@ -111,7 +71,8 @@ class TensorQuantConfig:
     def __post_init__(self) -> None:
         if self.n_bits is not None:
             if self.n_bits not in _BY_BITS:
-                raise _invalid(f"n_bits={self.n_bits!r}; expected 4, 8 or 16")
+                *first, last = sorted(_BY_BITS)
+                raise _invalid(f"n_bits={self.n_bits!r}; expected {', '.join(map(str, first))} or {last}")
             given = _BY_BITS[self.n_bits]
             if self.precision not in (Precision.INT8, given):
                 raise _invalid(f"n_bits={self.n_bits} and precision={self.precision}; give one of them")
@@ -121,7 +82,7 @@ class TensorQuantConfig:
 
     def _check_combination(self) -> None:
         if self.precision.is_float and not self.symmetric:
-            raise _invalid("FP8 with symmetric=False; a floating-point format has no zero point")
+            raise _invalid(f"{self.precision.name} with symmetric=False; a floating-point format has no zero point")
         if not 0 < self.percentile <= 100:
             raise _invalid(f"percentile={self.percentile!r}; expected more than 0 and at most 100")
         if self.block_size is not None:
@@ -140,7 +101,8 @@ class TensorQuantConfig:
         if self.axis is not None and self.axis < 0:
             raise _invalid(f"axis={self.axis}; expected a dimension of the weight, counted from 0")
         if self.calibration_method is CalibrationMethod.ENTROPY and (self.precision.is_float or not self.symmetric):
-            raise _invalid("ENTROPY for an asymmetric range or for FP8; it is defined for symmetric integers. Use MSE")
+            of = "an asymmetric range" if not self.symmetric else self.precision.name
+            raise _invalid(f"ENTROPY for {of}; it is defined for symmetric integers. Use MSE")
         if self.power_of_two and self.learnable:
             raise _invalid("power_of_two with learnable=True; a trained scale does not stay a power of two")
         if self.learnable and not self.symmetric:

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-import embedl_deploy.quantize.onnx_operators  # noqa: F401 - what they are in ONNX: registered with them
-from embedl_deploy.quantize.formats import Precision
+import embedl_deploy.quantize.grid.onnx_operators  # noqa: F401 - what they are in ONNX: registered with them
+from embedl_deploy.numerics.formats import Precision
 
 
 def expand_scale(scale: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:
@@ -32,7 +32,7 @@ def quantize_values(
     """The numbers of the grid, in the dtype of ``x``: what QuantizeLinear stores."""
     q = x / expand_scale(scale, x, axis, block)
     if precision.is_float:
-        return q.clamp_(precision.low, precision.high).to(torch.float8_e4m3fn).to(x.dtype)
+        return q.clamp_(precision.low, precision.high).to(precision.format.storage).to(x.dtype)
     q.round_()
     if zero_point is not None:
         q += zero_point
@@ -122,7 +122,7 @@ def dequantize(
 ) -> torch.Tensor:
     """The values that stored numbers stand for, in the dtype of ``scale``. Arguments as for :func:`fake_quantize`.
 
-    ``values`` are int8 for INT8 and INT4, int16 for INT16, float8_e4m3fn for FP8.
+    ``values`` are of the dtype in which the format is stored, ``Precision(precision).format.storage``.
     """
     return dequantize_values(values.to(scale.dtype), scale, zero_point, axis, block)
 
@@ -130,12 +130,3 @@ def dequantize(
 @dequantize.register_fake
 def _(values: torch.Tensor, scale: torch.Tensor, *_settings: Any) -> torch.Tensor:
     return torch.empty_like(values, dtype=scale.dtype)
-
-
-#: The dtype in which numbers of a format are stored.
-STORAGE = {
-    Precision.INT8: torch.int8,
-    Precision.INT4: torch.int8,
-    Precision.INT16: torch.int16,
-    Precision.FP8: torch.float8_e4m3fn,
-}

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.module_paths import fits, modules_around, near_names, paths_called, with_containers
+from embedl_deploy.numerics.points import QuantPoint
 
 #: A module, a module class, a glob over module paths (``"features.*.conv"``), or a predicate on points. A module or
 #: path means all that is inside it as well.

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.graph.casts import is_cast
 from embedl_deploy.graph.edit import add_call
@@ -29,14 +28,15 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, named_weights, with_parameters
 from embedl_deploy.modules.device import device_of
-from embedl_deploy.quantize.calibration import buffers_kept, evaluation_mode
-from embedl_deploy.quantize.data import CalibrationData, run_data
-from embedl_deploy.quantize.decisions import Decision
-from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.quantize.migration import ChannelStatistics, best_migration_scale, migration_scale
-from embedl_deploy.quantize.readers import ReaderWatch
-from embedl_deploy.quantize.report import Correction
-from embedl_deploy.quantize.selectors import Selector, describe_selector, selects
+from embedl_deploy.numerics.points import PointKind, QuantPoint
+from embedl_deploy.numerics.selectors import Selector, describe_selector, selects
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.accuracy.migration import ChannelStatistics, best_migration_scale, migration_scale
+from embedl_deploy.quantize.accuracy.readers import ReaderWatch
+from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode
+from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
+from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.report import Correction
 from embedl_deploy.validation.checked import checked
 
 _WHAT = "smoothing"

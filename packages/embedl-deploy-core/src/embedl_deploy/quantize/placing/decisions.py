@@ -1,19 +1,22 @@
-"""The one place that decides whether a point is quantized, how, and by whose rule."""
+"""Whether a point is quantized, how, and by whose rule.
+
+Which points there are is decided before: patterns and modules name them (:mod:`embedl_deploy.quantize.placing.points`).
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL, same_in_every_call
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.modules.convolution import is_transposed
-from embedl_deploy.quantize.config import LayerQuantConfig, QuantConfig
-from embedl_deploy.quantize.formats import TensorQuantConfig
-from embedl_deploy.quantize.hardware import ChosenPolicy
-from embedl_deploy.quantize.selectors import describe_selector, selects
+from embedl_deploy.numerics.config import LayerQuantConfig, QuantConfig
+from embedl_deploy.numerics.points import PointKind, QuantPoint
+from embedl_deploy.numerics.selectors import describe_selector, selects
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.placing.hardware import ChosenPolicy
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
 _COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)

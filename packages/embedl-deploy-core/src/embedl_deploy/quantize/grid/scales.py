@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedl_deploy.quantize.formats import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.histogram import BINS, Histogram
-from embedl_deploy.quantize.operators import dequantize_values, quantize_values
+from embedl_deploy.numerics.formats import Precision
+from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.grid.histogram import BINS, Histogram
+from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
 
 #: Shares of the largest magnitude that a search for the best range tries.
 _SHARES = torch.linspace(1.0, 0.2, 81, dtype=torch.float64)

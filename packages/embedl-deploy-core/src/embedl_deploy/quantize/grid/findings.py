@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from embedl_deploy.quantize.samples import Samples
+from embedl_deploy.quantize.grid.samples import Samples
 
 #: How many times as far as all others a batch must reach to be told, and of how many batches.
 _FAR, _ENOUGH_BATCHES = 10.0, 4

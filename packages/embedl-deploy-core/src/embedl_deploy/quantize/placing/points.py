@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.lookup import argument_at, get_module
 from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub, WeightFakeQuantize, named_weights
+from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.patterns import PatternMatch, QDQPoint
 
 #: Argument positions of the points that patterns name.

@@ -12,15 +12,15 @@ from torch import fx, nn
 
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights, named_weights
-from embedl_deploy.quantize.calibration import evaluation_mode
-from embedl_deploy.quantize.data import progress_bar
-from embedl_deploy.quantize.operators import expand_scale
-from embedl_deploy.quantize.patches import grouped, is_supported, samples
-from embedl_deploy.quantize.quantizer import Quantizer
-from embedl_deploy.quantize.report import Correction
-from embedl_deploy.quantize.rounding import Moments, fitted_weight, rounded_weight
-from embedl_deploy.quantize.scales import grid_of_weight
-from embedl_deploy.quantize.side_by_side import Inputs, SideBySide
+from embedl_deploy.quantize.accuracy.im2col import grouped, is_supported, samples
+from embedl_deploy.quantize.accuracy.rounding import Moments, fitted_weight, rounded_weight
+from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
+from embedl_deploy.quantize.calibration.data import progress_bar
+from embedl_deploy.quantize.calibration.paired_run import Inputs, SideBySide
+from embedl_deploy.quantize.grid.operators import expand_scale
+from embedl_deploy.quantize.grid.scales import grid_of_weight
+from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.report import Correction
 
 #: Steps in which the mean behind an activation is brought to the exact one.
 _STEPS = 4
@@ -50,8 +50,8 @@ def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
 def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
-    See :mod:`embedl_deploy.quantize.rounding`. Arguments and result as for :func:`correct_biases`; a layer whose
-    rounding cannot be learnt has its bias corrected all the same.
+    See :mod:`embedl_deploy.quantize.accuracy.rounding`. Arguments and result as for :func:`correct_biases`; a layer
+    whose rounding cannot be learnt has its bias corrected all the same.
     """
     return _correct_all(model, inputs, learn_weights=True, progress=progress)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from embedl_deploy.backend import Backend, Contribution, QuantPoint, QuantPolicy, get_backend
+from embedl_deploy.backend import Backend, Contribution, get_backend
 from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
 from embedl_deploy.errors import (
     PLUGIN_FAILURES,
@@ -12,8 +12,9 @@ from embedl_deploy.errors import (
     QuantizationConfigError,
     QuantizationError,
 )
-from embedl_deploy.quantize.config import ModulesToSkip, QuantConfig
-from embedl_deploy.quantize.formats import TensorQuantConfig
+from embedl_deploy.numerics.config import ModulesToSkip, QuantConfig
+from embedl_deploy.numerics.points import QuantPoint, QuantPolicy
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.validation.checked import checked
 
 _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})
@@ -34,7 +35,7 @@ def default_config(transformed_for: str | Backend | None) -> QuantConfig:
     """
     if isinstance(transformed_for, str):
         transformed_for = get_backend(transformed_for)
-    given = None if transformed_for is None else transformed_for.quantization_config(QuantConfig)
+    given = None if transformed_for is None else transformed_for.quantization_config()
     return _INT8 if given is None else given.completed_by(_INT8)
 
 

@@ -1,0 +1,121 @@
+"""Number formats, one row each; whatever lists or distinguishes formats reads this table."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumberFormat:
+    """What a number format is made of.
+
+    Formats in blocks (NVFP4, MXFP8) would need nothing that is not here: ``block``, ``scale_dtype`` and
+    ``second_scale``.
+
+    Attributes:
+        name: As configurations, recipes and policies write it.
+        bits: Of one value.
+        low: The most negative number.
+        high: The largest number.
+        smallest: The smallest number above zero.
+        mantissa_bits: Stored bits of the mantissa of a floating-point format; ``None`` for integers.
+        storage: The dtype that holds the numbers. Formats that torch has no dtype for are stored in a wider one.
+        onnx_type: Name of the tensor element type in ONNX (``onnx.TensorProto.DataType``).
+        opset: First version of ONNX's operator set whose QuantizeLinear and DequantizeLinear take it.
+        for_activations: Whether activations may be quantized to it, and not only weights.
+        block: Number of values that always share a scale; ``None`` leaves that to the configuration.
+        scale_dtype: Type of the scales; ``None`` for the type of the values.
+        second_scale: Whether the scales of blocks have a scale of their own, one per tensor.
+    """
+
+    name: str
+    bits: int
+    low: float
+    high: float
+    smallest: float
+    mantissa_bits: int | None = None
+    storage: torch.dtype
+    onnx_type: str
+    opset: int
+    for_activations: bool = True
+    block: int | None = None
+    scale_dtype: torch.dtype | None = None
+    second_scale: bool = False
+
+
+def _integer(name: str, bits: int, storage: torch.dtype, opset: int, *, for_activations: bool = True) -> NumberFormat:
+    """Two's complement: −2ᵇ⁻¹…2ᵇ⁻¹ − 1."""
+    return NumberFormat(
+        name=name,
+        bits=bits,
+        low=-float(2 ** (bits - 1)),
+        high=float(2 ** (bits - 1) - 1),
+        smallest=1.0,
+        storage=storage,
+        onnx_type=name.upper(),
+        opset=opset,
+        for_activations=for_activations,
+    )
+
+
+class Precision(Enum):
+    """A number format that values are rounded to. Its value is the format's name, ``"int8"``.
+
+    Attributes:
+        INT8: −128…127.
+        INT16: −32768…32767.
+        INT4: −8…7; for weights.
+        FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
+    """
+
+    INT8 = _integer("int8", 8, torch.int8, opset=18)  # the oldest operator set that files are written for
+    INT16 = _integer("int16", 16, torch.int16, opset=21)
+    INT4 = _integer("int4", 4, torch.int8, opset=21, for_activations=False)
+    FP8 = NumberFormat(
+        name="float8_e4m3fn",
+        bits=8,
+        low=-448.0,
+        high=448.0,
+        smallest=2.0**-9,  # subnormal
+        mantissa_bits=3,
+        storage=torch.float8_e4m3fn,
+        onnx_type="FLOAT8E4M3FN",
+        opset=19,
+    )
+
+    _value_: str
+    format: NumberFormat
+
+    def __new__(cls, row: Any) -> "Precision":  # Any: for mypy, Precision("int8") passes its argument here
+        """A member whose value is the name of its format."""
+        member = object.__new__(cls)
+        member._value_ = row.name
+        member.format = row
+        return member
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is a floating-point format, whose numbers are denser near zero."""
+        return self.format.mantissa_bits is not None
+
+    @property
+    def bits(self) -> int:
+        """Bits of one value."""
+        return self.format.bits
+
+    @property
+    def smallest(self) -> float:
+        """The smallest number above zero; of E4M3 the smallest subnormal one, 2⁻⁹."""
+        return self.format.smallest
+
+    @property
+    def low(self) -> float:
+        """The most negative number."""
+        return self.format.low
+
+    @property
+    def high(self) -> float:
+        """The largest number."""
+        return self.format.high

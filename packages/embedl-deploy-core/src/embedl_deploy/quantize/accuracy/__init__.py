@@ -1,0 +1,1 @@
+"""What keeps accuracy: equalization, SmoothQuant, bias correction and learned rounding."""

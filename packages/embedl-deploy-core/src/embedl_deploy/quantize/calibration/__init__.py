@@ -1,0 +1,1 @@
+"""Running calibration data through a model to find the scales."""

@@ -1,0 +1,1 @@
+"""Where quantizers go, by whose rule, and what the report says of it."""
