@@ -19,7 +19,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
-from embedl_deploy.quantize.grid.observers import make_observer
+from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.samples import Samples, extremes_by_sample
 from support.nets import net, random_input
 from support.quantizable import PATTERNS, transform

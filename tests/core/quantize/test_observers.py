@@ -5,7 +5,8 @@ import torch
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConfig
-from embedl_deploy.quantize.grid.observers import in_memory_order, make_observer
+from embedl_deploy.quantize.grid.factory import make_observer
+from embedl_deploy.quantize.grid.observers import in_memory_order
 from embedl_deploy.quantize.grid.operators import fake_quantize
 from support.nets import random_input
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import IntegerWeight, Precision, QuantConfig, Quantizer, TensorQuantConfig, calibrate
-from embedl_deploy.quantize.grid.observers import make_observer
+from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.scales import Grid, grid_from_range, grid_of_weight
 from support.nets import random_input
 from support.quantizable import IMAGES, ROWS, inserted, perceptron, residual_block

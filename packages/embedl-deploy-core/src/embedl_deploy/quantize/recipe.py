@@ -19,7 +19,7 @@ from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule, named_we
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.pipeline import BACKEND, TransformationResult
-from embedl_deploy.quantize.accuracy.smoothing import insert_scale
+from embedl_deploy.quantize.accuracy.channel_scaling import insert_scale
 from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight

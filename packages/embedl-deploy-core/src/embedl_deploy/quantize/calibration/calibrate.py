@@ -14,13 +14,10 @@ from embedl_deploy.quantize.calibration.data import CalibrationData, check_data,
 from embedl_deploy.quantize.calibration.finite import blaming_the_model, require_finite
 from embedl_deploy.quantize.calibration.flow import watching_places
 from embedl_deploy.quantize.calibration.unreached import check_all_reached, check_weights
+from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.findings import Finding, summary
-from embedl_deploy.quantize.grid.observers import (
-    MOST_THAT_MAY_VANISH,
-    KnownRangeObserver,
-    WeightObserver,
-    make_observer,
-)
+from embedl_deploy.quantize.grid.known_range import MOST_ROUNDED_TO_ZERO, KnownRangeObserver
+from embedl_deploy.quantize.grid.observers import WeightObserver
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.placing.report import REPORT, QuantizationReport
 from embedl_deploy.validation.checked import checked
@@ -130,7 +127,7 @@ def _report_findings(model: nn.Module, findings: tuple[Finding, ...]) -> None:
 def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver]) -> None:
     """Say of which tensors with a known range a good part is rounded to zero, in the report and in the log."""
     shares = [(each.name, each.share_rounded_to_zero) for each in observers]
-    vanishing = tuple((name, share) for name, share in shares if share >= MOST_THAT_MAY_VANISH)
+    vanishing = tuple((name, share) for name, share in shares if share >= MOST_ROUNDED_TO_ZERO)
     report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
     if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.vanishing != vanishing:
         model.meta[REPORT] = replace(report, vanishing=vanishing)

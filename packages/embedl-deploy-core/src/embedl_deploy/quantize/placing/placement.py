@@ -1,6 +1,6 @@
 """Putting quantizers where they were decided to be."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -8,13 +8,7 @@ from torch import fx, nn
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL, same_in_every_call
-from embedl_deploy.graph.functional import state_of_call
 from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
-from embedl_deploy.graph.metadata import NOT_TAKEN
-from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, is_bound_by_memory, product_of_call
-from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.numerics.config import QuantConfig
@@ -31,6 +25,7 @@ from embedl_deploy.quantize.placing.opaque import opaque_calls
 from embedl_deploy.quantize.placing.points import patterns_by_node, points_of
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.placing.report import REPORT, PointReport, QuantizationReport
+from embedl_deploy.quantize.placing.uncovered import uncovered
 from embedl_deploy.validation.checked import checked
 
 
@@ -102,13 +97,13 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
         places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
         points.append(PointReport(*places, point.kind, point.index, decision.config))
     copied.recompile()
-    uncovered = (
-        *_uncovered(model, decisions),
+    without_place = (
+        *uncovered(model, decisions),
         *products_inside(model),
         *hidden_parts(model, decisions),
         *opaque_calls(model, decisions),
     )
-    copied.meta[REPORT] = QuantizationReport(tuple(points), uncovered, policy)
+    copied.meta[REPORT] = QuantizationReport(tuple(points), without_place, policy)
     return copied
 
 
@@ -213,41 +208,3 @@ def _last_placeholder(node: fx.Node) -> fx.Node:
 def _fix_range(stub: QuantStub) -> None:
     if stub.amax is not None and isinstance(stub.quantizer, Quantizer):
         stub.quantizer.set_grid(grid_from_range(0.0, stub.amax, stub.quantizer.config))
-
-
-def _uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[str, str, str]]:
-    """Operators with a weight, or products of tensors, at which no point is."""
-    covered = {decision.point.node.name for decision in decisions}
-    found = []
-    constant = same_in_every_call(model.graph)
-    for node in model.graph.nodes:
-        if node.op not in ("call_module", "call_function", "call_method") or node.name in covered:
-            continue
-        module = get_module(node) if node.op == "call_module" else None
-        if module is not None and any(isinstance(part, (*WEIGHTED, *UNWEIGHTED)) for part in module.modules()):
-            if isinstance(module, FusedModule):
-                nothing = "the module, or the pattern that made it, has no place for quantizers"
-                found.append((node.name, type(module).__name__, module.why_not_quantized or nothing))
-            else:
-                found.append((node.name, type(module).__name__, _in_the_way(node, constant)))
-        elif node.op != "call_module" and (kind := product_of_call(node)) is not None:
-            found.append((node.name, kind, _in_the_way(node, constant)))
-    return found
-
-
-def _in_the_way(node: fx.Node, constant: Collection[fx.Node]) -> str:
-    """Why no fusion has taken an operator, as far as it is known."""
-    if NOT_TAKEN in node.meta:
-        return str(node.meta[NOT_TAKEN])
-    if node in constant:
-        return SAME_IN_EVERY_CALL
-    if isinstance(get_module(node), nn.EmbeddingBag):
-        return "it looks rows up and adds them: it is bound by memory, not by arithmetic"
-    if operation(node) in ("_grouped_mm", "grouped_mm"):
-        return "each of its rows picks one of several weights while the model runs, which no integer product does"
-    computed = [name for name, value in state_of_call(node).items() if not is_state(value)]
-    if computed:
-        return f"its {computed[0]} is computed from what flows in, so there is none to quantize beforehand"
-    if is_bound_by_memory(node):
-        return "it multiplies number by number and sums: it is bound by memory, not by arithmetic"
-    return "no fusion has taken it"
