@@ -68,7 +68,7 @@ def causes(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
 
 
 def unfused(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
-    """What has no place for quantizers, by operator and reason, with models and counts; most first."""
+    """Operators without a quantization point, by operator and reason, with models and counts; most frequent first."""
     groups: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for record in records:
         for _, operator, reason in record.stages.get("quantize", {}).get("unfused", []):

@@ -33,8 +33,8 @@ def test_unknown_names_the_installed():
     assert isinstance(caught.value, LookupError)
 
 
-@pytest.mark.parametrize("slip", ["TensorRT", "tenssort"])
-def test_a_slip_is_told(slip):
+@pytest.mark.parametrize("slip", ["TensorRT", "tenssort", "trt"])
+def test_a_misspelled_or_abbreviated_name_gets_a_suggestion(slip):
     with pytest.raises(BackendNotFoundError, match=f"No backend '{slip}' is installed. Did you mean 'tensorrt'?"):
         transform(nn.ReLU(), backend=slip)
 

@@ -86,7 +86,7 @@ def test_a_subclass_of_fused_conv_may_hold_another_convolution():
 
     assert told(Two()) == {"weight": "conv"}
     ((path, _, reason),) = weights_besides(Two(), ["conv"])
-    assert (path, reason) == ("other", "there is no place for the quantizer of its weight")
+    assert (path, reason) == ("other", "the module declares no quantization point for its weight")
 
 
 def test_parts_may_be_shared():
@@ -124,7 +124,7 @@ def test_what_is_besides_says_why_where_the_module_does():
     opted.why_not_quantized = "three groups"
     fused = module(a=opted, b=nn.MultiheadAttention(2, 1), c=nn.LSTM(2, 2), d=conv())
     told = {path: reason for path, _, reason in weights_besides(fused, ["d"])}
-    nothing = "there is no place for the quantizer of its weight"
+    nothing = "the module declares no quantization point for its weight"
     assert told == {"a.conv": "three groups", "b": nothing, "c": nothing}
     fused.why_not_quantized = "all of it in float"
     assert {reason for _, _, reason in weights_besides(fused, [])} == {"three groups", "all of it in float"}

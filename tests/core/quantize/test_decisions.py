@@ -129,8 +129,8 @@ class TestSkip:
         with pytest.raises(QuantizationConfigError) as caught:
             insert_qdq(result.model, result.matches, QuantConfig(overrides=overrides))
         assert str(caught.value) == (
-            "QuantConfig gives formats to 'up', but in 'up' is no place for a quantizer. Paths of places begin with "
-            "blocks, head. report.why_not('up') says why no fusion has taken it; take it out of overrides."
+            "QuantConfig.overrides gives a format to 'up', but 'up' has no quantization point. Paths with points begin "
+            "with blocks, head. Remove it from overrides, or see report.why_not('up') for why no fusion took it."
         )
 
     def test_by_class_of_a_wrapped_module(self):
@@ -466,7 +466,9 @@ class TestUncovered:
             graft = OptsOut
 
         found = self.uncovered(lambda self, x: self.fc(x), [OptsOutPattern()], fc=nn.Linear(4, 4))
-        assert found == (("fc_1", "OptsOut", "the module, or the pattern that made it, has no place for quantizers"),)
+        assert found == (
+            ("fc_1", "OptsOut", "the module, or the pattern that placed it, declares no quantization point"),
+        )
 
     def test_what_is_covered_and_what_has_no_weight_is_not_listed(self):
         assert (

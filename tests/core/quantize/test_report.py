@@ -55,7 +55,7 @@ def test_as_text():
         "first weight (QLinear): override for 'first': weights in float",
         "second input 0 (QLinear): skip: 'second'",
         "second weight (QLinear): skip: 'second'",
-        "Without a place for quantizers:",
+        "Without a quantization point:",
         "matmul (matmul): no fusion has taken it",
     ]
 

@@ -179,7 +179,7 @@ def test_one_weight_may_stay_in_float(result, x, selector):
 
 
 class Hidden(NestedSE):
-    """Its second convolution has no place for a quantizer."""
+    """Its second convolution has no quantization point."""
 
     def __init__(self, *parts):
         super().__init__(*parts)
@@ -198,8 +198,9 @@ def se(pattern, x):
 def test_a_weight_without_a_place_is_listed_by_its_path(x):
     result = se(HiddenPattern, x)
     report = quantization_report(quantize(result, [x], progress=False))
-    assert report.uncovered == (("pool.expand", "Conv2d", "there is no place for the quantizer of its weight"),)
-    assert "pool.expand (Conv2d): there is no place" in str(report) and "(2 weights)" in str(report)
+    assert report.uncovered == (("pool.expand", "Conv2d", "the module declares no quantization point for its weight"),)
+    text = str(report)
+    assert "pool.expand (Conv2d): the module declares no quantization point" in text and "(2 weights)" in text
     result.model.get_submodule("pool").why_not_quantized = "the gate is computed in float"
     report = quantization_report(quantize(result, [x], progress=False))
     assert report.uncovered == (("pool.expand", "Conv2d", "the gate is computed in float"),)
@@ -207,7 +208,7 @@ def test_a_weight_without_a_place_is_listed_by_its_path(x):
 
 
 class NoStubBetween(NestedSE):
-    """What is between its convolutions has no place for a quantizer."""
+    """What is between its convolutions has no quantization point."""
 
     def __init__(self, *parts):
         super().__init__(*parts)
@@ -228,8 +229,8 @@ class Raw(NestedSE):
 @pytest.mark.parametrize(
     ("module", "listed"),
     [
-        (NoStubBetween, ("pool.expand.conv", "Conv2d", "no place for the quantizer of its input")),
-        (Raw, ("pool.table", "einsum", "no place for the quantizer of its weight")),
+        (NoStubBetween, ("pool.expand.conv", "Conv2d", "no quantization point for its input")),
+        (Raw, ("pool.table", "einsum", "no quantization point for its weight")),
     ],
 )
 def test_products_in_forward_are_looked_at(module, listed, x):

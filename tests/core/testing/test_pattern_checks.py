@@ -226,16 +226,16 @@ SPOILT = [
     ("state-dict", with_graft(Remembers), "outputs with the loaded state, tensor 0: max |Δ| ="),
     ("onnx", with_graft(Branches), "cannot be exported to ONNX"),
     ("qdq-points", ManyPoints, "qdq_points names RESIDUAL_INPUT, but Block is called with 1 arguments"),
-    ("qdq-points", NoPlacePattern, "names INPUT, argument 0, for which NoPlace has no place"),
+    ("qdq-points", NoPlacePattern, "names INPUT, argument 0, but NoPlace declares no such input"),
     (
         "weights-have-places",
         with_graft(HiddenWeight),
-        "Conv2d at conv of 0 (HiddenWeight) has no place for the quantizer",
+        "Conv2d at conv of 0 (HiddenWeight) has no quantization point",
     ),
     (
         "weights-have-places",
         with_graft(HiddenTable),
-        "matmul by table of 0 (HiddenTable) has no place for",
+        "matmul by table of 0 (HiddenTable) has no quantization point",
     ),
     ("stubs-used", with_graft(FloatWeight), "forward never calls weight_fake_quant of 0 (FloatWeight)"),
     (

@@ -175,9 +175,17 @@ def _join(name: str) -> Backend:
 
 
 def _meant(name: str) -> str:
-    """A question whether another name was meant that is near; empty if none is."""
-    near = difflib.get_close_matches(name.lower(), discover_backends(), n=1)
+    """A suggestion of an installed backend with a similar name, or one that ``name`` abbreviates; may be empty."""
+    names = discover_backends()
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    near = near or [other for other in names if len(name) > 1 and _abbreviates(name.lower(), other)]
     return f"Did you mean {near[0]!r}? " if near else ""
+
+
+def _abbreviates(short: str, name: str) -> bool:
+    """Whether ``short`` is the first letter of ``name`` and some of its others, in order: ``trt``, ``tensorrt``."""
+    letters = iter(name)
+    return name[:1] == short[:1] and all(letter in letters for letter in short)
 
 
 def _installed_names() -> str:

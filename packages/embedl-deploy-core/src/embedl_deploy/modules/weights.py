@@ -24,7 +24,7 @@ from embedl_deploy.validation.checked import checked
 
 _PLACE = "weight_fake_quant"
 _OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
-_ADVICE = "there is no place for the quantizer of its weight"
+_ADVICE = "the module declares no quantization point for its weight"
 
 
 @checked

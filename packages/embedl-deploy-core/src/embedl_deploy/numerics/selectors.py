@@ -83,11 +83,11 @@ def require_selection(
         if not named:
             raise QuantizationConfigError(f"QuantConfig selects {_missing(selector, known)}")
         if selector in formatted:
-            there = near_names(named[0], with_points, first="Paths of places begin with")
+            there = near_names(named[0], with_points, first="Paths with points begin with")
             raise QuantizationConfigError(
-                f"QuantConfig gives formats to {describe_selector(selector)}, but in {named[0]!r} is no place for a "
-                f"quantizer. {there} report.why_not({named[0]!r}) says why no fusion has taken it; take it out of "
-                "overrides."
+                f"QuantConfig.overrides gives a format to {describe_selector(selector)}, but {named[0]!r} has no "
+                f"quantization point. {there} Remove it from overrides, or see report.why_not({named[0]!r}) for why no "
+                "fusion took it."
             )
 
 

@@ -146,16 +146,16 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
     Check(
         "qdq-points",
         "names quantization points that exist",
-        "A point that the module has no place for is never quantized, and nobody is told.",
+        "A point that the module does not declare is silently left in float.",
         "Make qdq_points and the module's inputs_to_quantize name the same arguments.",
         points_exist,
         fusions_only=True,
     ),
     Check(
         "weights-have-places",
-        "has a place for the quantizer of each weight",
+        "has a quantization point for each weight",
         "A convolution or product that the hardware runs in the same kernel would stay in float.",
-        "Make the part a FusedConv or FusedMatmul, which has a place; or give the module one named "
+        "Make the part a FusedConv or FusedMatmul, which has a point; or give the module a stub named "
         "<part>_weight_fake_quant; or say in why_not_quantized why it stays in float.",
         weights_have_places,
         fusions_only=True,

@@ -1,4 +1,4 @@
-"""Checks of the places for quantizers that a fusion declares: that they exist, and that numbers go through them."""
+"""Checks that the quantization points of a fusion exist, and that the module computes with their quantizers."""
 
 import torch
 from torch import fx, nn
@@ -48,7 +48,7 @@ def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> No
         if not module.input_quant_stubs and module.why_not_quantized:
             continue  # the module opts out, and says why
         raise ConformanceFailure(
-            f"qdq_points names {point.name}, argument {position}, for which {name} has no place: its "
+            f"qdq_points names {point.name}, argument {position}, but {name} declares no such input: its "
             f"input_quant_stubs are {sorted(module.input_quant_stubs)}",
             f"{position} in inputs_to_quantize, or why_not_quantized",
         )
@@ -56,10 +56,7 @@ def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> No
 
 @for_each_example
 def weights_have_places(subject: PatternSubject, example: Example) -> None:
-    """Every convolution and product in a module that is quantized has a place for the quantizer of its weight.
-
-    Or the module says why not.
-    """
+    """Every weight in a quantized module has a quantization point, or the module says why not."""
     looked = False
     for node, module, match in placed_by(subject.rewrite(telling(example.model), example)):
         if not match.pattern.qdq_points or not isinstance(module, FusedModule):
@@ -68,20 +65,22 @@ def weights_have_places(subject: PatternSubject, example: Example) -> None:
         weights = named_weights(module)
         misnamed = [f"{weight.place}: {weight.problem}" for weight in weights if weight.problem is not None]
         if misnamed:
-            raise ConformanceFailure(f"{type(module).__name__} has a place of no one weight, {misnamed[0]}", "its name")
+            raise ConformanceFailure(
+                f"{type(module).__name__} has a weight stub that belongs to no weight, {misnamed[0]}", "its name"
+            )
         for path, part, _ in weights_besides(module, [weight.path for weight in weights]):
             if reason_of_part(module, path) is None:
                 raise ConformanceFailure(
-                    f"{type(part).__name__} at {path} of {node.target} ({type(module).__name__}) has no place for the "
-                    "quantizer of its weight",
-                    "a place, or why_not_quantized",
+                    f"{type(part).__name__} at {path} of {node.target} ({type(module).__name__}) has no quantization "
+                    "point for its weight",
+                    "a point, or why_not_quantized",
                 )
         for product in products_without_place(module):
             if product.of_parameter and reason_of_part(module, product.path) is None:
                 raise ConformanceFailure(
-                    f"{product.product} by {product.path} of {node.target} ({type(module).__name__}) has no place for "
-                    "the quantizer of that weight",
-                    "a place, or why_not_quantized",
+                    f"{product.product} by {product.path} of {node.target} ({type(module).__name__}) has no "
+                    "quantization point for that weight",
+                    "a point, or why_not_quantized",
                 )
     if not looked:
         raise DoesNotApply("it places no FusedModule with points for quantizers")

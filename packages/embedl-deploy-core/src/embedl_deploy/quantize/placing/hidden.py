@@ -1,4 +1,4 @@
-"""What fused modules that have points for quantizers compute in float all the same."""
+"""Operators in float inside fused modules that have quantization points."""
 
 from collections.abc import Iterator
 
@@ -8,16 +8,16 @@ from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, InnerProduct, products_without_place, reason_of_part, weights_besides
 from embedl_deploy.quantize.placing.decisions import Decision
 
-_WEIGHT = "there is no place for the quantizer of its weight"
-_INPUT = "there is no place for the quantizer of its input, which the module makes itself"
+_WEIGHT = "the module declares no quantization point for its weight"
+_INPUT = "the module declares no quantization point for its input, which the module computes itself"
 
 
 def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[tuple[str, str, str]]:
-    """Operators and products inside modules that have a point, at which there is none.
+    """Operators and products without a quantization point, inside modules that have points.
 
     Args:
         model: A transformed model.
-        decisions: About its points.
+        decisions: The decisions about its points.
 
     Yields:
         Path of the part, operator or operation, reason.

@@ -1,4 +1,4 @@
-"""All places of a transformed model where a quantizer could stand."""
+"""The quantization points of a transformed model."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,7 +43,7 @@ def points_of(graph_module: fx.GraphModule, matches: Mapping[str, PatternMatch])
     of ``matches`` has made is taken by its own declaration alone.
 
     Raises:
-        QuantizationError: A module has a place for a weight's quantizer of which it cannot be told whose it is.
+        QuantizationError: A module has a weight stub, and it is not clear which weight the stub quantizes.
     """
     for node in graph_module.graph.nodes:
         module = get_module(node) if node.op == "call_module" else None
@@ -82,8 +82,8 @@ def _weights(module: nn.Module, path: str, pattern: str) -> Iterator[NamedWeight
 
 def _misplaced(weight: NamedWeight, module: str) -> str:
     return (
-        f"{module} has a place for the quantizer of a weight at {weight.place!r}, and it cannot be told of which: "
-        f"{weight.problem}. Rename it, or make the part a FusedConv or FusedMatmul, which has its own."
+        f"{module} has a weight stub at {weight.place!r}, but it is not clear which weight it quantizes: "
+        f"{weight.problem}. Rename the stub, or make the part a FusedConv or FusedMatmul, which has its own."
     )
 
 
@@ -96,7 +96,7 @@ def _input_positions(module: nn.Module, match: PatternMatch | None) -> list[int]
 
 
 def inner_stubs(module: nn.Module) -> Iterator[tuple[str, QuantStub]]:
-    """Stubs inside a module that are no input's and no weight's, by name."""
+    """The stubs inside a module that belong neither to an input nor to a weight, by name."""
     inputs = {id(stub) for stub in module.input_quant_stubs.values()} if isinstance(module, FusedModule) else set()
     for name, part in module.named_modules():
         if isinstance(part, QuantStub) and not isinstance(part, WeightFakeQuantize) and id(part) not in inputs:

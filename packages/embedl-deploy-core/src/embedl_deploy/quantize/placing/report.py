@@ -76,19 +76,19 @@ class Correction:
 @checked
 @dataclass(frozen=True)
 class QuantizationReport:
-    """Every point of a model, and every operator that has none although it could be quantized elsewhere.
+    """Every quantization point of a model, and every operator that multiplies and accumulates but has no point.
 
     Attributes:
         points: In graph order.
-        uncovered: (node name, operator, why it has no point). Of an operator inside a fused module that has other
-            points, its path instead of the node's name.
-        policy: Name of the policy that was asked.
-        corrections: What smoothing, equalization, bias correction and learned rounding did, place by place.
-        vanishing: Tensors whose range is known beforehand, such as a softmax, and the share of their sum that is
-            rounded to zero, where calibration found a quarter or more.
-        findings: What else was noticed: tensors that were zero, or one value, in all calibration data, batches that
-            reach much further than all others, scales that clip much, channels of weights that are zero, tensors that
-            are shared no longer.
+        uncovered: (node name, operator, why it has no point). For an operator inside a fused module that has other
+            points, its path instead of the node name.
+        policy: Name of the policy that decided.
+        corrections: What smoothing, equalization, bias correction and learned rounding did, layer by layer.
+        vanishing: Tensors with a known range, such as a softmax, and the share of their sum that is rounded to zero,
+            if calibration measured a quarter or more.
+        findings: Suspicious results: tensors that were zero or constant in all calibration data, batches with much
+            larger values than all others, scales that clip many values, channels of zeros in weights, and tensors that
+            are no longer shared.
     """
 
     points: tuple[PointReport, ...]
@@ -132,7 +132,7 @@ class QuantizationReport:
             lines.append("In float:")
             lines += [f"  {p.path} {p.label} ({p.module}): {p.rule}" for p in self.not_quantized]
         if self.uncovered:
-            lines.append("Without a place for quantizers:")
+            lines.append("Without a quantization point:")
             lines += [f"  {name} ({operator}): {reason}" for name, operator, reason in self.uncovered]
         return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""Operators with a weight, and products of tensors, that have no place for a quantizer, and why."""
+"""Operators with weights, and products of tensors, that have no quantization point, and why."""
 
 from collections.abc import Collection
 
@@ -16,7 +16,7 @@ from embedl_deploy.quantize.placing.decisions import Decision
 
 
 def uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[str, str, str]]:
-    """Operators with a weight, or products of tensors, at which no point is."""
+    """Operators with weights, and products of tensors, without a quantization point."""
     covered = {decision.point.node.name for decision in decisions}
     found = []
     constant = same_in_every_call(model.graph)
@@ -26,7 +26,7 @@ def uncovered(model: fx.GraphModule, decisions: list[Decision]) -> list[tuple[st
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(part, (*WEIGHTED, *UNWEIGHTED)) for part in module.modules()):
             if isinstance(module, FusedModule):
-                nothing = "the module, or the pattern that made it, has no place for quantizers"
+                nothing = "the module, or the pattern that placed it, declares no quantization point"
                 found.append((node.name, type(module).__name__, module.why_not_quantized or nothing))
             else:
                 found.append((node.name, type(module).__name__, _in_the_way(node, constant)))
