@@ -6,7 +6,7 @@ import os
 import pytest
 
 from embedl_deploy.errors import EmbedlDeployError, FileWriteError, InputError
-from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
+from embedl_deploy.files import NamedFile, atomic_write, refuse_overwriting
 
 
 def entries(folder):
@@ -15,7 +15,7 @@ def entries(folder):
 
 def test_appears_at_the_end(tmp_path):
     path = tmp_path / "out.bin"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         assert temporary.name == path.name
         assert temporary.parent.parent == tmp_path, "on the same file system"
         temporary.write_bytes(b"whole")
@@ -29,7 +29,7 @@ def test_what_is_no_file_keeps_its_place(tmp_path, make):
     """As root, a file would take the place of /dev/null."""
     path = tmp_path / "there"
     make(path)
-    with pytest.raises(FileWriteError, match="it is a folder, a device or a pipe"), written_whole(path):
+    with pytest.raises(FileWriteError, match="it is a folder, a device or a pipe"), atomic_write(path):
         pytest.fail("the block has run")
     assert not path.is_file()
     assert entries(tmp_path) == ["there"]
@@ -37,7 +37,7 @@ def test_what_is_no_file_keeps_its_place(tmp_path, make):
 
 def test_parent_folders_are_made(tmp_path):
     path = tmp_path / "a" / "b" / "out.bin"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("x")
     assert path.read_text() == "x"
 
@@ -47,7 +47,7 @@ def test_companions_are_moved_first(tmp_path, monkeypatch):
     replace = os.replace
     monkeypatch.setattr(os, "replace", lambda a, b: (moved.append(os.path.basename(b)), replace(a, b)))
     path = tmp_path / "m.bin"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("names the others")
         for name in ("z.data", "a.data"):
             (temporary.parent / name).write_text(name)
@@ -60,7 +60,7 @@ def test_replaces_an_older_file_and_its_companion(tmp_path):
     path, companion = tmp_path / "m.bin", tmp_path / "m.data"
     path.write_text("old")
     companion.write_text("old")
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("new")
         (temporary.parent / "m.data").write_text("new")
         assert path.read_text() == companion.read_text() == "old"
@@ -71,7 +71,7 @@ def test_replaces_an_older_file_and_its_companion(tmp_path):
 def test_nothing_remains_of_a_failure(tmp_path, error):
     path = tmp_path / "m.bin"
     path.write_text("old")
-    with pytest.raises(error), written_whole(path) as temporary:
+    with pytest.raises(error), atomic_write(path) as temporary:
         temporary.write_text("half")
         (temporary.parent / "m.data").write_text("half")
         raise error
@@ -80,7 +80,7 @@ def test_nothing_remains_of_a_failure(tmp_path, error):
 
 
 def test_a_block_that_writes_nothing_is_an_error_and_leaves_nothing(tmp_path):
-    with pytest.raises(FileNotFoundError), written_whole(tmp_path / "m.bin"):
+    with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "m.bin"):
         pass
     assert entries(tmp_path) == []
 
@@ -88,7 +88,7 @@ def test_a_block_that_writes_nothing_is_an_error_and_leaves_nothing(tmp_path):
 def test_permissions_are_those_of_a_new_file(tmp_path):
     plain, whole = tmp_path / "plain", tmp_path / "whole"
     plain.write_text("x")
-    with written_whole(whole) as temporary:
+    with atomic_write(whole) as temporary:
         temporary.write_text("x")
     assert whole.stat().st_mode == plain.stat().st_mode
 
@@ -141,14 +141,14 @@ def test_where_no_file_can_be_made(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "out.bin"
     message = r"out\.bin' cannot be written: in .*file' no file can be made"
-    with pytest.raises(OSError, match=message) as caught, written_whole(path):
+    with pytest.raises(OSError, match=message) as caught, atomic_write(path):
         pass
     assert isinstance(caught.value, EmbedlDeployError)
 
 
 def test_where_there_is_no_room(tmp_path):
     message = r"out\.bin' cannot be written: No space left on device\. No file was left half written\. Make room"
-    with pytest.raises(FileWriteError, match=message), written_whole(tmp_path / "out.bin") as temporary:
+    with pytest.raises(FileWriteError, match=message), atomic_write(tmp_path / "out.bin") as temporary:
         temporary.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert entries(tmp_path) == []

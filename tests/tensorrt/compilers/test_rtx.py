@@ -98,6 +98,13 @@ class Causal(nn.Module):
         return nn.functional.scaled_dot_product_attention(heads, heads, heads, is_causal=True)
 
 
+@pytest.mark.parametrize("activation", [nn.GELU(), nn.Tanh()], ids=["fused", "not fused"])
+def test_a_product_is_one_kernel_with_an_activation_that_no_pattern_fuses(tmp_path, activation):
+    model = nn.Sequential(nn.Linear(32, 32), activation, nn.Linear(32, 32)).eval()
+    done = built(exported(tmp_path / "net.onnx", model, random_input(8, 32), dtype=torch.float16))
+    assert [layer.kind for layer in done.report.layers] == [LayerKind.GEMM, LayerKind.GEMM]
+
+
 @pytest.mark.parametrize(
     ("model", "inputs"),
     [

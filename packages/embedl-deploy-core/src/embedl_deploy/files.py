@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from embedl_deploy.errors import FileWriteError, InputError
+from embedl_deploy.validation.checked import checked
 
 #: No room on the disk, no more of what one user may have, too large for the file system.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -130,13 +131,15 @@ def _folded(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.realpath(path)).casefold()
 
 
+@checked
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a path to write to; what lies beside it is moved to ``path``'s folder when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Write a file whole or not at all: the ``with`` block is given a temporary path to write to.
 
-    The block writes into an empty folder on the same file system, under the name of ``path``, and may write companion
-    files (external weights) beside it. Companions are moved first, so the main file never names one that is missing.
-    When the block raises, or the process is interrupted in it, nothing remains.
+    The path is in an empty folder on the same file system, and its file name is that of ``path``. The block may write
+    companion files (external weights) beside it. When the block ends without an error, everything is moved to where
+    ``path`` is: companions first, so the main file never names one that is missing. When the block raises, or the
+    process is interrupted in it, nothing remains.
 
     Args:
         path: Where the file is to be in the end. Missing parent folders are made.

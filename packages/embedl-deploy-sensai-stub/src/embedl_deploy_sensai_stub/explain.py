@@ -7,6 +7,7 @@ reshapes, sizes, and what is gone at inference.
 
 from torch import fx, nn
 
+from embedl_deploy.graph import ACTIVATIONS
 from embedl_deploy.patterns import get_module, shape_of
 from embedl_deploy_sensai_stub.limits import (
     ENGINE,
@@ -61,7 +62,6 @@ _MODULE_FAMILIES = {"activation": _ONLY_RELU, "pooling": _NO_POOLING, "normaliza
 _NAMES_BY_REASON = {
     _NO_ARITHMETIC: "sub mul div truediv floordiv neg pow sqrt rsqrt exp log abs clamp",
     _NO_ATTENTION: "matmul bmm baddbmm einsum scaled_dot_product_attention",
-    _ONLY_RELU: "softmax log_softmax softplus selu celu prelu logsigmoid hardtanh",
     _NO_MOVES: "permute transpose t movedim swapaxes roll flip expand repeat",
     _NO_POOLING: "sum amax max min adaptive_max_pool2d lp_pool2d",
     _NO_NORM: "group_norm instance_norm batch_norm normalize",
@@ -70,7 +70,10 @@ _NAMES_BY_REASON = {
     "the engine pads only as part of a convolution": "pad",
     "its weight is computed at run time; the engine has constant weights": "conv2d linear",
 }
-_OPERATIONS = {name: reason for reason, names in _NAMES_BY_REASON.items() for name in names.split()}
+_OPERATIONS = {
+    **{name: _ONLY_RELU for each in ACTIVATIONS if each.module_class is not nn.ReLU for name in each.operations},
+    **{name: reason for reason, names in _NAMES_BY_REASON.items() for name in names.split()},
+}
 #: Functions that the engine runs, within limits.
 _LIMITS = {"add": add_limit, "mean": mean_limit}
 

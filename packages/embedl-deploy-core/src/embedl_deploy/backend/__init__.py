@@ -14,6 +14,7 @@ from embedl_deploy.backend.registry import (
     use_backend,
 )
 from embedl_deploy.backend.rules import Rule, Severity, Undecided, Violation
+from embedl_deploy.files import atomic_write
 from embedl_deploy.numerics import PointKind, QuantPoint, QuantPolicy
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Severity",
     "Undecided",
     "Violation",
+    "atomic_write",
     "discover_backends",
     "get_backend",
     "hookimpl",

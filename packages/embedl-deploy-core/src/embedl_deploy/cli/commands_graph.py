@@ -28,7 +28,7 @@ from embedl_deploy.cli.parameters import tolerance
 from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import BackendError, ExportError, InputError
-from embedl_deploy.files import written_whole
+from embedl_deploy.files import atomic_write
 from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.verify import Difference
 
@@ -162,7 +162,7 @@ def plan_command(
         plan = rewrites.planned(subject())
     text = plan.to_json()
     if output_path is not None:
-        with written_whole(output_path) as temporary:
+        with atomic_write(output_path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {output_path}")
     answers = {name: plan.why_not(name) for name in why_not}
@@ -252,5 +252,5 @@ def _write_program(result: TransformationResult, subject: Subject, path: Path) -
         ) from error
     stream = io.BytesIO()  # where a disk is full, torch's own writer ends the process
     torch.export.save(program, stream)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(stream.getbuffer())

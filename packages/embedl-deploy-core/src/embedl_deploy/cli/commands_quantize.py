@@ -21,7 +21,7 @@ from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import numbers, size
 from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
 from embedl_deploy.errors import InputError
-from embedl_deploy.files import written_whole
+from embedl_deploy.files import atomic_write
 from embedl_deploy.numerics import CalibrationMethod, ModulesToSkip, Precision, QuantConfig
 from embedl_deploy.pipeline import BACKEND
 
@@ -142,7 +142,7 @@ def quantize_command(
         exported = file.written(quantized, loaded, integer_weights=integer_weights)
     if recipe is not None:
         text = quantization_recipe(quantized).to_json()
-        with written_whole(recipe) as temporary:
+        with atomic_write(recipe) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {recipe}")
     points = [{**vars(point), "kind": point.kind.value, "format": _format(point.format)} for point in report.points]

@@ -17,7 +17,7 @@ from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.compiling.usual_sizes import with_usual_sizes
 from embedl_deploy.engine import EngineReport, EngineTensor
 from embedl_deploy.errors import InputError
-from embedl_deploy.files import NamedFile, refuse_overwriting, written_whole
+from embedl_deploy.files import NamedFile, atomic_write, refuse_overwriting
 from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def compile(  # noqa: A001 - the user's word for it
     )
     report = replace(report, float_layers=explain_float_layers(report, model))
     report_path = _report_path(path)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(build.engine)
         temporary.with_name(report_path.name).write_text(json.dumps(report.to_dict(), indent=1), encoding="utf-8")
     return CompileResult(path, report_path, report)

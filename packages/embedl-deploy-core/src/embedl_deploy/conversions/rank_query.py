@@ -9,7 +9,8 @@ or what several operators read. So a sum with the activation behind it is not as
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
+from embedl_deploy.graph.kinds import POOLS
 from embedl_deploy.graph.lookup import get_module, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.graph.rank import is_rank_query
@@ -26,7 +27,7 @@ _KEEP_RANK = (
     nn.Dropout,
     nn.Identity,
     *POOLS,
-    *ACTIVATIONS,
+    *(activation.module_class for activation in ACTIVATIONS),
 )
 
 

@@ -35,7 +35,7 @@ from embedl_deploy.export.other_sizes import refuse_if_wrong_for_other_sizes
 from embedl_deploy.export.program import translated
 from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.export.tied_weights import store_once
-from embedl_deploy.files import size_in_words, written_whole
+from embedl_deploy.files import atomic_write, size_in_words
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 from embedl_deploy.graph.inputs import require_samples, tensors_in
@@ -217,7 +217,7 @@ def export_onnx(
     shapes = shapes_of_inputs(limits, program.model.graph.inputs, given_sizes)
     size = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     judged = None
-    with written_whole(target) as temporary:
+    with atomic_write(target) as temporary:
         lines = users_lines(program.model)
         store_once(program.model)
         keep_modules_only(program.model)

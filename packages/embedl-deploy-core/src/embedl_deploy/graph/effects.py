@@ -14,6 +14,7 @@ from functools import cached_property
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.graph.in_place import tensor_given_back
 from embedl_deploy.graph.kinds import ONE_TENSOR
 from embedl_deploy.graph.lookup import get_module
@@ -24,8 +25,8 @@ _FRESH_OPERATIONS = frozenset(
     [
         *("add", "sub", "mul", "div", "matmul", "bmm", "mm", "addmm", "linear", "scaled_dot_product_attention"),
         *(f"conv{transposed}{dims}d" for transposed in ("", "_transpose") for dims in (1, 2, 3)),
-        *("batch_norm", "layer_norm", "softmax", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
-        *("relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh"),
+        *("batch_norm", "layer_norm", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
+        *(operation for activation in ACTIVATIONS for operation in activation.operations),
         *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "size", "dim"),
         *(f"{kind}{of}" for kind in ("zeros", "ones", "empty", "full", "rand", "randn") for of in ("", "_like")),
         *("new_zeros", "new_ones", "new_empty", "new_full", "arange", "masked_fill", "where"),

@@ -12,7 +12,8 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.casts import CASTS
-from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
+from embedl_deploy.graph.kinds import POOLS
 from embedl_deploy.graph.lookup import get_module, owner
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.metadata import shape_of
@@ -25,12 +26,18 @@ _Fixed = tuple[bool, ...]
 
 _ELEMENTWISE = CASTS | frozenset(
     {"add", "sub", "rsub", "mul", "div", "pow", "square", "sqrt", "rsqrt", "reciprocal", "neg", "abs", "exp", "log"}
-    | {"relu", "gelu", "silu", "sigmoid", "tanh", "sin", "cos", "clamp", "maximum", "minimum", "where", "masked_fill"}
-    | {"softmax", "dropout", "contiguous", "clone", "detach", "addcmul"}
+    | {"sin", "cos", "clamp", "maximum", "minimum", "where", "masked_fill"}
+    | {"dropout", "contiguous", "clone", "detach", "addcmul"}
+    | {operation for activation in ACTIVATIONS if activation.keeps_shape for operation in activation.operations}
 )
 _REDUCING = frozenset({"mean", "sum", "amax", "amin", "var", "std", "norm", "prod"})
 _ARITHMETIC = frozenset({"add", "sub", "mul", "floordiv", "int"})
-_KEEPING = (*ACTIVATIONS, *POOLS, nn.Dropout, nn.Identity, nn.Softmax, nn.Mish)
+_KEEPING = (
+    *(activation.module_class for activation in ACTIVATIONS if activation.keeps_shape),
+    *POOLS,
+    nn.Dropout,
+    nn.Identity,
+)
 
 
 def size_is_fixed(node: fx.Node, axis: int) -> bool:

@@ -2,19 +2,8 @@
 
 from torch import nn
 
-#: Computed element by element, by a formula without parameters; the result has the shape of the input.
-ACTIVATIONS: tuple[type[nn.Module], ...] = (
-    nn.ReLU,
-    nn.Hardtanh,  # ReLU6 is one
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.GELU,
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Sigmoid,
-    nn.Tanh,
-)
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
+
 #: Pooling over two dimensions.
 POOLS: tuple[type[nn.Module], ...] = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 #: They give one new tensor, whatever they are given; pools do unless they return indices as well.
@@ -26,5 +15,5 @@ ONE_TENSOR: tuple[type[nn.Module], ...] = (
     nn.LayerNorm,
     nn.GroupNorm,
     *POOLS,
-    *ACTIVATIONS,
+    *(activation.module_class for activation in ACTIVATIONS),
 )

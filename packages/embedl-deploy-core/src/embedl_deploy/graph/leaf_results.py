@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from embedl_deploy.graph.kinds import ACTIVATIONS
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.graph.lookup import has_hooks
 
+#: Activations whose result has the shape, strides and type of the input.
+_LIKE_INPUT = frozenset(each.module_class for each in ACTIVATIONS if each.elementwise and each.keeps_layout)
 #: Batch norms, and of how many dimensions their inputs are.
 _BATCH_NORMS: dict[type[nn.Module], tuple[int, ...]] = {
     nn.BatchNorm1d: (2, 3),
@@ -37,7 +39,7 @@ def result_of_leaf(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     x, kind = args[0], type(module)
     if isinstance(module, nn.Dropout) and kind is nn.Dropout:
         return None if module.training else x
-    if kind in ACTIVATIONS:
+    if kind in _LIKE_INPUT and not module._parameters:
         return torch.empty_like(x) if x.is_floating_point() else None
     if not _is_of_one_type(module, x):
         return None

@@ -2,17 +2,17 @@
 
 import re
 
-from torch import fx, nn
+from torch import fx
 
-from embedl_deploy.graph.kinds import ACTIVATIONS
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
 
 #: ``conv2d``, ``Conv2d``, ``conv_transpose1d``, ``adaptive_avg_pool2d``, ``InstanceNorm3d``; not ``BatchNorm1d``, which
 #: takes two kinds of values.
 _OVER_DIMENSIONS = re.compile(r"(?!batchnorm1d)\w*(?:conv|conv_?transpose|pool|norm)([123])d")
-#: They leave the shape as it is; by name, without underscores, as modules and functions have it.
-_KEEPS_SHAPE = frozenset([*(cls.__name__.lower() for cls in (*ACTIVATIONS, nn.ReLU6, nn.Mish)), "batchnorm", "dropout"])
+#: They leave the number of dimensions as it is; by name, without underscores, as modules and functions have it.
+_KEEPS_RANK = frozenset([*(each.module_class.__name__.lower() for each in ACTIVATIONS), "batchnorm", "dropout"])
 
 
 def is_rank_query(node: fx.Node) -> bool:
@@ -37,7 +37,7 @@ def rank_of(node: fx.Node) -> int | None:
         found = _OVER_DIMENSIONS.fullmatch(name)
         if found is not None:
             return int(found[1]) + 2
-        if name.replace("_", "") not in _KEEPS_SHAPE:
+        if name.replace("_", "") not in _KEEPS_RANK:
             return None
         current = next(iter((*current.args, *current.kwargs.values())), None)
     return None

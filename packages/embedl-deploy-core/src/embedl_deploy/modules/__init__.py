@@ -1,8 +1,8 @@
 """Modules that rewrites put into graphs, and the tracer that keeps them whole."""
 
+from embedl_deploy.graph.forms.activations import ActivationLike
 from embedl_deploy.graph.functional import FrozenBatchNorm2d, conv2d_with, linear_with
 from embedl_deploy.modules.activation_product import FusedActivationProduct
-from embedl_deploy.modules.activations import ActivationLike
 from embedl_deploy.modules.attention import ScaledDotProductAttention, join_heads
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule

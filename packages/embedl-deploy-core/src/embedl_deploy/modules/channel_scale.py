@@ -3,10 +3,14 @@
 import torch
 from torch import nn
 
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.validation.checked import checked
 
 #: Operators f with f(s·x) = s·f(x) for every s > 0, channel by channel.
-_HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
+_HOMOGENEOUS = (
+    *(activation.module_class for activation in ACTIVATIONS if activation.homogeneous),
+    *(nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout),
+)
 
 
 @checked

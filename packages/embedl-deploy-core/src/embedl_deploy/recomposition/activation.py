@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.metadata import module_path_of
@@ -31,18 +32,12 @@ from embedl_deploy.patterns.tree_match import TreeMatch
 _ENDS = frozenset({"mul", "div"})
 _BENT = frozenset({"erf", "tanh", "sigmoid", "relu6", "hardtanh", "clamp", "hardsigmoid", "softplus"})
 _BEFORE = _ENDS | _BENT | {"add", "sub", "pow", "square", "neg"}
-_BENT_MODULES = (nn.Tanh, nn.Sigmoid, nn.ReLU6, nn.Hardtanh, nn.Hardsigmoid, nn.Softplus)
+_BENT_MODULES = tuple(each.module_class for each in ACTIVATIONS if _BENT.intersection(each.operations))
 #: More operations than any of them is written in.
 _MOST = 12
 
-_ACTIVATIONS: tuple[Callable[[], nn.Module], ...] = (
-    nn.GELU,
-    lambda: nn.GELU("tanh"),
-    nn.SiLU,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-    nn.Mish,
-)
+#: The modules that are looked for.
+_WRITTEN_OUT = tuple(make for activation in ACTIVATIONS for make in activation.written_out)
 
 
 def _points() -> torch.Tensor:
@@ -52,7 +47,7 @@ def _points() -> torch.Tensor:
 @cache
 def _values() -> tuple[torch.Tensor, ...]:
     """What each of the activations gives at the points."""
-    return tuple(made()(_points()) for made in _ACTIVATIONS)
+    return tuple(make()(_points()) for make in _WRITTEN_OUT)
 
 
 class _Applied(nn.Module):
@@ -138,9 +133,9 @@ def _read(end: fx.Node) -> tuple[list[fx.Node], fx.Node, nn.Module] | None:
         values = None if nodes is None else _computed(nodes, source)
         if nodes is None or values is None:
             continue
-        for made, wanted in zip(_ACTIVATIONS, _values(), strict=True):
+        for make, wanted in zip(_WRITTEN_OUT, _values(), strict=True):
             if values.shape == wanted.shape and torch.allclose(values, wanted, rtol=1e-12, atol=1e-12):
-                return nodes, source, made()
+                return nodes, source, make()
     return None
 
 

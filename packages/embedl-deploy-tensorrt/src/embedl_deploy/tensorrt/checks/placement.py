@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.graph import ACTIVATIONS
 from embedl_deploy.tensorrt.checks.qdq_graph import (
     DEQUANTIZE,
     QUANTIZE,
@@ -22,13 +23,10 @@ from embedl_deploy.tensorrt.checks.qdq_graph import (
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: ReLU and ReLU6, of which TRT-Q14 speaks.
+_RELUS = frozenset({"Relu", "Clip"})
 #: Operators that TensorRT computes in the kernel of the convolution or product in front of them, but for ReLU.
-_ACTIVATIONS = frozenset(
-    {
-        *("Sigmoid", "Tanh", "HardSigmoid", "HardSwish", "Swish", "Mish", "Gelu", "Erf", "LeakyRelu", "PRelu", "Elu"),
-        *("Selu", "Celu", "Softplus", "Softsign", "ThresholdedRelu"),
-    }
-)
+_ACTIVATIONS = frozenset(name for each in ACTIVATIONS if each.elementwise for name in each.onnx) - _RELUS
 _POOLS = ("AveragePool", "GlobalAveragePool")
 
 
@@ -70,7 +68,7 @@ class BetweenConvAndRelu(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at who reads what was quantized right behind a weighted operator or its batch norm."""
         for node, reader, source in _pairs_behind(model):
-            if reader.op_type in ("BatchNormalization", "Relu", "Clip"):
+            if reader.op_type in {"BatchNormalization", *_RELUS}:
                 yield Violation(node, f"stands between {source} and {reader.op_type} {reader.name!r}")
 
 

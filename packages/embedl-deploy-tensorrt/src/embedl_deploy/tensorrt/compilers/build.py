@@ -10,9 +10,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress
+from embedl_deploy.backend import CompileOptions, CompilerRefusedError, Progress, atomic_write
 from embedl_deploy.errors import InputError
-from embedl_deploy.files import written_whole
 from embedl_deploy.tensorrt.compilers.advice import advice_on
 
 #: A node's name in a message: in quotes, in brackets, or after a word that announces it.
@@ -156,7 +155,7 @@ def build_engine(
         messages = log.errors or ["the builder returned no engine and no reason"]
         raise CompilerRefusedError(messages, _nodes_in(messages), advice_on(messages))
     if cache is not None and options.timing_cache is not None:
-        with written_whole(options.timing_cache) as temporary:
+        with atomic_write(options.timing_cache) as temporary:
             temporary.write_bytes(bytes(memoryview(config.get_timing_cache().serialize())))
     return Built(bytes(memoryview(engine)), log, seconds)
 

@@ -14,10 +14,7 @@ operator shares, or that hooks or a parametrization compute.
 import torch
 from torch import fx, nn
 
-from embedl_deploy.graph.edit import erase
-from embedl_deploy.graph.kinds import ACTIVATIONS, POOLS
-from embedl_deploy.graph.lookup import get_constant, owner
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph import ACTIVATIONS, POOLS, erase, get_constant, owner
 from embedl_deploy.modules import ActivationLike, conv2d_with
 from embedl_deploy.patterns import (
     Example,
@@ -27,12 +24,16 @@ from embedl_deploy.patterns import (
     get_module,
     has_hooks,
     insert_call,
+    operation,
     resolve_module,
     shape_of,
 )
 
 #: Modules that keep the batch dimension and, of these, those that keep the spatial size as well.
-_KEEP_SIZE = (*ACTIVATIONS, nn.Dropout, nn.BatchNorm2d, nn.Identity)
+_KEEP_SIZE = (
+    *(activation.module_class for activation in ACTIVATIONS if activation.elementwise),
+    *(nn.Dropout, nn.BatchNorm2d, nn.Identity),
+)
 _KEEP_BATCH = (*_KEEP_SIZE, *POOLS, nn.Conv2d, nn.ZeroPad2d)
 
 

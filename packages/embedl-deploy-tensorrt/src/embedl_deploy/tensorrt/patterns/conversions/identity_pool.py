@@ -12,8 +12,7 @@ from torch import fx, nn
 from torch.fx.node import has_side_effect
 
 from embedl_deploy.errors import InputError
-from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.fixed_sizes import is_left_open
+from embedl_deploy.graph import is_left_open, why_copy_is_needed
 from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
 from embedl_deploy.tensorrt.patterns.example_parts import Tapped
 
@@ -62,13 +61,7 @@ class RemoveIdentityAdaptiveAvgPoolPattern(Pattern):
             return f"it pools {shape[-2]}×{shape[-1]} to {wanted[0]}×{wanted[1]}"
         if _may_be_of_another_size(node):
             return "dynamic_shapes leaves sizes open, and maps of another size would be pooled"
-        effects, source = Effects(node.graph), node.all_input_nodes[0]
-        writer = next(effects.written_after(node), None)
-        if writer is not None and not effects.owns_its_memory(source):
-            return f"{writer.name} overwrites its output in place, and would overwrite what {source.name} belongs to"
-        if writer is not None and len(source.users) > 1:
-            return f"{writer.name} overwrites its output in place, and the input is used elsewhere"
-        return None
+        return why_copy_is_needed(node)
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Give the input to the pool's users, and assert its size."""
