@@ -19,7 +19,7 @@ Whether the model computes the same with them is found out as for any file: by c
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,19 +133,26 @@ def convert(model: nn.Module, dtype: torch.dtype) -> list[Replaced]:
     return replaced
 
 
-def convert_inputs(inputs: Any, dtype: torch.dtype | None) -> tuple[Any, list[Replaced]]:
-    """Floating-point tensors in ``dtype``, by :func:`fit_tensor`, and what became another number."""
+def convert_inputs(inputs: Any, dtype: torch.dtype | None, kept: Collection[int] = ()) -> tuple[Any, list[Replaced]]:
+    """Floating-point tensors in ``dtype``, by :func:`fit_tensor`, and what became another number.
+
+    Args:
+        inputs: Tensors, in whatever structures.
+        dtype: The type; ``None`` leaves all as it is.
+        kept: Identities of tensors that stay as they are.
+    """
     if dtype is None:
         return inputs, []
     replaced = [
         _of_tensor(tensor, dtype, f"input {index}", f"input {index}")
         for index, tensor in enumerate(tensors_in(inputs))
-        if tensor.is_floating_point() and _loses(tensor, dtype)
+        if tensor.is_floating_point() and id(tensor) not in kept and _loses(tensor, dtype)
     ]
-    converted = pytree.tree_map(
-        lambda v: fit_tensor(v, dtype) if isinstance(v, torch.Tensor) and v.is_floating_point() else v, inputs
-    )
-    return converted, replaced
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if id(tensor) in kept or not tensor.is_floating_point() else fit_tensor(tensor, dtype)
+
+    return pytree.tree_map_only(torch.Tensor, converted, inputs), replaced
 
 
 def _may_become_another(tensor: torch.Tensor, dtype: torch.dtype) -> bool:

@@ -38,6 +38,7 @@ from embedl_deploy.export.tied_weights import store_once
 from embedl_deploy.files import atomic_write, size_in_words
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
+from embedl_deploy.graph.fixed_types import float32_inputs
 from embedl_deploy.graph.inputs import require_samples, tensors_in
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.logs import stage
@@ -192,7 +193,7 @@ def export_onnx(
     given_sizes = [tuple(tensor.shape) for tensor in tensors_in(example, named)]
     example, named = opened.without_ones(model, example, named)
     users = Run(compared, example, named)
-    (example, named), of_inputs = convert_inputs((example, named), dtype)
+    (example, named), of_inputs = convert_inputs((example, named), dtype, float32_inputs(model, example, named))
     replaced += of_inputs
     kind = floating_type(model, (example, named))
     exported = Run(model, example, named, floats_of(model, example, named, dtype))

@@ -32,6 +32,9 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
         """Compute the operator; what it returns is its result."""
         raise NotImplementedError
 
+    def computed(self, node: fx.Node, value: Any) -> None:
+        """Called with the value of each node of a graph, once it is computed."""
+
     def place(self, func: Any) -> str:
         """The module and operator, in words."""
         name = name_of(func)
@@ -118,4 +121,6 @@ class _NodeByNode(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         self.operators.node = n
-        return super().run_node(n)
+        value = super().run_node(n)
+        self.operators.computed(n, value)
+        return value

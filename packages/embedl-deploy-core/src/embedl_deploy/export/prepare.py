@@ -12,6 +12,7 @@ from embedl_deploy.export.constants import Replaced, convert
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.modules import named_weights
+from embedl_deploy.modules.float32 import KeepsFloat32
 from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
 from embedl_deploy.numerics import PointKind, Precision
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
@@ -112,8 +113,9 @@ def _dtypes(model: nn.Module) -> set[torch.dtype]:
 def _to_normal_float16_scales(model: nn.Module) -> None:
     """Raise scales that float16 has only as subnormal numbers, which hardware may take for zero."""
     smallest = torch.finfo(torch.float16).tiny
+    wide = {part for module in model.modules() if isinstance(module, KeepsFloat32) for part in module.modules()}
     for part in model.modules():
-        if isinstance(part, Quantizer):
+        if isinstance(part, Quantizer) and part not in wide:
             part.scale = part.scale.clamp(min=smallest).half().float()
 
 

@@ -1,0 +1,89 @@
+"""What float16 cannot hold, kept in float32."""
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.float16.emulation import Call, run_taken_apart
+from embedl_deploy.float16.islands import put_into_float32
+from embedl_deploy.float16.report import REPORT, Float32Node, Float32Report, Limit
+from embedl_deploy.float16.search import Search
+from embedl_deploy.float16.watching import Excess, Watching
+from embedl_deploy.graph.metadata import module_path_of
+from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, run_data
+from embedl_deploy.validation.checked import checked
+
+#: Calls that sets of nodes are tried on; all of the data is watched for what leaves the range.
+_TRIED = 4
+
+
+@checked
+def keep_in_float32(
+    model: fx.GraphModule | TransformationResult, data: CalibrationData, *, progress: bool = True
+) -> fx.GraphModule:
+    """Keep in float32 what a model in float16 cannot hold, and nothing else.
+
+    The model is run on the data in float32, operator by operator: values beyond 65504, sums that are larger on the
+    way, and values that float16's steps are too coarse for are noted. As few nodes as make the outputs right in
+    float16 are then put into float32, with casts around them, which do nothing as long as the model is in float32.
+    ``.half()`` and ``export_onnx(dtype=torch.float16)`` leave their parameters in float32.
+
+    Args:
+        model: A transformed model, quantized or not, in float32. Not modified.
+        data: As for :func:`embedl_deploy.quantize.calibrate`: batches, or a function that takes the model and runs it.
+        progress: Show a progress bar, on a terminal.
+
+    Returns:
+        A copy of the model; :func:`float32_report` tells what stays in float32 and why.
+
+    Raises:
+        InputError: The model is not in float32, or the data is no such thing.
+        QuantizationError: There is no data, or the model fails on a batch.
+    """
+    graph_module = model.model if isinstance(model, TransformationResult) else model
+    check_data(data)
+    for name, parameter in graph_module.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            raise InputError(
+                f"The parameter {name!r} is in {parameter.dtype}; keep_in_float32 has to see the model's values in "
+                "float32. Pass the model as it was before it was converted."
+            )
+    watching, calls = _watch(graph_module, data, progress=progress)
+    kept = Search(graph_module, calls, watching).run()
+    names = {node.name for node in kept.nodes}
+    held = put_into_float32(graph_module, names, {node.name for node in watching.outgrown})
+    nodes = (node for node in graph_module.graph.nodes if node in kept.nodes)
+    described = tuple(_describe(node, watching.found.get(node)) for node in nodes)
+    held.meta[REPORT] = Float32Report(described, kept.sqnr_before, kept.sqnr)
+    return held
+
+
+def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> tuple[Watching, list[Call]]:
+    """What the nodes of a model compute on the data, and the first calls of the model."""
+    watching, calls = Watching(), list[Call]()
+    handles: list[Any] = []
+
+    def watch(_model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        handles.pop().remove()  # the model is run in here
+        run_taken_apart(model, (args, kwargs), watching)
+        if len(calls) < _TRIED:
+            calls.append((args, kwargs))
+        handles.append(model.register_forward_pre_hook(watch, with_kwargs=True))
+
+    handles.append(model.register_forward_pre_hook(watch, with_kwargs=True))
+    try:
+        run_data(model, data, progress=progress)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return watching, calls
+
+
+def _describe(node: fx.Node, excess: Excess | None) -> Float32Node:
+    path = str(node.target) if node.op == "call_module" else module_path_of(node)
+    if excess is None:
+        return Float32Node(node.name, path, node.name, Limit.READS, 0.0)
+    return Float32Node(node.name, path, excess.operator, excess.limit, excess.value)

@@ -1,0 +1,108 @@
+"""What stays in float32, and why."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import Enum
+from typing import Any
+
+import torch
+from torch import fx
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.validation.checked import checked
+
+#: Where a graph module's ``meta`` has its report.
+REPORT = "embedl_deploy.float32"
+_LARGEST, _TINY = torch.finfo(torch.float16).max, torch.finfo(torch.float16).tiny
+
+
+class Limit(Enum):
+    """What of float16 does not do.
+
+    Attributes:
+        LARGEST: A value is larger than 65504.
+        SUM: What is summed up on the way is larger than 65504.
+        STEP: Values are so small, or so close together, that its steps are too coarse.
+        READS: It reads a value that only float32 holds.
+    """
+
+    LARGEST = "largest"
+    SUM = "sum"
+    STEP = "step"
+    READS = "reads"
+
+
+@checked
+@dataclass(frozen=True)
+class Float32Node:
+    """A part of the model that stays in float32.
+
+    Attributes:
+        node: Name of the graph's node.
+        module: Path of the module, or of the module whose forward calls the function; empty for the model itself.
+        operator: What computes the value that float16 does not hold, such as ``"mul"``.
+        limit: What of float16 does not do.
+        value: For ``LARGEST`` and ``SUM`` the largest magnitude that was seen; for ``STEP`` the signal to noise that
+            float16 would leave of the values, in dB; for ``READS`` 0.
+    """
+
+    node: str
+    module: str
+    operator: str
+    limit: Limit
+    value: float
+
+    def __str__(self) -> str:
+        where = f"{self.operator} in {self.module!r}" if self.module else f"{self.operator} ({self.node})"
+        said = {
+            Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
+            Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
+            Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
+            Limit.READS: "reads a value that only float32 holds",
+        }
+        return f"{where} {said[self.limit]}"
+
+
+@checked
+@dataclass(frozen=True)
+class Float32Report:
+    """What of a model stays in float32 when it is converted to float16.
+
+    Attributes:
+        nodes: In the order of the graph.
+        sqnr_before: Signal to noise of the outputs with everything in float16, in dB; minus infinity where an output
+            is not finite.
+        sqnr: The same with these nodes in float32.
+    """
+
+    nodes: tuple[Float32Node, ...]
+    sqnr_before: float
+    sqnr: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        nodes = [{**asdict(node), "limit": node.limit.value} for node in self.nodes]
+        return {"nodes": nodes, "sqnr_before": self.sqnr_before, "sqnr": self.sqnr}
+
+    def __str__(self) -> str:
+        if not self.nodes:
+            return f"Everything holds in float16: {self.sqnr:.1f} dB on the data."
+        lines = [f"{len(self.nodes)} node(s) stay in float32: {self.sqnr_before:.1f} → {self.sqnr:.1f} dB on the data"]
+        return "\n".join([*lines, *(f"  {node}" for node in self.nodes)])
+
+
+@checked
+def float32_report(model: fx.GraphModule) -> Float32Report:
+    """What :func:`keep_in_float32` kept in float32, and why.
+
+    Args:
+        model: What it returned.
+
+    Raises:
+        InputError: The model comes from elsewhere.
+    """
+    meta: Mapping[str, Any] = model.meta
+    report = meta.get(REPORT)
+    if not isinstance(report, Float32Report):
+        raise InputError("The model has no report on float32: expected the model that keep_in_float32 returned.")
+    return report

@@ -1,0 +1,115 @@
+"""Which nodes have to stay in float32: as few as make the outputs right.
+
+What leaves float16's range has to, and what reads a value that only float32 holds. Where the outputs are still off,
+nodes whose values are too small, or too close together, for float16's steps are kept as well, and then left out again
+one after the other as long as the outputs stay right.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import fx
+
+from embedl_deploy.float16.emulation import Call, run_emulated, run_exact
+from embedl_deploy.float16.report import Limit
+from embedl_deploy.float16.watching import Watching
+from embedl_deploy.graph.operators import operation
+from embedl_deploy.verify import signal_to_noise
+
+#: Outputs that are as near as this are right: noise of a hundredth of the largest values.
+_GOOD_DB = 40.0
+#: What keeping small values has to gain, and what leaving some of them out may cost.
+_GAIN_DB, _LOSS_DB = 3.0, 1.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays in float32.
+
+    Attributes:
+        nodes: The nodes.
+        sqnr_before: Signal to noise of the outputs with everything in float16, in dB.
+        sqnr: The same with these nodes in float32.
+    """
+
+    nodes: frozenset[fx.Node]
+    sqnr_before: float
+    sqnr: float
+
+
+class Search:
+    """Tries sets of nodes on recorded calls.
+
+    Args:
+        model: In float32.
+        calls: What it is called with.
+        seen: What the nodes compute in float32.
+    """
+
+    def __init__(self, model: fx.GraphModule, calls: Sequence[Call], seen: Watching) -> None:
+        self.model, self.calls, self.seen = model, calls, seen
+        self.wanted = [run_exact(model, call) for call in calls]
+        self.order = {node: place for place, node in enumerate(model.graph.nodes)}
+
+    def run(self) -> Kept:
+        """Find the nodes."""
+        before, _ = self._try(frozenset())
+        nodes = self._closed(node for node, excess in self.seen.found.items() if excess.limit is not Limit.STEP)
+        sqnr, broken = self._try(nodes)
+        while broken - nodes:
+            nodes = self._closed(nodes | broken)
+            sqnr, broken = self._try(nodes)
+        if sqnr < _GOOD_DB:
+            nodes, sqnr = self._with_small_values(nodes, sqnr)
+        return Kept(nodes, before, sqnr)
+
+    def _with_small_values(self, nodes: frozenset[fx.Node], sqnr: float) -> tuple[frozenset[fx.Node], float]:
+        """Keep as many of the nodes as well whose values float16's steps are too coarse for as helps."""
+        small = {node for node, excess in self.seen.found.items() if excess.limit is Limit.STEP}
+        small |= {source for node in small for source in node.all_input_nodes}
+        more = self._closed(nodes | small)
+        best, _ = self._try(more)
+        if not best >= sqnr + _GAIN_DB:
+            return nodes, sqnr
+        enough = min(_GOOD_DB, best - _LOSS_DB)
+        size = (len(more - nodes) + 1) // 2
+        while size:
+            for part in _parts(sorted(more - nodes, key=self.order.__getitem__), size):
+                fewer = self._closed(more.difference(part))
+                if len(fewer) < len(more):
+                    reached, _ = self._try(fewer)
+                    if reached >= enough:
+                        more, best = fewer, reached
+            size //= 2
+        return more, best
+
+    def _try(self, nodes: frozenset[fx.Node]) -> tuple[float, frozenset[fx.Node]]:
+        """Signal to noise of the outputs of the worst call, in dB, and nodes that make infinities and NaN."""
+        worst, broken = math.inf, frozenset[fx.Node]()
+        for call, wanted in zip(self.calls, self.wanted, strict=True):
+            outputs, here = run_emulated(self.model, call, nodes)
+            worst, broken = min(worst, signal_to_noise(wanted, outputs)), broken | (here - self.seen.infinite)
+        return worst, broken
+
+    def _closed(self, nodes: Iterable[fx.Node]) -> frozenset[fx.Node]:
+        """Nodes, and those that have to stay in float32 with them.
+
+        They are the readers of values that float16 does not hold, other calls of the same modules, and what takes
+        values out of a tuple.
+        """
+        kept = {node for node in nodes if node.op != "output"}
+        shared = {node.target for node in kept if node.op == "call_module"}
+        for node in self.order:
+            reads = any(
+                source in kept and (source in self.seen.outgrown or operation(node) == "getitem")
+                for source in node.all_input_nodes
+            )
+            if node.op != "output" and (reads or (node.op == "call_module" and node.target in shared)):
+                kept.add(node)
+        return frozenset(kept)
+
+
+def _parts(nodes: list[fx.Node], size: int) -> Iterator[list[fx.Node]]:
+    for start in range(0, len(nodes), size):
+        yield nodes[start : start + size]

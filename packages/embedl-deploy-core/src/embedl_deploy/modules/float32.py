@@ -1,0 +1,91 @@
+"""Parts of a model that stay in float32 when the model is converted to float16 or bfloat16, and casts to and from it.
+
+In a model in float32 all of them do nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+#: Types that are cast to float32.
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+class KeepsFloat32(nn.Module):
+    """A module whose parameters and buffers move with the model to other devices, but not to a type of 16 bits."""
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "KeepsFloat32":
+        def kept(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            if moved.dtype in _NARROW and tensor.dtype not in _NARROW:
+                return tensor.to(moved.device)
+            return moved
+
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]  # of torch
+        return self
+
+
+class InFloat32(KeepsFloat32):
+    """A module that computes in float32; its inputs have been cast before.
+
+    Args:
+        inner: The module, with parameters that no other part of the model has.
+    """
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+        self.train(inner.training)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives."""
+        return self.inner(*args, **kwargs)
+
+
+class Float32Tensor(KeepsFloat32):
+    """A parameter or constant that stays in float32.
+
+    Args:
+        value: The tensor; of a parameter the values are copied.
+    """
+
+    value: torch.Tensor
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        if isinstance(value, nn.Parameter):
+            self.value = nn.Parameter(value.detach().clone(), requires_grad=value.requires_grad)
+        else:
+            self.register_buffer("value", value.detach().clone())
+
+    def forward(self) -> torch.Tensor:
+        """The tensor."""
+        return self.value
+
+
+class ToFloat32(nn.Module):
+    """A cast of tensors in float16 and bfloat16 to float32; all else stays as it is."""
+
+    def forward(self, value: Any) -> Any:
+        """``value``, a tensor or a structure of tensors."""
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.float() if x.dtype in _NARROW else x, value)
+
+
+class ToModelType(nn.Module):
+    """A cast of tensors in float32 to the type that the model is in; all else stays as it is."""
+
+    like: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("like", torch.zeros(()), persistent=False)
+
+    def forward(self, value: Any) -> Any:
+        """``value``, a tensor or a structure of tensors."""
+        kind = self.like.dtype
+        if kind not in _NARROW:
+            return value
+        return pytree.tree_map_only(torch.Tensor, lambda x: x.to(kind) if x.dtype is torch.float32 else x, value)
