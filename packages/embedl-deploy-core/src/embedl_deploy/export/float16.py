@@ -71,8 +71,9 @@ class InFloat16:
         where = str(left) if left is not None else "a value is infinite or no number, and it is not known where"
         return (
             f"The model does not fit into float16: {where}. Its outputs {how} there, and right in the model's own "
-            f"types. Nothing was written. {listed(self.constants)}Export in float32, or in torch.bfloat16, which has "
-            "the range of float32; or scale those values, such as a weight down and the next one up."
+            f"types. Nothing was written. {listed(self.constants)}Keep such places in float32: "
+            "embedl_deploy.float16.keep_in_float32(result, data); or export in torch.bfloat16, which has the range of "
+            "float32."
         )
 
 

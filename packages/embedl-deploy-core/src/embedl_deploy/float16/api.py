@@ -85,5 +85,5 @@ def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> t
 def _describe(node: fx.Node, excess: Excess | None) -> Float32Node:
     path = str(node.target) if node.op == "call_module" else module_path_of(node)
     if excess is None:
-        return Float32Node(node.name, path, node.name, Limit.READS, 0.0)
+        return Float32Node(node.name, path, node.name, Limit.NEIGHBOUR, 0.0)
     return Float32Node(node.name, path, excess.operator, excess.limit, excess.value)

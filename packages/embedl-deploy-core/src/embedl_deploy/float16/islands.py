@@ -8,7 +8,8 @@ from torch import fx, nn
 from embedl_deploy.graph.edit import add_call, deep_copy, put_module
 from embedl_deploy.graph.fixed_types import FLOAT32_INPUTS
 from embedl_deploy.graph.lookup import get_constant, submodule
-from embedl_deploy.modules.float32 import Float32Tensor, InFloat32, ToFloat32, ToModelType
+from embedl_deploy.modules import fix_parametrized_weights
+from embedl_deploy.modules.float32 import Float32Tensor, ToFloat32, ToModelType, keep_float32
 
 
 def put_into_float32(model: fx.GraphModule, names: Collection[str], outgrown: Collection[str]) -> fx.GraphModule:
@@ -45,7 +46,6 @@ class _Islands:
     def __init__(self, model: fx.GraphModule, kept: set[fx.Node]) -> None:
         self.model, self.kept = model, kept
         self.casts: dict[tuple[fx.Node, type[nn.Module]], fx.Node] = {}
-        self.wrapped: set[str] = set()
         self.elsewhere = {
             id(tensor)
             for node in model.graph.nodes
@@ -58,8 +58,8 @@ class _Islands:
         for source in node.all_input_nodes:
             if source not in self.kept:
                 node.replace_input_with(source, self._cast(source, ToFloat32))
-        if node.op == "call_module" and str(node.target) not in self.wrapped:
-            self._wrap(str(node.target))
+        if node.op == "call_module":
+            self._keep_state(str(node.target))
         if node.op == "get_attr" and isinstance(get_constant(node), torch.Tensor):
             self._replace(node)
 
@@ -79,16 +79,17 @@ class _Islands:
                 self.casts[source, kind] = add_call(self.model, f"{source.name}_{suffix}", kind(), source)
         return self.casts[source, kind]
 
-    def _wrap(self, path: str) -> None:
+    def _keep_state(self, path: str) -> None:
         """Let a module keep its parameters in float32; those that others read as well it has to itself."""
         module = submodule(self.model, path)
-        self.wrapped.add(path)
         state = (*module.parameters(), *module.buffers())
         if not any(tensor.is_floating_point() for tensor in state):
             return
         if any(id(tensor) in self.elsewhere for tensor in state):
             module = deep_copy(module)
-        put_module(self.model, path, InFloat32(module))
+            put_module(self.model, path, module)
+        fix_parametrized_weights(module)
+        keep_float32(module)
 
     def _replace(self, node: fx.Node) -> None:
         with self.model.graph.inserting_before(node):

@@ -23,13 +23,13 @@ class Limit(Enum):
         LARGEST: A value is larger than 65504.
         SUM: What is summed up on the way is larger than 65504.
         STEP: Values are so small, or so close together, that its steps are too coarse.
-        READS: It reads a value that only float32 holds.
+        NEIGHBOUR: It reads, or gives, a value that only float32 holds.
     """
 
     LARGEST = "largest"
     SUM = "sum"
     STEP = "step"
-    READS = "reads"
+    NEIGHBOUR = "neighbour"
 
 
 @checked
@@ -43,7 +43,7 @@ class Float32Node:
         operator: What computes the value that float16 does not hold, such as ``"mul"``.
         limit: What of float16 does not do.
         value: For ``LARGEST`` and ``SUM`` the largest magnitude that was seen; for ``STEP`` the signal to noise that
-            float16 would leave of the values, in dB; for ``READS`` 0.
+            float16 would leave of the values, in dB; for ``NEIGHBOUR`` 0.
     """
 
     node: str
@@ -58,7 +58,7 @@ class Float32Node:
             Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
             Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
             Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
-            Limit.READS: "reads a value that only float32 holds",
+            Limit.NEIGHBOUR: "reads or gives a value that only float32 holds",
         }
         return f"{where} {said[self.limit]}"
 

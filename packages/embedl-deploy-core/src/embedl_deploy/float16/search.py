@@ -14,7 +14,9 @@ from torch import fx
 from embedl_deploy.float16.emulation import Call, run_emulated, run_exact
 from embedl_deploy.float16.report import Limit
 from embedl_deploy.float16.watching import Watching
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.modules import QuantStub
 from embedl_deploy.verify import signal_to_noise
 
 #: Outputs that are as near as this are right: noise of a hundredth of the largest values.
@@ -54,9 +56,9 @@ class Search:
 
     def run(self) -> Kept:
         """Find the nodes."""
-        before, _ = self._try(frozenset())
+        before, broken = self._try(frozenset())
         nodes = self._closed(node for node, excess in self.seen.found.items() if excess.limit is not Limit.STEP)
-        sqnr, broken = self._try(nodes)
+        sqnr, broken = self._try(nodes) if nodes else (before, broken)
         while broken - nodes:
             nodes = self._closed(nodes | broken)
             sqnr, broken = self._try(nodes)
@@ -95,8 +97,8 @@ class Search:
     def _closed(self, nodes: Iterable[fx.Node]) -> frozenset[fx.Node]:
         """Nodes, and those that have to stay in float32 with them.
 
-        They are the readers of values that float16 does not hold, other calls of the same modules, and what takes
-        values out of a tuple.
+        They are the readers of values that float16 does not hold, other calls of the same modules, what takes values
+        out of a tuple, and quantizers in front of what stays: compilers want no cast between the two.
         """
         kept = {node for node in nodes if node.op != "output"}
         shared = {node.target for node in kept if node.op == "call_module"}
@@ -107,6 +109,11 @@ class Search:
             )
             if node.op != "output" and (reads or (node.op == "call_module" and node.target in shared)):
                 kept.add(node)
+        kept |= {
+            node
+            for node in self.order
+            if node.op == "call_module" and isinstance(get_module(node), QuantStub) and node.users.keys() <= kept
+        }
         return frozenset(kept)
 
 

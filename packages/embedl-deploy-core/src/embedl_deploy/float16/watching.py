@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import fx
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from embedl_deploy.export.constants import mask_value, name_of
 from embedl_deploy.export.operators import Operators, compute
@@ -76,8 +77,8 @@ class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
 
     def computed(self, node: fx.Node, value: Any) -> None:
         """Look at the value of a node: inputs and parameters are computed by no operator."""
-        self.node = None  # what is computed here is none of the model's
-        largest = max((_largest(x) for x in output_tensors(value) if _counts(x)), default=0.0)
+        with _disable_current_modes():
+            largest = max((_largest(x) for x in output_tensors(value) if _counts(x)), default=0.0)
         if largest > _LARGEST and node.op != "output":
             self.outgrown.add(node)
             self._note(node, Excess(Limit.LARGEST, node.name, largest))
@@ -106,7 +107,7 @@ def _excesses(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: 
         return
     rounded = pytree.tree_map(round_to_half, (args, kwargs))
     if all_finite(rounded) < all_finite((args, kwargs)):
-        yield Excess(Limit.READS, name, 0.0)
+        yield Excess(Limit.NEIGHBOUR, name, 0.0)
         return
     exact = [round_to_half(x) for x in values_of(name, compute(func, *rounded)) if _counts(x)]
     kept = signal_to_noise(computed, exact)

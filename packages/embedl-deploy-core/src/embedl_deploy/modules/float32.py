@@ -12,6 +12,8 @@ from torch.utils import _pytree as pytree
 
 #: Types that are cast to float32.
 _NARROW = (torch.float16, torch.bfloat16)
+#: Subclasses by class: one for each, so that two modules of a class still have one class.
+_FLOAT32_CLASSES: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 class KeepsFloat32(nn.Module):
@@ -28,21 +30,32 @@ class KeepsFloat32(nn.Module):
         return self
 
 
-class InFloat32(KeepsFloat32):
-    """A module that computes in float32; its inputs have been cast before.
+def keep_float32(module: nn.Module) -> None:
+    """Let a module's parameters and buffers stay in float32, whatever type the model is converted to.
 
-    Args:
-        inner: The module, with parameters that no other part of the model has.
+    The module becomes one of a subclass of its class, as torch makes a parametrized module one: whoever looks for the
+    class finds it, and paths stay. Changes the module, whose parameters no other part of the model may have.
     """
+    if not isinstance(module, KeepsFloat32):
+        module.__class__ = _float32_class(type(module))
 
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.train(inner.training)
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module gives."""
-        return self.inner(*args, **kwargs)
+def _float32_class(kind: type[nn.Module]) -> type[nn.Module]:
+    """The subclass of a class whose modules stay in float32."""
+    if kind not in _FLOAT32_CLASSES:
+
+        def reduce(self: nn.Module, _protocol: Any) -> Any:
+            return _of_float32_class, (kind,), dict(vars(self))
+
+        named = {"__module__": kind.__module__, "__doc__": kind.__doc__, "__reduce_ex__": reduce}
+        _FLOAT32_CLASSES[kind] = type(kind.__name__, (kind, KeepsFloat32), named)
+    return _FLOAT32_CLASSES[kind]
+
+
+def _of_float32_class(kind: type[nn.Module]) -> nn.Module:
+    """An empty module, for copies and pickles to fill."""
+    made = _float32_class(kind)
+    return made.__new__(made)
 
 
 class Float32Tensor(KeepsFloat32):
