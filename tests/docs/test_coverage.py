@@ -13,7 +13,8 @@ from handbook.patterns import patterns_of
 
 import embedl_deploy
 import embedl_deploy_sensai_stub
-from embedl_deploy.backend import get_backend, hookspecs
+from embedl_deploy.backend import get_backend
+from embedl_deploy.backend.contract import hookspecs
 from embedl_deploy.checking.checker import RULES_OF_EVERY_BACKEND
 from embedl_deploy.cli.program import program
 from support.documents import DOCS, expanded, headings, pages, without_code

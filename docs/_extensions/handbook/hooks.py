@@ -1,6 +1,6 @@
 """The reference of hooks, from their specifications."""
 
-from embedl_deploy.backend import hookspecs
+from embedl_deploy.backend.contract import hookspecs
 
 PREFIX = f"{hookspecs.PROJECT}_"
 

@@ -27,7 +27,7 @@ def _public() -> dict[str, str]:
 def resolve(
     app: "Sphinx", env: "BuildEnvironment", node: "pending_xref", content: "nodes.TextElement"
 ) -> "nodes.reference | None":
-    """Lead ``QuantPoint`` and ``embedl_deploy.backend.policy.QuantPoint`` to the one public description."""
+    """Lead ``QuantPoint`` and ``embedl_deploy.numerics.points.QuantPoint`` to the one public description."""
     if node.get("refdomain") != "py":
         return None
     *before, last = node["reftarget"].split(".")

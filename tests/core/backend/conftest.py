@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from embedl_deploy.backend import registry, reset_backends
+from embedl_deploy.backend import reset_backends
+from embedl_deploy.backend.loader import discovery
 
 #: What most plugins of these tests start with; a test's own code comes after it.
 PRELUDE = """
@@ -77,8 +78,8 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Hide all plugins but those named."""
 
     def run(*names: str) -> None:
-        installed = registry.installed_plugins
-        monkeypatch.setattr(registry, "installed_plugins", lambda: [s for s in installed() if s.name in names])
+        installed = discovery.installed_plugins
+        monkeypatch.setattr(discovery, "installed_plugins", lambda: [s for s in installed() if s.name in names])
         reset_backends()
 
     return run

@@ -7,7 +7,8 @@ import pytest
 from torch import nn
 
 from embedl_deploy import transform
-from embedl_deploy.backend import get_backend, registry, reset_backends, set_backend, use_backend
+from embedl_deploy.backend import get_backend, reset_backends, set_backend, use_backend
+from embedl_deploy.backend.loader import discovery
 from embedl_deploy.errors import BackendNotFoundError, PluginError
 
 
@@ -54,7 +55,7 @@ def test_what_is_no_name():
 
 @pytest.mark.parametrize("name", [None, "tensorrt"])
 def test_none_installed(name, monkeypatch):
-    monkeypatch.setattr(registry, "installed_plugins", list)
+    monkeypatch.setattr(discovery, "installed_plugins", list)
     with pytest.raises(BackendNotFoundError, match="No backend is installed at all") as caught:
         transform(nn.ReLU(), backend=name)
     assert "pip install embedl-deploy-<target>" in str(caught.value)

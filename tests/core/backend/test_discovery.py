@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from embedl_deploy.backend import discover_backends, get_backend, list_backends
-from embedl_deploy.backend.discovery import installed_plugins
+from embedl_deploy.backend.loader.discovery import installed_plugins
 from embedl_deploy.errors import PluginError
 
 

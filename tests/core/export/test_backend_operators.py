@@ -7,7 +7,7 @@ from torch import nn
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.backend import BackendInfo, hookimpl, reset_backends
-from embedl_deploy.backend.discovery import ENTRY_POINT_GROUP, PluginSource, installed_plugins
+from embedl_deploy.backend.loader.discovery import ENTRY_POINT_GROUP, PluginSource, installed_plugins
 from embedl_deploy.errors import ExportError, PluginError
 from embedl_deploy.modules import FusedMatmul
 from embedl_deploy.patterns import Pattern, QDQPoint
@@ -83,7 +83,9 @@ def acme(monkeypatch):
 
     def run(answer):
         source = PluginSource("acme", _EntryPoint(Plugin(answer)), "acme", "1.2")
-        monkeypatch.setattr("embedl_deploy.backend.registry.installed_plugins", lambda: [*installed_plugins(), source])
+        monkeypatch.setattr(
+            "embedl_deploy.backend.loader.discovery.installed_plugins", lambda: [*installed_plugins(), source]
+        )
         reset_backends()
         return transform(nn.Sequential(nn.Linear(6, 4), nn.Hardtanh()).eval(), X, backend="acme")
 

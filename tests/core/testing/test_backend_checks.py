@@ -116,7 +116,7 @@ def test_imports(tmp_path, monkeypatch):
 
 
 def test_what_is_an_extra_of_the_distribution_is_optional(tmp_path, monkeypatch):
-    from embedl_deploy.backend.discovery import installed_plugins
+    from embedl_deploy.backend.loader.discovery import installed_plugins
     from embedl_deploy.testing.imports import _optional
 
     info = tmp_path / "acme-1.0.dist-info"

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from importlib import metadata
 
-from embedl_deploy.backend.discovery import PluginSource, installed_plugins
+from embedl_deploy.backend.loader.discovery import PluginSource, installed_plugins
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import BackendSubject
 

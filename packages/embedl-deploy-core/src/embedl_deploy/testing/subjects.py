@@ -9,7 +9,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.backend import Backend, QuantPoint, QuantPolicy
-from embedl_deploy.backend.policy import JoinedPolicy
+from embedl_deploy.backend.loader.joined_policy import JoinedPolicy
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.pipeline import TransformationResult, transform

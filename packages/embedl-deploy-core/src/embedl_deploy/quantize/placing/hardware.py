@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from embedl_deploy.backend import Backend, Contribution, get_backend
-from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
+from embedl_deploy.backend.loader.joined_policy import JoinedPolicy, PolicyPart
 from embedl_deploy.errors import (
     PLUGIN_FAILURES,
     EmbedlDeployError,

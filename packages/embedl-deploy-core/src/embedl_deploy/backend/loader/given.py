@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 import pluggy
 from torch import nn
 
-import embedl_deploy.backend.hookspecs as hookspecs
-from embedl_deploy.backend.compilers import Compiler
-from embedl_deploy.backend.discovery import PluginSource
-from embedl_deploy.backend.hookspecs import PROJECT, BackendInfo
-from embedl_deploy.backend.rules import Rule, Severity
+from embedl_deploy.backend.contract.compilers import Compiler
+from embedl_deploy.backend.contract.hookspecs import BackendInfo
+from embedl_deploy.backend.contract.rules import Rule, Severity
+from embedl_deploy.backend.loader.discovery import PluginSource
+from embedl_deploy.backend.loader.plugins import plugin_error
 from embedl_deploy.engine import Device
-from embedl_deploy.errors import PLUGIN_FAILURES, PatternError, PluginError
+from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
 from embedl_deploy.numerics import QuantPolicy
 from embedl_deploy.patterns import Pattern, validate_pattern
 
@@ -43,23 +43,6 @@ class Given:
     rules: tuple[Rule, ...] = ()
     compilers: tuple[Compiler, ...] = ()
     devices: tuple[Device, ...] = ()
-
-
-def plugin_manager() -> pluggy.PluginManager:
-    """A manager that knows the hooks, and no plugin yet."""
-    manager = pluggy.PluginManager(PROJECT)
-    manager.add_hookspecs(hookspecs)
-    return manager
-
-
-def plugin_error(source: PluginSource, what: str) -> PluginError:
-    """The error to raise for a plugin that is broken."""
-    kind = "Extension" if source.is_extension else "Backend"
-    message = (
-        f"{kind} {source.name!r} (from {source.origin}) {what.rstrip('.')}. Repair or uninstall {source.distribution}; "
-        "other backends are not affected."
-    )
-    return PluginError(message, plugin=source.name, distribution=source.origin)
 
 
 def given_by(source: PluginSource, manager: pluggy.PluginManager) -> Given:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from torch import fx, nn
 
-from embedl_deploy.backend.compilers import Compiler
-from embedl_deploy.backend.rules import Rule
+from embedl_deploy.backend.contract.compilers import Compiler
+from embedl_deploy.backend.contract.rules import Rule
 from embedl_deploy.engine import Device
 from embedl_deploy.numerics import QuantConfig, QuantPolicy
 from embedl_deploy.patterns import Pattern

@@ -7,12 +7,14 @@ from typing import Any
 import pluggy
 from torch import fx, nn
 
-from embedl_deploy.backend.compilers import Compiler
-from embedl_deploy.backend.contributions import plugin_error, plugin_manager
-from embedl_deploy.backend.discovery import PluginSource
-from embedl_deploy.backend.hookspecs import BackendInfo
-from embedl_deploy.backend.origins import Contribution, culprit_of, translations_from
-from embedl_deploy.backend.rules import Rule
+from embedl_deploy.backend.contract.compilers import Compiler
+from embedl_deploy.backend.contract.hookspecs import BackendInfo
+from embedl_deploy.backend.contract.rules import Rule
+from embedl_deploy.backend.loader.asking import culprit_of
+from embedl_deploy.backend.loader.contributions import Contribution
+from embedl_deploy.backend.loader.discovery import PluginSource
+from embedl_deploy.backend.loader.plugins import plugin_error, plugin_manager
+from embedl_deploy.backend.loader.translations import translations_from
 from embedl_deploy.engine import Device
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.numerics import QuantConfig, QuantPolicy

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from embedl_deploy.backend.discovery import PluginSource
+from embedl_deploy.backend.loader.discovery import PluginSource
 from embedl_deploy.errors import BackendNotFoundError, PluginError
 
 #: Environment variable: ``name=distribution``, several with commas between them.

@@ -8,11 +8,13 @@ are all asked in it, and of rules, compilers and devices of one name the first i
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from embedl_deploy.backend.backend import Backend
-from embedl_deploy.backend.contributions import plugin_manager
-from embedl_deploy.backend.loading import LoadedPlugin
-from embedl_deploy.backend.origins import NOT_USED, Contribution, in_each_others_way, plugins_in_order, title_of
-from embedl_deploy.backend.policy import JoinedPolicy, PolicyPart
+from embedl_deploy.backend.loader.asking import plugins_in_order
+from embedl_deploy.backend.loader.backend import Backend
+from embedl_deploy.backend.loader.conflicts import NOT_USED, in_each_others_way, title_of
+from embedl_deploy.backend.loader.contributions import Contribution
+from embedl_deploy.backend.loader.joined_policy import JoinedPolicy, PolicyPart
+from embedl_deploy.backend.loader.loading import LoadedPlugin
+from embedl_deploy.backend.loader.plugins import plugin_manager
 from embedl_deploy.numerics import QuantPolicy
 
 ValueT = TypeVar("ValueT")

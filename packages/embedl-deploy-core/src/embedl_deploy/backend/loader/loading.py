@@ -6,10 +6,11 @@ from typing import Any
 
 import pluggy
 
-import embedl_deploy.backend.hookspecs as hookspecs
-from embedl_deploy.backend.contributions import Given, given_by, plugin_error, plugin_manager
-from embedl_deploy.backend.discovery import PluginSource
-from embedl_deploy.backend.hookspecs import PROJECT
+import embedl_deploy.backend.contract.hookspecs as hookspecs
+from embedl_deploy.backend.contract.hookspecs import PROJECT
+from embedl_deploy.backend.loader.discovery import PluginSource
+from embedl_deploy.backend.loader.given import Given, given_by
+from embedl_deploy.backend.loader.plugins import plugin_error, plugin_manager
 from embedl_deploy.errors import PLUGIN_FAILURES, PluginError
 
 

@@ -1,0 +1,1 @@
+"""What the author of a plugin implements: hooks, rules, compilers."""
