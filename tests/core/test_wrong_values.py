@@ -145,6 +145,7 @@ REFUSALS_ONLY = {
     "transform", "get_transformation_plan", "load_transformation_plan", "apply_transformation_plan", "export_onnx",
     "compile", "check", "quantize", "calibrate", "verify_stages", "new_backend", "set_backend", "use_backend",
     "register_form", "run_unchanged", "insert_call", "replace_match", "replace_tree", "claim_container", "patterns_in",
+    "rules_in",
 }  # fmt: skip
 
 
@@ -251,6 +252,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         "default": None,
         "kwargs": {},
         "patterns_in:package": small_patterns,
+        "rules_in:package": small_patterns,
         "behaves_as:base": nn.Linear,
         "resolve_module:cls": nn.Linear,
         "register_form:operation": "x",

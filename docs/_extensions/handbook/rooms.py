@@ -38,7 +38,7 @@ def imported_modules(file: Path) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("embedl_deploy"):
             folder = CORE.joinpath(*node.module.split(".")[1:])
             for alias in node.names:  # a name, or a module below
-                is_module = (folder / f"{alias.name}.py").is_file()
+                is_module = (folder / f"{alias.name}.py").is_file() or (folder / alias.name / "__init__.py").is_file()
                 yield f"{node.module}.{alias.name}" if is_module else node.module
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("embedl_deploy"))

@@ -2,6 +2,7 @@
 
 from embedl_deploy.backend.contract.compilers import Build, CompileOptions, Compiler, CompilerRefusedError, Progress
 from embedl_deploy.backend.contract.hookspecs import BackendInfo, hookimpl
+from embedl_deploy.backend.contract.rule_collection import rules_in
 from embedl_deploy.backend.contract.rules import Rule, Severity, Undecided, Violation
 from embedl_deploy.backend.loader.backend import Backend
 from embedl_deploy.backend.loader.choice import get_backend, reset_backends, set_backend, use_backend
@@ -34,6 +35,7 @@ __all__ = [
     "hookimpl",
     "list_backends",
     "reset_backends",
+    "rules_in",
     "set_backend",
     "use_backend",
 ]

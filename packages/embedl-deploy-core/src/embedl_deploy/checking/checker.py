@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from embedl_deploy.artifact import check_order, check_sorted, check_weight_files, model_of, read_onnx, users_module_of
-from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend
+from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend, rules_in
+from embedl_deploy.checking import rules as rules_of_every_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
-from embedl_deploy.checking.sizes import EqualSizes
-from embedl_deploy.checking.valid_onnx import ValidOnnx, check_operator_set
+from embedl_deploy.checking.rules.valid_onnx import check_operator_set
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.logs import quiet
 from embedl_deploy.validation.checked import checked
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Checkable: TypeAlias = Union[str, os.PathLike[str], "ir.Model", "onnx.ModelProto"]
 
 #: The rules that are asked for every backend, before its own.
-RULES_OF_EVERY_BACKEND: tuple[Rule, ...] = (ValidOnnx(), EqualSizes())
+RULES_OF_EVERY_BACKEND: tuple[Rule, ...] = rules_in(rules_of_every_backend)
 _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 

@@ -1,6 +1,7 @@
-"""Conversions that hold for any hardware; a backend lists those it wants."""
+"""Conversions that hold for any hardware; a backend takes all of them, or lists those that it wants."""
 
 from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
+from embedl_deploy.conversions.every import every_conversion
 from embedl_deploy.conversions.fold import DecomposeFoldPattern, PermuteUnfoldPattern
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
 from embedl_deploy.conversions.pool_window import ClipPoolWindowPattern
@@ -29,4 +30,5 @@ __all__ = [
     "UnrollTransformerDecoderPattern",
     "UnrollTransformerEncoderPattern",
     "UnrollTransformerPattern",
+    "every_conversion",
 ]

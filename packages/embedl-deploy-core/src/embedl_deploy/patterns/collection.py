@@ -1,10 +1,9 @@
 """Every pattern of a package, so that a file in its folder is all that a new one needs."""
 
-import importlib
 import math
-import pkgutil
 from types import ModuleType
 
+from embedl_deploy.collecting import classes_in
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.validation.checked import checked
 
@@ -24,14 +23,8 @@ def patterns_in(package: ModuleType) -> list[Pattern]:
     Raises:
         PatternError: A pattern's tree is not well formed.
     """
-    classes: dict[type[Pattern], None] = {}  # an alias makes no second pattern
-    for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
-        module = importlib.import_module(info.name)
-        for name, value in vars(module).items():
-            is_pattern = isinstance(value, type) and issubclass(value, Pattern)
-            if is_pattern and value.__module__ == info.name and not name.startswith("_"):
-                classes[value] = None
-    return sorted((made() for made in classes), key=_most_nodes, reverse=True)  # equals stay as they are
+    made = [pattern_class() for pattern_class in classes_in(package, Pattern)]
+    return sorted(made, key=_most_nodes, reverse=True)  # equals stay as they are
 
 
 def _most_nodes(pattern: Pattern) -> float:

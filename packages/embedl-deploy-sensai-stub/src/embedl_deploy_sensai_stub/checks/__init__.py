@@ -1,9 +1,11 @@
 """What the engine asks of an ONNX file: rules for :func:`embedl_deploy.check`."""
 
-from embedl_deploy.backend import Rule
+import embedl_deploy_sensai_stub.checks as package
+from embedl_deploy.backend import Rule, rules_in
 from embedl_deploy_sensai_stub.checks.numbers import EverythingQuantized, OneScale, PowersOfTwo, SymmetricInt8
 from embedl_deploy_sensai_stub.checks.operators import EngineOperators
 
-SENSAI_RULES: tuple[Rule, ...] = (PowersOfTwo(), OneScale(), SymmetricInt8(), EngineOperators(), EverythingQuantized())
+#: What the files of this folder define.
+SENSAI_RULES: tuple[Rule, ...] = rules_in(package)
 
 __all__ = ["SENSAI_RULES", "EngineOperators", "EverythingQuantized", "OneScale", "PowersOfTwo", "SymmetricInt8"]

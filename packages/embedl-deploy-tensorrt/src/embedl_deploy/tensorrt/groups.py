@@ -1,53 +1,12 @@
 """The pattern lists of the TensorRT backend, in order of priority: what the files of ``patterns/`` define."""
 
-from embedl_deploy.conversions import (
-    ClipPoolWindowPattern,
-    ComputedWeightPattern,
-    DecomposeFoldPattern,
-    DecomposeTransformerDecoderLayerPattern,
-    DecomposeTransformerEncoderLayerPattern,
-    FoldZeroPadIntoConvPattern,
-    HoistRankQueryPattern,
-    PermuteUnfoldPattern,
-    RemoveIdentityPattern,
-    UnrollTransformerDecoderPattern,
-    UnrollTransformerEncoderPattern,
-    UnrollTransformerPattern,
-)
+from embedl_deploy.conversions import every_conversion
 from embedl_deploy.patterns import Pattern, patterns_in
-from embedl_deploy.recomposition import (
-    ActivationProductPattern,
-    ConvertDotProductAttentionPattern,
-    GroupedKeysPattern,
-    PermutedLayerNormPattern,
-    RecomposeActivationPattern,
-    RecomposeAttentionPattern,
-    RecomposeNormPattern,
-)
+from embedl_deploy.recomposition import ActivationProductPattern
 from embedl_deploy.tensorrt.patterns import conversions, fusions
 
 #: Structural rewrites, run to a fixed point before any fusion. None undoes another, so their order decides nothing.
-TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [
-    RemoveIdentityPattern(),
-    ComputedWeightPattern(),
-    HoistRankQueryPattern(),
-    FoldZeroPadIntoConvPattern(),
-    DecomposeFoldPattern(),
-    PermuteUnfoldPattern(),
-    ClipPoolWindowPattern(),
-    UnrollTransformerPattern(),
-    UnrollTransformerEncoderPattern(),
-    DecomposeTransformerEncoderLayerPattern(),
-    UnrollTransformerDecoderPattern(),
-    DecomposeTransformerDecoderLayerPattern(),
-    RecomposeAttentionPattern(),
-    RecomposeActivationPattern(),
-    RecomposeNormPattern(),
-    PermutedLayerNormPattern(),
-    ConvertDotProductAttentionPattern(),
-    GroupedKeysPattern(),
-    *patterns_in(conversions),
-]
+TENSORRT_CONVERSION_PATTERNS: list[Pattern] = [*every_conversion(), *patterns_in(conversions)]
 
 #: Fusions, run once: the first that takes a node has it, so those that take more nodes come first.
 TENSORRT_FUSION_PATTERNS: list[Pattern] = [*patterns_in(fusions), ActivationProductPattern()]
