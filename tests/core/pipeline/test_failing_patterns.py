@@ -95,7 +95,23 @@ class TestPatternsThatFail:
         result = transform(net, patterns=[ConvBNActPattern(), Silent()])
         assert "expected the list of new nodes" in result.report["failed"][0]["reason"]
 
-    def test_match_that_raises(self, net):
+    def test_match_that_raises(self, net, caplog):
+        class Lost(Pattern):
+            graft = FusedChain
+
+            def match(self, graph_module):
+                raise KeyError("lost")
+
+        result = transform(net, patterns=[Lost(), ConvBNActPattern()])
+        assert result.report["applied_count"] == 3
+        (failed,) = result.report["failed"]
+        assert (failed["pattern"], failed["reason"]) == ("Lost", "its match() failed: KeyError: 'lost'")
+        assert "'Lost'" in caplog.text
+        assert result.verify(torch.randn(1, 4, 8, 8)).max_abs == 0
+        with pytest.raises(PatternError, match=r"'Lost'.*lost"):
+            transform(net, patterns=[Lost()], strict=True)
+
+    def test_check_that_raises(self, net):
         class Blind(Pattern):
             tree = (nn.Conv2d,)
             graft = FusedChain

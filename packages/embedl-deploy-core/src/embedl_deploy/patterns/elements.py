@@ -84,7 +84,7 @@ class OperationElement(Element):
     modules = 0
 
     def accepts(self, node: fx.Node) -> bool:
-        """Match a functional or method call, or the module of the same name."""
+        """Match a call of the function or method; a module that computes the same is another element."""
         return node.op in ("call_function", "call_method") and operation(node) == self.name
 
     def candidates(self, index: CallIndex) -> Iterable[fx.Node]:

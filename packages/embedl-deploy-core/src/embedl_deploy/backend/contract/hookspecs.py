@@ -122,14 +122,13 @@ def embedl_deploy_quantization_policies(backend: str) -> Mapping[str, QuantPolic
 def embedl_deploy_quantization_config(backend: str) -> QuantConfig | None:
     """Give the number formats of the hardware, with which models are quantized where the user names none.
 
-    Called each time that ``quantize`` or ``insert_qdq`` is not given a configuration, not when the backend is loaded:
-    import ``embedl_deploy.quantize`` inside.
+    Called each time that ``quantize`` or ``insert_qdq`` is not given a configuration, not when the backend is loaded.
 
     Args:
         backend: Name of the backend.
 
     Returns:
-        A :class:`embedl_deploy.quantize.QuantConfig`; ``None`` for INT8 with a scale for each channel of a weight.
+        A :class:`embedl_deploy.numerics.QuantConfig`; ``None`` for INT8 with a scale for each channel of a weight.
     """
 
 

@@ -1,8 +1,8 @@
 """nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
 
 Where query, key and value are not the same tensor, three ``Linear`` → ``SplitHeads`` stand in the place of the first.
-The parts hold the original parameters, those three a third each. Only what a caller of ``attention(x, x, x)[0]`` sees
-is computed. Masks go through ``AttentionMask`` first.
+The parts hold the original parameters, but for these three where one parameter projects all: each gets a copy of a
+third. Only what a caller of ``attention(query, key, value)[0]`` sees is computed. Masks go through ``AttentionMask`` first.
 
 Declined: causal hints; ``add_bias_kv``, ``add_zero_attn``; use of the attention weights; a projection that is cut into
 thirds and used elsewhere, too; hooks or parametrizations on the module.
@@ -48,7 +48,7 @@ def _sequences() -> tuple[torch.Tensor]:
 
 
 class DecomposeMultiheadAttentionPattern(Pattern):
-    """Open up self-attention so that its parts can be fused and quantized."""
+    """Take attention apart, self-attention or not, so that its parts can be fused and quantized."""
 
     tree = (nn.MultiheadAttention,)
     is_conversion = True
