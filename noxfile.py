@@ -276,6 +276,24 @@ def zoo(session: nox.Session) -> None:
 
 
 @nox.session
+def unchanged(session: nox.Session) -> None:
+    """Whether twelve models come out bit for bit as of a commit, by default HEAD: ``-- COMMIT [--accept words]``."""
+    _install_wheels(session, "torchvision", *ZOO_REQUIREMENTS)
+    commit, *accepted = session.posargs or ["HEAD"]
+    folder = Path(session.create_tmp()).resolve() / "unchanged"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "sources").mkdir(parents=True)
+    archive = folder / "sources.tar"
+    session.run("git", "archive", f"--output={archive}", commit, "packages", external=True)
+    shutil.unpack_archive(archive, folder / "sources")
+    before, after = str(folder / "before"), str(folder / "after")
+    settings = SUPPORT | {"OMP_NUM_THREADS": "1"}
+    session.run("python", "-m", "zoo.unchanged", "write", before, f"--sources={folder / 'sources'}", env=settings)
+    session.run("python", "-m", "zoo.unchanged", "write", after, env=settings)
+    session.run("python", "-m", "zoo.unchanged", "compare", before, after, *accepted, env=settings)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Laws that hold for every network, on networks that are made from seeds; exits 1 if one is broken."""
     _install_wheels(session, "onnxruntime")
