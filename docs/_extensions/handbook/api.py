@@ -20,6 +20,7 @@ ROOMS = (
     "embedl_deploy.plan",
     "embedl_deploy.export",
     "embedl_deploy.float16",
+    "embedl_deploy.sensitivity",
     "embedl_deploy.checking",
     "embedl_deploy.compiling",
     "embedl_deploy.stages",

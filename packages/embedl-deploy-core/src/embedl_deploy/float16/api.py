@@ -13,7 +13,7 @@ from embedl_deploy.float16.search import Search
 from embedl_deploy.float16.watching import Excess, Watching
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.pipeline import TransformationResult
-from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, run_data
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
 from embedl_deploy.validation.checked import checked
 
 #: Calls that sets of nodes are tried on; all of the data is watched for what leaves the range.
@@ -64,21 +64,13 @@ def keep_in_float32(
 def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> tuple[Watching, list[Call]]:
     """What the nodes of a model compute on the data, and the first calls of the model."""
     watching, calls = Watching(), list[Call]()
-    handles: list[Any] = []
 
-    def watch(_model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        handles.pop().remove()  # the model is run in here
+    def watch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run_taken_apart(model, (args, kwargs), watching)
         if len(calls) < _TRIED:
             calls.append((args, kwargs))
-        handles.append(model.register_forward_pre_hook(watch, with_kwargs=True))
 
-    handles.append(model.register_forward_pre_hook(watch, with_kwargs=True))
-    try:
-        run_data(model, data, progress=progress)
-    finally:
-        for handle in handles:
-            handle.remove()
+    for_each_call(model, data, watch, progress=progress)
     return watching, calls
 
 

@@ -1,8 +1,10 @@
-"""A fingerprint of a graph's structure, equal in every process and for every set of weight values."""
+"""Fingerprints, equal in every process: of a graph's structure, and of the values of tensors."""
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 
@@ -40,4 +42,14 @@ def fingerprint(graph_module: fx.GraphModule) -> str:
         if node.op == "call_module":
             line += "|" + _describe_module(graph_module.get_submodule(str(node.target)))
         digest.update(line.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def tensors_fingerprint(values: Iterable[tuple[str, torch.Tensor]]) -> str:
+    """SHA-256 over names, types, shapes and values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in values:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
+        digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
     return digest.hexdigest()

@@ -127,6 +127,45 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
             raise QuantizationError("The calibration data is empty: it gave no batch. Pass at least one.")
 
 
+def for_each_call(
+    model: nn.Module,
+    data: CalibrationData,
+    function: Callable[[tuple[Any, ...], dict[str, Any]], None],
+    *,
+    progress: bool,
+) -> None:
+    """Run the model over all data, and call a function with the inputs of each call, before it.
+
+    Args:
+        model: The model; the function may call it.
+        data: The data.
+        function: Takes positional and keyword inputs.
+        progress: Show a progress bar, on a terminal.
+
+    Raises:
+        InputError: A batch does not fit the model.
+        QuantizationError: There is no data, or the model fails on a batch.
+        FusedModuleError: A module that a pattern put there raises.
+    """
+    busy = False
+
+    def called(_model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal busy
+        if busy:
+            return  # by the function itself
+        busy = True
+        try:
+            function(args, kwargs)
+        finally:
+            busy = False
+
+    handle = model.register_forward_pre_hook(called, with_kwargs=True)
+    try:
+        run_data(model, data, progress=progress)
+    finally:
+        handle.remove()
+
+
 def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
     which = f"Batch {number} of the calibration data"
     args: tuple[Any, ...] = (batch,)

@@ -1,0 +1,67 @@
+"""Sensitivity by the user's own measure, one group of layers after the other."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
+from embedl_deploy.quantize.calibration.data import progress_bar
+from embedl_deploy.sensitivity.layers import Layer
+from embedl_deploy.sensitivity.partly import PartlyQuantized
+from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
+from embedl_deploy.state_file import StateFile
+
+
+def evaluate_groups(
+    model: fx.GraphModule,
+    layers: Sequence[Layer],
+    evaluate: Callable[[nn.Module], float],
+    state: StateFile,
+    *,
+    progress: bool,
+) -> SensitivityReport:
+    """Evaluate the model with each group of layers quantized alone, and with each left in float.
+
+    Args:
+        model: A calibrated model.
+        layers: Its layers.
+        evaluate: The user's measure of a model; more is better.
+        state: Values that are known already are taken from there.
+        progress: Show a progress bar, on a terminal.
+
+    Raises:
+        InputError: ``evaluate`` gives something else than a finite number.
+    """
+    groups: dict[str, list[Layer]] = {}
+    for layer in layers:
+        groups.setdefault(layer.group, []).append(layer)
+    tasks: dict[str, list[Layer]] = {"float": [], "quantized": list(layers)}
+    for group, members in groups.items():
+        tasks[f"alone {group}"] = members
+        tasks[f"left in float {group}"] = [layer for layer in layers if layer not in members]
+    values = state.load()
+    with progress_bar("evaluating", [name for name in tasks if name not in values], shown=progress) as names:
+        for name in names:
+            with torch.no_grad(), evaluation_mode(model):
+                value = evaluate(PartlyQuantized(model, tasks[name]).eval())
+            if not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise InputError(f"evaluate gave {value!r} for the model with {name}; expected a finite number.")
+            values[name] = float(value)
+            state.save(values)
+    lost = {group: values["float"] - values[f"alone {group}"] for group in groups}
+    whole = sum(max(each, 0.0) for each in lost.values())
+    rows = tuple(
+        LayerSensitivity(
+            *(layer.path, layer.node.name, layer.kind, layer.group),
+            alone=values[f"alone {layer.group}"],
+            weight_alone=None,
+            activation_alone=None,
+            left_in_float=values[f"left in float {layer.group}"],
+            share=max(lost[layer.group], 0.0) / whole / len(groups[layer.group]) if whole else 0.0,
+        )
+        for layer in layers
+    )
+    return SensitivityReport("evaluate", values["quantized"], rows)

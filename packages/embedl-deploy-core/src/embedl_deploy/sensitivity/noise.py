@@ -1,0 +1,145 @@
+"""How much noise the error of each layer makes in the outputs, of all layers in one pass.
+
+A layer that is quantized alone adds an error δ to its result t, and J·δ to the outputs y, with J = ∂y/∂t, as long as δ
+is small. The energy of that is found by random probes. For v of mean 0 and covariance M,
+
+    E (vᵀ·J·δ)² = (J·δ)ᵀ·M·(J·δ),    and vᵀ·J = ∂(vᵀ·y)/∂t
+
+is what one backward pass gives for all layers at once (Hutchinson 1989). M is the metric's. Each sample is a probe of
+its own. Errors of different layers are taken to be independent, so that their energies add up.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
+from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
+from embedl_deploy.sensitivity.metrics import Metric
+from embedl_deploy.verify import output_tensors
+
+#: Which quantizers of a layer make an error: name → (of weights, of activations).
+PARTS = {"both": (True, True), "weight": (True, False), "activation": (False, True)}
+
+
+@dataclass
+class Noise:
+    """Energies, summed over all samples that were seen.
+
+    Attributes:
+        layers: By a layer's node and by part, of the outputs' error with nothing else quantized.
+        total: With everything quantized, measured.
+        scale: What they are compared with.
+        batches: How many batches were seen.
+        probes: How many independent probes there were: samples, times backward passes.
+    """
+
+    layers: dict[str, dict[str, float]] = field(default_factory=dict)
+    total: float = 0.0
+    scale: float = 0.0
+    batches: int = 0
+    probes: int = 0
+
+
+class _Walk(BoundInterpreter):
+    """Runs a graph on exact values and keeps, of each layer, its result and the errors that its quantizers make."""
+
+    def __init__(self, model: fx.GraphModule, layers: Sequence[Layer], own: OwnQuantizers) -> None:
+        super().__init__(model)
+        self.layers = {layer.node: layer for layer in layers}
+        self.own = own
+        self.found: list[tuple[Layer, torch.Tensor, dict[str, torch.Tensor]]] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The value of a node; of a layer a copy, since what comes next may write into it."""
+        layer = self.layers.get(n)
+        if layer is None:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        exact = self.own.result(layer, args, kwargs, weight=False, activation=False)
+        if not isinstance(exact, torch.Tensor) or not exact.is_floating_point():
+            return exact
+        if not exact.requires_grad:
+            exact.requires_grad_()
+        with torch.no_grad():
+            errors = {
+                part: self.own.result(layer, args, kwargs, weight=weight, activation=activation) - exact
+                for part, (weight, activation) in PARTS.items()
+            }
+        self.found.append((layer, exact, errors))
+        return exact.clone()
+
+
+def add_batch(
+    noise: Noise,
+    model: fx.GraphModule,
+    layers: Sequence[Layer],
+    call: tuple[tuple[Any, ...], dict[str, Any]],
+    metric: Metric,
+    generator: torch.Generator,
+    probes: int,
+) -> None:
+    """Measure one batch and add it to what was measured before.
+
+    Args:
+        noise: Changed.
+        model: A calibrated model in evaluation mode. Its state stays.
+        layers: Its layers.
+        call: The batch, as the model is called.
+        metric: Of the outputs.
+        generator: For the probes.
+        probes: How many backward passes.
+    """
+    own = OwnQuantizers(model)
+    with torch.no_grad():
+        quantized = _floats(model(*call[0], **call[1]))
+    with own.taken_out(), _without_gradients_of(model), torch.enable_grad():
+        walk = _Walk(model, layers, own)
+        exact = _floats(walk.run(*bind_inputs(model, *call), enable_io_processing=False))
+        noise.scale += metric.scale([y.detach() for y in exact])
+        noise.total += metric.energy([y.detach() for y in exact], quantized)
+        samples = _batch_size(call)
+        results = [result for _, result, _ in walk.found]
+        for probe in range(probes):
+            loss = sum(((metric.probe(y, generator) * y).sum() for y in exact if y.requires_grad), torch.zeros(()))
+            last = probe == probes - 1
+            gradients = torch.autograd.grad(loss, results, allow_unused=True, retain_graph=not last)
+            for (layer, _, errors), gradient in zip(walk.found, gradients, strict=True):
+                of_layer = noise.layers.setdefault(layer.node.name, dict.fromkeys(PARTS, 0.0))
+                for part, error in errors.items() if gradient is not None else ():
+                    of_layer[part] += _energy(gradient * error, samples) / probes
+    noise.batches += 1
+    noise.probes += probes * samples
+
+
+def _energy(products: torch.Tensor, samples: int) -> float:
+    """Σ over samples of the square of the sum of what belongs to one."""
+    if products.dim() and samples and products.shape[0] % samples == 0:
+        return float(products.reshape(samples, -1).sum(1, dtype=torch.float64).square().sum())
+    return float(products.sum(dtype=torch.float64) ** 2)
+
+
+def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
+    first = next((t for t in tensors_in(call) if t.dim()), None)
+    return 1 if first is None else int(first.shape[0])
+
+
+def _floats(outputs: Any) -> list[torch.Tensor]:
+    return [y for y in output_tensors(outputs) if y.is_floating_point()]
+
+
+@contextmanager
+def _without_gradients_of(model: nn.Module) -> Iterator[None]:
+    """Within the block a backward pass computes no gradients of parameters, which nobody asks for."""
+    asked = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in asked:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asked:
+            parameter.requires_grad_()
