@@ -51,5 +51,6 @@ def tensors_fingerprint(values: Iterable[tuple[str, torch.Tensor]]) -> str:
     for name, tensor in values:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
-        digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+        if flat.numel():
+            digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
