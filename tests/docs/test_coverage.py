@@ -17,6 +17,7 @@ from embedl_deploy.backend import get_backend
 from embedl_deploy.backend.contract import hookspecs
 from embedl_deploy.checking.checker import RULES_OF_EVERY_BACKEND
 from embedl_deploy.cli.program import program
+from embedl_deploy.numerics import Precision
 from support.documents import DOCS, expanded, headings, pages, without_code
 
 BACKENDS = ("tensorrt", "sensai")
@@ -111,6 +112,14 @@ def test_every_rule_has_a_section_and_a_row():
     assert rows == [(rule.id, rule.severity.value, rule.title) for rule in rules]
     named = found(r"\b((?:TRT|SENSAI)-[QO]?\d+)\b")
     assert {name for _, name in named} <= {rule.id for rule in rules}
+
+
+def test_every_number_format_is_listed():
+    names = [precision.name for precision in Precision]
+    rows = re.findall(r"^\| `Precision\.(\w+)`", TEXTS[DOCS / "quantization.md"], re.MULTILINE)
+    assert sorted(rows) == sorted(names)
+    (row,) = re.findall(r"^\| `--precision (.*?) \|", TEXTS[DOCS / "command_line.md"], re.MULTILINE)
+    assert sorted(re.findall(r"\w+", row)) == sorted(name.lower() for name in names)
 
 
 def test_every_option_that_is_named_exists():
