@@ -11,11 +11,10 @@ import onnx_ir as ir
 import pytest
 
 from embedl_deploy.backend import BackendStatus
-from embedl_deploy.cli import commands_graph, commands_quantize, program
+from embedl_deploy.cli import commands_graph, program
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.cli.program import program as group
-from embedl_deploy.quantize import CalibrationMethod, Precision
 from embedl_deploy.verify import Difference
 from support.cli_folder import left_behind
 from support.onnx_files import INT8, OnnxFile
@@ -222,9 +221,42 @@ def test_what_is_not_asked_for_stays_that_of_the_hardware(command, folder, optio
     assert "--weights-only" not in options or {p["label"] for p in points if p["config"]} == {"weight"}
 
 
-def test_choices_are_those_of_the_library():
-    assert {Precision[name.upper()] for name in commands_quantize.PRECISIONS} == set(Precision)
-    assert {CalibrationMethod(name) for name in commands_quantize.METHODS} == set(CalibrationMethod)
+def test_sensitivity_lists_the_layers_and_goes_on_where_it_was(command, folder):
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
+    given = (
+        "nets:Mlp",
+        "-b",
+        "tensorrt",
+        "-i",
+        "4,16",
+        "--data",
+        "rows.npy",
+        "--state",
+        "state.json",
+        "--metric",
+        "kl",
+    )
+    done = command("sensitivity", *given, "--json")
+    assert done.code == 0, done.err
+    plain = json.loads(done.out)
+    assert plain["metric"] == "kl"
+    assert plain["batches"] == 2
+    assert sum(layer["share"] for layer in plain["layers"]) == pytest.approx(1)
+    again = command("sensitivity", *given)
+    assert again.code == 0, again.err
+    assert f"{plain['quantized']:.4g} with everything quantized" in again.out
+
+
+@pytest.mark.parametrize("quantize", [False, True])
+def test_what_float16_cannot_hold_is_kept_in_float32(command, folder, quantize):
+    np.save("rows.npy", 1e6 * np.random.default_rng(0).standard_normal((8, 16)))
+    data = ("--data", "rows.npy") if quantize else ()
+    given = ("nets:Mlp", "-b", "tensorrt", "--inputs", "rows.npy", *data, "--dtype", "float16", "-o", "out.onnx")
+    done = command("quantize" if quantize else "export", *given, "--keep-in-float32", "--json")
+    assert done.code == 0, done.err
+    plain = json.loads(done.out)
+    assert plain["float32"]["nodes"][0]["limit"] == "largest"
+    assert plain["export"]["difference"]["max_rel"] < 0.01
 
 
 def test_colour_is_for_terminals(monkeypatch):

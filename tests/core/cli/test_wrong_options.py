@@ -20,6 +20,7 @@ GOOD = {
     "plan": MODEL,
     "transform": MODEL,
     "quantize": (*MODEL, "--samples", "1", "-o", "out.onnx"),
+    "sensitivity": (*MODEL, "--samples", "1"),
     "export": (*MODEL, "-o", "out.onnx"),
     "check": ("a.onnx", "-b", "tensorrt"),
     "compile": ("a.onnx", "-b", "tensorrt", "-o", "a.engine"),

@@ -7,7 +7,7 @@ import click
 
 from embedl_deploy import check
 from embedl_deploy.cli.exit_codes import ExitCode
-from embedl_deploy.cli.onnx_options import OnnxFile, export_data, onnx_options
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, float32_data, float32_text, onnx_options
 from embedl_deploy.cli.options import (
     Rewrites,
     Subject,
@@ -32,9 +32,11 @@ def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rew
         loaded.needed_inputs("Exporting")
         result = rewrites.carried_out(loaded)
     with output.working("exporting"):
-        exported = file.written(result.model, loaded)
-    text = f"{result.report['applied_count']} rewrites applied\n{exported}"
-    output.result(text, {"transformation": dict(result.report), "export": export_data(exported)})
+        model = file.fitted(result.model, loaded)
+        exported = file.written(model, loaded)
+    text = f"{result.report['applied_count']} rewrites applied\n{float32_text(model)}{exported}"
+    data = {"transformation": dict(result.report), **float32_data(model), "export": export_data(exported)}
+    output.result(text, data)
 
 
 @click.command("check", cls=FileCommand)

@@ -1,102 +1,27 @@
 """The command that quantizes: from a model and data to an ONNX file with quantizers."""
 
-import functools
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from embedl_deploy.cli.data import Batches, array_batches
-from embedl_deploy.cli.onnx_options import OnnxFile, export_data, onnx_options
-from embedl_deploy.cli.options import (
-    Rewrites,
-    Subject,
-    rewrite_options,
-    subject_options,
-    with_options,
-)
+from embedl_deploy.cli.data import Batches
+from embedl_deploy.cli.onnx_options import OnnxFile, export_data, float32_data, float32_text, onnx_options
+from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
-from embedl_deploy.cli.parameters import numbers, size
-from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
-from embedl_deploy.errors import InputError
+from embedl_deploy.cli.paths import FileCommand, OutputFile
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
 from embedl_deploy.files import atomic_write
-from embedl_deploy.numerics import CalibrationMethod, ModulesToSkip, Precision, QuantConfig
-from embedl_deploy.pipeline import BACKEND
-
-PRECISIONS = tuple(precision.name.lower() for precision in Precision)
-METHODS = tuple(method.value for method in CalibrationMethod)
-
-
-def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The calibration data, as ``data``: a function that opens it for a model and its example inputs."""
-
-    @functools.wraps(function)
-    def run(
-        *,
-        data: Path,
-        batch_size: int | None,
-        samples: int | None,
-        resize: int | None,
-        crop: tuple[int, int] | None,
-        mean: tuple[float, ...] | None,
-        std: tuple[float, ...] | None,
-        **rest: Any,
-    ) -> Any:
-        def opened(subject: Subject) -> Batches:
-            tensors = (*subject.needed_inputs("Quantizing"), *subject.kwargs.values())
-            samples_each = batch_size or (tensors[0].shape[0] if tensors[0].dim() else 1)
-            if not data.is_dir():
-                return array_batches(data, subject.model, samples_each, samples)
-            from embedl_deploy.cli.images import IMAGENET_MEAN, IMAGENET_STD, Preparation, image_batches
-
-            if len(tensors) != 1:
-                raise InputError(f"{str(data)!r} is a folder of images, but the model has {len(tensors)} inputs.")
-            preparation = Preparation(resize, crop, mean or IMAGENET_MEAN, std or IMAGENET_STD)
-            return image_batches(data, tensors[0], preparation, samples_each, samples)
-
-        return function(data=opened, **rest)
-
-    return with_options(
-        run,
-        click.option(
-            "--data",
-            type=InputFile(),
-            required=True,
-            metavar="PATH",
-            help="Calibration data: an .npz or .npy file whose first dimension counts samples, or a folder of images.",
-        ),
-        click.option(
-            "--batch-size", type=click.IntRange(1), metavar="N", help="By default that of the example inputs."
-        ),
-        click.option("--samples", type=click.IntRange(1), metavar="N", help="At most so many; by default all."),
-        click.option(
-            "--resize", type=click.IntRange(1), metavar="N", help="Images: the shorter side; 256/224 of the crop."
-        ),
-        click.option("--crop", callback=size, metavar="H[,W]", help="Images: from the middle; that of the input."),
-        click.option("--mean", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's mean."),
-        click.option("--std", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's."),
-    )
 
 
 @click.command("quantize", cls=FileCommand)
 @subject_options
 @data_options
 @rewrite_options
+@quantization_options
 @onnx_options
-@click.option("--policy", metavar="NAME", help="Where the hardware wants no quantizers; see `backends -v`.")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Number format; by default the hardware's, or int8.")
-@click.option("--weights-only", is_flag=True, help="Leave activations in float, as int4 needs it.")
-@click.option("--block-size", type=int, metavar="N", help="A scale for each N inputs of a weight, not each channel.")
-@click.option(
-    "--method", type=click.Choice(METHODS), help="How activations get ranges; by default the hardware's, or minmax."
-)
-@click.option("--skip", multiple=True, metavar="GLOB", help="Modules to leave in float, by path. Repeatable.")
-@click.option("--equalization", is_flag=True, help="Even out the weights of neighbouring convolutions.")
-@click.option("--smooth-quant", is_flag=True, help="Move part of the range of activations into weights.")
-@click.option("--bias-correction", is_flag=True, help="Correct the mean of every layer's output.")
-@click.option("--learned-rounding", is_flag=True, help="Choose each weight by what it does to the layer's output.")
 @click.option("--integer-weights", is_flag=True, help="Store weights as integers: a quarter of the size.")
 @click.option("--recipe", type=OutputFile(), metavar="FILE", help="Also write how it was quantized, as JSON.")
 @json_option
@@ -108,38 +33,24 @@ def quantize_command(
     file: OnnxFile,
     recipe: Path | None,
     integer_weights: bool,
-    policy: str | None,
-    precision: str | None,
-    weights_only: bool,
-    block_size: int | None,
-    method: str | None,
-    skip: Sequence[str],
-    **corrections: Any,
+    quantization: Quantization,
 ) -> None:
     """Rewrite, quantize and calibrate a model, and write ONNX.
 
     The ONNX file has QuantizeLinear and DequantizeLinear where the hardware wants them.
     """
-    from embedl_deploy.quantize import (
-        default_config,
-        quantization_recipe,
-        quantization_report,
-        quantize,
-    )
+    from embedl_deploy.quantize import quantization_recipe, quantization_report
 
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
         result = rewrites.carried_out(loaded)
         batches.check(result.model)
-    hardware = default_config(result.model.meta.get(BACKEND))
-    config = _formats(hardware, precision, method, weights_only, block_size)
-    skipped = {part: frozenset({*selectors, *skip}) for part, selectors in vars(config.exceptions).items()}
-    config = replace(config, skip=ModulesToSkip(**skipped), policy=policy or config.policy)
-    quantized = quantize(result, batches, config, **corrections)
+    quantized = quantization.quantized(result, batches)
     report = quantization_report(quantized)
     with output.working("exporting"):
-        exported = file.written(quantized, loaded, integer_weights=integer_weights)
+        fitted = file.fitted(quantized, loaded, batches)
+        exported = file.written(fitted, loaded, integer_weights=integer_weights)
     if recipe is not None:
         text = quantization_recipe(quantized).to_json()
         with atomic_write(recipe) as temporary:
@@ -153,27 +64,15 @@ def quantize_command(
         "corrections": [asdict(correction) for correction in report.corrections],
     }
     output.result(
-        f"{report}\n{exported}",
-        {"quantization": plain, "export": export_data(exported), "calibrated_with": batches.samples},
+        f"{report}\n{float32_text(fitted)}{exported}",
+        {
+            "quantization": plain,
+            **float32_data(fitted),
+            "export": export_data(exported),
+            "calibrated_with": batches.samples,
+        },
     )
 
 
 def _format(config: Any) -> Any:
     return None if config is None else config.to_dict()
-
-
-def _formats(
-    hardware: QuantConfig, precision: str | None, method: str | None, weights_only: bool, block_size: int | None
-) -> QuantConfig:
-    """The hardware's formats, with what was asked for in their place."""
-    activation, weight = hardware.formats.activation, hardware.formats.weight
-    if precision is not None:
-        grid = Precision[precision.upper()]
-        activation = None if activation is None or weights_only else replace(activation, precision=grid)
-        weight = None if weight is None else replace(weight, precision=grid)
-    if method is not None and activation is not None:
-        activation = replace(activation, calibration_method=CalibrationMethod(method))
-    if block_size is not None and weight is not None:
-        weight = replace(weight, per_channel=False, axis=None, block_size=block_size)
-    overrides = hardware.overrides if precision is None and block_size is None else {}
-    return replace(hardware, activation=None if weights_only else activation, weight=weight, overrides=overrides)

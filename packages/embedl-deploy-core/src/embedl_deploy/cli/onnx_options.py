@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 import torch
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy import OnnxExport, export_onnx
 from embedl_deploy.cli import parameters
+from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Subject, output_option, with_options
 
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -25,10 +26,27 @@ class OnnxFile:
     Attributes:
         path: Where it goes.
         settings: Arguments of :func:`export_onnx`.
+        keep_in_float32: Whether what float16 cannot hold is kept in float32.
     """
 
     path: Path
     settings: dict[str, Any]
+    keep_in_float32: bool = False
+
+    def fitted(self, model: fx.GraphModule, subject: Subject, data: Batches | None = None) -> fx.GraphModule:
+        """The model with what float16 cannot hold in float32, if that is asked for.
+
+        Args:
+            model: The model.
+            subject: What it was made of.
+            data: What to find that with; by default the example inputs.
+        """
+        if not self.keep_in_float32:
+            return model
+        from embedl_deploy.float16 import keep_in_float32
+
+        args = subject.needed_inputs("--keep-in-float32")
+        return keep_in_float32(model, data or (lambda called: called(*args, **subject.kwargs)))
 
     def written(self, model: nn.Module, subject: Subject, **more: Any) -> OnnxExport:
         """Export a model."""
@@ -49,13 +67,16 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
             "dynamic_batch": dynamic_batch,
             "tolerance": tolerance if given is None else given,
         }
-        return function(file=OnnxFile(output_path, settings), **rest)
+        return function(file=OnnxFile(output_path, settings, rest.pop("keep_in_float32")), **rest)
 
     return with_options(
         run,
         output_option("The ONNX file to write.", ".data", required=True),
         click.option(
             "--dtype", type=click.Choice(list(_TYPES)), help="Floating-point type of the file; by default the model's."
+        ),
+        click.option(
+            "--keep-in-float32", is_flag=True, help="Keep in float32 what float16 cannot hold, found on the data."
         ),
         click.option("--opset", type=int, metavar="N", help="ONNX operator set; by default the oldest that will do."),
         click.option("--dynamic-batch", is_flag=True, help="Leave the first dimension of every input open."),
@@ -69,6 +90,22 @@ def onnx_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--no-run", is_flag=True, help="Do not run the file in ONNX Runtime."),
     )
+
+
+def float32_data(model: nn.Module) -> dict[str, Any]:
+    """What stays in float32, as plain values; empty where that was not asked for."""
+    from embedl_deploy.float16.report import REPORT, Float32Report
+
+    report = getattr(model, "meta", {}).get(REPORT)
+    return {"float32": report.to_dict()} if isinstance(report, Float32Report) else {}
+
+
+def float32_text(model: nn.Module) -> str:
+    """What stays in float32, in lines that end; empty where that was not asked for."""
+    from embedl_deploy.float16.report import REPORT
+
+    report = getattr(model, "meta", {}).get(REPORT)
+    return "" if report is None else f"{report}\n"
 
 
 def export_data(exported: OnnxExport) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from embedl_deploy.cli.commands_engine import compare_command, compile_command, 
 from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
+from embedl_deploy.cli.commands_sensitivity import sensitivity_command
 from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode, Terminated
 from embedl_deploy.cli.failures import exit_code_of, report_failure
 
@@ -51,6 +52,7 @@ class _Commands(click.Group):
         plan_command,
         transform_command,
         quantize_command,
+        sensitivity_command,
         export_command,
         check_command,
         compile_command,
