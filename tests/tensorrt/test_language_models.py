@@ -6,9 +6,8 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 from transformers.cache_utils import DynamicCache
 
-from embedl_deploy import transform
+from embedl_deploy import TransformationResult, transform
 from embedl_deploy.errors import InputError
-from embedl_deploy.pipeline import TransformationResult
 
 IDS = torch.tensor([[5, 3, 9, 4, 7]])
 SMALL = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from embedl_deploy.backend import BackendStatus
-from embedl_deploy.cli import commands_graph, program
+from embedl_deploy.cli import commands_backends, commands_graph, program
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.cli.program import program as group
@@ -34,7 +34,7 @@ def test_a_broken_backend_that_is_named_is_the_answer_no(command, monkeypatch, n
         "good": BackendStatus("good", "good 1.2", conflicts=("two of them bring the same",)),
         "good.more": BackendStatus("good.more", "more 1.2", "has a wrong hook"),
     }
-    monkeypatch.setattr(commands_graph, "list_backends", lambda: statuses)
+    monkeypatch.setattr(commands_backends, "list_backends", lambda: statuses)
     done = command("backends", *named)
     assert done.code == code
     shown = [name for name in statuses if f"{name} (" in done.out]
@@ -125,7 +125,7 @@ def test_an_unexpected_error_is_shown_whole(command, monkeypatch):
     def fail():
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(commands_graph, "list_backends", fail)
+    monkeypatch.setattr(commands_backends, "list_backends", fail)
     done = command("backends")
     assert done.code == 70
     assert "Traceback" in done.err and "in fail" in done.err
@@ -139,7 +139,7 @@ def test_what_the_system_does(command, monkeypatch, error):
     def fail():
         raise error
 
-    monkeypatch.setattr(commands_graph, "list_backends", fail)
+    monkeypatch.setattr(commands_backends, "list_backends", fail)
     done = command("backends")
     if error is KeyboardInterrupt:
         assert done.code == 130 and "Interrupted" in done.err

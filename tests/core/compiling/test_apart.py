@@ -11,7 +11,8 @@ import pytest
 
 from embedl_deploy import compile  # noqa: A004
 from embedl_deploy.backend import Build, CompileOptions, CompilerRefusedError
-from embedl_deploy.compiling.apart import FailedError, build_apart
+from embedl_deploy.compiling.apart import build_apart
+from embedl_deploy.compiling.worker import FailedError
 from embedl_deploy.errors import CaptureError, CompileError, InputError, PluginError
 from support.bad_compilers import Bad
 from support.compilers import Acme

@@ -18,13 +18,12 @@ if TYPE_CHECKING:
     from embedl_deploy.export import OnnxExport, export_onnx
     from embedl_deploy.patterns import PatternMatch
     from embedl_deploy.pipeline import (
-        TransformationResult,
         apply_transformation_plan,
         get_transformation_plan,
         load_transformation_plan,
         transform,
     )
-    from embedl_deploy.plan import TransformationPlan, TransformationReport
+    from embedl_deploy.plan import TransformationPlan, TransformationReport, TransformationResult
     from embedl_deploy.stages import verify_stages
 
     __version__: str
@@ -38,7 +37,7 @@ else:
         "Trace": "capture",
         "TransformationPlan": "plan",
         "TransformationReport": "plan",
-        "TransformationResult": "pipeline",
+        "TransformationResult": "plan",
         "apply_transformation_plan": "pipeline",
         "check": "checking",
         "compile": "compiling",

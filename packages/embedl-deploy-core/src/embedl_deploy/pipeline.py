@@ -1,71 +1,25 @@
 """The functions that people call: plan, apply, and both at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import fx
 
 from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.capture import Trace, capture, module_of, normalize_args
 from embedl_deploy.errors import PlanError
 from embedl_deploy.graph.collector import collector_paused
-from embedl_deploy.graph.inputs import require_one_by_one
 from embedl_deploy.graph.process_hooks import registration_hooks_set_aside
 from embedl_deploy.patterns import Pattern, PatternMatch
 from embedl_deploy.patterns.asked import has_an_element_for
-from embedl_deploy.plan import TransformationPlan, TransformationReport
+from embedl_deploy.plan import TransformationPlan, TransformationReport, TransformationResult
 from embedl_deploy.plan.making import carry_out, make_plan, tabulate
-from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import apply_json_decisions, read_plan_json
-from embedl_deploy.plan.state import MatchTable
 from embedl_deploy.validation.checked import checked
-from embedl_deploy.verify import Difference, compare_models
 
 #: ``model.meta`` entry: name of the backend that a model was transformed for.
 BACKEND = "embedl_deploy.backend"
-
-
-@checked
-@dataclass(frozen=True, eq=False)
-class TransformationResult:
-    """A transformed model and the account of how it came about.
-
-    Attributes:
-        model: The transformed model.
-        matches: Every match that was found, by node and pattern name, with what became of it.
-        report: What was done and what was not; print it.
-    """
-
-    model: fx.GraphModule
-    matches: MatchTable
-    report: TransformationReport
-
-    def __reduce__(self) -> NoReturn:
-        refuse_storing(self)
-
-    @checked
-    def verify(self, *args: Any, **kwargs: Any) -> Difference:
-        """Run the user's model and the transformed one on the same inputs, and compare.
-
-        Neither model changes, not even running statistics in training mode; the random state is put back.
-
-        Args:
-            *args: Inputs, as the model is called.
-            **kwargs: Keyword inputs.
-
-        Returns:
-            The largest absolute difference, and the same relative to the largest output.
-
-        Raises:
-            InputError: The user's model cannot be run on them.
-            FusedModuleError: A module that a pattern put there raises, or gives something else than what it replaced.
-        """
-        original = self.report.plan.original
-        require_one_by_one(original, args, kwargs, "verify")
-        return compare_models(original, self.model, args, kwargs)
 
 
 def _choose(patterns: Sequence[Pattern] | None, backend: str | Backend | None) -> tuple[list[Pattern], Backend | None]:

@@ -16,11 +16,12 @@ import click
 from click.exceptions import Exit
 
 import embedl_deploy
-from embedl_deploy.cli.commands_backend import new_backend_command
+from embedl_deploy.cli.commands_backends import backends_command
 from embedl_deploy.cli.commands_engine import compare_command, compile_command, report_command
-from embedl_deploy.cli.commands_graph import backends_command, plan_command, transform_command
+from embedl_deploy.cli.commands_graph import plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
+from embedl_deploy.cli.commands_scaffold import new_backend_command
 from embedl_deploy.cli.commands_sensitivity import sensitivity_command
 from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode, Terminated
 from embedl_deploy.cli.failures import exit_code_of, report_failure

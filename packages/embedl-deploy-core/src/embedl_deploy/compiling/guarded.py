@@ -8,7 +8,8 @@ from typing import NoReturn, TypeVar
 import torch
 
 from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
-from embedl_deploy.compiling.apart import EndedError, FailedError, NotApartError, build_apart
+from embedl_deploy.compiling.apart import build_apart
+from embedl_deploy.compiling.worker import EndedError, FailedError, NotApartError
 from embedl_deploy.errors import PLUGIN_FAILURES, ArgumentError, EmbedlDeployError, InputError, PluginError
 from embedl_deploy.validation.quoting import quoted
 

@@ -15,24 +15,19 @@ Declined: a tensor that the graph writes into; settings that no module has. What
 comes from outside torch is not taken for a computation from parameters, nor is what a hook computes.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from embedl_deploy.conversions.weighted_products import WeightedProduct, module_of, weighted_product
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.einsum import product_by_axes
-from embedl_deploy.graph.forms.products import linear_with
-from embedl_deploy.graph.functional import inputs_of_call, module_class_of_call, module_of_call, state_of_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.memo import remembered
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.products import BY_ONE_VECTOR
-from embedl_deploy.graph.shapes import shape_of
-from embedl_deploy.graph.signatures import bind_call
-from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
+from embedl_deploy.graph.state_values import made_from, parameters_of, value_of_state
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
@@ -41,90 +36,10 @@ from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
 from embedl_deploy.patterns.tree_match import TreeMatch, WildcardMatch
 from embedl_deploy.validation.checked import checked
 
-_MODULES = (nn.Linear, nn.modules.conv._ConvNd)
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product as a module would compute it.
-
-    Attributes:
-        x: What flows in.
-        state: The nodes that its weight and bias are, by name.
-        transposed: Whether the weight is the transpose of that of a ``Linear``; ``None`` where the call has the form
-            of a module.
-    """
-
-    x: fx.Node
-    state: dict[str, fx.Node]
-    transposed: bool | None = None
-
-
-def _product(node: fx.Node) -> _Product | None:
-    """How a module would compute a call; ``None`` if it is no product, or of other things than parameters."""
-    if operation(node) in ("addmm", "mm", "matmul"):
-        product = _of_matrices(node)
-    elif operation(node) in ("einsum", "inner", "tensordot"):
-        product = _by_axes(node)
-    else:
-        product = _of_form(node)
-    if product is None or "weight" not in product.state or is_state(product.x):
-        return None
-    return product if all(map(is_state, product.state.values())) else None
-
-
-def _of_form(node: fx.Node) -> _Product | None:
-    form = module_class_of_call(node)
-    if form is None or not issubclass(form, _MODULES):
-        return None
-    inputs = list(inputs_of_call(node))
-    return _Product(inputs[0], state_of_call(node)) if len(inputs) == 1 else None
-
-
-def _of_matrices(node: fx.Node) -> _Product | None:
-    """``x @ w``, or ``b + x @ w``, of a matrix."""
-    if operation(node) == "addmm":
-        bound = bind_call(node)
-        given = {} if bound is None else bound.values
-        if given.get("beta", 1) != 1 or given.get("alpha", 1) != 1:
-            return None
-        x, state = given.get("mat1"), {"weight": given.get("mat2"), "bias": given.get("input")}
-    else:
-        x, state = (*node.args, None)[0], {"weight": (*node.args, None, None)[1]}
-    if node.kwargs.keys() & {"out"} or not isinstance(x, fx.Node):
-        return None
-    found = {name: value for name, value in state.items() if isinstance(value, fx.Node)}
-    return _Product(x, found, transposed=True) if len(found) == len(state) else None
-
-
-def _by_axes(node: fx.Node) -> _Product | None:
-    """A sum over the last axis of what flows in and one of a matrix, such as ``einsum("bnd,ed->bne", x, w)``."""
-    read = product_by_axes(node)
-    if read is None:
-        return None
-    x, weight, axes = read
-    if len(axes.right) != 2 or axes.batch or axes.summed != axes.left[-1:] or axes.result != axes.rows + axes.columns:
-        return None
-    return _Product(x, {"weight": weight}, transposed=axes.right[0] == axes.summed)
-
 
 def reads_computed_weight(node: fx.Node) -> bool:
     """Whether a node is a product with a weight or bias that is computed from parameters alone."""
-    return remembered(_product, node) is not None and get_module(node) is None
-
-
-def _module_of(node: fx.Node, product: _Product) -> nn.Module | None:
-    """The module that computes the call, holding the values of today."""
-    if product.transposed is None:
-        return module_of_call(node, lambda each: value_of_state(each) if is_state(each) else each)
-    weight = value_of_state(product.state["weight"])
-    bias = value_of_state(product.state["bias"]) if "bias" in product.state else None
-    if weight.dim() != 2 or (bias is not None and bias.shape != weight.shape[1:]):
-        return None
-    shape = shape_of(product.x)
-    if shape is not None and len(shape) < 2:
-        return None
-    return linear_with(weight.t() if product.transposed else weight, bias)
+    return remembered(weighted_product, node) is not None and get_module(node) is None
 
 
 class ComputedWeightPattern(Pattern):
@@ -184,23 +99,23 @@ class ComputedWeightPattern(Pattern):
     def check(self, match: PatternMatch) -> str | None:
         """Take what a module computes, of tensors that stay as they are during a call."""
         node = match.tree_match.last
-        product = _product(node)
+        product = weighted_product(node)
         assert product is not None  # the tree has looked
         effects = remembered(Effects, node.graph)
         for each in _state_nodes(product):
             writer = next(iter(effects.written_after(each)), None)
             if writer is not None:
                 return f"{writer.name} changes {each.name}, of which its weight is made, in place"
-        if _module_of(node, product) is None:
+        if module_of(node, product) is None:
             return _why_no_module(node, product)
         return None
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put the module there."""
         node = pattern_match.tree_match.last
-        product = _product(node)
+        product = weighted_product(node)
         assert product is not None  # the graph is as it was when it matched
-        module = _module_of(node, product)
+        module = module_of(node, product)
         assert module is not None  # check has looked
         for name in ("weight", "bias"):
             source = product.state.get(name)
@@ -221,20 +136,20 @@ class ComputedWeightPattern(Pattern):
         return [call]
 
 
-def _why_no_module(node: fx.Node, product: _Product) -> str:
+def _why_no_module(node: fx.Node, product: WeightedProduct) -> str:
     shape = tuple(value_of_state(product.state["weight"]).shape)
     if len(shape) == 1:
         return BY_ONE_VECTOR
     return f"no module of torch.nn computes {node.name} with a weight of shape {shape} and these settings"
 
 
-def _state_nodes(product: _Product) -> list[fx.Node]:
+def _state_nodes(product: WeightedProduct) -> list[fx.Node]:
     return sorted({each for source in product.state.values() for each in made_from(source)})
 
 
 def _only_for(node: fx.Node) -> list[fx.Node]:
     """What a product is computed with, and nothing else reads, in the order of the graph."""
-    product = _product(node)
+    product = weighted_product(node)
     assert product is not None  # only matches are asked
     return only_read_by(_state_nodes(product), {node})
 

@@ -42,7 +42,7 @@ from embedl_deploy.graph.fixed_types import float32_inputs
 from embedl_deploy.graph.inputs import require_samples, tensors_in
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.logs import stage
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference
 from embedl_deploy.verify.unfit import refuse_unfit_inputs

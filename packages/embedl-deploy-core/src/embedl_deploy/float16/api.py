@@ -12,7 +12,7 @@ from embedl_deploy.float16.report import REPORT, Float32Node, Float32Report, Lim
 from embedl_deploy.float16.search import Search
 from embedl_deploy.float16.watching import Excess, Watching
 from embedl_deploy.graph.metadata import module_path_of
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
 from embedl_deploy.validation.checked import checked
 

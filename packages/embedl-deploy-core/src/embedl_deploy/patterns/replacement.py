@@ -1,24 +1,20 @@
 """Putting modules in the place of a match."""
 
 import inspect
-from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import PatternError
-from embedl_deploy.graph.edit import add_module, erase, inherit_training, put_module
+from embedl_deploy.graph.edit import add_module, erase, inherit_training
 from embedl_deploy.graph.expected import expected_of, with_inputs
-from embedl_deploy.graph.forms.fixed_mode import class_name
-from embedl_deploy.graph.lookup import constants_of, get_module, owner, submodule, tensor_inputs
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.lookup import get_module, owner
 from embedl_deploy.graph.placement import Placement, note_expected, note_placement
-from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.paths import claim_path, home_path
 from embedl_deploy.validation.checked import checked
 
 #: ``node.meta`` entry: names of the nodes, as captured, that a node stands for.
@@ -41,37 +37,6 @@ def graph_module_of(match: PatternMatch) -> fx.GraphModule:
     if not isinstance(module, fx.GraphModule):
         raise PatternError(f"{match!r}: the graph's owner is a {type(module).__name__}, expected a GraphModule.")
     return module
-
-
-def _home(node: fx.Node) -> str:
-    """The module path that a node's computation comes from: of a function, its name in the module that calls it."""
-    if node.op == "call_module":
-        return str(node.target)
-    if node.op == "get_attr":
-        return str(node.target).rpartition(".")[0] or node.name
-    for constant in constants_of(node):
-        if "." in str(constant.target):
-            return str(constant.target).rpartition(".")[0]
-    stack = node.meta.get("nn_module_stack") or {}
-    caller, kind = next(reversed(stack.values())) if stack else ("", "")
-    name, module = operation(node), get_module(node)
-    if not caller or not isinstance(name, str) or not _is_container(owner(node), caller):
-        return node.name
-    # torch.export opens modules of torch.nn, too: what equals such a module has its path.
-    whole = module is not None and str(kind).rpartition(".")[2] == class_name(module)
-    return str(caller) if whole else f"{caller}.{name}"
-
-
-def _is_container(root: nn.Module, path: str) -> bool:
-    """Whether a module can be placed below a path: nothing that computes lives there or on the way."""
-    module: nn.Module | None = root
-    for part in path.split("."):
-        if not (part.isidentifier() or part.isdecimal()):
-            return False
-        module = module._modules.get(part) if module is not None else None
-        if module is not None and type(module) is not nn.Module:
-            return False
-    return True
 
 
 @checked
@@ -113,7 +78,7 @@ def insert_call(
     if path is None:
         if home is None:
             home = next((node for node in matched if get_module(node) is not None), matched[-1])
-        path = _claim(graph_module, _home(home), module, matched, owned)
+        path = claim_path(graph_module, home_path(home), module, matched, owned)
     else:
         path = add_module(graph_module, path, module)
     if is_ours:
@@ -159,7 +124,7 @@ def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
     container, graph_module = nn.Module(), graph_module_of(pattern_match)
     replaced = get_module(home) if home.op == "call_module" else None
     inherit_training(container, [] if replaced is None else [replaced], graph_module.training)
-    return _claim(graph_module, _home(home), container, pattern_match.nodes)
+    return claim_path(graph_module, home_path(home), container, pattern_match.nodes)
 
 
 def call_module_there(pattern_match: PatternMatch, path: str, args: Sequence[Any]) -> fx.Node:
@@ -171,35 +136,6 @@ def call_module_there(pattern_match: PatternMatch, path: str, args: Sequence[Any
     if "stack_trace" in last.meta:
         node.meta["stack_trace"] = last.meta["stack_trace"]
     return node
-
-
-def _claim(
-    graph_module: fx.GraphModule,
-    path: str,
-    module: nn.Module,
-    matched: list[fx.Node],
-    owned: Collection[fx.Node] = (),
-) -> str:
-    """Place ``module`` at ``path`` if only the matched nodes use what lives there, else beside it."""
-    graph, inside = graph_module.graph, set(matched)
-    try:
-        current = submodule(graph_module, path)
-    except AttributeError:
-        return add_module(graph_module, path, module)
-    paths: list[str] = []  # of the module, what it holds, and their tensors
-    for name, part in current.named_modules():
-        here = f"{path}.{name}" if name else path
-        computed = [key for key, value in vars(part).items() if isinstance(value, torch.Tensor)]  # by a hook
-        paths += [here, *(f"{here}.{tensor}" for tensor in (*part._parameters, *part._buffers, *computed))]
-    own = [node for node in matched if node.op == "call_module"]
-    flowing = {value for node in matched for value in tensor_inputs(node)}
-    constants = [n for node in matched for n in constants_of(node) if n not in flowing]
-    own += [constant for constant in (*constants, *owned) if inside.issuperset(constant.users)]
-    uses, ours = target_uses(graph), Counter(str(node.target) for node in dict.fromkeys(own))
-    if any(uses.count(target) > ours[target] for target in paths):
-        return add_module(graph_module, path, module)
-    put_module(graph_module, path, module)
-    return path
 
 
 @checked

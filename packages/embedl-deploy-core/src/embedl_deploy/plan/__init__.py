@@ -2,5 +2,6 @@
 
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.report import TransformationReport
+from embedl_deploy.plan.result import TransformationResult
 
-__all__ = ["TransformationPlan", "TransformationReport"]
+__all__ = ["TransformationPlan", "TransformationReport", "TransformationResult"]

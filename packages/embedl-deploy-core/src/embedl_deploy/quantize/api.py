@@ -12,7 +12,8 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.pipeline import BACKEND, TransformationResult
+from embedl_deploy.pipeline import BACKEND
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.accuracy.equalization import equalize
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig, smooth

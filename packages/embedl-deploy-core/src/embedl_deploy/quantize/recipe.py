@@ -18,7 +18,8 @@ from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.modules import ChannelScale, FusedConv, FusedModule, named_weights
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
-from embedl_deploy.pipeline import BACKEND, TransformationResult
+from embedl_deploy.pipeline import BACKEND
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.accuracy.channel_scaling import insert_scale
 from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze

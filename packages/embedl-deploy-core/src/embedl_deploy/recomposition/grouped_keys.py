@@ -12,7 +12,6 @@ another call. Keys that are repeated otherwise than values, or as a whole (``rep
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import argument_at, positional_arguments, resolve_module
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
-from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.modules.attention import ScaledDotProductAttention
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
@@ -32,120 +30,8 @@ from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.patterns.tree_match import TreeMatch
-from embedl_deploy.recomposition.products import insert
-from embedl_deploy.recomposition.scores import SAME, VIEWS
-
-#: The axis of the heads, from the last.
-_HEADS = -3
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """A tensor that is another one with everything along an axis repeated, each part some times in a row.
-
-    Attributes:
-        source: The other one.
-        times: How often.
-        swapped: The axes, from the last, that are swapped afterwards, if any are.
-        nodes: What repeats and swaps.
-    """
-
-    source: fx.Node
-    times: int
-    swapped: tuple[int, int] | None = None
-    nodes: tuple[fx.Node, ...] = ()
-
-    def inserted(self) -> fx.Node:
-        """The tensor before it is repeated, with its axes swapped, at the graph's point of insertion."""
-        if self.swapped is None:
-            return self.source
-        return insert(self.source.graph, "transpose", self.source, *self.swapped)
-
-
-def repeated(node: fx.Node, axis: int = _HEADS) -> Repeated | None:
-    """What a tensor repeats along an axis, counted from the last; ``None`` if that is not known to be so."""
-    name, shape = operation(node), shape_of(node)
-    source = node.args[0] if node.args else None
-    if not isinstance(source, fx.Node) or shape is None or shape_of(source) is None or len(shape) < -axis:
-        return None
-    if name in SAME:
-        inner = repeated(source, axis)
-        return None if inner is None else replace(inner, nodes=(*inner.nodes, node))
-    if name == "transpose":
-        return _behind_swap(node, source, axis)
-    if name == "repeat_interleave":
-        return _interleaved(node, source, axis)
-    if name == "expand":
-        return _expanded(node, source, axis)
-    return _merged(node, source, axis) if name in VIEWS or name == "flatten" else None
-
-
-def _behind_swap(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
-    rank, given = len(shape_of(node) or ()), [each for each in node.args[1:] if isinstance(each, int)]
-    if len(given) != 2:
-        return None
-    first, second = (each % rank - rank for each in given)
-    inner = repeated(source, {first: second, second: first}.get(axis, axis))
-    if inner is None or inner.swapped is not None:
-        return None
-    return replace(inner, swapped=(first, second), nodes=(*inner.nodes, node))
-
-
-def _interleaved(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
-    bound = bind_call(node)
-    values = {} if bound is None else bound.values
-    times, dim = values.get("repeats"), values.get("dim")
-    if not isinstance(times, int) or not isinstance(dim, int) or dim not in (axis, axis + len(shape_of(node) or ())):
-        return None
-    return Repeated(source, times, nodes=(node,))
-
-
-def _expanded(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
-    """One head, for all."""
-    before, after = shape_of(source) or (), shape_of(node) or ()
-    if len(before) != len(after) or [i for i in range(-len(after), 0) if before[i] != after[i]] != [axis]:
-        return None
-    return Repeated(source, after[axis], nodes=(node,))
-
-
-def _merged(node: fx.Node, source: fx.Node, axis: int) -> Repeated | None:
-    """(…, h, 1, S, D), expanded to (…, h, n, S, D), as (…, h·n, S, D)."""
-    if operation(source) in SAME and isinstance(source.args[0], fx.Node):
-        inner = _merged(node, source.args[0], axis)
-        return None if inner is None else replace(inner, nodes=(source, *inner.nodes))
-    merged, wide = shape_of(node), shape_of(source)
-    if operation(source) != "expand" or merged is None or wide is None:
-        return None
-    narrow = source.args[0]
-    tall = shape_of(narrow) if isinstance(narrow, fx.Node) else None
-    if not isinstance(narrow, fx.Node) or tall is None or len(wide) != len(merged) + 1 or len(tall) != len(wide):
-        return None
-    before, heads, times, behind = wide[: axis - 1], wide[axis - 1], wide[axis], wide[axis + 1 :]
-    if merged != (*before, heads * times, *behind) or tall != (*before, heads, 1, *behind):
-        return None
-    unsqueezed = _unsqueezed(narrow, axis)
-    if unsqueezed is None or shape_of(unsqueezed) != (*before, heads, *behind):
-        return None
-    return Repeated(unsqueezed, times, nodes=(narrow, source, node))
-
-
-def _unsqueezed(node: fx.Node, axis: int) -> fx.Node | None:
-    """What has got an axis of size one at ``axis``: by ``unsqueeze``, ``x[:, :, None]`` or a view."""
-    source, rank = node.args[0], len(shape_of(node) or ())
-    if not isinstance(source, fx.Node):
-        return None
-    name = operation(node)
-    if name == "unsqueeze":
-        at = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim")
-        return source if at in (axis, axis + rank) else None
-    if name == "getitem" and isinstance(node.args[1], tuple):
-        index = node.args[1]
-        plain = all(each in (None, slice(None), Ellipsis) for each in index) and index.count(None) == 1
-        if not plain:
-            return None
-        at = index.index(None) if Ellipsis not in index[: index.index(None)] else index.index(None) - len(index)
-        return source if at in (axis, axis + rank) else None
-    return source if name in VIEWS else None  # of the shapes that the caller looks at
+from embedl_deploy.recomposition.repeated_heads import HEADS, Repeated, repeated
+from embedl_deploy.recomposition.scores import VIEWS
 
 
 class _Attending(nn.Module):
@@ -233,8 +119,8 @@ class GroupedKeysPattern(Pattern):
 def _may_be_more_heads(*tensors: Repeated) -> str | None:
     """Why one head that is repeated and joined with another axis may be more heads, which join otherwise."""
     for each in tensors:
-        first, second = each.swapped or (_HEADS, _HEADS)
-        axis = {first: second, second: first}.get(_HEADS, _HEADS)
+        first, second = each.swapped or (HEADS, HEADS)
+        axis = {first: second, second: first}.get(HEADS, HEADS)
         joined = any(operation(node) in (*VIEWS, "flatten") for node in each.nodes)
         if joined and (shape_of(each.source) or ())[axis] == 1 and not size_is_fixed(each.source, axis):
             return f"{each.source.name} has one head in the example, and may have more: give one with more"
@@ -252,5 +138,5 @@ def _read(node: fx.Node) -> tuple[Repeated, Repeated] | None:
     keys, values, query = repeated(key), repeated(value), argument_at(node, 0)
     if keys is None or values is None or keys.times != values.times or keys.times < 2:
         return None
-    heads = [(shape_of(each) or ())[_HEADS : _HEADS + 1] for each in (query, key, value)]
+    heads = [(shape_of(each) or ())[HEADS : HEADS + 1] for each in (query, key, value)]
     return (keys, values) if heads[0] == heads[1] == heads[2] else None

@@ -18,7 +18,7 @@ from embedl_deploy.graph.expected import describe_value
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
 from embedl_deploy.graph.placement import Placement, fused_modules_named
 from embedl_deploy.patterns import MatchStatus, PatternMatch
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import Difference, difference, signal_to_noise

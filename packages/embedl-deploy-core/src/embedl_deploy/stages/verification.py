@@ -17,7 +17,7 @@ from embedl_deploy.compiling.guarded import GuardedCompiler
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.graph.inputs import require_samples, tensors_in
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.stages.layers import LayerDifference, compare_layers
 from embedl_deploy.stages.onnx_layers import compare_onnx_layers
 from embedl_deploy.stages.rewrites import RewriteDifference, compare_rewrites

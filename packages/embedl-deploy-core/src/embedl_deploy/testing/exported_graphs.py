@@ -14,7 +14,7 @@ from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.patterns import Example, MatchStatus
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared
 from embedl_deploy.testing.tensors import require_same, run, telling

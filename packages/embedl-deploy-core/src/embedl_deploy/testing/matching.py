@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from embedl_deploy.patterns import Example
-from embedl_deploy.pipeline import TransformationResult, transform
+from embedl_deploy.pipeline import transform
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared, for_each_example
 from embedl_deploy.testing.tensors import run

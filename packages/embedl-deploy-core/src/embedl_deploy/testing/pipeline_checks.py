@@ -13,7 +13,8 @@ from embedl_deploy.errors import ExportError
 from embedl_deploy.export import export_onnx
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Example, MatchStatus
-from embedl_deploy.pipeline import TransformationResult, transform
+from embedl_deploy.pipeline import transform
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize import calibrate, insert_qdq, quantization_report
 from embedl_deploy.testing.agreement import require_same_training
 from embedl_deploy.testing.exporting import has_onnxruntime, require_onnxruntime

@@ -12,7 +12,8 @@ from embedl_deploy.backend import Backend, QuantPoint, QuantPolicy
 from embedl_deploy.backend.loader.joined_policy import JoinedPolicy
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns import Example, MatchStatus, Pattern, PatternMatch
-from embedl_deploy.pipeline import TransformationResult, transform
+from embedl_deploy.pipeline import transform
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize import QuantConfig, default_config
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, package_of, trying
 

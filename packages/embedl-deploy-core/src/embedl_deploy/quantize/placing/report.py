@@ -8,7 +8,7 @@ from torch import fx
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
-from embedl_deploy.pipeline import TransformationResult
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.grid.findings import Finding
 from embedl_deploy.validation.checked import checked
 
