@@ -59,4 +59,6 @@ def test_a_model_that_does_something_else_in_another_type_is_told():
 
     result = transform(net(function, fc=nn.Linear(4, 4)), X, patterns=[], trace="symbolic")
     (note,) = result.report["notes"]
-    assert note.startswith("what is in float32 stays so in another type") and note.endswith("model.half()")
+    assert note.startswith("tensors that the model's code creates in float32 stay in float32") and note.endswith(
+        "model.half()"
+    )

@@ -32,12 +32,12 @@ def test_an_open_size_that_is_looped_over_is_refused_with_the_loop(trace):
     said = str(caught.value)
     assert "the model's code fixes 'time' to 6 (UserError: Constraints violated (time)!)" in said
     assert "test_fixed_sizes.py" in said and "(for t in range(frames.shape[1]):)" in said
-    assert "a loop of Python over a size is unrolled" in said and "nn.LSTM" in said
+    assert "a Python loop over a size is unrolled" in said and "nn.LSTM" in said
     assert "TruthfulProxy" not in said and "torch.where" not in said
 
 
 def test_symbolic_tracing_tells_of_the_loop_alone():
-    with pytest.raises(CaptureError, match=r"(?s)a value that is not known .*a loop of Python over a size") as caught:
+    with pytest.raises(CaptureError, match=r"(?s)a value that is not known .*a Python loop over a size") as caught:
         transform(Tracker(), X, patterns=[], trace="symbolic")
     assert "concrete_args" not in str(caught.value)
 
@@ -45,8 +45,8 @@ def test_symbolic_tracing_tells_of_the_loop_alone():
 def test_a_loop_over_a_fixed_size_is_noted():
     result = transform(Tracker(), X, patterns=[])
     (note,) = result.report["notes"]
-    assert note.endswith("the loop is unrolled, so the graph has as many steps as the example inputs ask for")
-    with pytest.raises(InputError, match="A loop over a size, which is unrolled, has that size only"):
+    assert note.endswith("the loop is unrolled, so the graph has as many steps as the example inputs need")
+    with pytest.raises(InputError, match="A dimension that the code loops over cannot be open"):
         result.model(torch.randn(2, 9, 8))
 
 

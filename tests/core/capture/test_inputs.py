@@ -84,7 +84,7 @@ class TestInputsThatThereWereExamplesOf:
             for args, what in (((X,), "missing"), ((X, None), "None")):
                 with pytest.raises(InputError) as caught:
                     call(*args)
-                message = f"input 'mask' is {what}, and the model was {how} with an example of it: a graph follows the "
+                message = f"input 'mask' is {what}, but the model was {how} with an example of it, and its graph"
                 assert message in str(caught.value)
         assert result.verify(X, X > 1).max_abs == 0
         assert result.verify(X, mask=X > 1).max_abs == 0
@@ -143,7 +143,7 @@ class TestWhatRunsInPlaceOfForward:
         result = transform(net, X, patterns=PATTERNS)
         assert result.report["capture"] == "export"
         assert torch.equal(result.model(X), expected)
-        with pytest.raises(CaptureError, match=r"torch\.fx does not see on the model itself"):
+        with pytest.raises(CaptureError, match=r"torch\.fx ignores on the outermost module"):
             transform(net, patterns=PATTERNS)
         assert torch.equal(transform(nn.Sequential(net), patterns=PATTERNS).model(X), expected)
 

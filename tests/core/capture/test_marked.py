@@ -133,7 +133,7 @@ def autocast(m, x):
 @pytest.mark.parametrize(
     ("compute", "why"),
     [
-        (asks, "it asks for its type and does something else"),
+        (asks, "it takes another path"),
         (does_not_run, "it raises TypeError: float32 alone"),
         (autocast, "it computes under torch.autocast to torch.bfloat16"),
     ],
@@ -143,14 +143,14 @@ def test_a_model_that_does_something_else_in_another_type(compute, why):
     captured = capture(model, (X,), trace="export")
     assert torch.equal(captured.graph_module(X), model(X))
     (note,) = captured.notes
-    assert note.startswith("what is in float32 stays so in another type") and why in note
+    assert note.startswith("tensors that the model's code creates in float32 stay in float32") and why in note
 
 
 def test_a_branch_by_type_is_told_where_no_literal_is_left():
     model = Of(lambda m, x: m.fc(x) if x.dtype is torch.float32 else m.fc(x) * 2).eval()
     for verify in (True, False):
         (note,) = capture(model, (X,), trace="export", verify=verify).notes
-        assert note.startswith("the model computes something else when it is traced in another type")
+        assert note.startswith("the model's code computes something else in another floating-point type")
 
 
 def test_without_comparison_the_calls_of_both_types_are_compared():
@@ -159,7 +159,7 @@ def test_without_comparison_the_calls_of_both_types_are_compared():
     assert captured.notes == ()
     assert captured.graph_module.half()(X.half()).dtype is torch.float16
     (note,) = capture(Of(asks).eval(), (X,), trace="export", verify=False).notes
-    assert "it asks for its type and does something else" in note
+    assert "it takes another path" in note
 
 
 def test_limits_of_numbers_are_as_before():

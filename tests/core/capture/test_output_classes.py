@@ -91,4 +91,4 @@ def test_a_class_that_cannot_be_made_anew_is_told():
     result = transform(giving(Other), patterns=[])
     assert type(result.model(X)) is dict
     (note,) = result.report["notes"]
-    assert note.startswith("in place of Other the graph gives a plain dictionary")
+    assert note.startswith("the graph returns a plain dictionary instead of Other")

@@ -114,7 +114,7 @@ class TestWithExampleInputs:
         model = made_of(ASKING_FOR_TEXT[name])
         result = transform(model, X, patterns=PATTERNS, trace=Trace.SYMBOLIC)
         assert torch.equal(result.model(X), model.a(X))
-        assert "text that the model makes of values, at " in result.report["notes"][0]
+        assert "text that the model formats from values, at " in result.report["notes"][0]
 
     def test_text_of_numbers_is_not_known(self):
         model = made_of(lambda m, x: m.b(x) if "nan" in str(x) else m.a(x))
@@ -149,7 +149,7 @@ class TestNoneInAnInput:
         result = transform(model, (value,), patterns=PATTERNS)
         assert result.report["capture"] == "export"
         assert torch.equal(result.model(value), model.a(X))
-        with pytest.raises(CaptureError, match=r"is None.* and what stands for a value in symbolic tracing never is"):
+        with pytest.raises(CaptureError, match=r"is or may be None, which symbolic tracing cannot represent"):
             transform(model, (value,), patterns=PATTERNS, trace="symbolic")
 
     def test_what_is_there_is_read(self):
@@ -184,7 +184,7 @@ class TestWithoutExampleInputs:
         model = made_of(TRUE_OF_A_TENSOR[name])
         result = transform(model, patterns=PATTERNS)
         assert torch.equal(result.model(X), model.a(X))
-        assert "without example inputs it is taken for a tensor" in result.report["notes"][0]
+        assert "without example inputs, a tensor is assumed" in result.report["notes"][0]
 
     @pytest.mark.parametrize("name", [name for name in OF_COMPUTED_VALUES if name != "parameter"])
     def test_nothing_is_known_of_computed_values(self, name):
@@ -214,7 +214,7 @@ class TestContexts:
                 x = m.a(x)
             return m.b(x)
 
-        assert "switches gradients off" in transform(made_of(forward), patterns=PATTERNS).report["notes"][0]
+        assert "disables or enables gradients" in transform(made_of(forward), patterns=PATTERNS).report["notes"][0]
 
     @pytest.mark.parametrize("name", ["weight", "bias"])
     def test_a_parameter_that_is_written_into_without_gradients(self, name):
@@ -224,7 +224,7 @@ class TestContexts:
             return x @ m.a.weight + m.a.bias
 
         model = made_of(forward)
-        expected = f"'a.{name}' is written into with gradients switched off"
+        expected = f"'a.{name}' is written to with gradients disabled"
         with pytest.raises(CaptureError, match=expected):
             transform(model, patterns=PATTERNS)
         result = transform(model, X, patterns=PATTERNS)

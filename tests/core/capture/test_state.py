@@ -133,9 +133,9 @@ class TestValuesOfPython:
     )
     @pytest.mark.parametrize("args", [X, None])
     def test_that_are_changed_and_computed_with_are_refused(self, forward, name, args):
-        with pytest.raises(CaptureError, match=f"its forward changes '{name}' and computes with that") as caught:
+        with pytest.raises(CaptureError, match=f"its forward changes '{name}' and computes with it") as caught:
             transform(made_of(forward), args, patterns=PATTERNS)
-        assert "torch.export was tried" not in str(caught.value)
+        assert "torch.export also failed" not in str(caught.value)
 
     def test_after_torch_export(self):
         with pytest.raises(CaptureError, match="of the largest value, when it is called again"):
@@ -175,7 +175,7 @@ class TestValuesOfPython:
         model, calls = made_of(lambda m, x: m.act(m.fc(x))), []
         model.act = nn.Sequential(nn.ReLU())
         model.act.register_forward_hook(lambda module, args, y: (calls.append(0), y * len(calls))[1])
-        with pytest.raises(CaptureError, match=r"its forward changes 'act\._forward_hooks' and computes with that"):
+        with pytest.raises(CaptureError, match=r"its forward changes 'act\._forward_hooks' and computes with it"):
             transform(model, patterns=PATTERNS)
         assert calls == []
 

@@ -38,7 +38,7 @@ def test_an_output_is_told_with_its_class_and_what_to_do(trace):
     with pytest.raises(CaptureError) as caught:
         transform(Holding(Held).eval(), X, patterns=[], trace=trace)
     said = str(caught.value)
-    assert said.startswith(f"Holding returns a Held (of {__name__}) as output['held'], and torch.export cannot look")
+    assert said.startswith(f"Holding returns a Held (of {__name__}) as output['held'], and torch.export does not know")
     assert "torch.utils._pytree.register_pytree_node(Held, flatten, unflatten, " in said
     assert "xample inputs" not in said
 

@@ -257,7 +257,7 @@ def test_the_table_is_short_and_says_how_to_mend(backend):
     file = OnnxFile()
     text = str(check(file.model(relus(file, file.input(2), 20))))
     lines = text.splitlines()
-    assert lines[0] == "small for acme: 1 error, 19 warnings, 0 to know (2 rules checked, 1 places not judged)"
+    assert lines[0] == "small for acme: 1 error, 19 warnings, 0 notes (2 rules checked, 1 places not judged)"
     assert "Relu_0 (Relu)" in text and "11 more" in text
     assert "There is no Relu." in text and "Use Clip." in text
     assert "(the whole file)" in text and "KeyError" in text

@@ -14,7 +14,7 @@ X = ("-i", "1,3,16,16")
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ("Ask report.why_not(name) about any of them.", "Ask --why-not NAME about any of them."),
+        ("Call report.why_not(name) to see why.", "Use --why-not NAME to see why."),
         ("report.why_not('a.b') says why", "--why-not a.b says why"),
         ("1 more; plan.matches lists them", "1 more; plan --json lists them"),
         (
@@ -24,7 +24,7 @@ X = ("-i", "1,3,16,16")
         ("- give example inputs, transform(model, args=(...)), so", "- give example inputs, --input or --inputs, so"),
         ("needs example inputs: pass args=(x,) to the call.", "needs example inputs: pass --input or --inputs."),
         ("unknown: pass example inputs, args=", "unknown: pass --input or --inputs"),
-        ("leave out trace='symbolic', so", "leave out --trace symbolic, so"),
+        ("omit trace='symbolic', so", "omit --trace symbolic, so"),
         ('with trace="export".', "with --trace export."),
         (
             "or for example shapes={'x': ((1, 3, 1), (8, 3, 8), (32, 3, 32))}.",
@@ -55,7 +55,7 @@ def test_why_not_of_what_was_left(command):
     done = command("transform", *NET, *X, "--why-not", "nope")
     assert done.code == 3 and "The model has no node or module 'nope'." in done.err
     done = command("transform", *NET, *X)
-    assert re.search(r"Left as they are: .*Flatten ×1 \(\w+\)\. Ask --why-not NAME about any of them\.", done.out)
+    assert re.search(r"Unfused: .*Flatten ×1 \(\w+\)\. Use --why-not NAME to see why\.", done.out)
 
 
 def test_a_container_is_skipped(command):

@@ -38,7 +38,7 @@ def refusal(model, tmp_path, x=X, **settings):
 def test_an_operator_without_translation(tmp_path, function, operator, traced):
     model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), Part(function))).eval()
     said = refusal(transform(model, patterns=[], trace="symbolic") if traced else model, tmp_path)
-    assert f"torch.onnx has no translation of {operator!r}" in said
+    assert f"torch.onnx cannot translate {operator!r}" in said
     assert "Write it with other operators" in said
     assert "in module '1.1'" in said
     assert "test_failures.py:" in said
@@ -53,8 +53,8 @@ def test_all_operators_without_translation_as_the_user_wrote_them(tmp_path, trac
 
     model = nn.Sequential(nn.Linear(4, 4), Computed()).eval()
     said = refusal(model if trace is None else transform(model, X, patterns=[], trace=trace), tmp_path)
-    first, second = said.split("; nor of ")
-    assert "no translation of torch.special.i1e ('prims.bessel_i1e.default'), in module '1' (" in first
+    first, second = said.split("; nor ")
+    assert "cannot translate torch.special.i1e ('prims.bessel_i1e.default'), in module '1' (" in first
     assert first.endswith("y = torch.special.i1e(x))")
     assert second.startswith("'aten.linalg_matrix_exp.default', in module '1' (")
     assert "# on a line of its own)" in second
@@ -63,7 +63,7 @@ def test_all_operators_without_translation_as_the_user_wrote_them(tmp_path, trac
 @pytest.mark.parametrize("part", [nn.FractionalMaxPool2d(2, 3), nn.CrossMapLRN2d(3)])
 def test_sizes_are_not_blamed_for_what_has_no_form(tmp_path, part):
     said = refusal(nn.Sequential(nn.ReLU(), part).eval(), tmp_path, random_input(2, 3, 8, 8), dynamic_batch=True)
-    assert "in module '1'" in said and said.endswith("leave that part out of the model that is exported.")
+    assert "in module '1'" in said and said.endswith("export the model without that part.")
 
 
 def test_sizes_are_blamed_for_what_is_written_for_one_batch(tmp_path):
@@ -75,7 +75,7 @@ def test_sizes_are_blamed_for_what_is_written_for_one_batch(tmp_path):
 def test_a_layer_that_gives_a_tensor_another_storage(tmp_path, trace):
     model, x = nn.Sequential(nn.ReLU(), nn.CrossMapLRN2d(3)).eval(), random_input(2, 4, 4, 4)
     said = refusal(model if trace is None else transform(model, x, patterns=[], trace=trace), tmp_path, x)
-    assert "it gives a tensor another storage, which no export follows" in said and "in module '1'" in said
+    assert "it replaces the storage of a tensor, which cannot be exported" in said and "in module '1'" in said
     assert "nn.LocalResponseNorm" in said
     torch.testing.assert_close(nn.LocalResponseNorm(3)(x), model[1](x), rtol=1e-3, atol=0)
     assert not torch.equal(nn.LocalResponseNorm(3)(x), model[1](x))  # whose sums keep the first channel too long
@@ -120,7 +120,7 @@ def test_what_the_advice_says_is_exported(tmp_path):
 def test_a_choice_by_values(tmp_path):
     model = nn.Sequential(nn.ReLU(), Part(lambda x: x if bool((x > 0).all()) else -x))
     said = refusal(model, tmp_path)
-    assert "it decides by values of tensors" in said and "in module '1'" in said and "torch.where" in said
+    assert "it branches on values of tensors" in said and "in module '1'" in said and "torch.where" in said
 
 
 def test_an_error_of_the_users_own(tmp_path):
@@ -140,13 +140,13 @@ _PROJECTED = pytest.mark.filterwarnings("ignore:LSTM with projections:UserWarnin
 @_PROJECTED
 def test_what_the_checker_refuses_is_located(tmp_path):
     said = refusal(nn.LSTM(4, 8, proj_size=3), tmp_path)
-    assert "onnx.checker refuses" in said and "what torch's exporter made of 'LSTM'. Write it" in said
+    assert "onnx.checker rejects" in said and "what torch's exporter wrote for 'LSTM'. Write it" in said
 
 
 @_PROJECTED
 def test_what_onnxruntime_refuses_is_located(tmp_path):
     said = refusal(net(lambda self, x: self.cells(x)[0], cells=nn.LSTM(4, 8, proj_size=3)), tmp_path)
-    assert "ONNX Runtime fails" in said and "what torch's exporter made of 'LSTM', in module 'cells'. Write" in said
+    assert "ONNX Runtime fails" in said and "what torch's exporter wrote for 'LSTM', in module 'cells'. Write" in said
 
 
 @pytest.mark.parametrize(

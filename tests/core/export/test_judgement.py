@@ -121,13 +121,13 @@ class TestRounding:
 
         translated = program.translated
         monkeypatch.setattr("embedl_deploy.export.onnx.translated", spoiled)
-        with pytest.raises(ExportError, match=r"does not compute what the model computes.* dB are asked for"):
+        with pytest.raises(ExportError, match=r"does not compute what the model computes.* dB is required"):
             export_onnx(self.quantized(), ROWS, tmp_path / "m.onnx", dtype=torch.float16)
 
     def test_an_output_that_rounding_leaves_nothing_of_cannot_be_judged(self, tmp_path, monkeypatch):
         chaotic = net(lambda _self, x: torch.sin(x * 1e6))  # a millionth of the input is a turn of the sine
         monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([torch.sin(X * 1e6 + 1)]))
-        with pytest.raises(ExportError, match=r"too little to tell a right file .*\. Rounding (is|each).*"):
+        with pytest.raises(ExportError, match=r"too little to tell a correct file .*\. Rounding (is|each).*"):
             export_onnx(chaotic, X, tmp_path / "m.onnx")
 
     @pytest.mark.parametrize("found", [float("nan"), float("inf")])
@@ -139,7 +139,7 @@ class TestRounding:
 
     def test_other_shapes_are_refused(self, tmp_path, monkeypatch):
         monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([X[:1]]))
-        with pytest.raises(ExportError, match=r"outputs are of the shapes \[\(1, 4, 8, 8\)\], the model's \[\(2, 4"):
+        with pytest.raises(ExportError, match=r"outputs have the shapes \[\(1, 4, 8, 8\)\]; the model's have \[\(2, 4"):
             export_onnx(net(lambda _self, x: x * 2), X, tmp_path / "m.onnx")
 
 
@@ -165,4 +165,4 @@ def test_a_model_in_training_mode_is_told_as_that(tmp_path):
     assert not transform(model.eval(), X, patterns=[]).report["notes"]
     with pytest.raises(ExportError) as caught:
         export_onnx(result, X, tmp_path / "x.onnx")
-    assert f"computes: {why} Nothing was written; it was max" in str(caught.value)
+    assert f"computes: {why} The difference is max" in str(caught.value)

@@ -54,8 +54,8 @@ def multiply(value, factor):
 def test_a_right_file_is_written_and_the_reason_told(tmp_path):
     written = export(tmp_path)
     assert written.sqnr < 6, "what this is about: the outputs themselves say nothing"
-    assert written.notes[-1].startswith("Values near the edge of a step fall to either side")
-    assert written.notes[-1].endswith("each of its 12 quantizers of activations has the model's scale.")
+    assert written.notes[-1].startswith("Values near the edge of a quantization step may be rounded to either side")
+    assert written.notes[-1].endswith("all its 12 activation quantizers have the model's scales.")
 
 
 def test_a_spoiled_weight_is_refused(tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ class TestWritten:
         kept = x.clone()
         written = export_onnx(transform(model, patterns=PATTERNS), x, tmp_path / "m.onnx", dynamic_batch=True)
         path, largest = written.path, written.shapes["x"][-1][0]
-        told = [note for note in written.notes if "without a largest size: 'shapes' has the example's, 1, " in note]
+        told = [note for note in written.notes if "has no upper limit, so 'shapes' has the example's size, 1, " in note]
         assert (largest, len(told)) == (example, example == 1)  # an engine for these shapes takes no other batch
         dimension = onnx.load(path).graph.input[0].type.tensor_type.shape.dim[0]
         assert dimension.dim_param and not dimension.dim_value
@@ -219,7 +219,7 @@ class TestFailures:
             raise onnx.checker.ValidationError("no good")
 
         monkeypatch.setattr(onnx.checker, "check_model", refuse)
-        with pytest.raises(ExportError, match=r"onnx\.checker refuses the exported file: no good"):
+        with pytest.raises(ExportError, match=r"onnx\.checker rejects the exported file: no good"):
             export_onnx(conv_net(), X, target)
 
     @pytest.mark.parametrize("place", ["_check", "judge"])

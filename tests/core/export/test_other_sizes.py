@@ -44,7 +44,7 @@ def test_a_sequence_in_the_place_of_the_batch_is_refused(tmp_path):
         def forward(self, x):
             return self.rnn(x)[0]
 
-    with pytest.raises(ExportError, match="The model fixes dimensions that were to be open: dimension 0 of 'x' is 2"):
+    with pytest.raises(ExportError, match="The model fixes dimensions that should be open: dimension 0 of 'x' is 2"):
         export_onnx(Recurrent().eval(), random_input(2, 3, 4), tmp_path / "m.onnx", dynamic_batch=True)
 
 

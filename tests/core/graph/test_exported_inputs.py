@@ -43,12 +43,12 @@ CASES = {
         [X, Y],
         "with one value there",
     ),
-    "a mask for None": (lambda y, more: y if more is None else y * more, None, Y, "with None in its place"),
-    "another number": (lambda y, more: y * more, 2, 3, "'more' is or holds 3, .* with 2 in its place"),
-    "another rank": (lambda y, more: y + more.sum(), X, X[0], "holds a tensor, .* with a tensor of 2 dimensions"),
-    "a mask of booleans": (lambda y, more: y + more, X, X > 0, "with a tensor of 2 dimensions in float32"),
-    "a number for a tensor": (lambda y, more: y + more, X, 2.0, "with a tensor of 2 dimensions in float32"),
-    "None in a pair": (lambda y, more: y if more[1] is None else y * 2, (X, None), (X, Y), "with None in its place"),
+    "a mask for None": (lambda y, more: y if more is None else y * more, None, Y, "with None there"),
+    "another number": (lambda y, more: y * more, 2, 3, "'more' is or contains 3, .* with 2 there"),
+    "another rank": (lambda y, more: y + more.sum(), X, X[0], "contains a tensor, .* with a tensor of 2 dimensions"),
+    "a mask of booleans": (lambda y, more: y + more, X, X > 0, "with a tensor of 2 dimensions and type float32"),
+    "a number for a tensor": (lambda y, more: y + more, X, 2.0, "with a tensor of 2 dimensions and type float32"),
+    "None in a pair": (lambda y, more: y if more[1] is None else y * 2, (X, None), (X, Y), "with None there"),
 }
 
 

@@ -88,8 +88,8 @@ def test_what_takes_another_shape_is_told():
     model[2].weight.register_hook(lambda gradient: gradient * torch.ones(2, 16))
     report = transform(model, torch.randn(2, 3, 3, 3), backend="tensorrt").report
     (note,) = (note for note in report["notes"] if "hooks" in note)
-    assert note.startswith("hooks for gradients are lost, because") and ": 2.weight. Register them" in note
-    assert "note: hooks for gradients are lost" in str(report)
+    assert note.startswith("gradient hooks are lost, because") and ": 2.weight. Register them" in note
+    assert "note: gradient hooks are lost" in str(report)
 
 
 def test_a_module_with_new_parameters_has_the_hooks_of_those_of_their_shape(model):

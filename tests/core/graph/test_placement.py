@@ -39,7 +39,7 @@ def result():
 WORDS = (
     r"Raising at '0', placed by pattern 'RaisingPattern' from acme 1\.2 \(test_placement\.py:\d+\), raised "
     r"RuntimeError: shape '\[7, 7\]' is invalid .*\. If the original model takes these inputs, the module is wrong: "
-    r"report it to acme, and leave the pattern out for now"
+    r"report it to acme, and switch the match off until it is fixed"
 )
 
 
@@ -96,18 +96,18 @@ class Branches(nn.Module):
 
 
 DAMAGES = {
-    "tuple": (lambda x, y: (y,), "gives a tuple of 1 (float32[2, 4, 8, 8]) where float32[2, 4, 8, 8] is due"),
-    "none": (lambda x, y: None, "gives None where float32[2, 4, 8, 8] is due"),
-    "dict": (lambda x, y: {"y": y}, "gives a dict where float32[2, 4, 8, 8] is due"),
-    "rank": (lambda x, y: y.flatten(2), "gives float32[2, 4, 64] where float32[2, 4, 8, 8] is due"),
+    "tuple": (lambda x, y: (y,), "returns a tuple of 1 (float32[2, 4, 8, 8]), expected float32[2, 4, 8, 8]"),
+    "none": (lambda x, y: None, "returns None, expected float32[2, 4, 8, 8]"),
+    "dict": (lambda x, y: {"y": y}, "returns a dict, expected float32[2, 4, 8, 8]"),
+    "rank": (lambda x, y: y.flatten(2), "returns float32[2, 4, 64], expected float32[2, 4, 8, 8]"),
     "size that broadcasts": (
         lambda x, y: y[:, :, :1, :1],
-        "gives float32[2, 4, 1, 1] where float32[2, 4, 8, 8] is due",
+        "returns float32[2, 4, 1, 1], expected float32[2, 4, 8, 8]",
     ),
-    "dtype": (lambda x, y: y.double(), "gives float64[2, 4, 8, 8] where float32 is due"),
-    "device": (lambda x, y: y.to("meta"), "gives a tensor on meta where cpu is due"),
-    "input": (lambda x, y: (x.add_(1), y)[1], "writes into its input, which the nodes that it replaced leave as it is"),
-    "view": (lambda x, y: x.view(x.shape), "gives a view of its input, and 'act' overwrites it afterwards"),
+    "dtype": (lambda x, y: y.double(), "returns float64[2, 4, 8, 8], expected float32"),
+    "device": (lambda x, y: y.to("meta"), "returns a tensor on meta, expected cpu"),
+    "input": (lambda x, y: (x.add_(1), y)[1], "writes to its input, which the replaced nodes do not change"),
+    "view": (lambda x, y: x.view(x.shape), "returns a view of its input, which 'act' overwrites later"),
 }
 
 
@@ -125,7 +125,7 @@ def test_what_is_not_like_what_it_replaced_is_named_and_nobody_else(damage, word
         with pytest.raises(FusedModuleError) as raised:
             run()
         assert str(raised.value).startswith(wanted)
-        assert "Report it to acme, and leave the pattern out for now" in str(raised.value)
+        assert "Report it to acme, and switch the match off until it is fixed" in str(raised.value)
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in result.model.modules())
 
 
@@ -133,7 +133,7 @@ def test_so_are_they_by_the_exporter_and_where_the_result_is_transformed_again(m
     monkeypatch.setattr(Wrong, "damage", staticmethod(lambda x, y: (y,)))
     x = torch.randn(2, 4, 8, 8)
     result = transform(Branches().eval(), x, patterns=[WrongPattern()])
-    words = r"Wrong at 'conv', placed by pattern 'WrongPattern' from acme 1\.2, gives a tuple of 1"
+    words = r"Wrong at 'conv', placed by pattern 'WrongPattern' from acme 1\.2, returns a tuple of 1"
     with pytest.raises(ExportError, match=rf"cannot be exported to ONNX with .*: {words}"):
         export_onnx(result, x, tmp_path / "model.onnx")
     with pytest.raises(FusedModuleError, match=words):
@@ -142,9 +142,7 @@ def test_so_are_they_by_the_exporter_and_where_the_result_is_transformed_again(m
 
 def test_a_tensor_is_due_without_example_inputs_too(monkeypatch):
     monkeypatch.setattr(Wrong, "damage", staticmethod(lambda x, y: (y,)))
-    with pytest.raises(
-        FusedModuleError, match=r"Wrong at 'conv'.*gives a tuple of 1 .* where a tensor is due\. Report"
-    ):
+    with pytest.raises(FusedModuleError, match=r"Wrong at 'conv'.*returns a tuple of 1 .*, expected a tensor\. Report"):
         transform(Branches().eval(), patterns=[WrongPattern()]).verify(torch.randn(2, 4, 8, 8))
 
 

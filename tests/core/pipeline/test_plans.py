@@ -119,7 +119,7 @@ class TestPlans:
         assert "block_conv → block_bn → block_act" in text
         report = str(apply_transformation_plan(plan).report)
         assert "ResidualNet: 4 rewrites applied" in report
-        assert "Left as they are: add ×1 (add_1)" in report or "Left as they are: add ×1 (add)" in report
+        assert "Unfused: add ×1 (add_1)" in report or "Unfused: add ×1 (add)" in report
 
 
 def near_miss_of_add():

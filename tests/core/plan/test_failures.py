@@ -134,7 +134,7 @@ def _keeps_the_old(_self, match):
 
 NOTHING_DONE = {
     "none": (lambda self, match: None, "replace() returned None; expected the list of new nodes"),
-    "empty": (lambda self, match: [], "replace() returned [] and left the matched nodes as they were, so nothing was"),
+    "empty": (lambda self, match: [], "replace() returned [] but did not change the matched nodes, so nothing was"),
     "gone": (_keeps_the_old, "replace() returned nodes that are not in the graph: _2; expected the new nodes"),
 }
 
@@ -157,7 +157,7 @@ def test_a_node_that_nothing_reads_is_no_replacement(net):
 
     pattern = type("Beside", (Pattern,), {"tree": (nn.ReLU,), "replace": beside})()
     (failed,) = transform(net, patterns=[pattern]).report["failed"]
-    assert "replace() made relu, which nothing reads" in failed["reason"]
+    assert "replace() created relu, which no other node reads" in failed["reason"]
 
 
 def test_what_only_removes_is_applied_once(net, monkeypatch):

@@ -128,7 +128,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("data", ["[]", "3", "null", "{}", '{"format": "other/plan"}'])
     def test_no_plan(self, data):
-        with pytest.raises(PlanError, match="The JSON is no plan"):
+        with pytest.raises(PlanError, match="The JSON is not a plan"):
             load(data)
 
     @pytest.mark.parametrize("version", [0, 2, "1", None])
@@ -173,7 +173,9 @@ class TestRefused:
 
     def test_other_patterns(self, data):
         for patterns in (PATTERNS[:2], PATTERNS[::-1], [ConvBNActPattern(), ConvPattern()]):
-            with pytest.raises(PlanError, match=r"made with the patterns \['ConvAddActPattern'.*but now they are"):
+            with pytest.raises(
+                PlanError, match=r"made with the patterns \['ConvAddActPattern'.*but the patterns are now"
+            ):
                 load(data, patterns=patterns)
 
     def test_other_nodes(self, data):

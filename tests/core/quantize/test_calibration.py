@@ -180,7 +180,7 @@ class TestRefused:
         with pytest.raises(QuantizationError) as caught:
             calibrate(model, [*before, poisoned(value)])
         assert caught.value.tensor == "the output of x"
-        assert f"batch {len(before) + 1} holds 1 NaN or infinite value(s) of 72" in str(caught.value)
+        assert f"1 of 72 values in batch {len(before) + 1} are NaN or infinite" in str(caught.value)
 
     def test_an_overflow_within_the_model_names_the_tensor_behind_it(self, model):
         with pytest.raises(QuantizationError, match="NaN or infinite") as caught:

@@ -281,22 +281,22 @@ class Swapped(PlainSE):
     [
         (
             Ignoring,
-            r"Ignoring at 'pool', placed by pattern 'IgnoringPattern', was run, and its forward never called "
-            r"'expand.weight_fake_quant', the place of a weight's quantizer",
+            r"Ignoring at 'pool', placed by pattern 'IgnoringPattern', was run, but its forward never called "
+            r"'expand.weight_fake_quant', the stub with the quantizer of a weight",
         ),
         (
             Dropping,
-            r"Dropping at 'pool', placed by pattern 'DroppingPattern', calls 'expand.weight_fake_quant', the place of "
-            r"a weight's quantizer, and does not compute with what it returns: the weight would stay in float",
+            r"Dropping at 'pool', placed by pattern 'DroppingPattern', calls 'expand.weight_fake_quant', the stub with "
+            r"the quantizer of a weight, but does not use the result: the weight would stay in float",
         ),
         (
             DroppingValue,
-            r"DroppingValue at 'pool', .* calls 'reduced_quant', the place of a value's quantizer, and does not",
+            r"DroppingValue at 'pool', .* calls 'reduced_quant', the stub with the quantizer of a value, but does not",
         ),
         (
             Swapped,
             r"Swapped at 'pool', placed by pattern 'SwappedPattern', calls 'reduce_weight_fake_quant' with a tensor of "
-            r"shape \(8, 4, 1, 1\) that is not the weight of 'reduce', shape \(4, 8, 1, 1\)",
+            r"shape \(8, 4, 1, 1\), but by its name the stub is for the weight of 'reduce', of shape \(4, 8",
         ),
     ],
 )

@@ -115,7 +115,7 @@ def test_outputs_that_cannot_be_compared_are_told_as_that(compared, monkeypatch)
     monkeypatch.setattr(ConvReLU, "forward", pooled)
     found = compared()
     (wrong,) = (layer for layer in found.layers["fused"] if layer.is_wrong)
-    assert wrong.problem == "gives float32[4, 8, 1, 1] where float32[4, 8, 8, 8] is due"
+    assert wrong.problem == "returns float32[4, 8, 1, 1], expected float32[4, 8, 8, 8]"
     assert f"wide.0 (ConvReLU, placed by pattern 'ConvReLUPattern' from acme 1.2): {wrong.problem}" in str(found)
 
 

@@ -119,7 +119,7 @@ class TestOrder:
     def test_the_message_names_both(self, backend, tmp_path):
         backend()
         onnx.save(net(self.UNSORTED), tmp_path / "m.onnx")
-        message = r"reads 'a', which .* \(Neg\) gives further down\. Sort them: "
+        message = r"reads 'a', which .* \(Neg\) computes further down\. Sort them: "
         for model in (tmp_path / "m.onnx", net(self.UNSORTED), ir.from_proto(net(self.UNSORTED))):
             with pytest.raises(InputError, match=message):
                 check(model)
@@ -145,5 +145,5 @@ class TestOrder:
     )
     def test_branches(self, text, backend):
         backend()
-        with pytest.raises(InputError, match=r"\(Abs\) gives further down"):
+        with pytest.raises(InputError, match=r"\(Abs\) computes further down"):
             check(net(text))

@@ -52,8 +52,8 @@ def _check_sorted(graph: "ir.Graph | ir.Function", what: str) -> None:
             maker = value.producer()
             if maker is not None and maker in waiting:
                 raise InputError(
-                    f"{what} is no valid ONNX: its nodes stand in an order in which they cannot be computed: "
-                    f"{_name(node)} reads {value.name!r}, which {_name(maker)} gives further down. Sort them: model = "
+                    f"{what} is not valid ONNX: its nodes are not in topological order: {_name(node)} reads "
+                    f"{value.name!r}, which {_name(maker)} computes further down. Sort them: model = "
                     "onnx_ir.load(path), model.graph.sort(), onnx_ir.save(model, path)."
                 )
         for inner in _graphs_in(node):

@@ -114,7 +114,7 @@ def _captured(model: Any, capturing: Capturing, trace: Trace) -> Captured:
     except CaptureError as symbolic_error:
         if trace is Trace.SYMBOLIC and args is not None and symbolic_error.reason:
             raise CaptureError(
-                f"{symbolic_error}\n  - leave out trace='symbolic', so that torch.export captures the model instead.",
+                f"{symbolic_error}\n  - omit trace='symbolic', so that torch.export captures the model instead.",
                 module_path=symbolic_error.module_path,
                 source=symbolic_error.source,
                 reason=symbolic_error.reason,
@@ -155,10 +155,10 @@ def _both(symbolic: CaptureError, export: CaptureError) -> CaptureError:
     same = symbolic.source is not None and export.source in (symbolic.source, None)
     same = same and not isinstance(export, FixedSizeError)
     if same or not symbolic.reason:
-        said = f"{symbolic}\n\ntorch.export was tried as well: {export.reason or export}"
+        said = f"{symbolic}\n\ntorch.export also failed: {export.reason or export}"
         return CaptureError(said, module_path=symbolic.module_path, source=symbolic.source, reason=symbolic.reason)
     at = f" at {symbolic.source}" if symbolic.source else ""
-    said = f"{export}\n\nSymbolic tracing, which was tried first, ended{at}: {symbolic.reason}"
+    said = f"{export}\n\nSymbolic tracing, which was tried first, failed{at}: {symbolic.reason}"
     return CaptureError(said, module_path=export.module_path, source=export.source, reason=export.reason)
 
 
@@ -169,7 +169,7 @@ def _fallback_note(error: CaptureError) -> str:
     reason = "symbolic tracing failed" if error.reason else said
     line = error.source.rpartition(":") if error.source else ("", "", "")
     unrolled = bool(line[0]) and stops_at_loop(error.reason, linecache.getline(line[0], int(line[2])))
-    loop = "; the loop is unrolled, so the graph has as many steps as the example inputs ask for" if unrolled else ""
+    loop = "; the loop is unrolled, so the graph has as many steps as the example inputs need" if unrolled else ""
     return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}{loop}"
 
 
@@ -189,8 +189,8 @@ def _refuse_what_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: d
         first = (str(error).strip().splitlines() or ["no message"])[0]
         raise CaptureError(
             f"{type(model).__name__} itself does not run on the example inputs {describe_inputs(args, kwargs)}: "
-            f"{type(error).__name__}: {first}{where}\nMend the model, or pass inputs as it is called; then it can be "
-            "captured.",
+            f"{type(error).__name__}: {first}{where}\nFix the model, or pass inputs that it accepts; then capture it "
+            "again.",
             source=source,
             reason=f"{type(error).__name__}: {first}",
         ) from error
@@ -200,20 +200,23 @@ def _unwrap(model: Any) -> nn.Module | torch.export.ExportedProgram:
     if type(model).__name__ == "OptimizedModule":  # by name: importing torch._dynamo to ask takes seconds
         model = model._orig_mod
     if isinstance(model, torch.jit.ScriptModule):
-        raise CaptureError("The model is a TorchScript module, which cannot be captured. Pass the nn.Module it is of.")
+        raise CaptureError(
+            "The model is a TorchScript module, which cannot be captured. Pass the nn.Module that it was made from."
+        )
     if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
         raise CaptureError(f"The model is wrapped in {type(model).__name__}. Pass the model inside: model.module.")
     if isinstance(model, type) and issubclass(model, nn.Module):
         raise InputError(f"model is the class {model.__name__}; pass an instance: {model.__name__}(...).")
     if not isinstance(model, (nn.Module, torch.export.ExportedProgram)):
         raise InputError(
-            f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram. Of a "
-            "checkpoint make the module first, and load it: model.load_state_dict(torch.load(path))."
+            f"model is a {type(model).__name__}; expected an nn.Module, an fx.GraphModule or an ExportedProgram. For a "
+            "checkpoint, create the module first and load it: model.load_state_dict(torch.load(path))."
         )
     for path, part in () if isinstance(model, torch.export.ExportedProgram) else model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             raise CaptureError(
-                f"{path!r} is a TorchScript module, which cannot be captured. Put the nn.Module there that it is of.",
+                f"{path!r} is a TorchScript module, which cannot be captured. Replace it with the nn.Module that it "
+                "was made from.",
                 module_path=path,
             )
     return model

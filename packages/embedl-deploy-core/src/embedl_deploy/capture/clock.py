@@ -71,13 +71,13 @@ class Clock:
         """What the user should know where nothing is known to depend on the time."""
         if not self.asked:
             return ()
-        return (f"the model's forward asks {self._names()}; the graph has the time of its capture, if any",)
+        return (f"the model's forward calls {self._names()}; if the graph uses the time, it is that of the capture",)
 
     def refuse(self, model: nn.Module) -> OtherCallsDifferError:
         """The error for a model that computes with the time."""
         return OtherCallsDifferError(
-            f"{type(model).__name__} cannot be captured: its forward asks {self._names()}, and what it computes "
-            "depends on that; a graph has the time of its capture. Make the time an input of forward."
+            f"{type(model).__name__} cannot be captured: its forward calls {self._names()}, and its outputs depend on "
+            "the result. The graph would always use the time of the capture. Make the time an input of forward."
         )
 
     def _names(self) -> str:

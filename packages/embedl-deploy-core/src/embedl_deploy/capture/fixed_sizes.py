@@ -1,7 +1,7 @@
-"""Sizes that the model's code needs as numbers: what to tell of them, and what to do about a loop over one.
+"""Error messages about sizes that the model's code fixes, such as the length of a loop.
 
-A loop of Python runs while a model is captured. Its steps are in the graph one behind the other, as many as the
-example inputs ask for; so a size that it runs over cannot be open.
+A Python loop runs while the model is captured. The graph contains its steps one after another, as many as the example
+inputs need, so a dimension that the code loops over cannot be open.
 """
 
 import re
@@ -15,10 +15,10 @@ _LOOP = re.compile(r"(^|[\[({\s])for\s.+\sin\s")
 #: What Python says of a proxy that stands for a value.
 _PROXY = re.compile(r"'?TruthfulProxy'?( object)?")
 _UNROLLED = (
-    "a loop of Python over a size is unrolled: the graph has the steps of the example inputs, and that size. Use a "
-    "layer that loops by itself (nn.RNN, nn.LSTM, nn.GRU), or an operation on the whole tensor (cumsum, a "
-    "convolution), which leave the size open; or leave the dimension out of dynamic_shapes, and give example inputs "
-    "of the length that is to run"
+    "a Python loop over a size is unrolled: the graph contains the steps for the size of the example inputs. Use a "
+    "layer that loops internally (nn.RNN, nn.LSTM, nn.GRU) or an operation on the whole tensor (cumsum, a "
+    "convolution), which keep the size open; or remove the dimension from dynamic_shapes and give example inputs of "
+    "the length that you need"
 )
 
 
@@ -33,7 +33,7 @@ def is_loop(code: str) -> bool:
 
 def stops_at_loop(reason: str, code: str) -> bool:
     """Whether symbolic tracing ended because a loop has no known number of steps."""
-    return is_loop(code) and ("interpreted as an integer" in reason or "is iterated over" in reason)
+    return is_loop(code) and ("interpreted as an integer" in reason or "a loop iterates over" in reason)
 
 
 def about_loops(codes: Iterable[str]) -> list[str]:
@@ -47,7 +47,7 @@ def fixed_by_code(said: str) -> str:
     if not fixed:
         return ""
     sizes = " and ".join(f"{name!r} to {size}" for name, size in fixed.items())
-    return f"dynamic_shapes asks for open dimensions, and the model's code fixes {sizes}"
+    return f"dynamic_shapes opens dimensions, but the model's code fixes {sizes}"
 
 
 def without_proxies(said: str) -> str:

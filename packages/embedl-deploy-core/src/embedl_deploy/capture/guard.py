@@ -1,4 +1,4 @@
-"""What torch.export has fixed about the inputs, checked each time that the model runs."""
+"""Checks in every call that the inputs meet the conditions under which torch.export captured the graph."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from embedl_deploy.graph.storable import StorableGraphModule
 
 
 class InputGuard(nn.Module):
-    """Asks the guards of an exported graph, and says what to do where inputs do not pass.
+    """Runs the guards of an exported graph, and says what to do if an input violates one.
 
     Args:
         guards: torch's own module for them, which is called with all inputs.
@@ -34,10 +34,9 @@ class InputGuard(nn.Module):
         except AssertionError as error:
             raise InputError(
                 f"{str(error).removeprefix('Guard failed: ')} does not hold: the model was captured by torch.export, "
-                "which fixes sizes, and for some models values, of the example inputs; the report may note at "
-                "which line. Transform it with dynamic_shapes, as torch.export takes them, where other dimensions than "
-                "the first vary; or with an example of the size that you go on with; or symbolically, trace='symbolic'."
-                " A loop over a size, which is unrolled, has that size only."
+                "which fixed this size (or value) of the example inputs; a note in the report may name the line. "
+                "Transform the model with dynamic_shapes that open this dimension, with an example of the size that "
+                "you need, or with trace='symbolic'. A dimension that the code loops over cannot be open."
             ) from error
 
 

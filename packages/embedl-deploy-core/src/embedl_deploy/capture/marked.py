@@ -229,22 +229,22 @@ def notes_of_fixed_types(graph_module: fx.GraphModule, error: Exception | None =
     differs = raised is None and not isinstance(error, NotToldApartError)
     if not fixed and differs:
         return (
-            "the model computes something else when it is traced in another type, as code does that asks for its type; "
-            "the graph computes in every type what the model does in its own. To export it in float16, convert the "
-            "model first: model.half()",
+            "the model's code computes something else in another floating-point type; the graph computes in every type "
+            "what the model computes in its own. To export it in float16, convert the model first: model.half()",
         )
     if not fixed:
         return ()
     name = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in fixed))
-    why = "asks for its type and does something else"
+    why = "takes another path"
     if raised is not None:
         said = (str(raised).strip().splitlines() or ["no message"])[0]
         why = f"raises {type(raised).__name__}: {said}"
     elif isinstance(error, NotToldApartError):
         why = str(error)
     return (
-        f"what is in {name} stays so in another type: the model's code cannot tell it from what the author wanted in "
-        f"{name}, because in another type it {why}. To export it in float16, convert the model first: model.half()",
+        f"tensors that the model's code creates in {name} stay in {name} when the model is converted, because the code "
+        f"cannot be traced in another type: there it {why}. To export it in float16, convert the model first: "
+        "model.half()",
     )
 
 

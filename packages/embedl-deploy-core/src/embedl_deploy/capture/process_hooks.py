@@ -37,9 +37,9 @@ def refuse_hooks_that_change_values(model: nn.Module, inputs: tuple[tuple[Any, .
         return
     if inputs is None:
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured while the process has hooks for all modules: "
-            f"{', '.join(named)}. They may change what modules give, which a graph does not keep. Remove them for as "
-            "long, handle.remove(), or give example inputs, on which it can be seen that they change nothing."
+            f"{type(model).__name__} cannot be captured while global module hooks are registered: {', '.join(named)}. "
+            "They may change inputs or outputs of modules, which a graph would not do. Remove them for the capture, "
+            "handle.remove(), or give example inputs, which show whether they change anything."
         )
     changing: dict[str, str] = {}
     watched = {
@@ -53,9 +53,9 @@ def refuse_hooks_that_change_values(model: nn.Module, inputs: tuple[tuple[Any, .
         pass
     for hook, module in changing.items():
         raise CaptureError(
-            f"{type(model).__name__} cannot be captured: the hook {hook}, which the process has for all modules, "
-            f"changes what {module} is given or gives, and a graph does not keep that. Remove it, handle.remove(), or "
-            "do what it does in the model."
+            f"{type(model).__name__} cannot be captured: the global module hook {hook} changes the inputs or the "
+            f"output of {module}, which a graph would not do. Remove it, handle.remove(), or move what it does into "
+            "the model."
         )
 
 

@@ -156,18 +156,18 @@ class RandomNumbers:
         """The error for a model that computes with what it has drawn."""
         names = " and ".join(map(repr, self.drawn))
         return OtherCallsDifferError(
-            f"{type(model).__name__} cannot be captured: its forward draws random numbers from {names}, and what it "
-            "computes depends on them; a graph has those of one call. Draw them by functions of torch, such as "
-            "torch.rand_like(x), or make them an input of forward."
+            f"{type(model).__name__} cannot be captured: its forward draws random numbers from {names}, and its "
+            "outputs depend on them. The graph would use the numbers of one call in every call. Draw them with torch "
+            "functions, such as torch.rand_like(x), or make them an input of forward."
         )
 
     def refuse_seed(self, model: nn.Module) -> OtherCallsDifferError:
         """The error for a model that seeds what it draws from."""
         return OtherCallsDifferError(
             f"{type(model).__name__} cannot be captured: its forward seeds torch's random numbers "
-            "(torch.manual_seed, torch.random.fork_rng, torch.set_rng_state), which a graph does not. Seed them before "
-            "the model is called, or make the random numbers an input of forward. If it draws none, give example "
-            "inputs, on which that can be seen."
+            "(torch.manual_seed, torch.random.fork_rng, torch.set_rng_state), which a graph cannot do. Seed them "
+            "before you call the model, or make the random numbers an input of forward. If forward draws none, give "
+            "example inputs, which show that."
         )
 
     def notes(self) -> tuple[str, ...]:
@@ -185,10 +185,11 @@ class RandomNumbers:
 
 
 def another_generator(name: str) -> str:
-    """Why a call that is given a generator that is not the model's is no part of a graph."""
+    """Why a graph cannot contain a call with a generator that does not belong to the model."""
     return (
-        f"{name!r} draws from a torch.Generator that forward makes or seeds; a graph has one for all calls, which "
-        "moves on. Make it an attribute of the model and seed it outside of forward, or make the numbers an input"
+        f"{name!r} draws from a torch.Generator that forward creates or seeds; a graph would use one generator for all "
+        "calls, without seeding it again. Make it an attribute of the model and seed it outside forward, or make the "
+        "random numbers an input"
     )
 
 

@@ -26,9 +26,9 @@ _GIVE_INPUTS = """
 _REWRITE = """
   - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);"""
 _ADVICE = """
-  - make the function that holds it a node of its own: torch.fx.wrap("name") at module level;
+  - make the function that contains it a single node: torch.fx.wrap("name") at module level;
   - trace the model yourself and pass the GraphModule: embedl_deploy.modules.symbolic_trace(model, leaf_modules=[...])
-    keeps modules whole, and its concrete_args fixes inputs that steer the control flow."""
+    keeps modules whole, and its concrete_args fixes inputs that decide the control flow."""
 
 
 def trace_symbolically(
@@ -89,9 +89,9 @@ def trace_symbolically(
     # Without example inputs, on which graph and model could be compared, this is all that tells of a clock or a file.
     if args is None and not numbers.drawn and traces_differ(model, graph, traced_again):
         raise OtherCallsDifferError(
-            f"{type(original).__name__} cannot be captured: its forward, traced a second time, gave another graph. It "
-            "depends on something that changes from call to call, such as the time, a random number, a global variable "
-            "or an iterator. Make that an input of forward, or keep it out of what is computed."
+            f"{type(original).__name__} cannot be captured: tracing its forward a second time gave a different graph. "
+            "It depends on something that changes from call to call, such as the time, a random number, a global "
+            "variable or an iterator. Make that an input of forward, or do not compute with it."
         )
     said = effects.take_back(next_call_differs=next_differs)
     of_mode = mode.notes(lambda: traces_differ(model, graph, traced_again))
@@ -123,9 +123,9 @@ def _refuse(original: nn.Module, effects: SideEffects, changed: list[str], *, ha
     if changed:
         names = ", ".join(map(repr, changed))
         raise OtherCallsDifferError(
-            f"{type(original).__name__} cannot be captured: its forward changes {names} and computes with that, so "
-            "that the next call gives something else, and a graph gives the same. Make it an input of forward, or a "
-            "buffer, which torch.export captures, or keep it out of what is computed.",
+            f"{type(original).__name__} cannot be captured: its forward changes {names} and computes with it, so the "
+            "next call computes something else, but a graph computes the same in every call. Make it an input of "
+            "forward, or a buffer, which torch.export captures; or do not compute with it.",
             module_path=changed[0].rpartition(".")[0],
         )
     if not has_examples or effects.written:
@@ -137,27 +137,29 @@ def _refuse(original: nn.Module, effects: SideEffects, changed: list[str], *, ha
 def _notes(tracer: CaptureTracer, *, has_examples: bool) -> list[str]:
     notes = []
     if tracer.fixed and has_examples:
-        why = "as the example inputs have them, which give no tensor for them"
+        why = "to their values in the example inputs, because those are not tensors"
         notes.append(f"inputs are fixed {why}: {_described(tracer.fixed)}")
     elif tracer.fixed:
         notes.append(
-            f"without example inputs, inputs are fixed to their defaults: {_described(tracer.fixed)}; give example "
-            "inputs with those that the model is called with"
+            f"without example inputs, inputs are fixed to their defaults: {_described(tracer.fixed)}; to pass other "
+            "values, give example inputs that have them"
         )
     if tracer.taken_for_tensors:
         names = ", ".join(map(repr, tracer.taken_for_tensors))
-        notes.append(f"the model asks what {names} is; without example inputs it is taken for a tensor")
+        notes.append(f"the model asks for the type of {names}; without example inputs, a tensor is assumed")
     if tracer.texts:
-        notes.append(f"text that the model makes of values, at {', '.join(tracer.texts)}, is not part of the graph")
+        notes.append(f"text that the model formats from values, at {', '.join(tracer.texts)}, is not in the graph")
     if tracer.plain_dictionaries:
         names = ", ".join(tracer.plain_dictionaries)
         notes.append(
-            f"in place of {names} the graph gives a plain dictionary: symbolic tracing cannot make the class anew. "
-            "Read what it gives by its keys"
+            f"the graph returns a plain dictionary instead of {names}, because symbolic tracing cannot create that "
+            "class. Read the outputs by key"
         )
     if tracer.without_gradient:
         names = ", ".join(repr(path or "forward") for path in tracer.without_gradient)
-        notes.append(f"{names} switches gradients off or on for a while; the graph does not, which matters in training")
+        notes.append(
+            f"{names} disables or enables gradients for a while; the graph does not, which matters in training"
+        )
     return notes
 
 

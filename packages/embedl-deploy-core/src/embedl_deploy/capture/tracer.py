@@ -143,21 +143,21 @@ class CaptureTracer(LeafTracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Stop: the trace would follow one branch for all values."""
-        self.stop(f"the truth of {obj.node.name!r}, on which control flow depends, is not known in symbolic tracing")
+        self.stop(f"control flow depends on {obj.node.name!r}, whose value is not known in symbolic tracing")
 
     def iter(self, obj: fx.Proxy) -> Any:
         """Stop: the number of items is not known."""
-        self.stop(f"{obj.node.name!r} is iterated over, and how many items it has is not known in symbolic tracing")
+        self.stop(f"a loop iterates over {obj.node.name!r}, whose length is not known in symbolic tracing")
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
-        """Make a node, unless it is computed in a context that a graph has no place for."""
+        """Make a node, unless it is computed in a context that a graph cannot represent."""
         calls = kind in ("call_function", "call_method")  # a module writes into its inputs or into its own
         without_gradient = calls and self._context[0] and not torch.is_grad_enabled()
         if kind.startswith("call_") and self._context != (context := _context()):
             if self._context[1:] != context[1:]:
                 self.stop(
-                    "a symbolic trace cannot hold torch.autocast; leave it to who calls the model, and choose the type "
-                    "of the file when exporting: export_onnx(dtype=...)"
+                    "a symbolic trace cannot contain torch.autocast; use it around calls of the model instead, and "
+                    "choose the type of the file when you export: export_onnx(dtype=...)"
                 )
             if self._context[0] != context[0]:
                 self.without_gradient[self._current_module()] = None
@@ -167,7 +167,7 @@ class CaptureTracer(LeafTracer):
         if kind.startswith("call_") and not self._finding_out():
             note_source(node, CaptureTracer.trace.__code__)
         if without_gradient and (written := attributes_written_by(node)):
-            self.stop(f"{written[0]!r} is written into with gradients switched off, which a symbolic graph does not do")
+            self.stop(f"{written[0]!r} is written to with gradients disabled, which a symbolic graph cannot do")
         return node
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any) -> fx.Proxy:
@@ -175,9 +175,7 @@ class CaptureTracer(LeafTracer):
         self._called = getattr(target, "__name__", str(target))
         proxy = super().create_proxy(kind, target, args, kwargs, *more, **named)
         if self.is_tracing and hasattr(self, "values") and self.values.may_be_none(proxy.node):
-            self.stop(
-                f"{proxy.node.name!r} is None, or may be, and what stands for a value in symbolic tracing never is"
-            )
+            self.stop(f"{proxy.node.name!r} is or may be None, which symbolic tracing cannot represent")
         return proxy
 
     def create_arg(self, a: Any) -> Any:

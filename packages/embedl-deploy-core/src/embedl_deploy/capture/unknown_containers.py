@@ -37,7 +37,7 @@ def refuse_unknown_containers(
 def _refusal(what: str, place: str, value: Any) -> UnknownContainerError:
     kind = type(value)
     return UnknownContainerError(
-        f"{what} a {kind.__name__} (of {kind.__module__}) as {place}, and torch.export cannot look into it. Tell torch "
-        f"how to take the class apart, before the model is transformed: {how_to_register(value)}. Or leave it out: "
-        "take and return tensors, tuples and dictionaries."
+        f"{what} a {kind.__name__} (of {kind.__module__}) as {place}, and torch.export does not know this class. "
+        f"Register it before you transform the model: {how_to_register(value)}. Or use tensors, tuples and "
+        "dictionaries instead."
     )

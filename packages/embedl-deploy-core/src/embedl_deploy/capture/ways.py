@@ -206,8 +206,8 @@ class Capturing:
         raise CaptureError(
             f"the {captured.method} graph of {type(self.model).__name__} does not compute what the model computes on "
             f"the example inputs: {found}\nThe model's code depends on something that capture cannot see, such as the "
-            "class of a value, the time, a random number or what an earlier call has left. Rewrite that part, or pass "
-            "a GraphModule of your own.",
+            "class of a value, the time, a random number or state from an earlier call. Rewrite that part, or pass "
+            "your own GraphModule.",
             module_path=found.module,
         )
 
@@ -217,14 +217,14 @@ def _refuse_what_replaces_forward(model: nn.Module) -> None:
     if model._forward_hooks or model._forward_pre_hooks:
         what = "has hooks that run when it is called"
     elif "forward" in vars(model):
-        what = "has a forward of its own, which is not that of its class"
+        what = "has its own forward instead of that of its class"
     elif type(model).__call__ is not nn.Module.__call__:
         what = "has a __call__ of its own"
     else:
         return
     raise CaptureError(
-        f"{type(model).__name__} {what}, which torch.fx does not see on the model itself. Give example inputs, so that "
-        "torch.export can capture it, or make it a part of a model without: nn.Sequential(model)."
+        f"{type(model).__name__} {what}, which torch.fx ignores on the outermost module. Give example inputs, so that "
+        "torch.export can capture it, or wrap it in another module: nn.Sequential(model)."
     )
 
 
@@ -236,6 +236,6 @@ def _copy(model: Any) -> Any:
             raise
         raise CaptureError(
             f"{type(model).__name__} cannot be deep-copied, which is needed to leave it unchanged: "
-            f"{type(error).__name__}: {error}. Remove what cannot be copied (open files, locks, tensors computed with "
-            "gradient) from its attributes."
+            f"{type(error).__name__}: {error}. Remove what cannot be copied from its attributes, such as open files, "
+            "locks and tensors with a gradient history."
         ) from error

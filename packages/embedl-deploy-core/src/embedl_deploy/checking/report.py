@@ -119,7 +119,7 @@ class CheckReport:
             none = f"backend {self.backend!r} has no rules for ONNX files"
             return f"{self.model} is valid ONNX. Nothing else was checked: {none}."
         counts = [_count(len(self.of(severity)), severity.value) for severity in Severity if severity.value != "info"]
-        counts.append(f"{len(self.of(Severity.INFO))} to know")
+        counts.append(_count(len(self.of(Severity.INFO)), "note"))
         if self.rules_failed:
             counts.append(f"{_count(len(self.rules_failed), 'rule')} failed")
         parts: list[Table | str] = [
@@ -142,7 +142,7 @@ class CheckReport:
         return table
 
     def _remedies(self) -> "Table":
-        table = new_table("What the rules ask, and how to mend", "rule", "asks", "mend")
+        table = new_table("Rules and fixes", "rule", "requires", "fix")
         for finding in {finding.rule: finding for finding in self.findings}.values():
             table.add_row(finding.rule, finding.title, finding.remedy)
         return table

@@ -13,7 +13,7 @@ _SHAPE = re.compile(r"\(([\d, ]+)\)")
 
 #: What is said, as a pattern, and what is said instead.
 WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
-    (r"report\.why_not\(name\)", "--why-not NAME"),
+    (r"Call report\.why_not\(name\)", "Use --why-not NAME"),
     (r"report\.why_not\('([^']*)'\)", r"--why-not \1"),
     (r"plan\.matches lists them", "plan --json lists them"),
     (

@@ -37,4 +37,4 @@ def choose_compiler(
     commands = [call for call in calls if call]
     if commands:
         lines.append(f"  Or compile on another machine: {commands[0]}")
-    raise CompilerNotFoundError("\n".join([f"Nothing that is installed here can compile {onnx.name}:", *lines]))
+    raise CompilerNotFoundError("\n".join([f"No installed compiler can compile {onnx.name}:", *lines]))

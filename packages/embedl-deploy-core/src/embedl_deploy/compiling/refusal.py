@@ -1,4 +1,4 @@
-"""A compiler's refusal in words that help: which node, which module, which rule explains it, what to do."""
+"""The error message for a file that a compiler refuses: the node, its module, the rule that explains it, what to do."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +38,7 @@ def explained(
     if refusal.advice is not None:
         lines.append(f"  {refusal.advice}")
     elif not fitting:
-        lines.append("  No rule of the checker explains it. Report it with the file, or try without the module.")
+        lines.append("  No rule of the checker explains it. Report it together with the file, or remove the module.")
     return CompileError(
         "\n".join(lines),
         node=named.name if named is not None else None,

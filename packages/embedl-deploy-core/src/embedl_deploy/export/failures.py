@@ -21,17 +21,18 @@ _TRACE = "pkg.torch.onnx.stack_trace"
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in [^\n]*(?:\n\s+(?P<code>[^\n]+))?')
 #: Where no code of users lives: torch, this package with what lies in it, and generated code.
 _NOT_THE_USERS = (*(f"{Path(path)}/" for path in (*torch.__path__, *sys.modules["embedl_deploy"].__path__)), "<")
-_REMEDY = "Write it with other operators, or leave that part out of the model that is exported."
+_REMEDY = "Write it with other operators, or export the model without that part."
 #: What torch calls types of 16 bits in its errors.
 _SHORT_TYPES = re.compile(r"\b(Half|BFloat16)\b")
 _IN_FLOAT32 = (
-    "Write the file in float32, or compute that part of the model in float32: `.float()` on what goes in, and "
-    "`.to(x.dtype)` on what comes out."
+    "Write the file in float32, or compute that part of the model in float32: call `.float()` on its inputs and "
+    "`.to(x.dtype)` on its outputs."
 )
 #: What torch says where a layer gives a tensor another storage (``set_``, ``.data``), as ``nn.CrossMapLRN2d`` does.
 _STORAGE = "set the storage of a tensor"
 _WITHOUT_STORAGE = (
-    f"nn.LocalResponseNorm is exported and gives nearly what nn.CrossMapLRN2d gives. Otherwise: {_REMEDY}"
+    "Use nn.LocalResponseNorm, which can be exported and computes nearly the same as nn.CrossMapLRN2d. Otherwise: "
+    f"{_REMEDY}"
 )
 #: Of an exception's text, as much as a terminal shows at once.
 _LONGEST = 400
@@ -50,7 +51,7 @@ def explain(model: nn.Module, error: Exception) -> str:
     node, registry = next((found for link in chain if (found := _translated_node(link)) is not None), (None, None))
     cause = chain[-1]
     if node is not None:
-        return f"torch.onnx has no translation of {_untranslated(node, cause, registry)}. {_REMEDY}"
+        return f"torch.onnx cannot translate {_untranslated(node, cause, registry)}. {_REMEDY}"
     module, line = _raised_in(model, cause)
     said = f"{type(cause).__name__}: {_text(cause)}"
     operator, short = _operator_in(cause), _SHORT_TYPES.search(str(cause))
@@ -59,13 +60,13 @@ def explain(model: nn.Module, error: Exception) -> str:
         said = f"torch does not compute {operator!r} in {dtype} ({said})"
         return f"{said}{in_words(module, line)}. {_IN_FLOAT32}"
     if _STORAGE in str(cause):
-        said = f"it gives a tensor another storage, which no export follows ({said})"
+        said = f"it replaces the storage of a tensor, which cannot be exported ({said})"
         return f"{said}{in_words(module, line)}. {_WITHOUT_STORAGE}"
     placed = describe_failed_module(error)
     if placed:
         return f"{said} (in {placed})"
     if type(cause).__name__ in ("GuardOnDataDependentSymNode", "UserError"):
-        said = f"it decides by values of tensors, which are not known when it is exported: {_text(cause, lines=1)}"
+        said = f"it branches on values of tensors, which are not known during export: {_text(cause, lines=1)}"
         return f"{said}{in_words(module, line)}. Use torch.where for a choice by values, or leave that part out."
     return f"{said}{in_words(module, line)}"
 
@@ -89,7 +90,7 @@ def explain_nodes(model: "ir.Model", lines: Mapping[str, str], text: str) -> str
     for node in model.graph.all_nodes():
         if node.name and re.search(rf"(?<![\w.]){re.escape(node.name)}(?![\w.])", text):
             place = in_words(module_of(node) or "", lines.get(node.name, ""))
-            return f" It is about what torch's exporter made of {node.op_type!r}{place}. {_REMEDY}"
+            return f" The node is what torch's exporter wrote for {node.op_type!r}{place}. {_REMEDY}"
     return ""
 
 
@@ -123,8 +124,8 @@ def _untranslated(node: fx.Node, cause: BaseException, registry: Any) -> str:
         if known is not None and isinstance(other.target, torch._ops.OpOverload) and not known(other.target)
     )
     others.pop(first, None)
-    told = [f"; nor of {other}" for other in list(others)[:_LISTED]]
-    return f"{first}{''.join(told)}{f'; nor of {len(others) - _LISTED} more' if len(others) > _LISTED else ''}"
+    told = [f"; nor {other}" for other in list(others)[:_LISTED]]
+    return f"{first}{''.join(told)}{f'; nor {len(others) - _LISTED} more' if len(others) > _LISTED else ''}"
 
 
 def _operator(node: fx.Node) -> str:

@@ -40,8 +40,8 @@ class InFloat16:
                 raise ExportError(self._out_of_range(computed, left))
             if right:
                 reference.notes.append(
-                    f"As PyTorch computes it in float16, the outputs are off ({difference(reference.wanted, computed)})"
-                    ", though no value leaves its range: it is rounding."
+                    "When PyTorch computes the model in float16, the outputs differ by rounding alone "
+                    f"({difference(reference.wanted, computed)}); no value leaves the range of float16."
                 )
         if not reference.all_finite(found):
             left = left or first_not_finite(path, self.exported.tensors())
@@ -60,7 +60,7 @@ class InFloat16:
             return computed, left
         except Exception as error:  # noqa: BLE001 - the user's code, in a type that PyTorch may have no kernels for here
             self.reference.notes.append(
-                "PyTorch does not run the model in float16 here, so that only the file was compared "
+                "PyTorch cannot run the model in float16 here, so only the file was compared "
                 f"({type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'})."
             )
             return None, None
@@ -68,10 +68,10 @@ class InFloat16:
     def _out_of_range(self, found: list[torch.Tensor], left: OutOfRange | None) -> str:
         finite = self.reference.all_finite(found)
         how = f"are wrong ({difference(self.reference.wanted, found)})" if finite else "are not finite"
-        where = str(left) if left is not None else "a value is infinite or no number, and it is not known where"
+        where = str(left) if left is not None else "a value is infinite or NaN, and it is not known where"
         return (
-            f"The model does not fit into float16: {where}. Its outputs {how} there, and right in the model's own "
-            f"types. Nothing was written. {listed(self.constants)}Keep such places in float32: "
+            f"The model does not fit into float16: {where}. Its outputs {how} in float16, but correct in the model's "
+            f"own types. Nothing was written. {listed(self.constants)}Keep such places in float32: "
             "embedl_deploy.float16.keep_in_float32(result, data); or export in torch.bfloat16, which has the range of "
             "float32."
         )

@@ -73,7 +73,7 @@ def judge(
     reference.notes += ran.notes
     if [t.shape for t in reference.wanted] != [t.shape for t in found]:
         shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
-        raise ExportError(f"{_OTHER_NUMBERS}: its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}.")
+        raise ExportError(f"{_OTHER_NUMBERS}: its outputs have the shapes {shapes[0]}; the model's have {shapes[1]}.")
     right = reference.accepts(found)
     if file.dtype is torch.float16 and (rounding or not right):
         stage("running the model in float16, operator by operator")
@@ -88,7 +88,7 @@ def judge(
         advice = _advice(jump, nothing_left=reference.says_nothing_of(found))
         cause, apart = in_training(exported.model), difference(reference.wanted, found)
         if cause:
-            raise ExportError(f"{_OTHER_NUMBERS}: {cause} Nothing was written; it was {apart}.")
+            raise ExportError(f"{_OTHER_NUMBERS}: {cause} The difference is {apart}. Nothing was written.")
         raise ExportError(
             f"{_OTHER_NUMBERS}: {apart}; accepted: {file.tolerance:g}{reference.why_not(found)}. Nothing was written. "
             f"{listed(constants)}{advice}"
@@ -121,10 +121,10 @@ def agrees_off_the_grid(
     if [t.shape for t in reference.wanted] != [t.shape for t in found] or not reference.accepts(found):
         return None
     return (
-        "Values near the edge of a step fall to either side, and in this network that changes the outputs as much as "
-        f"quantization does. Without rounding activations the file agrees with the model to "
-        f"{signal_to_noise(reference.wanted, found):.1f} dB, and each of its {quantizers} quantizers of activations "
-        "has the model's scale."
+        "Values near the edge of a quantization step may be rounded to either side, and in this network that changes "
+        "the outputs as much as quantization does. Without rounding activations, the outputs of the file have an SQNR "
+        f"of {signal_to_noise(reference.wanted, found):.1f} dB, and all its {quantizers} activation quantizers have "
+        "the model's scales."
     )
 
 
@@ -147,15 +147,15 @@ def _advice(jump: Jump | None, *, nothing_left: bool) -> str:
     """What to do about a file that gives other numbers."""
     if jump is not None:
         return (
-            f"Rounding is enough for it: {jump}. Behind such a place no file can be compared: compare what the model "
-            "gives before it, and write the file with tolerance=None."
+            f"Rounding alone causes it: {jump}. Outputs that depend on this operator cannot be compared. Compare what "
+            "the model computes before it, and write the file with tolerance=None."
         )
     if nothing_left:
         return (
-            "Rounding each value does as much to the model itself, with these weights and inputs; with random weights "
-            "that is common. Export with trained weights and real inputs, or in a type with more digits."
+            "With these weights and inputs, rounding each value changes the model itself as much, which is common with "
+            "random weights. Export with trained weights and real inputs, or in a more precise type."
         )
     return (
-        "Look for operators that the exporter translates wrongly: write the file with tolerance=None, and "
-        "verify_stages(..., layers=True) finds the module. Pass a larger tolerance if the difference is expected."
+        "The exporter may translate an operator wrongly: write the file with tolerance=None, and find the module with "
+        "verify_stages(..., layers=True). If the difference is expected, pass a larger tolerance."
     )

@@ -1,4 +1,4 @@
-"""Models that remember: a file gives what the first call gives, for good."""
+"""Refusing models with state: a file would compute the first call's outputs in every call."""
 
 from collections.abc import Sequence
 
@@ -38,8 +38,8 @@ def refuse_what_only_the_first_call_gives(
         how = f"of the shapes {[tuple(t.shape) for t in again]}, after {[tuple(t.shape) for t in first]}"
     kept = ", ".join(map(repr, changed[:5])) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
     raise ExportError(
-        f"A file would be right in its first call only: forward of {type(model).__name__} keeps {kept} for the next "
-        f"one, and a file keeps nothing. Called again on the same inputs, the model gives something else ({how}). "
-        "Nothing was written. Make what it keeps an input and an output of forward; tolerance=None writes the file of "
-        "the first call."
+        f"A file would be correct in its first call only: forward of {type(model).__name__} keeps {kept} for the next "
+        f"call, and a file keeps nothing. Called again with the same inputs, the model's outputs differ ({how}). "
+        "Nothing was written. Make the state an input and an output of forward; or pass tolerance=None to write the "
+        "file of the first call."
     )

@@ -266,7 +266,7 @@ def _check(path: Path, model: Any, lines: Mapping[str, str]) -> None:
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         said = " ".join(str(error).split()).rstrip(".")
         raise ExportError(
-            f"onnx.checker refuses the exported file: {said}. Nothing was written.{explain_nodes(model, lines, said)}"
+            f"onnx.checker rejects the exported file: {said}. Nothing was written.{explain_nodes(model, lines, said)}"
         ) from error
 
 

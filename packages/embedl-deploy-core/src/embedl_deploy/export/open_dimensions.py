@@ -133,17 +133,17 @@ def notes_on_shapes(
     more = f" and {len(alone) - 1} more" if len(alone) > 1 else ""
     named = f"dynamic_shapes={{{name!r}: {{{at}: torch.export.Dim('size', max=...)}}}}"
     return [
-        f"dimension {at} of {name!r}{more} is open in the file, without a largest size: 'shapes' has the example's, "
-        f"{size}, throughout, and an engine that is compiled for these shapes takes no other. Name it, {named}, "
-        "or give compile a larger shape"
+        f"dimension {at} of {name!r}{more} is open in the file but has no upper limit, so 'shapes' has the example's "
+        f"size, {size}, and an engine compiled for these shapes accepts only that size. Set a limit, {named}, or pass "
+        "a larger shape to compile"
     ]
 
 
 def notes_on_limits(limits: dict[str, dict[int, Limits]]) -> list[str]:
     """Which sizes a file is not for, because of branches in the model; it cannot refuse them."""
     return [
-        f"the file is for {one.low} {'or more' if one.high is None else f'to {one.high}'} in dimension {at} of "
-        f"{name!r}: the model takes another branch for other sizes"
+        f"the file is valid only for sizes {one.low} {'or more' if one.high is None else f'to {one.high}'} of "
+        f"dimension {at} of {name!r}: for other sizes the model takes another branch"
         for name, of_input in limits.items()
         for at, one in of_input.items()
         if one.narrowed
@@ -157,7 +157,8 @@ def notes_on_ones(model: nn.Module, opened: OpenDimensions) -> list[str]:
         return []
     dimensions = sorted({at for ones in fixed_to.not_one for at in ones})
     return [
-        f"the model computes something else where dimension {at} is 1, and the file is for more" for at in dimensions
+        f"the file is valid only for sizes of two or more in dimension {at}: for one, the model computes something else"
+        for at in dimensions
     ]
 
 
@@ -180,7 +181,7 @@ def refuse_closed(model: nn.Module, inputs: Sequence[Any], asked: Sequence[dict[
     ]
     if closed:
         raise ExportError(
-            f"The model fixes dimensions that were to be open: {', '.join(closed)}. Nothing was written. "
+            f"The model fixes dimensions that should be open: {', '.join(closed)}. Nothing was written. "
             f"{advice_on_closed(model)}"
         )
 
@@ -188,9 +189,9 @@ def refuse_closed(model: nn.Module, inputs: Sequence[Any], asked: Sequence[dict[
 def advice_on_closed(model: nn.Module) -> str:
     """What to do where dimensions that were to be open are fixed, and which line of the model did that, if known."""
     meta = model.meta if isinstance(model, fx.GraphModule) else {}
-    fixed = "or export with sizes that are fixed: dynamic_batch=False, dynamic_shapes={}."
+    fixed = "or export with fixed sizes: dynamic_batch=False, dynamic_shapes={}."
     if EXPORTED_INPUTS not in meta:
-        return f"Compute sizes from the input (x.shape[0], -1) in place of literals; {fixed}"
+        return f"Compute sizes from the input (x.shape[0], -1) instead of writing literals; {fixed}"
     closed = "; ".join(meta.get(CLOSED_DIMENSIONS, ()))
     known = f"When the model was captured by torch.export, {closed}. " if closed else ""
     symbolic = "" if meta.get(NOT_SYMBOLIC) else 'or with trace="symbolic"; '

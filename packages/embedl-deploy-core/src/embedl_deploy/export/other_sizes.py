@@ -59,16 +59,16 @@ def refuse_if_wrong_for_other_sizes(
                 reference = file.reference(Run(users.model, args, kwargs), rounding=rounding)
             except Exception:  # noqa: BLE001 - the user's code, which need not be made for every size
                 continue
-            start = f"The file has to hold for every size of {what}. With {size} "
+            start = f"The file must be correct for every size of {what}. With {size} "
             given = _of_size((exported.args, exported.kwargs), places, size)
             try:
                 found = run_onnx(file.path, *tensors_in(*given))
             except ExportError as error:
-                raise ExportError(f"{start}it does not run, and the model does. {_ADVICE} {error}") from error
+                raise ExportError(f"{start}it does not run, although the model does. {_ADVICE} {error}") from error
             shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
             if shapes[0] != shapes[1]:
                 raise ExportError(
-                    f"{start}its outputs are of the shapes {shapes[0]}, the model's {shapes[1]}. {_ADVICE}"
+                    f"{start}its outputs have the shapes {shapes[0]}; the model's have {shapes[1]}. {_ADVICE}"
                 )
             if not reference.accepts(found) and not (
                 rounding

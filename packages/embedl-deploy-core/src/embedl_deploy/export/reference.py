@@ -82,14 +82,14 @@ class Reference:
         index = self._too_far(found)[0]
         left = self._left_by_rounding(index)
         asked = (
-            f", so {self._least(index):.1f} dB are asked for"
+            f", so at least {self._least(index):.1f} dB is required"
             if left >= _LEAST_DB
-            else "; that is too little to tell a right file from a wrong one, and tolerance=None writes it all the same"
+            else ", which is too little to tell a correct file from a wrong one; tolerance=None writes it anyway"
         )
         return (
-            f" or what rounding explains: output {self._names[index]!r} agrees to "
-            f"{agreement(self.wanted[index], found[index]):.1f} dB, and the model with its values rounded to "
-            f"{self.digits} bits to {left:.1f} dB{asked}"
+            f", or the effect of rounding: output {self._names[index]!r} has an SQNR of "
+            f"{agreement(self.wanted[index], found[index]):.1f} dB; rounding the model's own values to {self.digits} "
+            f"bits leaves {left:.1f} dB{asked}"
         )
 
     def all_finite(self, found: list[torch.Tensor]) -> bool:
@@ -108,8 +108,8 @@ class Reference:
             return apart
         wrong = [i for i in apart if not holds_finite(*pairs[i]) or not self._explains(i, agreement(*pairs[i]))]
         self.notes += [
-            f"Output {self._names[i]!r} agrees to {agreement(*pairs[i]):.1f} dB; with its values rounded to "
-            f"{self.digits} bits the model itself agrees to {self._left_by_rounding(i):.1f} dB."
+            f"Output {self._names[i]!r} has an SQNR of {agreement(*pairs[i]):.1f} dB (20 dB is an error of a tenth); "
+            f"rounding the model's own values to {self.digits} bits leaves {self._left_by_rounding(i):.1f} dB."
             for i in apart
             if not wrong
         ]

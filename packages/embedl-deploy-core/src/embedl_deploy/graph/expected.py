@@ -78,7 +78,7 @@ def what_is_wrong(expected: Expected, module: nn.Module, inputs: Sequence[torch.
         output: What it gave.
     """
     if not isinstance(output, torch.Tensor):
-        return f"gives {describe_value(output)} where {expected} is due" if expected.is_tensor else ""
+        return f"returns {describe_value(output)}, expected {expected}" if expected.is_tensor else ""
     given = _tensor(tuple(output.shape), output.dtype)
     shapes = tuple(tuple(tensor.shape) for tensor in inputs)
     if expected.shape is not None and expected.inputs is not None:
@@ -86,13 +86,13 @@ def what_is_wrong(expected: Expected, module: nn.Module, inputs: Sequence[torch.
         same_ranks = [len(shape) for shape in shapes] == [len(shape) for shape in expected.inputs]
         fits = tuple(output.shape) == expected.shape if same_inputs else output.dim() == len(expected.shape)
         if same_ranks and not fits:
-            return f"gives {given} where {expected} is due" + ("" if same_inputs else ", with other sizes")
+            return f"returns {given}, expected {expected}" + ("" if same_inputs else ", with other sizes")
     own = (*inputs, *module.parameters(), *module.buffers())
     if expected.dtype is not None and not _is_usual(output.dtype, expected.dtype, own):
-        return f"gives {given} where {_name(expected.dtype)} is due"
+        return f"returns {given}, expected {_name(expected.dtype)}"
     devices = list(dict.fromkeys(tensor.device for tensor in own))
     if devices and output.device not in devices:
-        return f"gives a tensor on {output.device} where {' or '.join(map(str, devices))} is due"
+        return f"returns a tensor on {output.device}, expected {' or '.join(map(str, devices))}"
     return ""
 
 

@@ -86,33 +86,33 @@ class ExportedInputs:
                 flat += [(name, value) for value in _flattened(given[name], part)]
             except _OtherStructureError as error:
                 raise InputError(
-                    f"input {name!r} is {quoted(given[name])}, and the model was captured by torch.export with "
-                    f"{error}: a graph is made for one structure of its inputs. Transform the model anew, with an "
-                    "example of this one."
+                    f"input {name!r} is {quoted(given[name])}, but the model was captured by torch.export with "
+                    f"{error}, and a graph accepts only one structure of inputs. Transform the model again with an "
+                    "example of this structure."
                 ) from None
         for constant, tensor, (name, value) in zip(self.constants, self.tensors, flat, strict=False):
             if not constant and value is None:
                 raise InputError(missing_input(name, is_given=True, how=_HOW))
             if tensor is not None and not _is_like(value, *tensor):
                 raise InputError(
-                    f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with a "
-                    f"tensor of {tensor[0]} dimensions in {str(tensor[1]).removeprefix('torch.')} in its place: for "
-                    "another rank or type the model may compute something else. Transform it anew, with an example of "
-                    "this one."
+                    f"input {name!r} is or contains {quoted(value)}, but the model was captured by torch.export with a "
+                    f"tensor of {tensor[0]} dimensions and type {str(tensor[1]).removeprefix('torch.')} there. For "
+                    "another rank or type the model may compute something else: transform it again with an example "
+                    "of this one."
                 )
             if constant and not (type(value) is type(constant[0]) and value == constant[0]):
                 raise InputError(
-                    f"input {name!r} is or holds {quoted(value)}, and the model was captured by torch.export with "
-                    f"{constant[0]!r} in its place, which its graph is fixed to. Transform the model anew, with an "
+                    f"input {name!r} is or contains {quoted(value)}, but the model was captured by torch.export with "
+                    f"{constant[0]!r} there, and its graph is fixed to that value. Transform the model again with an "
                     "example of this one."
                 )
         for ones, (name, value) in zip(self.not_one, flat, strict=False):
             wrong = [at for at in ones if value.shape[at] == 1]
             if wrong:
                 raise InputError(
-                    f"input {name!r} is or holds {quoted(value)}, and the model computes something else where "
-                    f"dimension {wrong[0]} is 1: its graph is for two or more, as torch.export makes it. Transform the "
-                    "model anew, with an example of this size."
+                    f"input {name!r} is or contains {quoted(value)}, but the graph that torch.export captured is valid "
+                    f"only where dimension {wrong[0]} is two or more: the model computes something else where it is 1. "
+                    "Transform the model again with an example of this size."
                 )
 
 

@@ -52,19 +52,19 @@ class FixedInputs:
     def without(
         self, model: fx.GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """What is left for the graph of the inputs that the model is called with.
+        """The inputs of a call without those that are fixed.
 
-        By keyword what comes behind one that is gone, so that nothing more happens to it here.
+        Inputs after a removed one are returned by keyword.
 
         Raises:
-            InputError: One that is fixed is given, and something else; or one that there was an example of is not.
+            InputError: A fixed input has another value, or an input that had an example is missing.
         """
         for name, value in (*zip(self.positional, args, strict=False), *kwargs.items()):
             if name in self.values and not _is_same(value, self.values[name]):
                 raise InputError(
-                    f"input {name!r} is {quoted(value)}, and the model was transformed with {name}="
-                    f"{self.values[name]!r}, which its graph is fixed to. For another value transform the model anew, "
-                    f"and give example inputs with it: transform(model, args, kwargs={{{name!r}: ...}})."
+                    f"input {name!r} is {quoted(value)}, but the graph is fixed to {name}={self.values[name]!r}, the "
+                    "value with which the model was transformed. To use another value, transform the model again with "
+                    f"example inputs that have it: transform(model, args, kwargs={{{name!r}: ...}})."
                 )
         given = {**dict(zip(self.positional, args, strict=False)), **kwargs}
         for name, is_none in self.needed.items():
@@ -80,10 +80,10 @@ class FixedInputs:
 
 
 def missing_input(name: str, *, is_given: bool, how: str) -> str:
-    """That an input is not there which a graph was captured with."""
+    """The message that an input is missing which the graph was captured with."""
     return (
-        f"input {name!r} is {'None' if is_given else 'missing'}, and the model was {how}: a graph follows the code for "
-        "calls with it, or without. Pass it, or transform the model anew without it."
+        f"input {name!r} is {'None' if is_given else 'missing'}, but the model was {how}, and its graph follows the "
+        "code for calls with that input. Pass it, or transform the model again without it."
     )
 
 

@@ -167,11 +167,11 @@ class _Watch:
         expected = placement.expected
         problem = what_is_wrong(expected, module, tensors_in(args, kwargs), output)
         if not problem and not expected.may_write and any(tensor._version != version for tensor, version in versions):
-            problem = "writes into its input, which the nodes that it replaced leave as it is"
+            problem = "writes to its input, which the replaced nodes do not change"
         if not problem and getattr(module, "makes_new_tensor", False):
             writer = self._overwritten_by(module, tensors_in(args, kwargs), output)
             problem = writer and (
-                f"gives a view of its input, and {writer!r} overwrites it afterwards; a module that does so says "
+                f"returns a view of its input, which {writer!r} overwrites later; such a module must declare "
                 "makes_new_tensor = False"
             )
         if problem:
@@ -211,7 +211,8 @@ def _told(error: BaseException, placement: Placement) -> FusedModuleError:
 def _wrong(what: str, placement: Placement) -> FusedModuleError:
     who = placement.origin.partition(" ")[0] or "whoever wrote it"
     return FusedModuleError(
-        f"{what} to {who}, and leave the pattern out for now, plan.matches[node][{placement.pattern!r}].apply = False.",
+        f"{what} to {who}, and switch the match off until it is fixed: "
+        f"plan.matches[node][{placement.pattern!r}].apply = False.",
         module_path=placement.path,
         pattern=placement.pattern,
         distribution=placement.origin,

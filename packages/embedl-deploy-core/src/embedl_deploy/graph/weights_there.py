@@ -17,18 +17,18 @@ def weights_not_there(model: nn.Module) -> str:
     more = f" and of {len(paths) - 1} more modules" if len(paths) > 1 else ""
     whose = f"{paths[0]!r}{more}" if paths[0] else f"{type(model).__name__}{more}"
     return (
-        f"The weights of {whose} are on the meta device, where tensors have a shape and no values. Load the weights "
-        "first: build the model without torch.device('meta'), call from_pretrained without device_map, or "
-        "load_state_dict(..., assign=True); then transform it."
+        f"The weights of {whose} are on the meta device, where tensors have a shape but no values. Load the weights "
+        "first: build the model without torch.device('meta'), call from_pretrained without device_map, or call "
+        "load_state_dict(..., assign=True). Then transform it again."
     )
 
 
 def require_weights(model: nn.Module, what: str) -> None:
-    """Go on only with a model whose weights have values.
+    """Raise if the weights of a model have no values.
 
     Args:
         model: The model.
-        what: What they are needed for, as the message begins.
+        what: What needs them; the message begins with it.
 
     Raises:
         InputError: They have none.

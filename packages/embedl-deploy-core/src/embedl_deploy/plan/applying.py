@@ -118,14 +118,15 @@ def _check_replaced(nodes: object, replaced: Sequence[fx.Node], before: list[Any
         return
     if not nodes:
         raise PatternError(
-            "replace() returned [] and left the matched nodes as they were, so nothing was replaced; expected the list "
-            "of new nodes, or [] after they were removed. Decline such a place in check()"
+            "replace() returned [] but did not change the matched nodes, so nothing was replaced; expected the list of "
+            "new nodes, or [] after it removed the matched nodes. If this match cannot be replaced, decline it in "
+            "check()"
         )
     unread = [node.name for node in nodes if node not in replaced and not node.users]
     if len(unread) == len(nodes):
         raise PatternError(
-            f"replace() made {', '.join(unread)}, which nothing reads, and left the matched nodes as they were. Call "
-            "replace_match(match, new_node) to put it in their place"
+            f"replace() created {', '.join(unread)}, which no other node reads, and did not change the matched nodes. "
+            "Call replace_match(match, new_node) to replace them"
         )
 
 

@@ -172,7 +172,7 @@ class TransformationReport(Mapping[str, Any]):
             kinds.setdefault(kind, []).append(name)
         listed = [f"{kind} ×{len(names)} ({summarize_names(names, most=2)})" for kind, names in kinds.items()]
         left = summarize_names(listed, most=12)
-        lines.append(f"Left as they are: {left or 'nothing'}. Ask report.why_not(name) about any of them.")
+        lines.append(f"Unfused: {left or 'nothing'}. Call report.why_not(name) to see why.")
         return render(*lines)
 
 
@@ -183,8 +183,8 @@ def _lost_hooks(plan: TransformationPlan, model: fx.GraphModule) -> Iterator[str
     lost = [name for name, t in tensors if t is not None and has_gradient_hooks(t) and id(t) not in kept]
     if lost:
         yield (
-            f"hooks for gradients are lost, because the tensors that had them are in the model no longer as they were: "
-            f"{summarize_names(lost)}. Register them on those of the result that took their place"
+            f"gradient hooks are lost, because rewrites replaced the tensors that had them: {summarize_names(lost)}. "
+            "Register them again on the parameters of the result"
         )
 
 

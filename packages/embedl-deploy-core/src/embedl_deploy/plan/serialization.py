@@ -66,7 +66,7 @@ def read_plan_json(text: str) -> dict[str, Any]:
         raise PlanError(f"The plan is not valid JSON: {error}. Pass the text that plan.to_json() gave.") from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise PlanError(
-            f'The JSON is no plan: expected an object with "format": {FORMAT!r}. Pass the text of plan.to_json().'
+            f'The JSON is not a plan: expected an object with "format": {FORMAT!r}. Pass the text of plan.to_json().'
         )
     if data.get("version") != VERSION:
         raise PlanError(f"The plan has version {data.get('version')!r}; this release reads version {VERSION}.")
@@ -99,11 +99,15 @@ def apply_json_decisions(plan: PlanState, data: dict[str, Any]) -> None:
         raise PlanError(
             f"The plan was made from another model: a {model.get('class')} with fingerprint "
             f"{model['fingerprint'][:12]}…, but this {plan.model_name} has "
-            f"{plan.fingerprint[:12]}…. Architecture, settings or the way of capturing differ; make a new plan."
+            f"{plan.fingerprint[:12]}…. The architecture, settings of layers or the capture method differ: make a new "
+            "plan."
         )
     names = [pattern.name for pattern in plan.patterns]
     if data.get("patterns") != names:
-        raise PlanError(f"The plan was made with the patterns {data.get('patterns')}, but now they are {names}.")
+        raise PlanError(
+            f"The plan was made with the patterns {data.get('patterns')}, but the patterns are now {names}. Make a new "
+            "plan."
+        )
     for entry in data["matches"]:
         match = plan.matches.get(entry["node"], {}).get(entry["pattern"])
         if match is None:

@@ -127,8 +127,8 @@ def _require_quantizers(quantized: fx.GraphModule) -> None:
     reasons += [f"{node} ({operator}): {reason}" for node, operator, reason in report.uncovered]
     listed = [*reasons[:4], *([f"{len(reasons) - 4} more"] if len(reasons) > 4 else [])]
     raise QuantizationError(
-        f"Nothing in the model was quantized: {'; '.join(listed) or 'no pattern has fused anything'}. Skip less, "
-        "choose another policy or add a pattern; or go on in float, with the result of transform."
+        f"Nothing in the model was quantized: {'; '.join(listed) or 'no pattern has fused anything'}. Skip fewer "
+        "modules, choose another policy or add a pattern; or continue in float with the result of transform."
     )
 
 

@@ -150,10 +150,11 @@ def two_calls_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[st
 def again_with_the_same_numbers(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[Any, Any, list[str]]:
-    """What a model gives when it is called twice from one state of torch's generators, and nothing remains of it.
+    """Call a model twice with the same random numbers, and restore its state.
 
     Returns:
-        What it gives first, and then, and the attributes that the first call changed. Without any it is called once.
+        The outputs of the first call and of the second, and the attributes that the first call changed. If it changed
+        none, the model is called only once.
     """
     with _nothing_remains(model) as state:
         numbers = torch.random.get_rng_state()

@@ -51,8 +51,8 @@ def as_call(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, An
         return tuple(_moved(value, device) for value in taken), {}
     require_no_arrays((batch,), {})
     raise InputError(
-        f"it is {quoted(batch)}; expected a tensor, a tuple of inputs or a dictionary of keyword inputs. For anything "
-        "else pass a function that takes the model and runs it."
+        f"it is {quoted(batch)}; expected a tensor, a tuple of inputs or a dictionary of keyword inputs. For other "
+        "data, pass a function that takes the model and runs it."
     )
 
 
@@ -92,7 +92,7 @@ def check_data(data: Any) -> None:
         )
 
 
-#: The user's own model, while calibration runs what was made of it: it tells whose fault it is that a batch fails.
+#: The user's own model, while its transformed model is calibrated: running it shows whether a batch or a module fails.
 _users_model: ContextVar[nn.Module | None] = ContextVar("users_model", default=None)
 
 
@@ -197,11 +197,11 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
         what = f"{which}, {describe_inputs(args, kwargs)}, "
         if different:
             raise InputError(
-                f"{what}does not fit the model, whose example inputs were others: {different.rstrip('.')}. The model "
+                f"{what}does not fit the model and differs from its example inputs: {different.rstrip('.')}. The model "
                 f"raised {type(error).__name__}: {reason}"
             ) from error
         raise QuantizationError(
-            f"{what}makes the model raise {type(error).__name__}: {reason}. Pass batches as the model is called."
+            f"{what}makes the model raise {type(error).__name__}: {reason}. Pass batches that the model accepts."
         ) from error
 
 

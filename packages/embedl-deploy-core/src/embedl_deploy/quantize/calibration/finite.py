@@ -19,8 +19,8 @@ def require_finite(parts: Iterable[tuple[str, nn.Module]]) -> None:
         bad = _not_finite(module, path)
         if bad:
             raise QuantizationError(
-                f"The model itself holds NaN or infinity, whatever the calibration data: {_listed(bad)}. Look at the "
-                "checkpoint that was loaded, or at the training that it came from.",
+                f"The model itself contains NaN or infinity, independent of the calibration data: {_listed(bad)}. "
+                "Check the checkpoint that was loaded, or the training run that produced it.",
                 tensor=next(iter(bad)),
             )
 
@@ -31,12 +31,12 @@ def blaming_the_model(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except QuantizationError as error:
-        bad = {name: count for name, count in _not_finite(model, "").items() if "infinite value" in str(error)}
+        bad = {name: count for name, count in _not_finite(model, "").items() if "NaN or infinite" in str(error)}
         if not bad:
             raise
         raise QuantizationError(
-            f"{error} The model itself holds some: {_listed(bad)}. If those flow there, look at the checkpoint that "
-            "was loaded, or at the training that it came from.",
+            f"{error} The model itself contains such values: {_listed(bad)}. If they are the cause, check the "
+            "checkpoint that was loaded, or the training run that produced it.",
             tensor=error.tensor,
         ) from error
 

@@ -1,4 +1,4 @@
-"""Tensors that calibration did not see, or did not see as what they are: whose fault that is, and what to do."""
+"""Checks that calibration reached every quantizer with the right tensor; the error names the module or the data."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ _TOLERANCE = 0.01
 
 
 def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watches: Mapping[nn.Module, Watch]) -> None:
-    """Check that every quantizer has seen a tensor, and that what its place gave was computed with.
+    """Check that every quantizer has seen a tensor, and that the module computes with what its stub returned.
 
     Args:
         model: What was calibrated.
@@ -35,18 +35,20 @@ def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watche
             if watches[module].called and isinstance(stub, QuantStub) and stub.quantizer in unseen:
                 what = "weight" if isinstance(stub, WeightFakeQuantize) else "value"
                 raise QuantizationError(
-                    f"{_described(module, path)} was run, and its forward never called {place!r}, the place of a "
-                    f"{what}'s quantizer: the {what} would stay in float, whatever the report says. Compute with "
-                    f"self.{place}({what}) wherever the place is filled, as FusedConv and FusedMatmul do; or leave the "
-                    "module out: QuantConfig(skip=...).",
+                    f"{_described(module, path)} was run, but its forward never called {place!r}, the stub with the "
+                    f"quantizer of a {what}: the {what} would stay in float although the report lists it as quantized. "
+                    f"Compute with self.{place}({what}), as FusedConv and FusedMatmul do; or exclude the module: "
+                    "QuantConfig(skip=...).",
                     tensor=stub.quantizer.name,
                 )
     if len(unseen) == len(batches):
-        raise QuantizationError("No tensor was seen: the calibration function did not run the model it was given.")
+        raise QuantizationError(
+            "Calibration saw no tensor: the calibration function did not run the model it was given."
+        )
     raise QuantizationError(
         f"The calibration data never reached {len(unseen)} of {len(batches)} tensors: "
         f"{', '.join(quantizer.name for quantizer in unseen[:5])}. "
-        "Use data that takes every path through the model, or leave those modules out: QuantConfig(skip=...).",
+        "Use data that takes every path through the model, or exclude those modules: QuantConfig(skip=...).",
         tensor=unseen[0].name,
     )
 
@@ -58,17 +60,17 @@ def _check_results_are_used(model: nn.Module, watches: Mapping[nn.Module, Watch]
             what = "weight" if isinstance(stub, WeightFakeQuantize) else "value"
             name = stub.quantizer.name if isinstance(stub.quantizer, Quantizer) else ""
             raise QuantizationError(
-                f"{_described(module, path)} calls {place!r}, the place of a {what}'s quantizer, and does not compute "
-                f"with what it returns: the {what} would stay in float, whatever the report says. Put "
-                f"self.{place}({what}) in the place of the {what}, as FusedConv and FusedMatmul do; or leave the "
-                "module out: QuantConfig(skip=...).",
+                f"{_described(module, path)} calls {place!r}, the stub with the quantizer of a {what}, but does not "
+                f"use the result: the {what} would stay in float although the report lists it as quantized. Compute "
+                f"with self.{place}({what}) instead of the {what}, as FusedConv and FusedMatmul do; or exclude the "
+                "module: QuantConfig(skip=...).",
                 tensor=name,
             )
 
 
 @torch.no_grad()
 def check_weights(model: nn.Module, seen: Mapping[Quantizer, torch.Tensor]) -> None:
-    """Check that every place of a weight was given the weight that it is for: that is what :func:`freeze` stores.
+    """Check that every weight stub received the weight that it is for, which is what :func:`freeze` stores.
 
     Args:
         model: What was calibrated.
@@ -84,11 +86,11 @@ def check_weights(model: nn.Module, seen: Mapping[Quantizer, torch.Tensor]) -> N
             if given is None or wanted is None or _agree(given, wanted):
                 continue
             raise QuantizationError(
-                f"{_described(module, path)} calls {weight.place!r} with a tensor of shape {tuple(given.shape)} that "
-                f"is not the weight of {weight.path!r}, shape {tuple(wanted.shape)}, which the place is for by its "
-                "name. Give it that weight, or give the place the name of the part that it is for: "
-                "'<part>_weight_fake_quant'. A weight that is computed from another belongs in a parametrization of "
-                "the part (torch.nn.utils.parametrize).",
+                f"{_described(module, path)} calls {weight.place!r} with a tensor of shape {tuple(given.shape)}, but "
+                f"by its name the stub is for the weight of {weight.path!r}, of shape {tuple(wanted.shape)}. Pass it "
+                "that weight, or name the stub after the part that it is for: '<part>_weight_fake_quant'. If the "
+                "weight is computed from another, make that a parametrization of the part "
+                "(torch.nn.utils.parametrize).",
                 tensor=f"{path} {weight.name}",
             )
 

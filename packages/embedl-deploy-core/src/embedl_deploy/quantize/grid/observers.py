@@ -73,8 +73,8 @@ class Observer(ABC):
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN fails both
             count = int((~torch.isfinite(x)).sum())
             raise QuantizationError(
-                f"Calibration of {self.name}: batch {self.batches + 1} holds {count} NaN or infinite value(s) of "
-                f"{x.numel()}. Find the input that causes them, or the layer before that overflows.",
+                f"Calibration of {self.name}: {count} of {x.numel()} values in batch {self.batches + 1} are NaN or "
+                "infinite. Find the input that causes them, or the earlier layer that overflows.",
                 tensor=self.name,
             )
         self.seen.add(low, high, x.numel())
