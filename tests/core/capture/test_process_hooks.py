@@ -74,7 +74,7 @@ class TestForwardHooks:
     )
     def test_that_change_values_are_refused(self, register, hook, subject, options):
         made = subject()
-        expected = rf"the global module hook '{hook.__name__}' \({register.__name__}\).* changes the .*handle.remove\(\)"
+        expected = rf"the global module hook '{hook.__name__}' \({register.__name__}\).* changes .*handle.remove\(\)"
         with registered(register, hook), pytest.raises(CaptureError, match=expected):
             transform(made, X, patterns=PATTERNS, **options)
 

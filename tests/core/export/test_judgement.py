@@ -50,7 +50,7 @@ def deep(layers=8):
 
 class TestFloat16:
     def test_a_weight_beyond_its_range_is_refused_and_named(self, tmp_path):
-        said = r"does not fit into float16: the tensor '0\.weight' reaches .*e\+05, .* not finite there.*bfloat16"
+        said = r"does not fit into float16: the tensor '0\.weight' reaches .*e\+05, .* not finite in float16.*bfloat16"
         with pytest.raises(ExportError, match=said):
             export_onnx(overflowing(), X, tmp_path / "m.onnx", dtype=torch.float16)
         assert not list(tmp_path.iterdir())
@@ -109,7 +109,7 @@ class TestRounding:
         model = self.quantized()
         written = export_onnx(model, ROWS, tmp_path / "m.onnx", dtype=torch.float16)
         assert written.difference.max_rel > 5e-2, "what this is about"
-        assert "agrees to" in written.notes[0]
+        assert "has an SQNR of" in written.notes[0]
 
     def test_a_spoiled_weight_is_one(self, tmp_path, monkeypatch):
         def spoiled(*args, **settings):
@@ -127,7 +127,7 @@ class TestRounding:
     def test_an_output_that_rounding_leaves_nothing_of_cannot_be_judged(self, tmp_path, monkeypatch):
         chaotic = net(lambda _self, x: torch.sin(x * 1e6))  # a millionth of the input is a turn of the sine
         monkeypatch.setattr(judgement, "run_file", lambda *_: Ran([torch.sin(X * 1e6 + 1)]))
-        with pytest.raises(ExportError, match=r"too little to tell a correct file .*\. Rounding (is|each).*"):
+        with pytest.raises(ExportError, match=r"too little to tell a correct file .*\. (Rounding|With these).*"):
             export_onnx(chaotic, X, tmp_path / "m.onnx")
 
     @pytest.mark.parametrize("found", [float("nan"), float("inf")])

@@ -54,7 +54,7 @@ def test_a_moving_average_is_refused(way, tmp_path):
     before = copy.deepcopy(model.state_dict())
     result = model if way == "plain" else transform(model, X, patterns=PATTERNS)
     result = quantize(result, [X], progress=False) if way == "int8" else result
-    with pytest.raises(ExportError, match=r"in its first call only: forward of .* keeps 'mean' for the next one"):
+    with pytest.raises(ExportError, match=r"in its first call only: forward of .* keeps 'mean' for the next call"):
         export_onnx(result, X, tmp_path / "m.onnx")
     assert list(tmp_path.iterdir()) == []
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())

@@ -27,7 +27,7 @@ class Asking(nn.Module):
 def test_a_branch_on_the_batch_is_refused(asks, example, size, tmp_path):
     file = tmp_path / "m.onnx"
     words = (
-        f"hold for every size of batch. With {size} it does not compute what the model computes.*Nothing was written"
+        f"correct for every size of batch. With {size} it does not compute what the model computes.*Nothing was writ"
     )
     with pytest.raises(ExportError, match=words):
         export_onnx(Asking(asks).eval(), random_input(example, 4), file, dynamic_batch=True)

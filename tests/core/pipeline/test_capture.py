@@ -114,7 +114,9 @@ class TestCapture:
         assert (code.strip(), caught.value.module_path) == ("return x if x.sum() > 0 else -x  # the culprit", "inner")
         assert "data-dependent" in reason
         assert "torch.where" in advice
-        assert tried.startswith("Symbolic tracing, which was tried first, failed: TraceError: forward takes *args or **")
+        assert tried.startswith(
+            "Symbolic tracing, which was tried first, failed: TraceError: forward takes *args or **"
+        )
         (note,) = transform(Decorated(nn.ReLU()), torch.randn(3), patterns=PATTERNS).report["notes"]
         assert note.startswith("captured by torch.export, because symbolic tracing failed: TraceError: forward takes")
 

@@ -254,7 +254,7 @@ class TestNotANumber:
             quantize(result, [X], progress=False)
 
     def test_in_the_data_alone(self):
-        with pytest.raises(QuantizationError, match="batch 1 holds 8 NaN") as caught:
+        with pytest.raises(QuantizationError, match="8 of 8 values in batch 1 are NaN") as caught:
             quantize(transform(model(), patterns=PATTERNS), [X * float("nan")], progress=False)
         assert "The model itself" not in str(caught.value)
 

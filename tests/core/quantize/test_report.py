@@ -101,14 +101,14 @@ class TestNothingIsQuantized:
         model = net(lambda m, x: m.bilinear(x, x), bilinear=nn.Bilinear(4, 4, 4))
         found = self.message(model, torch.randn(2, 4), backend="tensorrt")
         assert found.startswith(
-            "Nothing in the model was quantized: bilinear (Bilinear): no fusion has taken it. Skip less"
+            "Nothing in the model was quantized: bilinear (Bilinear): no fusion has taken it. Skip fewer"
         )
 
     def test_because_all_of_it_is_skipped(self):
         model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(3)))
         found = self.message(model, torch.randn(2, 4), QuantConfig(skip=["*"]), backend="tensorrt")
         assert found.startswith("Nothing in the model was quantized: 0 input 0: skip: '*'; 0 weight: skip: '*'; ")
-        assert "; 2 more. Skip less" in found
+        assert "; 2 more. Skip fewer" in found
 
     def test_because_there_is_nothing(self):
         found = self.message(nn.Sequential(nn.ReLU()), torch.randn(2, 4), patterns=[])

@@ -134,31 +134,31 @@ def _folded(path: Path) -> str:
 @checked
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write a file whole or not at all: the ``with`` block is given a temporary path to write to.
+    """Write a file atomically: it appears at ``path`` complete, or not at all.
 
-    The path is in an empty folder on the same file system, and its file name is that of ``path``. The block may write
-    companion files (external weights) beside it. When the block ends without an error, everything is moved to where
-    ``path`` is: companions first, so the main file never names one that is missing. When the block raises, or the
-    process is interrupted in it, nothing remains.
+    The block writes to the path that it receives, in a temporary folder on the same file system, and may write
+    companion files (external weights) next to it. When the block ends without an error, the companions are moved to
+    the folder of ``path``, and then the file itself, so that it never names a missing companion. If the block raises or
+    the process is interrupted, nothing remains.
 
     Args:
-        path: Where the file is to be in the end. Missing parent folders are made.
+        path: Where the file will be. Missing parent folders are created.
 
     Raises:
-        FileWriteError: No file can be made there, or there is no room for it.
+        FileWriteError: The file cannot be created there, or the disk is full.
     """
     if path.exists() and not path.is_file():  # a file would take its place, also that of /dev/null
         raise FileWriteError(
-            f"{os.fspath(path)!r} cannot be written: it is a folder, a device or a pipe; expected a file, which is "
-            "written beside it and moved there."
+            f"{os.fspath(path)!r} cannot be written: it is a folder, a device or a pipe; expected a regular file, or a "
+            "path that does not exist."
         )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         place = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
         raise FileWriteError(
-            f"{os.fspath(path)!r} cannot be written: in {os.fspath(path.parent)!r} no file can be made "
-            f"({error.strerror or error}). Write to another place."
+            f"{os.fspath(path)!r} cannot be written: no file can be created in {os.fspath(path.parent)!r} "
+            f"({error.strerror or error}). Write to another folder."
         ) from error
     with place as folder:
         target = Path(folder) / path.name
@@ -168,8 +168,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
             if error.errno not in _NO_SPACE or isinstance(error, FileWriteError):
                 raise
             raise FileWriteError(
-                f"{os.fspath(path)!r} cannot be written: {error.strerror}. No file was left half written. Make room, "
-                "or write to another place."
+                f"{os.fspath(path)!r} cannot be written: {error.strerror}. No partial file was left. Free some space, "
+                "or write to another folder."
             ) from error
         companions = sorted(file for file in Path(folder).iterdir() if file != target)
         for file in (*companions, target):

@@ -17,30 +17,30 @@ def stage(what: str) -> None:
 
 @contextmanager
 def stages_told(tell: Callable[[str], None]) -> Iterator[None]:
-    """Within the block, ``tell`` is given each stage as it begins; what else is logged stays as it is."""
+    """Within the block, call ``tell`` with the name of each stage as it begins; other logging does not change."""
 
-    class Telling(logging.Handler):
+    class Forwarding(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             tell(record.getMessage())
 
-    logger, telling = logging.getLogger(PROGRESS), Telling()
+    logger, handler = logging.getLogger(PROGRESS), Forwarding()
     level, propagate = logger.level, logger.propagate
-    logger.propagate = propagate and logger.isEnabledFor(logging.INFO)  # to those who have asked for it, as before
+    logger.propagate = propagate and logger.isEnabledFor(logging.INFO)  # only to users who already log at INFO
     logger.setLevel(logging.INFO)
-    logger.addHandler(telling)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(telling)
+        logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
 
 
 @contextmanager
 def quiet(name: str, below: int) -> Iterator[None]:
-    """Within the block, the logger of this name says nothing less severe than ``below``; afterwards as before.
+    """Within the block, the logger of this name drops records less severe than ``below``.
 
-    One thread at a time: a logger has one level for all of them.
+    One thread at a time, because a logger has one level for all threads.
     """
     logger = logging.getLogger(name)
     with global_state:
@@ -53,5 +53,5 @@ def quiet(name: str, below: int) -> Iterator[None]:
 
 
 def fake_tensors_quiet() -> AbstractContextManager[None]:
-    """Within the block, torch logs no traceback of its own where shapes do not fit: the error says it."""
+    """Within the block, torch does not log tracebacks for shapes that do not fit, because the error contains them."""
     return quiet("torch._subclasses.fake_tensor", below=logging.CRITICAL + 1)

@@ -46,7 +46,7 @@ _SIZES = frozenset({"size", "dim", "numel"})
 
 #: The most specific classes first: the first that fits gives the reason.
 _MODULES: tuple[tuple[type[nn.Module] | tuple[type[nn.Module], ...], str], ...] = (
-    (nn.ReLU, "the engine has it only right behind a convolution, a linear layer or a sum"),
+    (nn.ReLU, "the engine supports it only directly after a convolution, a linear layer or a sum"),
     (nn.MultiheadAttention, _NO_ATTENTION),
     (nn.modules.conv._ConvNd, "the engine has only two-dimensional convolutions, not transposed"),
     (nn.modules.batchnorm._NormBase, _NO_NORM),

@@ -67,7 +67,7 @@ def _unpacked(archive: zipfile.ZipFile, path: Path) -> dict[str, npt.NDArray[Any
 
 
 def _array(stream: IO[bytes], size: int, what: str) -> npt.NDArray[Any]:
-    """The array in a stream of so many bytes."""
+    """The array in a stream of ``size`` bytes."""
     try:
         version = np.lib.format.read_magic(stream)
         # Version 3 is version 2 with names of fields in UTF-8, and fields are refused.

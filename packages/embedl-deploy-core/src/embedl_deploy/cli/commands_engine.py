@@ -7,7 +7,7 @@ import click
 
 from embedl_deploy import compile as compile_onnx
 from embedl_deploy.backend import get_backend
-from embedl_deploy.cli.options import backend_option, chosen, output_option
+from embedl_deploy.cli.options import backend_option, output_option, resolve_backend
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import count_of_bytes, shape_ranges
 from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
@@ -41,7 +41,7 @@ def compile_command(
     output: Output, onnx: Path, output_path: Path | None, layers: bool, backend: str | None, **options: Any
 ) -> None:
     """Compile an ONNX file, and say what became of every layer."""
-    done = compile_onnx(onnx, output_path, backend=chosen(backend), **options)
+    done = compile_onnx(onnx, output_path, backend=resolve_backend(backend), **options)
     output.say(f"Wrote {done.path} and {done.report_path}")
     output.result(
         done.report.table(layers=layers),
@@ -84,7 +84,7 @@ def report_command(
 
 
 def _device(name: str, backend: str | None) -> Device:
-    devices = get_backend(chosen(backend)).devices
+    devices = get_backend(resolve_backend(backend)).devices
     fitting = [d for d in devices if d.name.lower() == name.lower()] or [
         d for d in devices if name.lower() in d.name.lower()
     ]

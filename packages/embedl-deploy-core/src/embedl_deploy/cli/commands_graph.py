@@ -47,7 +47,7 @@ def plan_command(
 ) -> None:
     """Show what would be rewritten in a model, without doing it."""
     with output.working("planning"):
-        plan = rewrites.planned(subject())
+        plan = rewrites.make_plan(subject())
     text = plan.to_json()
     if output_path is not None:
         with atomic_write(output_path) as temporary:
@@ -93,7 +93,7 @@ def transform_command(
         loaded = subject()
         if output_path is not None:
             loaded.needed_inputs("Writing the model")
-        result = rewrites.carried_out(loaded)
+        result = rewrites.transform(loaded)
         difference = None if loaded.args is None else result.verify(*loaded.args, **loaded.kwargs)
     agrees = difference is None or difference.max_rel <= tolerance
     if output_path is not None and agrees:

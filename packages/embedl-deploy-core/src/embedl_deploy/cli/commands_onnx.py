@@ -12,7 +12,7 @@ from embedl_deploy.cli.options import (
     Rewrites,
     Subject,
     backend_option,
-    chosen,
+    resolve_backend,
     rewrite_options,
     subject_options,
 )
@@ -30,7 +30,7 @@ def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rew
     with output.working("transforming"):
         loaded = subject()
         loaded.needed_inputs("Exporting")
-        result = rewrites.carried_out(loaded)
+        result = rewrites.transform(loaded)
     with output.working("exporting"):
         model = file.fitted(result.model, loaded)
         exported = file.written(model, loaded)
@@ -51,7 +51,7 @@ def check_command(context: click.Context, output: Output, onnx: Path, backend: s
     finds errors fails.
     """
     with output.working("checking"):
-        report = check(onnx, backend=chosen(backend))
+        report = check(onnx, backend=resolve_backend(backend))
     output.result(report, report.to_dict())
     if not report.ok:
         context.exit(ExitCode.NO)

@@ -44,7 +44,7 @@ def quantize_command(
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
-        result = rewrites.carried_out(loaded)
+        result = rewrites.transform(loaded)
         batches.check(result.model)
     quantized = quantization.quantized(result, batches)
     report = quantization_report(quantized)

@@ -76,8 +76,8 @@ class Rewrites:
     verify_capture: bool
     dynamic: tuple[OpenDimension, ...] = ()
 
-    def planned(self, subject: Subject) -> TransformationPlan:
-        """The plan for a model."""
+    def make_plan(self, subject: Subject) -> TransformationPlan:
+        """Make the plan for a model, or load it from ``--plan``."""
         choices: dict[str, Any] = {
             "kwargs": subject.kwargs or None,
             "trace": self.trace,
@@ -85,7 +85,7 @@ class Rewrites:
             "dynamic_shapes": self._dynamic_shapes(subject),
         }
         if self.plan is None:
-            backend = chosen(self.backend)
+            backend = resolve_backend(self.backend)
             return get_transformation_plan(subject.model, subject.args, backend=backend, strict=self.strict, **choices)
         text = read_text(self.plan, "a plan")
         try:
@@ -104,16 +104,16 @@ class Rewrites:
             shapes.setdefault(one.name or names[0], {})[one.dimension] = one.dim
         return shapes
 
-    def carried_out(self, subject: Subject) -> TransformationResult:
-        """A model with the plan applied."""
-        return apply_transformation_plan(self.planned(subject), strict=self.strict)
+    def transform(self, subject: Subject) -> TransformationResult:
+        """Apply the plan for a model."""
+        return apply_transformation_plan(self.make_plan(subject), strict=self.strict)
 
 
-def chosen(backend: str | None) -> str | None:
-    """The backend that was asked for; ``None`` where only one is installed.
+def resolve_backend(backend: str | None) -> str | None:
+    """The given name of a backend, or ``None`` for the only one that is installed.
 
     Raises:
-        InputError: None was asked for, and there are several.
+        InputError: No name was given, and several backends are installed.
     """
     names = list(discover_backends())
     if backend is None and len(names) > 1:

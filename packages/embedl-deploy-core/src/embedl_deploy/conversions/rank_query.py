@@ -98,7 +98,7 @@ class HoistRankQueryPattern(Pattern):
         ]
 
     def match(self, graph_module: fx.GraphModule) -> list[PatternMatch]:
-        """Only questions that can climb; the others are no business of the user's."""
+        """Only the queries that can move up the graph; the others are not worth reporting."""
         matches = super().match(graph_module)
         return [match for match in matches if _place_to_ask(_asked(match)) is not _asked(match)]
 

@@ -83,7 +83,7 @@ def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch
 def run_rounded(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], digits: int | None, grid: float = 1.0
 ) -> list[torch.Tensor]:
-    """The outputs of a model whose parameters, inputs and intermediate values have so many binary digits.
+    """The outputs of a model with parameters, inputs and intermediate values rounded to ``digits`` binary digits.
 
     Equal values are sorted as ONNX has it, the lower index first; PyTorch promises no order.
 

@@ -22,7 +22,8 @@ _JUMPING = frozenset(
         *("median", "mode", "nonzero", "bucketize", "searchsorted", "multinomial", "bernoulli", "_to_copy", "atan2"),
     }
 )
-#: A result has jumped where it is off by so much of its largest value, of operands that agree to so many dB.
+#: A result has jumped if its error, relative to its largest value, is above the first although its operands have at
+#: least the second as SQNR in dB.
 _JUMP, _AGREE_DB = 0.05, 20.0
 #: Values that are kept for the comparison; later operators are not looked at.
 _MOST_VALUES = 1 << 28
@@ -106,7 +107,7 @@ def first_jump(
         exact_inputs: Its inputs, as a tuple and a dictionary.
         other: The same in another type; or the same again, with ``digits``.
         other_inputs: Its inputs.
-        digits: Round the values of ``other`` to so many binary digits.
+        digits: Round the values of ``other`` to this number of binary digits.
     """
     first = _Recording()
     run_operators(exact, exact_inputs[0], exact_inputs[1], first)

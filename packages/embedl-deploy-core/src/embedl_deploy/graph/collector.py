@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Within the block, or a function that it decorates, no cyclic garbage is looked for; afterwards as before.
+    """Within the block or the decorated function, Python's cyclic garbage collector is paused.
 
     A transformation makes some hundred objects for every node of the graph, and nearly all of them stay. The collector,
     which starts whenever many have been made, looks at all of them each time and finds nothing.

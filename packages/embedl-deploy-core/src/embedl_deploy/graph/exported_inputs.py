@@ -1,9 +1,9 @@
-"""The structure of an exported graph's inputs, their ranks and types, and those that are no tensors.
+"""Checks that the inputs of an exported graph have the structure, ranks, types and constants that it was made for.
 
-``torch.export`` makes a graph for one structure: so many tensors in this list, these keys, no mask. Its code picks what
-it knows out of whatever it is given and does not look at the rest, so that a longer list, another key, or a mask in the
-place of ``None`` would make no difference without a word. Nor would the model's other branch be taken for a tensor of
-another rank, or a mask of booleans instead of numbers.
+A graph from ``torch.export`` is valid for one structure of inputs: the length of a list, the keys of a dictionary,
+whether there is a mask. Its code takes what it needs and ignores the rest, so a longer list, another key, or a mask
+instead of ``None`` would be ignored silently. Nor would the graph take the model's other branch for a tensor of another
+rank, or for a mask of booleans instead of numbers.
 """
 
 from collections.abc import Sequence

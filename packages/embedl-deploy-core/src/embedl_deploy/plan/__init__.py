@@ -1,4 +1,4 @@
-"""Plans: finding rewrites, deciding between them, making them, and telling what happened."""
+"""Plans: find matches, decide between them, apply them and report the outcome."""
 
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.report import TransformationReport

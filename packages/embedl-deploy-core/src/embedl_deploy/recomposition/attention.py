@@ -77,7 +77,7 @@ class RecomposeAttentionPattern(Pattern):
         with last.graph.inserting_before(last):
             inputs, module = _inputs_and_module(attention)
             attended = insert_call(pattern_match, module, inputs, path=path)
-            output = _as_it_was(attention, attended)
+            output = _in_original_layout(attention, attended)
         replace_match(pattern_match, output)
         return [attended] if output is attended else [attended, output]
 
@@ -116,8 +116,8 @@ def _reshaped(node: fx.Node, *sizes: Any) -> fx.Node:
     return node.graph.call_method("reshape", (node, *sizes, shape[-1]))
 
 
-def _as_it_was(attention: Attention, attended: fx.Node) -> fx.Node:
-    """The value of the second product, with its axes."""
+def _in_original_layout(attention: Attention, attended: fx.Node) -> fx.Node:
+    """The output of the attention in the shape and axis order of the second product that it replaces."""
     scores, product = attention.scores, attention.product
     if len(scores.views) == 2:
         attended = _reshaped_to(attended, (*scores.views[1].sizes[:-1], product.right.shape[-1]))

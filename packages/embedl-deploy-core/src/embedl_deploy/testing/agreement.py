@@ -16,7 +16,7 @@ from embedl_deploy.testing.tensors import (
     pairs,
     require_same,
     run,
-    telling,
+    with_distinct_weights,
 )
 from embedl_deploy.verify import output_tensors
 
@@ -26,7 +26,7 @@ _RANDOM = "it draws random numbers in training mode (dropout)"
 @for_each_example
 def keeps_numbers_in_evaluation(subject: PatternSubject, example: Example) -> None:
     """The outputs of the rewritten model are those of the example, in evaluation mode."""
-    model = telling(example.model)
+    model = with_distinct_weights(example.model)
     rewritten = subject.rewrite(model, example).model
     with torch.no_grad():
         require_same(run(model, example.args), run(rewritten, example.args))
@@ -35,7 +35,7 @@ def keeps_numbers_in_evaluation(subject: PatternSubject, example: Example) -> No
 @for_each_example
 def keeps_numbers_in_training(subject: PatternSubject, example: Example) -> None:
     """So they are in training mode, and so are the running statistics afterwards."""
-    model = telling(example.model, training=True)
+    model = with_distinct_weights(example.model, training=True)
     require_same_training(model, subject.rewrite(model, example).model, example.args)
 
 
@@ -71,7 +71,7 @@ def require_same_training(model: nn.Module, rewritten: nn.Module, args: tuple[An
 @for_each_example
 def keeps_gradients(subject: PatternSubject, example: Example) -> None:
     """Gradients of parameters and inputs are those of the example."""
-    model = telling(example.model, training=True)
+    model = with_distinct_weights(example.model, training=True)
     if draws_random_numbers(model, example.args):
         raise DoesNotApply(_RANDOM)
     rewritten = subject.rewrite(model, example).model

@@ -17,7 +17,7 @@ from embedl_deploy.patterns import Example, MatchStatus
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared
-from embedl_deploy.testing.tensors import require_same, run, telling
+from embedl_deploy.testing.tensors import require_same, run, with_distinct_weights
 
 #: Classes of modules as which calls of functions are read. The class of all modules is that of forms of several kinds.
 _CLASSES_OF_CALLS = tuple(
@@ -37,7 +37,7 @@ def matches_exported_graphs(subject: PatternSubject) -> str:
     applied, excuses = 0, dict[str, None]()
     for where, example in examples:
         with trying(f"{where}, captured by torch.export"):
-            model = telling(example.model)
+            model = with_distinct_weights(example.model)
             try:
                 program = torch.export.export(model, example.args)
             except Exception:  # noqa: BLE001 - torch.export may raise anything, and the model's code as well

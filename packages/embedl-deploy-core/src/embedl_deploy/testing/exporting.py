@@ -12,7 +12,7 @@ from embedl_deploy.export import export_onnx
 from embedl_deploy.patterns import Example
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared, for_each_example
-from embedl_deploy.testing.tensors import telling
+from embedl_deploy.testing.tensors import with_distinct_weights
 from embedl_deploy.testing.translations import read_translations_once
 
 
@@ -49,7 +49,7 @@ def exports_to_onnx(subject: PatternSubject) -> None:
     models, inputs = [], []
     for where, example in declared(subject.pattern.examples(), "example"):
         with trying(where):
-            models.append(subject.rewrite(telling(example.model), example).model)
+            models.append(subject.rewrite(with_distinct_weights(example.model), example).model)
             inputs.append(example.args)
     if not models:
         raise DoesNotApply("it declares no examples")
@@ -62,7 +62,7 @@ def exports_to_onnx(subject: PatternSubject) -> None:
 
 @for_each_example
 def _export_one_by_one(subject: PatternSubject, example: Example) -> None:
-    _export(subject.rewrite(telling(example.model), example).model, example.args)
+    _export(subject.rewrite(with_distinct_weights(example.model), example).model, example.args)
 
 
 def _export(model: nn.Module, args: tuple[Any, ...]) -> None:

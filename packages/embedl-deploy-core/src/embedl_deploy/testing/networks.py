@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy.patterns import Example
-from embedl_deploy.testing.tensors import telling
+from embedl_deploy.testing.tensors import with_distinct_weights
 
 
 def _conv(channels: int, out: int, size: int = 3, groups: int = 1) -> list[nn.Module]:
@@ -92,7 +92,7 @@ def _make(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Example:
     """A network in evaluation mode and a batch, from seed 0; the random state is put back."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Example(telling(build()), (torch.randn(shape),))
+        return Example(with_distinct_weights(build()), (torch.randn(shape),))
 
 
 #: By name, how each is made.

@@ -19,7 +19,7 @@ from embedl_deploy.quantize.calibration.flow import watching_places
 from embedl_deploy.quantize.placing.points import POSITIONS, patterns_by_node, points_of
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, config_of, for_each_example, placed_by
-from embedl_deploy.testing.tensors import run, telling
+from embedl_deploy.testing.tensors import run, with_distinct_weights
 from embedl_deploy.verify import output_tensors
 
 
@@ -28,7 +28,7 @@ def points_exist(subject: PatternSubject, example: Example) -> None:
     """Every input that ``qdq_points`` names is an argument of the call, and one that the module quantizes."""
     if not subject.pattern.qdq_points:
         raise DoesNotApply("it declares no qdq_points")
-    for node, module, match in placed_by(subject.rewrite(telling(example.model), example)):
+    for node, module, match in placed_by(subject.rewrite(with_distinct_weights(example.model), example)):
         _require_points(node, module, match)
 
 
@@ -58,7 +58,7 @@ def _require_points(node: fx.Node, module: nn.Module, match: PatternMatch) -> No
 def weights_have_places(subject: PatternSubject, example: Example) -> None:
     """Every weight in a quantized module has a quantization point, or the module says why not."""
     looked = False
-    for node, module, match in placed_by(subject.rewrite(telling(example.model), example)):
+    for node, module, match in placed_by(subject.rewrite(with_distinct_weights(example.model), example)):
         if not match.pattern.qdq_points or not isinstance(module, FusedModule):
             continue
         looked = True
@@ -113,7 +113,7 @@ def stubs_are_used(subject: PatternSubject, example: Example) -> None:
 
 def _idle_stubs(subject: PatternSubject, example: Example) -> list[str] | None:
     """Stubs inside the modules whose quantizer would do nothing, and why; ``None`` if there are no stubs at all."""
-    result = subject.rewrite(telling(example.model), example)
+    result = subject.rewrite(with_distinct_weights(example.model), example)
     witnesses: list[tuple[fx.Node, nn.Module, str, _Witness]] = []
     for node, module, _ in placed_by(result):
         for name, stub in module.named_modules():
@@ -135,7 +135,7 @@ def _idle_stubs(subject: PatternSubject, example: Example) -> list[str] | None:
 @for_each_example
 def is_quantized(subject: PatternSubject, example: Example) -> None:
     """With the backend's default policy each point has a quantizer, or the report says why not; outputs are finite."""
-    result = subject.rewrite(telling(example.model), example)
+    result = subject.rewrite(with_distinct_weights(example.model), example)
     points = list(points_of(result.model, patterns_by_node(result.matches)))
     if not points:
         reasons = [m.why_not_quantized for _, m, _ in placed_by(result) if isinstance(m, FusedModule)]

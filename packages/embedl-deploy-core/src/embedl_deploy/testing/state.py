@@ -10,7 +10,15 @@ from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.patterns import Example
 from embedl_deploy.testing.failures import ConformanceFailure, DoesNotApply
 from embedl_deploy.testing.subjects import PatternSubject, for_each_example
-from embedl_deploy.testing.tensors import numbers_of, pairs, pieces_of, require_same, run, telling, with_other_numbers
+from embedl_deploy.testing.tensors import (
+    numbers_of,
+    pairs,
+    pieces_of,
+    require_same,
+    run,
+    with_distinct_weights,
+    with_other_numbers,
+)
 
 
 class Twice(nn.Module):
@@ -45,7 +53,7 @@ def keeps_parameters(subject: PatternSubject, example: Example) -> None:
 
     A parameter may be cut along its first dimension, as one is that holds the weights of several products.
     """
-    model = telling(example.model)
+    model = with_distinct_weights(example.model)
     result = subject.rewrite(model, example).model
     known = {numbers_of(parameter) for parameter in model.parameters()}
     for name, (parameter, other) in pairs(model, result, nn.Module.named_parameters).items():
@@ -70,7 +78,7 @@ def keeps_sharing(subject: PatternSubject, example: Example) -> None:
     """What is used twice stays one: a module that is called twice, and weights that two modules have in common."""
     if not any(True for _ in example.model.parameters()) and not any(True for _ in example.model.buffers()):
         raise DoesNotApply("its examples have no parameters and no buffers to share")
-    model = telling(example.model)
+    model = with_distinct_weights(example.model)
     single = _count(model)
     constants = _count(subject.rewrite(model, example).model) - single  # a conversion may bring some of its own
     for second, what in ((model, "the model called twice"), (_tied_copy(model), "two models with the same weights")):
@@ -101,7 +109,7 @@ def _tied_copy(model: nn.Module) -> nn.Module:
 @for_each_example
 def can_be_copied(subject: PatternSubject, example: Example) -> None:
     """A deep copy of the result computes the same, with tensors of its own."""
-    result = subject.rewrite(telling(example.model), example).model
+    result = subject.rewrite(with_distinct_weights(example.model), example).model
     copied = deep_copy(result)
     shared = {id(t) for t in (*copied.parameters(), *copied.buffers())}
     names = [name for name, t in (*result.named_parameters(), *result.named_buffers()) if id(t) in shared]
@@ -114,7 +122,7 @@ def can_be_copied(subject: PatternSubject, example: Example) -> None:
 @for_each_example
 def state_can_be_loaded(subject: PatternSubject, example: Example) -> None:
     """A ``state_dict`` fits a model with other weights that is transformed anew, which then computes the same."""
-    result = subject.rewrite(telling(example.model), example).model
+    result = subject.rewrite(with_distinct_weights(example.model), example).model
     state = result.state_dict()
     if not state:
         raise DoesNotApply("its examples have no state")

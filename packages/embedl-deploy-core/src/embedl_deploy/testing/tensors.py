@@ -1,4 +1,4 @@
-"""Models with telling weights, and comparisons of what two of them compute."""
+"""Models with distinct weights, and comparisons of the outputs of two models."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -18,21 +18,21 @@ TOLERANCE = 1e-5
 #: The same for gradients, which sum over more terms.
 GRADIENT_TOLERANCE = 1e-4
 
-#: A tensor's numbers, by which it is found again in a rewritten model, whatever its shape is there.
+#: The values of a tensor, a key that identifies it in a rewritten model, whatever its shape is there.
 Numbers = tuple[str, tuple[Any, ...]]
 
 
 @torch.no_grad()
-def telling(model: nn.Module, *, training: bool = False, seed: int = 0) -> nn.Module:
-    """A copy of a model in which mistakes show.
+def with_distinct_weights(model: nn.Module, *, training: bool = False, seed: int = 0) -> nn.Module:
+    """A copy of a model whose weights make mistakes visible.
 
-    Parameters that are all ones or all zeros, as those of a new batch norm are, and running statistics get random
-    values; otherwise a batch norm that is left out would change nothing, and equal tensors could not be told apart.
+    Constant parameters, such as those of a new batch norm, and running statistics get random values. Otherwise a
+    rewrite that drops a batch norm would not change the outputs, and equal tensors could not be distinguished.
 
     Args:
         model: Not modified.
         training: The mode of the copy.
-        seed: Of the random values.
+        seed: Seed of the random values.
     """
     model = copy.deepcopy(model)
     generator = torch.Generator().manual_seed(seed)
@@ -53,7 +53,7 @@ def telling(model: nn.Module, *, training: bool = False, seed: int = 0) -> nn.Mo
 @torch.no_grad()
 def with_other_numbers(model: nn.Module) -> nn.Module:
     """A copy of a model with other parameters and running statistics."""
-    model = telling(model, seed=1)
+    model = with_distinct_weights(model, seed=1)
     for parameter in model.parameters():
         if parameter.is_floating_point():
             parameter.mul_(0.75).add_(0.05)
@@ -68,7 +68,7 @@ def run(model: nn.Module, args: tuple[Any, ...]) -> Any:
 
 
 def draws_random_numbers(model: nn.Module, args: tuple[Any, ...]) -> bool:
-    """Whether calling a model moves the random state on, as dropout does in training mode."""
+    """Whether calling a model draws random numbers, as dropout does in training mode."""
     model, copied = copy.deepcopy(model), pytree.tree_map_only(torch.Tensor, torch.clone, args)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         before = torch.get_rng_state()
@@ -95,18 +95,18 @@ def require_same(wanted: Any, found: Any, what: str = "outputs", tolerance: floa
 
 
 def numbers_of(tensor: torch.Tensor) -> Numbers:
-    """What a tensor is found again by: its numbers as they lie in memory, so that a transposed matrix is found, too."""
+    """A key that identifies a tensor by its values in memory order, so that a transposed matrix has the same key."""
     return str(tensor.dtype), tuple(in_memory_order(tensor.detach()).flatten().tolist())
 
 
 def in_memory_order(tensor: torch.Tensor, parameter: torch.Tensor | None = None) -> torch.Tensor:
-    """A tensor with its dimensions in the order of its strides, or the gradient of a parameter in that of those."""
+    """A tensor with its dimensions in the order of its strides, or of those of the parameter whose gradient it is."""
     strides = (tensor if parameter is None else parameter).stride()
     return tensor.permute(sorted(range(tensor.dim()), key=lambda dim: -strides[dim]))
 
 
 def by_numbers(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[Numbers, tuple[str, torch.Tensor]]:
-    """Names and tensors by their numbers; those that have equal numbers cannot be told apart, and are left out."""
+    """Names and tensors by their values. Tensors with equal values cannot be distinguished, and are left out."""
     found: dict[Numbers, list[tuple[str, torch.Tensor]]] = {}
     for name, tensor in tensors:
         found.setdefault(numbers_of(tensor), []).append((name, tensor))
@@ -118,7 +118,7 @@ def pairs(
     rewritten: nn.Module,
     tensors_of: Callable[[nn.Module], Iterable[tuple[str, torch.Tensor]]],
 ) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
-    """For each tensor of a model, by name, the one with its numbers in the rewritten model, if there is one."""
+    """For each tensor of a model, by name, the tensor with the same values in the rewritten model, if there is one."""
     there = by_numbers(tensors_of(rewritten))
     return {
         name: (tensor, there[numbers][1] if numbers in there else None)
@@ -127,7 +127,7 @@ def pairs(
 
 
 def pieces_of(tensor: torch.Tensor, others: Iterable[_TensorT]) -> list[_TensorT]:
-    """Those of ``others`` that together hold a tensor, cut along its first dimension; none if a part is missing."""
+    """The ``others`` that are slices of a tensor along its first dimension; empty unless they cover the tensor."""
     if tensor.dim() == 0:
         return []
     places = {numbers_of(row): index for index, row in enumerate(tensor)}

@@ -9,7 +9,7 @@ from embedl_deploy.patterns import Example, MatchStatus
 from embedl_deploy.testing.agreement import require_same_training
 from embedl_deploy.testing.failures import DoesNotApply, trying
 from embedl_deploy.testing.subjects import PatternSubject, declared
-from embedl_deploy.testing.tensors import draws_random_numbers, require_same, run, telling
+from embedl_deploy.testing.tensors import draws_random_numbers, require_same, run, with_distinct_weights
 from embedl_deploy.testing.variants import settings_of, structures_of, surroundings_of, varied
 from embedl_deploy.verify import output_tensors
 
@@ -71,14 +71,14 @@ def _matched_paths(subject: PatternSubject, example: Example) -> frozenset[str]:
 
 def _compare(subject: PatternSubject, example: Example, *, both_modes: bool) -> bool:
     """Compare numbers, if the pattern applies; gives whether it does."""
-    model = telling(example.model)
+    model = with_distinct_weights(example.model)
     result = subject.rewrite(model, example)
     if not result.report.with_status(MatchStatus.APPLIED):
         return False
     with torch.no_grad():
         require_same(run(model, example.args), run(result.model, example.args))
     if both_modes and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()):
-        trained = telling(example.model, training=True)
+        trained = with_distinct_weights(example.model, training=True)
         if _trains(trained, example) and not draws_random_numbers(trained, example.args):
             require_same_training(trained, subject.rewrite(trained, example).model, example.args)
     return True
@@ -88,7 +88,7 @@ def _trains(model: nn.Module, example: Example) -> bool:
     """Whether the model takes its inputs in training mode; a batch norm wants more than one value per channel."""
     try:
         with torch.no_grad():
-            run(telling(model, training=True), example.args)
+            run(with_distinct_weights(model, training=True), example.args)
     except ValueError:
         return False
     return True

@@ -44,7 +44,7 @@ class EngineOperators(Rule):
         elif node.op_type == "ReduceMean":
             reason = _mean(node)
         elif node.op_type in BEHIND:
-            reason = f"the engine has it only right behind {' or '.join(BEHIND[node.op_type])}"
+            reason = f"the engine supports it only directly after {' or '.join(BEHIND[node.op_type])}"
         elif node.op_type == "BatchNormalization":
             reason = "the engine has it as part of a convolution's weight; export_onnx folds it when it is quantized"
         if reason is not None:

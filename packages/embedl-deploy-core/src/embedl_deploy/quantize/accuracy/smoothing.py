@@ -120,7 +120,7 @@ def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuan
     else:
         scale = migration_scale(group.statistics, group.products, config.alpha)
     if scale is None:
-        return "declined: no migration strength would lessen the error"
+        return "declined: no migration strength would reduce the error"
     place = divide(model, group, scale, explicit=config.explicit)
     if not place.startswith("declined"):
         for node, formats in group.readers.items():

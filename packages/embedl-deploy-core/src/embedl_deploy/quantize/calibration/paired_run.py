@@ -106,7 +106,7 @@ class SideBySide:
 
     def compute_exact(self, node: fx.Node) -> None:
         """Compute a node's exact values, in all runs."""
-        with self.as_it_was(self.module_of(node)):
+        with self.without_quantization(self.module_of(node)):
             for walk in self._exact:
                 walk.compute(node)
 
@@ -128,7 +128,7 @@ class SideBySide:
         assert weight.operator is not None  # the caller has looked
         found = []
         for exact, quantized in zip(self._exact, self._quantized, strict=True):
-            with self.as_it_was(self.module_of(node)):
+            with self.without_quantization(self.module_of(node)):
                 before = _caught(exact, node, weight.operator)
             with emptied(weight.stub):
                 after = _caught(quantized, node, weight.operator)
@@ -138,27 +138,27 @@ class SideBySide:
         return found
 
     def outputs_of(self, node: fx.Node, part: nn.Module) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """What a part of a node's module gives: exact and quantized, at each call in each run.
+        """The outputs of a part of a node's module: exact and quantized, at each call in each run.
 
-        Empty if the module does not call the part, or what it gives is no tensor.
+        Empty if the module does not call the part, or if its output is not a tensor.
         """
         found: list[tuple[torch.Tensor, torch.Tensor]] = []
         for exact, quantized in zip(self._exact, self._quantized, strict=True):
-            with self.as_it_was(self.module_of(node)):
+            with self.without_quantization(self.module_of(node)):
                 before = _given(exact, node, part)
             found += zip(before, _given(quantized, node, part), strict=True)
         return found
 
     def forget(self, node: fx.Node) -> None:
-        """Let go of the values that no node after this one reads."""
+        """Release the values that no later node reads."""
         for used in node.all_input_nodes:
             if self._last_use[used] is node:
                 for walk in (*self._exact, *self._quantized):
                     del walk.env[used]
 
     @contextmanager
-    def as_it_was(self, module: nn.Module | None) -> Iterator[None]:
-        """Within the block the stubs in ``module`` are empty, and weights those from before their correction."""
+    def without_quantization(self, module: nn.Module | None) -> Iterator[None]:
+        """Within the block, the stubs in ``module`` are empty and its weights are those before any correction."""
         parts = [] if module is None else list(module.modules())
         corrected = [(part, dict(part._parameters)) for part in parts if part in self._originals]
         with emptied(*(part for part in parts if isinstance(part, QuantStub))):
@@ -173,7 +173,7 @@ class SideBySide:
 
 @contextmanager
 def emptied(*stubs: QuantStub) -> Iterator[None]:
-    """Within the block there are no quantizers in some stubs."""
+    """Within the block, the given stubs are empty."""
     quantizers = [(stub, stub.quantizer) for stub in stubs]
     for stub in stubs:
         stub.quantizer = None

@@ -106,9 +106,13 @@ def _count(values: torch.Tensor, exponent: int, *, signed: bool) -> torch.Tensor
 
 
 def _by_sign(counts: torch.Tensor, negative: int) -> torch.Tensor:
-    """Counts by whole numbers from −BINS on, (2·BINS,), of which so many are of negative values, as two rows.
+    """Split counts of the bins −BINS … BINS − 1, of shape (2·BINS,), into a row for each sign.
 
-    The bins next to zero on either side are one in ``counts``.
+    Args:
+        counts: For negative and positive values together.
+        negative: How many of the values are negative.
+
+    Values next to zero on either side share the bin 0 of ``counts``.
     """
     below = counts[1 : BINS + 1].flip(0)
     below[0] = negative - below[1:].sum()

@@ -157,7 +157,7 @@ def _entropy_amax(histogram: Histogram, precision: Precision) -> float:
 
 
 def _sums_up_to(values: npt.NDArray[Any], ends: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """For each of ``ends`` the sum of so many values."""
+    """For each of ``ends``, the sum of that many leading values."""
     return np.concatenate(([0.0], values.cumsum()))[ends]  # type: ignore[no-any-return]
 
 

@@ -96,7 +96,7 @@ class Types(Rule):
     id = "TRT-O02"
     severity = Severity.ERROR
     title = "Every tensor has a type that TensorRT has; UINT8 is for inputs and outputs only."
-    remedy = "Use INT32 or INT64 for integers, and Cast right behind a UINT8 input."
+    remedy = "Use INT32 or INT64 for integers, and put a Cast directly after a UINT8 input."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at the types of all inputs of operators; those of Q/DQ are TRT-Q25 and TRT-Q08."""

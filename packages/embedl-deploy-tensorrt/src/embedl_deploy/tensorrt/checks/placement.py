@@ -51,7 +51,7 @@ class BeforeActivation(Rule):
     remedy = "Quantize behind the activation."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at who reads what was quantized right behind a weighted operator."""
+        """Check who reads a tensor that is quantized directly after a weighted operator."""
         for node, reader, source in _pairs_behind(model):
             if reader.op_type in _ACTIVATIONS:
                 yield Violation(node, f"stands between {source} and {reader.op_type} {reader.name!r}")
@@ -66,7 +66,7 @@ class BetweenConvAndRelu(Rule):
     remedy = "Fold the batch norm, and quantize behind the ReLU."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at who reads what was quantized right behind a weighted operator or its batch norm."""
+        """Check who reads a tensor that is quantized directly after a weighted operator or its batch norm."""
         for node, reader, source in _pairs_behind(model):
             if reader.op_type in {"BatchNormalization", *_RELUS}:
                 yield Violation(node, f"stands between {source} and {reader.op_type} {reader.name!r}")

@@ -77,7 +77,7 @@ class CastAfterDequantize(Rule):
     remedy = "Write scales in the type that the reader wants: then DequantizeLinear gives it."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at every Cast right behind a DequantizeLinear."""
+        """Check every Cast directly after a DequantizeLinear."""
         for node in nodes_of(model, "Cast"):
             dequantize = producer(node.inputs[0], DEQUANTIZE)
             if dequantize is not None and node.outputs[0].uses():

@@ -22,7 +22,7 @@ class StoredWeights(Rule):
     id = "TRT-Q07"
     severity = Severity.ERROR
     title = "A stored weight of a quantized type goes straight into DequantizeLinear."
-    remedy = "Put DequantizeLinear right behind the weight and transpose or reshape what comes out of it."
+    remedy = "Put DequantizeLinear directly after the weight, and transpose or reshape its output."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at who reads initializers and constants of quantized types."""
