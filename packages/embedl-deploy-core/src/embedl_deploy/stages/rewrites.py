@@ -87,7 +87,7 @@ class _SideBySide(BoundInterpreter):
         given = tensors_in(value), tensors_in(beside)
         kinds = [[(part.shape, part.dtype) for part in parts] for parts in given]
         same = isinstance(value, torch.Tensor) == isinstance(beside, torch.Tensor) and kinds[0] == kinds[1]
-        problem = "" if same else f"gives {describe_value(beside)} where {describe_value(value)} is due"
+        problem = "" if same else f"returns {describe_value(beside)}, expected {describe_value(value)}"
         return RewriteDifference(
             node=node.name,
             module=str(node.target),
