@@ -140,14 +140,14 @@ class TestOverwriting:
 def test_where_no_file_can_be_made(tmp_path):
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "out.bin"
-    message = r"out\.bin' cannot be written: in .*file' no file can be made"
+    message = r"out\.bin' cannot be written: no file can be created in .*file'"
     with pytest.raises(OSError, match=message) as caught, atomic_write(path):
         pass
     assert isinstance(caught.value, EmbedlDeployError)
 
 
 def test_where_there_is_no_room(tmp_path):
-    message = r"out\.bin' cannot be written: No space left on device\. No file was left half written\. Make room"
+    message = r"out\.bin' cannot be written: No space left on device\. No partial file was left\. Free some space"
     with pytest.raises(FileWriteError, match=message), atomic_write(tmp_path / "out.bin") as temporary:
         temporary.write_bytes(b"a part")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -24,7 +24,7 @@ MODULES = [
     (nn.ReLU6(), "ReLU6: the engine has only ReLU"),
     (nn.PReLU(), "PReLU: the engine has only ReLU"),
     (nn.Softmax(1), "Softmax: the engine has only ReLU"),
-    (nn.ReLU(), "ReLU: the engine has it only right behind a convolution, a linear layer or a sum"),
+    (nn.ReLU(), "ReLU: the engine supports it only directly after a convolution, a linear layer or a sum"),
     (nn.BatchNorm2d(4, track_running_stats=False), "BatchNorm2d: the batch norm keeps no running statistics"),
     (nn.BatchNorm1d(4), "BatchNorm1d: no normalization but batch norm folded into a convolution"),
     (nn.LayerNorm(8), "LayerNorm: no normalization but batch norm folded into a convolution"),

@@ -33,7 +33,7 @@ def full_after(size):
 def test_full_disk(process, folder, command):
     done = process(*command, preexec_fn=full_after(100_000))
     assert done.returncode == 4, done.stderr
-    assert "cannot be written: File too large. No file was left half written. Make room" in done.stderr.splitlines()[-1]
+    assert "cannot be written: File too large. No partial file was left." in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr and done.stdout == ""
     assert left_behind(folder) == []
 

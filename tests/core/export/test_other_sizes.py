@@ -1,4 +1,4 @@
-"""Files with open dimensions hold for every size."""
+"""Files with open dimensions are correct for every size."""
 
 import pytest
 import torch

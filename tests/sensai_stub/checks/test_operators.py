@@ -80,14 +80,14 @@ def test_what_the_engine_has(build):
             lambda f: f.node("Add", image(f), q(f, f.input(1, 8, 1, 1))),
             "Add: it adds 1×8×6×6 and 1×8×1×1; the engine adds maps of one shape",
         ),
-        (lambda f: f.node("Add", image(f), f.weight(8, 1, 1)), "Add: the engine has it only right behind MatMul"),
+        (lambda f: f.node("Add", image(f), f.weight(8, 1, 1)), "Add: the engine supports it only directly after"),
         (
             lambda f: f.node("ReduceMean", image(f), axes=[1]),
             "ReduceMean: it averages 1×8×6×6 over [1]; the engine averages (N, C, H, W) over H and W",
         ),
         (
             lambda f: f.node("Relu", f.input(1, 8)),
-            "Relu: the engine has it only right behind Conv or Gemm or MatMul or Add",
+            "Relu: the engine supports it only directly after Conv or Gemm or MatMul or Add",
         ),
         (
             lambda f: f.node("BatchNormalization", image(f), *(f.weight(8) for _ in range(4))),
@@ -111,7 +111,7 @@ def test_a_relu_behind_a_result_that_is_read_twice_is_alone():
     y = conv(file, 8, 8, 3, 3)
     both = file.model(file.node("Relu", y), file.node("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]))
     (finding,) = check(both, "sensai").findings
-    assert finding.message.startswith("Relu: the engine has it only right behind")
+    assert finding.message.startswith("Relu: the engine supports it only directly after")
 
 
 @pytest.mark.parametrize("integers", [False, True], ids=["float weights", "integer weights"])

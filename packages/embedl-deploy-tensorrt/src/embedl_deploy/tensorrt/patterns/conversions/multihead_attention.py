@@ -1,9 +1,8 @@
 """nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
 
 Where query, key and value are not the same tensor, three ``Linear`` → ``SplitHeads`` stand in the place of the first.
-The parts hold the original parameters, but for these three where one parameter projects all: each gets a copy of a
-third. Only what a caller of ``attention(query, key, value)[0]`` sees is computed. Masks go through ``AttentionMask``
-first.
+The parts hold the original parameters. If one parameter projects all three inputs, each of the three gets a copy of its
+third. Only the first output of ``attention(query, key, value)`` is computed. Masks go through ``AttentionMask`` first.
 
 Declined: causal hints; ``add_bias_kv``, ``add_zero_attn``; use of the attention weights; a projection that is cut into
 thirds and used elsewhere, too; hooks or parametrizations on the module.
