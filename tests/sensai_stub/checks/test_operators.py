@@ -80,7 +80,10 @@ def test_what_the_engine_has(build):
             lambda f: f.node("Add", image(f), q(f, f.input(1, 8, 1, 1))),
             "Add: it adds 1×8×6×6 and 1×8×1×1; the engine adds maps of one shape",
         ),
-        (lambda f: f.node("Add", image(f), f.weight(8, 1, 1)), "Add: the engine supports it only directly after"),
+        (
+            lambda f: f.node("Add", image(f), f.weight(8, 1, 1)),
+            "Add: the engine supports it only directly after MatMul",
+        ),
         (
             lambda f: f.node("ReduceMean", image(f), axes=[1]),
             "ReduceMean: it averages 1×8×6×6 over [1]; the engine averages (N, C, H, W) over H and W",
