@@ -41,7 +41,7 @@ def sensitivity_command(
     with output.working("transforming"):
         loaded = subject()
         batches = data(loaded)
-        result = rewrites.carried_out(loaded)
+        result = rewrites.transform(loaded)
         batches.check(result.model)
     quantized = quantization.quantized(result, batches)
     report = sensitivity(quantized, batches, metric=metric, probes=probes, state=state)

@@ -63,7 +63,9 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--batch-size", type=click.IntRange(1), metavar="N", help="By default that of the example inputs."
         ),
-        click.option("--samples", type=click.IntRange(1), metavar="N", help="At most so many; by default all."),
+        click.option(
+            "--samples", type=click.IntRange(1), metavar="N", help="Largest number of samples; by default all."
+        ),
         click.option(
             "--resize", type=click.IntRange(1), metavar="N", help="Images: the shorter side; 256/224 of the crop."
         ),
