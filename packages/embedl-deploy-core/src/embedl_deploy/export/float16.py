@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from embedl_deploy.errors import ExportError
-from embedl_deploy.export.arithmetic import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.judged import Run
+from embedl_deploy.export.out_of_range import OutOfRange, places_not_finite, run_watched
 from embedl_deploy.export.reference import Reference
 from embedl_deploy.export.runtime import first_not_finite
 from embedl_deploy.verify import difference

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from embedl_deploy.export.arithmetic import Rounding, rounded_to
 from embedl_deploy.export.constants import name_of
 from embedl_deploy.export.operators import run_operators
+from embedl_deploy.export.rounding import Rounding, rounded_to
 from embedl_deploy.verify import output_tensors, signal_to_noise
 
 _JUMPING = frozenset(

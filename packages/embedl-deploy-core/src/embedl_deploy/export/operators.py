@@ -55,6 +55,11 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return _in_order_of_index(func, *fit_call(func, args, kwargs))
 
 
+def writes(func: Any) -> bool:
+    """Whether an operator writes into what it is given."""
+    return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
+
+
 class Plain(Operators):  # type: ignore[no-untyped-call]  # of torch
     """Computes operators as a file has them, and nothing else."""
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from embedl_deploy.export.arithmetic import run_rounded
 from embedl_deploy.export.kept_state import refuse_what_only_the_first_call_gives
+from embedl_deploy.export.rounding import run_rounded
 from embedl_deploy.verify import difference, output_tensors, signal_to_noise
 from embedl_deploy.verify.difference import again_with_the_same_numbers
 

@@ -13,9 +13,9 @@ import torch
 
 from embedl_deploy.artifact import module_of, read_onnx
 from embedl_deploy.errors import ExportError, InputError
-from embedl_deploy.export.arithmetic import OutOfRange
 from embedl_deploy.export.failures import explain_nodes
 from embedl_deploy.export.missing_kernels import compute_in_float32
+from embedl_deploy.export.out_of_range import OutOfRange
 from embedl_deploy.validation.checked import checked
 
 

@@ -11,7 +11,8 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from embedl_deploy.export.constants import mask_value, name_of
-from embedl_deploy.export.operators import Operators, compute
+from embedl_deploy.export.operators import Operators, compute, writes
+from embedl_deploy.export.out_of_range import LEAST_OF_ONE_OPERATOR_DB
 from embedl_deploy.float16.report import Limit
 from embedl_deploy.verify import output_tensors, signal_to_noise
 
@@ -19,8 +20,6 @@ _HALF = torch.float16
 _LARGEST = torch.finfo(_HALF).max
 #: Operators that add up what they are given; hardware may do so in the type of the result.
 _SUMS = frozenset({"sum", "mean", "var", "var_mean", "std", "std_mean", "cumsum", "linalg_vector_norm", "norm"})
-#: What rounding to float16 leaves of one operator's result is 60 dB and more; below this its steps are too coarse.
-LEAST_OF_ONE_OPERATOR_DB = 30.0
 #: Operators that give statistics, for a backward pass, beside their result.
 _WITH_STATISTICS = frozenset(
     {"native_layer_norm", "native_batch_norm", "native_group_norm", "_native_batch_norm_legit", "_fused_rms_norm"}
@@ -124,11 +123,6 @@ def values_of(name: str, result: Any) -> list[torch.Tensor]:
 def all_finite(values: Any) -> bool:
     """Whether no tensor in some values holds infinity or NaN."""
     return all(bool(x.isfinite().all()) for x in output_tensors(values) if x.is_floating_point())
-
-
-def writes(func: Any) -> bool:
-    """Whether an operator writes into what it is given."""
-    return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
 
 
 def _counts(x: torch.Tensor) -> bool:

@@ -39,7 +39,8 @@ from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
 from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition import norm_examples
-from embedl_deploy.recomposition.statistics import NoNormError, Normalized, normalized_by
+from embedl_deploy.recomposition.normalized import Normalized, normalized_by
+from embedl_deploy.recomposition.statistics import NoNormError
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Tensors that are divided by their own spread, as norms written in small operations do it: what is read of them.
+"""Variances and mean squares, as norms written out compute them: of which tensor, and over which axes.
 
-A square root is followed back to the mean square or variance under it, and on to the tensor that is divided by it:
+    mean(x²)        mean((x − mean(x))²)        var(x)        var_mean(x)[0]
 
-    rsqrt(mean(x²) + ε) · x        (x − mean(x)) / sqrt(var(x) + ε)
+Also of a tensor that is first converted to a type that is written out.
 """
 
 from dataclasses import dataclass, replace
@@ -12,12 +12,11 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.casts import is_cast, written_type
-from embedl_deploy.graph.metadata import dtype_of, shape_of
+from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.recomposition.scores import number_of
 
-_ROOTS = frozenset({"sqrt", "rsqrt", "pow"})
 Axes = tuple[int, ...]
 
 
@@ -42,85 +41,6 @@ class Spread:
     nodes: tuple[fx.Node, ...] = ()
 
 
-@dataclass(frozen=True)
-class Normalized:
-    """x/√(mean(x²) + ε) or, of x with its mean taken off, the same.
-
-    Attributes:
-        spread: x.
-        axes: The axes of the mean, counted from the last if the shape is known.
-        eps: ε.
-        nodes: What computes it, in graph order; the last is its value.
-    """
-
-    spread: Spread
-    axes: Axes
-    eps: float
-    nodes: tuple[fx.Node, ...]
-
-    @property
-    def centred(self) -> bool:
-        """Whether the mean is taken off."""
-        return self.spread.axes is not None
-
-
-def normalized_by(root: fx.Node) -> Normalized | None:
-    """What is normalized by a square root; ``None`` if it is not of a mean square.
-
-    Raises:
-        NoNormError: It is, and something about it is done in another way than layers do it.
-    """
-    power = _power_of(root)
-    under = None if power is None else _shifted(root.args[0])
-    if under is None or power is None:
-        return None
-    mean_square, eps, shift = under
-    variance = _of_var(mean_square) or _of_mean_square(mean_square)
-    if variance is None:
-        return None
-    spread, axes, statistics = variance
-    if axes is None or not statistics:
-        raise NoNormError(f"{mean_square.name} does not keep the axes that it is over")
-    divided = _divided_by(root, power)
-    if divided is None:
-        return None
-    value, quotient = divided
-    found = _operand(value)
-    if spread.axes not in (None, axes):  # it is another mean that is taken off, and a tensor like any other
-        if value is not spread.nodes[-1]:
-            return None
-        spread = found = Spread(value)
-    if found.source is not spread.source or found.axes != spread.axes:
-        if spread.axes is not None and found.source is spread.source:
-            raise NoNormError(f"{value.name}, which is divided by its standard deviation, has its mean")
-        return None
-    both = _of_both(spread, found)
-    nodes = {root, shift, *statistics, *spread.nodes, *found.nodes, *quotient}
-    return _without_shared_cast(Normalized(both, axes, eps, tuple(sorted(nodes))))
-
-
-def _power_of(root: fx.Node) -> float | None:
-    """0.5 for a square root, -0.5 for one divided by it; ``None`` for what is neither."""
-    name = operation(root)
-    if name not in _ROOTS or is_in_place(root) or not root.args:
-        return None
-    if name == "pow":
-        exponent = number_of(root.args[1]) if len(root.args) > 1 else None
-        return exponent if exponent in (0.5, -0.5) else None
-    return 0.5 if name == "sqrt" else -0.5
-
-
-def _shifted(node: Any) -> tuple[fx.Node, float, fx.Node] | None:
-    """v, ε and the node of v + ε."""
-    if not isinstance(node, fx.Node) or operation(node) != "add" or is_in_place(node) or len(node.args) < 2:
-        return None
-    for value, number in (node.args[:2], node.args[1::-1]):
-        eps = number_of(number)
-        if isinstance(value, fx.Node) and eps is not None and eps >= 0:
-            return value, eps, node
-    return None
-
-
 def _axes(values: dict[str, Any], of: fx.Node) -> Axes | None:
     """The axes of a mean or variance that keeps them, from the last if the rank is known."""
     dim = values.get("dim")
@@ -140,7 +60,7 @@ def _is_mean(node: Any) -> bool:
     return isinstance(node, fx.Node) and operation(node) == "mean" and _values(node).get("dtype") is None
 
 
-def _of_mean_square(node: fx.Node) -> tuple[Spread, Axes | None, list[fx.Node]] | None:
+def mean_square_of(node: fx.Node) -> tuple[Spread, Axes | None, list[fx.Node]] | None:
     """What the mean is of, squared; over which axes; and the nodes."""
     square = node.args[0] if _is_mean(node) and node.args else None
     if not isinstance(square, fx.Node) or is_in_place(square) or not square.args:
@@ -152,11 +72,11 @@ def _of_mean_square(node: fx.Node) -> tuple[Spread, Axes | None, list[fx.Node]] 
     )
     if not is_square or not isinstance(value, fx.Node):
         return None
-    return _operand(value), _axes(_values(node), square), [node, square]
+    return deviation_of(value), _axes(_values(node), square), [node, square]
 
 
-def _of_var(node: fx.Node) -> tuple[Spread, Axes | None, list[fx.Node]] | None:
-    """The same of a variance: the deviations from the mean that it is of."""
+def variance_of(node: fx.Node) -> tuple[Spread, Axes | None, list[fx.Node]] | None:
+    """What a variance is of, as deviations from its mean; over which axes; and the nodes."""
     nodes, call = [node], node
     if operation(node) == "getitem" and isinstance(node.args[0], fx.Node) and node.args[1] == 0:
         call = node.args[0]
@@ -182,7 +102,7 @@ def _uncast(node: fx.Node) -> Spread:
     return Spread(node.args[0], upcast=dtype, nodes=(node,))
 
 
-def _operand(node: fx.Node) -> Spread:
+def deviation_of(node: fx.Node) -> Spread:
     """A tensor, seen through the conversion before it and the mean that is taken off."""
     if operation(node) != "sub" or is_in_place(node) or len(node.args) != 2 or node.kwargs:
         return _uncast(node)
@@ -202,65 +122,3 @@ def _operand(node: fx.Node) -> Spread:
     if axes is None or (inner.source, inner.upcast) != (under.source, under.upcast):
         return Spread(node)
     return Spread(inner.source, axes, inner.upcast, (*inner.nodes, *under.nodes, *nodes, node))
-
-
-def _divided_by(root: fx.Node, power: float) -> tuple[fx.Node, list[fx.Node]] | None:
-    """What is divided by a square root, and the nodes that divide."""
-    nodes: list[fx.Node] = []
-    inverse = root
-    if power > 0:
-        users = list(root.users)
-        if len(users) == 1 and _is_inverse(users[0], root):
-            inverse = users[0]
-            nodes.append(inverse)
-            once_more = next(iter(inverse.users), inverse)
-            if operation(once_more) == "mul" and 1 in once_more.args:  # as torch computes 1/x
-                inverse = once_more
-                nodes.append(inverse)
-    wanted = "div" if power > 0 and inverse is root else "mul"
-    for user in inverse.users:
-        if operation(user) != wanted or is_in_place(user) or len(user.args) != 2 or user.kwargs:
-            continue
-        first, second = user.args
-        value = first if second is inverse else second if wanted == "mul" else None
-        if isinstance(value, fx.Node) and value is not inverse:
-            return value, [*nodes, user]
-    return None
-
-
-def _is_inverse(node: fx.Node, root: fx.Node) -> bool:
-    """Whether a node is 1 divided by ``root``."""
-    name = operation(node)
-    if name == "reciprocal":
-        return True
-    if name == "div" and not node.kwargs and len(node.args) == 2:
-        return number_of(node.args[0]) == 1 and node.args[1] is root
-    return name == "pow" and len(node.args) == 2 and node.args[0] is root and number_of(node.args[1]) == -1
-
-
-def _of_both(spread: Spread, found: Spread) -> Spread:
-    """The tensor whose spread is taken and the one that is divided, which are of one source, as one.
-
-    Raises:
-        NoNormError: They are of several types.
-    """
-    nodes = tuple(dict.fromkeys((*spread.nodes, *found.nodes)))
-    if spread.upcast is found.upcast:
-        return replace(found, nodes=nodes)
-    source = dtype_of(found.source)
-    wide = spread.upcast if found.upcast is None else None
-    if wide is None or source is None or torch.promote_types(source, wide) is not wide:
-        raise NoNormError(f"{found.source.name} is normalized by the spread of a tensor of another type")
-    return replace(found, upcast=wide, nodes=nodes)  # dividing by it converts
-
-
-def _without_shared_cast(norm: Normalized) -> Normalized:
-    """The norm of the converted tensor, if something else reads that, too."""
-    casts = [node for node in norm.spread.nodes if is_cast(node)]
-    if len(casts) != 1 or set(norm.nodes).issuperset(casts[0].users):
-        return norm
-    nodes = tuple(node for node in norm.nodes if node is not casts[0])
-    direct = all(casts[0] in node.all_input_nodes or norm.spread.source not in node.all_input_nodes for node in nodes)
-    if not direct:
-        return norm
-    return replace(norm, spread=replace(norm.spread, source=casts[0], upcast=None), nodes=nodes)

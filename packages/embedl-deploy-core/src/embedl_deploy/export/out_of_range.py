@@ -1,11 +1,10 @@
-"""A model run operator by operator: with every result rounded to fewer digits, or watched for what leaves its type.
+"""A model run operator by operator, watched for the first numbers that leave the range of their type.
 
-A format has a precision and a range. Rounding to its digits with the range of float32 shows what its precision costs a
-model; the first finite operands with an infinite result show where its range ends.
+The first finite operands with an infinite result show where the range of a format ends.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,11 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.export.constants import mask_value
-from embedl_deploy.export.operators import Operators, compute, run_operators
+from embedl_deploy.export.operators import Operators, compute, run_operators, writes
 from embedl_deploy.verify import output_tensors, signal_to_noise
 
 #: What rounding leaves of one operator's result is 60 dB and more; below this, its values are too small for the type.
-_LEAST_OF_ONE_OPERATOR_DB = 30.0
-#: Whole numbers of the bits of floating-point ones, in which a magnitude counts up.
-_WHOLE = {torch.float32: torch.int32, torch.float64: torch.int64}
+LEAST_OF_ONE_OPERATOR_DB = 30.0
 
 
 @dataclass(frozen=True)
@@ -46,55 +43,6 @@ class OutOfRange:
         smallest = limits.smallest_normal * limits.eps
         has = "has nothing between 0 and" if self.largest < smallest else "has no finer steps there than"
         return f"{self.place} is {self.largest:.3g} at most, and {kind} {has} {smallest:.1g}"
-
-
-def rounded_to(digits: int, grid: float = 1.0) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A function that rounds float32 and float64 to ``digits`` binary digits, at any magnitude; others stay.
-
-    Args:
-        digits: How many.
-        grid: What the numbers that are rounded to are multiplied by: between 1 and 2, for another grid as fine. What
-            has no more digits already stays as it is.
-    """
-
-    def nearest(x: torch.Tensor, held: int) -> torch.Tensor:
-        dropped = held - digits
-        low, high = _extremes(x)
-        most = torch.finfo(x.dtype).max * (1 - 2.0**-digits)
-        if (
-            x.dtype in _WHOLE and -most <= low and high <= most
-        ):  # half a step is added to the magnitude, and what is below a step cut off
-            whole = x.detach().view(_WHOLE[x.dtype]).add(1 << (dropped - 1))
-            return whole.bitwise_and_(-(1 << dropped)).view(x.dtype)
-        spread = x * (2.0**dropped + 1)  # Veltkamp's splitting (Dekker 1971), which takes longer
-        near = spread - (spread - x)
-        return torch.where(near.isfinite(), near, x)
-
-    def rounded(x: torch.Tensor) -> torch.Tensor:
-        held = {torch.float32: 24, torch.float64: 53, torch.float16: 11}.get(x.dtype, 0)
-        if held <= digits:
-            return x
-        near = nearest(x, held)
-        return near if grid == 1.0 else torch.where(near == x, x, nearest(x / grid, held) * grid)
-
-    return rounded
-
-
-def run_rounded(
-    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], digits: int | None, grid: float = 1.0
-) -> list[torch.Tensor]:
-    """The outputs of a model with parameters, inputs and intermediate values rounded to ``digits`` binary digits.
-
-    Equal values are sorted as ONNX has it, the lower index first; PyTorch promises no order.
-
-    Args:
-        model: Not changed.
-        args: Its inputs.
-        kwargs: Its keyword inputs.
-        digits: ``None`` to round nothing.
-        grid: As for :func:`rounded_to`.
-    """
-    return run_operators(model, args, kwargs, Rounding(None if digits is None else rounded_to(digits, grid)))
 
 
 def run_watched(
@@ -130,34 +78,6 @@ def places_not_finite(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str,
     return {each.place for each in watching.others if each.largest is None}
 
 
-class Rounding(Operators):  # type: ignore[no-untyped-call]  # of torch
-    """Rounds the results of operators; ``None`` to round nothing."""
-
-    def __init__(self, rounded: Callable[[torch.Tensor], torch.Tensor] | None) -> None:
-        super().__init__()
-        self.rounded = rounded
-
-    def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Compute an operator, and round what it returns."""
-        rounded = self.rounded
-        if rounded is None:
-            return compute(func, args, kwargs)
-
-        def state(value: Any) -> Any:
-            return rounded(value) if isinstance(value, torch.Tensor) and id(value) in self.stored else value
-
-        if not _writes(func):
-            args, kwargs = pytree.tree_map(state, (args, kwargs))
-        result = compute(func, args, kwargs)
-        returns = func._schema.returns if isinstance(func, torch._ops.OpOverload) else ()
-        if not any(value.alias_info is None for value in returns):
-            if _writes(func):
-                for value in output_tensors(result):
-                    value.copy_(rounded(value))
-            return result
-        return pytree.tree_map(lambda v: rounded(v) if isinstance(v, torch.Tensor) else v, result)
-
-
 class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
     """Finds the first operator with finite operands and a result that is not, or the first tensor that is not.
 
@@ -181,7 +101,7 @@ class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
         given = [v for v in output_tensors((args, kwargs)) if v.is_floating_point()]
         whole = not any(_leaves(v) for v in given)
         result = compute(func, args, kwargs)
-        if whole and not _writes(func):
+        if whole and not writes(func):
             computed = [v for v in output_tensors(result) if v.is_floating_point()]
             broken = next((v for v in computed if _leaves(v) or _vanishes(v, given)), None)
             if broken is not None or (self.closely and any(v.dtype is torch.float16 for v in computed)):
@@ -217,7 +137,7 @@ class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
         for x, y in zip(exact, computed, strict=True):
             if y.dtype is torch.float16 and x.is_floating_point() and x.numel():
                 largest = float(x.abs().max())
-                if 0 < largest < torch.finfo(y.dtype).tiny and signal_to_noise([x], [y]) < _LEAST_OF_ONE_OPERATOR_DB:
+                if 0 < largest < torch.finfo(y.dtype).tiny and signal_to_noise([x], [y]) < LEAST_OF_ONE_OPERATOR_DB:
                     self.left = OutOfRange(place, largest, y.dtype)
                     return
 
@@ -236,7 +156,7 @@ class _Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
             self.others.append(found)
 
 
-def _extremes(x: torch.Tensor) -> tuple[float, float]:
+def extremes(x: torch.Tensor) -> tuple[float, float]:
     """The lowest and the highest value, NaN if there is any; in one pass, where ``isfinite`` takes several."""
     if x.numel() == 0:
         return 0.0, 0.0
@@ -246,19 +166,15 @@ def _extremes(x: torch.Tensor) -> tuple[float, float]:
 
 
 def _leaves(x: torch.Tensor) -> bool:
-    return not all(map(math.isfinite, _extremes(x)))
+    return not all(map(math.isfinite, extremes(x)))
 
 
 def _vanishes(x: torch.Tensor, given: list[torch.Tensor]) -> bool:
     """Whether all of ``x`` is zero, made of what is not."""
-    return x.numel() > 0 and _extremes(x) == (0.0, 0.0) and all(bool(v.any()) for v in given if v.numel())
+    return x.numel() > 0 and extremes(x) == (0.0, 0.0) and all(bool(v.any()) for v in given if v.numel())
 
 
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.is_floating_point():
         return value.float()
     return torch.float32 if value in (torch.float16, torch.bfloat16) else value
-
-
-def _writes(func: Any) -> bool:
-    return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
