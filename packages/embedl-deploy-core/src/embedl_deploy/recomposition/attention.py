@@ -30,7 +30,8 @@ from embedl_deploy.recomposition import attention_examples
 from embedl_deploy.recomposition.attention_masks import masks_of, may_be_infinite, with_masks_seen
 from embedl_deploy.recomposition.attention_reading import Attention, may_be_for_keys, read_attention, way_to_product
 from embedl_deploy.recomposition.products import insert
-from embedl_deploy.recomposition.scores import NoScoresError, softmax_input
+from embedl_deploy.recomposition.scores import NoScoresError
+from embedl_deploy.recomposition.softmax import softmax_input
 
 
 class RecomposeAttentionPattern(Pattern):

@@ -12,7 +12,8 @@ from embedl_deploy.graph.lookup import get_constant
 from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.products import product_of_call
 from embedl_deploy.recomposition.products import insert
-from embedl_deploy.recomposition.scores import Scores, number_of
+from embedl_deploy.recomposition.scores import Scores
+from embedl_deploy.recomposition.written_numbers import number_of
 
 
 def has_the_batch(mask: fx.Node, scores: Scores) -> bool:

@@ -13,17 +13,9 @@ from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.recomposition.attention_masks import has_the_batch
 from embedl_deploy.recomposition.products import Product, orientations, product_of, swapped_source
-from embedl_deploy.recomposition.scores import (
-    SAME,
-    VIEWS,
-    NoScoresError,
-    Scores,
-    View,
-    cast_of,
-    scores_of,
-    sizes_of,
-    softmax_input,
-)
+from embedl_deploy.recomposition.score_reading import cast_of, scores_of, sizes_of
+from embedl_deploy.recomposition.scores import SAME, VIEWS, NoScoresError, Scores, View
+from embedl_deploy.recomposition.softmax import softmax_input
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from torch import fx
 from embedl_deploy.graph.casts import is_cast
 from embedl_deploy.graph.metadata import dtype_of
 from embedl_deploy.graph.operators import is_in_place, operation
-from embedl_deploy.recomposition.scores import number_of
 from embedl_deploy.recomposition.statistics import Axes, NoNormError, Spread, deviation_of, mean_square_of, variance_of
+from embedl_deploy.recomposition.written_numbers import number_of
 
 _ROOTS = frozenset({"sqrt", "rsqrt", "pow"})
 

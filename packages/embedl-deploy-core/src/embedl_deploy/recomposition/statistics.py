@@ -15,7 +15,7 @@ from embedl_deploy.graph.casts import is_cast, written_type
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.signatures import bind_call
-from embedl_deploy.recomposition.scores import number_of
+from embedl_deploy.recomposition.written_numbers import number_of
 
 Axes = tuple[int, ...]
 
