@@ -10,11 +10,11 @@ from torch.export import Dim
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
+from support.language_models import GPT2_SIZES, LAYERS, SIZES, VOCABULARY
 
-STEPS, LAYERS = 32, 2
+STEPS = 32
 IDS = torch.tensor([[3, 14, 15, 9, 26]])
-SMALL = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": LAYERS}
-GROUPED = {**SMALL, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3}
+GROUPED = {**SIZES, "num_key_value_heads": 2, "initializer_range": 0.3}
 AUDIO = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "num_mel_bins": 8}
 SPECIAL = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
 
@@ -39,15 +39,13 @@ def llama():
 
 
 def gpt2():
-    return hf.GPT2LMHeadModel(
-        hf.GPT2Config(vocab_size=50, n_embd=32, n_layer=LAYERS, n_head=4, initializer_range=0.5, **SPECIAL)
-    )
+    return hf.GPT2LMHeadModel(hf.GPT2Config(**GPT2_SIZES, initializer_range=0.5, **SPECIAL))
 
 
 def whisper():
     return hf.WhisperForConditionalGeneration(
         hf.WhisperConfig(
-            vocab_size=50,
+            vocab_size=VOCABULARY,
             d_model=32,
             encoder_attention_heads=4,
             decoder_attention_heads=4,

@@ -8,23 +8,21 @@ from transformers.cache_utils import DynamicCache
 
 from embedl_deploy import TransformationResult, transform
 from embedl_deploy.errors import InputError
+from support.language_models import GPT2_SIZES, SIZES
 
 IDS = torch.tensor([[5, 3, 9, 4, 7]])
-SMALL = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def llama() -> nn.Module:
-    return LlamaForCausalLM(LlamaConfig(**SMALL)).eval()
+    return LlamaForCausalLM(LlamaConfig(**SIZES)).eval()
 
 
 def mistral() -> nn.Module:
-    return MistralForCausalLM(MistralConfig(**SMALL, num_key_value_heads=1, sliding_window=8)).eval()
+    return MistralForCausalLM(MistralConfig(**SIZES, num_key_value_heads=1, sliding_window=8)).eval()
 
 
 def gpt2() -> nn.Module:
-    return GPT2LMHeadModel(
-        GPT2Config(vocab_size=20, n_positions=32, n_embd=16, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=1)
-    ).eval()
+    return GPT2LMHeadModel(GPT2Config(**GPT2_SIZES, n_positions=32, bos_token_id=1, eos_token_id=1)).eval()
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
 from embedl_deploy.quantize import quantize
 from embedl_deploy.tensorrt.compilers import TensorRTForRTX
+from support.language_models import SIZES, VOCABULARY
 from support.nets import random_input, scrambled
 
 
@@ -38,15 +39,13 @@ class Detector(nn.Module):
 
 def bert():
     transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64
-    )
+    config = transformers.BertConfig(**{**SIZES, "num_hidden_layers": 1})
     return transformers.BertModel(config, add_pooling_layer=False)
 
 
 def sentences(size, length):
     mask = (torch.arange(length) < length - torch.arange(size)[:, None]).long()
-    return {"input_ids": torch.randint(0, 99, (size, length)), "attention_mask": mask}
+    return {"input_ids": torch.randint(0, VOCABULARY, (size, length)), "attention_mask": mask}
 
 
 def images(size, height, width=None):

@@ -4,16 +4,10 @@ from typing import Any
 
 import torch
 
-from zoo.families.transformers_member import VOCABULARY, both, member, pixels, sentence, tokens
+from zoo.families.transformers_member import SIZES, VOCABULARY, both, member, pixels, sentence, tokens
 
-_SIZES: dict[str, Any] = {
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-}
-_VIT = {**_SIZES, "image_size": 64, "patch_size": 16}
-_TEXT = {**_SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": 64}
+_VIT = {**SIZES, "image_size": 64, "patch_size": 16}
+_TEXT = {**SIZES, "vocab_size": VOCABULARY, "max_position_embeddings": 64}
 _SWIN: dict[str, Any] = {
     "image_size": 64,
     "patch_size": 4,
@@ -331,7 +325,7 @@ MEMBERS = [
         "VitPoseForPoseEstimation",
         pixels(),
         backbone_config={
-            **_SIZES,
+            **SIZES,
             "model_type": "vitpose_backbone",
             "image_size": [64, 64],
             "patch_size": [16, 16],

@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from zoo.families.transformers_member import VOCABULARY, member, tokens
+from zoo.families.transformers_member import SIZES, VOCABULARY, member, tokens
 
 _SMALL: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
+    **SIZES,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,

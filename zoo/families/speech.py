@@ -2,14 +2,11 @@
 
 from typing import Any
 
-from zoo.families.transformers_member import VOCABULARY, both, member, tokens, values
+from zoo.families.transformers_member import SIZES, VOCABULARY, both, member, tokens, values
 
 _WAVE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
+    **SIZES,
     "conv_dim": [32, 32, 32],
     "conv_stride": [5, 2, 2],
     "conv_kernel": [10, 3, 3],
@@ -66,14 +63,14 @@ MEMBERS = [
     member(
         "Wav2Vec2BertModel",
         values("input_features", 1, 40, 32),
-        **{key: _WAVE[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")},
+        **SIZES,
         feature_projection_input_dim=32,
         position_embeddings_type="relative_key",
     ),
     member(
         "ASTForAudioClassification",
         values("input_values", 1, 64, 32),
-        **{key: _WAVE[key] for key in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")},
+        **SIZES,
         max_length=64,
         num_mel_bins=32,
     ),

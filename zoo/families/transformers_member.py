@@ -13,6 +13,13 @@ Inputs = Callable[[torch.Generator], dict[str, Any]]
 
 #: Words that tokens are of.
 VOCABULARY = 99
+#: Of most models: as their configurations name them.
+SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
 _HEADS = re.compile(
     r"(ForImageClassification|ForObjectDetection|ForSemanticSegmentation|ForInstanceSegmentation|ForUniversalSegmentation"
     r"|ForDepthEstimation|ForMaskedLM|ForSequenceClassification|ForCausalLM|ForConditionalGeneration|ForCTC"

@@ -15,6 +15,7 @@ from embedl_deploy.conversions import (
 )
 from embedl_deploy.quantize import quantization_report, quantize
 from support.nets import net, random_input, scrambled
+from support.transformer_layers import SETTINGS, USUAL, decoder_layer
 
 PATTERNS = [
     UnrollTransformerPattern(),
@@ -33,26 +34,14 @@ MASKS = {
     "tgt_key_padding_mask": PADDING[:, 2:],
     "memory_key_padding_mask": PADDING,
 }
-SETTINGS = [
-    {},
-    {"norm_first": True},
-    {"activation": "gelu", "bias": False},
-    {"activation": nn.SiLU()},
-    {"batch_first": False},
-]
-
-
-def layer(**settings):
-    return nn.TransformerDecoderLayer(8, 2, 16, **{"dropout": 0.0, "batch_first": True, **settings})
 
 
 def decoder(count=2, norm=None, **settings):
-    return scrambled(nn.TransformerDecoder(layer(**settings), count, norm))
+    return scrambled(nn.TransformerDecoder(decoder_layer(**settings), count, norm))
 
 
 def transformer(**settings):
-    usual = {"dropout": 0.0, "batch_first": True}
-    return scrambled(nn.Transformer(8, 2, 1, 2, 16, **{**usual, **settings}))
+    return scrambled(nn.Transformer(8, 2, 1, 2, 16, **{**USUAL, **settings}))
 
 
 def model_of(part, **masks):
@@ -134,7 +123,7 @@ class OwnEncoder(nn.Module):
         ),
         (
             lambda self, x: self.part(x, x, memory_mask=CAUSAL, memory_is_causal=True),
-            layer(),
+            decoder_layer(),
             "memory_is_causal is set",
         ),
         (
@@ -144,7 +133,7 @@ class OwnEncoder(nn.Module):
         ),
         (
             lambda self, x: self.part(x, x),
-            layer(activation=F.silu),
+            decoder_layer(activation=F.silu),
             "its activation, silu, is no module and neither ReLU nor GELU",
         ),
         (
@@ -160,7 +149,7 @@ def test_what_cannot_be_kept_is_declined(forward, part, reason):
     assert result.verify(TARGET).max_rel < 1e-5
 
 
-@pytest.mark.parametrize("make", [lambda: decoder(1), layer, transformer])
+@pytest.mark.parametrize("make", [lambda: decoder(1), decoder_layer, transformer])
 def test_what_is_watched_is_left(make):
     part = make()
     part.register_forward_hook(lambda module, args, output: None)

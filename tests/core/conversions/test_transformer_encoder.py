@@ -9,26 +9,16 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.conversions import DecomposeTransformerEncoderLayerPattern, UnrollTransformerEncoderPattern
 from embedl_deploy.quantize import quantization_report, quantize
 from support.nets import net, random_input, scrambled
+from support.transformer_layers import SETTINGS, encoder_layer
 
 PATTERNS = [UnrollTransformerEncoderPattern(), DecomposeTransformerEncoderLayerPattern()]
 TOKENS = random_input(2, 5, 8)
 PADDING = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
 CAUSAL = nn.Transformer.generate_square_subsequent_mask(5)
-SETTINGS = [
-    {},
-    {"norm_first": True},
-    {"activation": "gelu", "bias": False},
-    {"activation": nn.SiLU()},
-    {"batch_first": False},
-]
-
-
-def layer(**settings):
-    return nn.TransformerEncoderLayer(8, 2, 16, **{"dropout": 0.0, "batch_first": True, **settings})
 
 
 def encoder(count=2, norm=None, **settings):
-    return scrambled(nn.TransformerEncoder(layer(**settings), count, norm, enable_nested_tensor=False))
+    return scrambled(nn.TransformerEncoder(encoder_layer(**settings), count, norm, enable_nested_tensor=False))
 
 
 def applied(result):
@@ -62,7 +52,7 @@ def test_masks_go_to_every_layer(masks):
 
 
 def test_a_layer_that_is_called_twice_keeps_one_set_of_weights():
-    model = net(lambda self, x: self.layer(self.layer(x)), layer=scrambled(layer()))
+    model = net(lambda self, x: self.layer(self.layer(x)), layer=scrambled(encoder_layer()))
     result = transform(model, TOKENS, patterns=PATTERNS)
     assert len(applied(result)) == 2
     assert result.verify(TOKENS).max_rel < 1e-5
@@ -71,7 +61,7 @@ def test_a_layer_that_is_called_twice_keeps_one_set_of_weights():
 
 @pytest.mark.filterwarnings("ignore:enable_nested_tensor is True")
 def test_a_padding_mask_where_torch_never_packs_sequences():
-    part = scrambled(nn.TransformerEncoder(layer(batch_first=False), 2))  # of torch's defaults
+    part = scrambled(nn.TransformerEncoder(encoder_layer(batch_first=False), 2))  # of torch's defaults
     model = net(lambda self, x, padding: self.encoder(x, src_key_padding_mask=padding), encoder=part)
     inputs = (TOKENS.transpose(0, 1), PADDING)
     result = transform(model, inputs, patterns=PATTERNS)
@@ -112,11 +102,11 @@ class OwnLayer(nn.TransformerEncoderLayer):
     [
         (
             lambda self, x: self.part(x, src_key_padding_mask=PADDING),
-            nn.TransformerEncoder(layer(), 1),
+            nn.TransformerEncoder(encoder_layer(), 1),
             "with a padding mask its result depends on the mode: build it with enable_nested_tensor=False",
         ),
         (lambda self, x: self.part(x, mask=CAUSAL, is_causal=True), encoder(1), "is_causal is set"),
-        (lambda self, x: self.part(x, src_mask=CAUSAL, is_causal=True), layer(), "is_causal is set"),
+        (lambda self, x: self.part(x, src_mask=CAUSAL, is_causal=True), encoder_layer(), "is_causal is set"),
         (
             lambda self, x: self.part(x),
             nn.TransformerEncoder(OwnLayer(8, 2, 16, batch_first=True), 1, enable_nested_tensor=False),
@@ -124,7 +114,7 @@ class OwnLayer(nn.TransformerEncoderLayer):
         ),
         (
             lambda self, x: self.part(x),
-            layer(activation=F.silu),
+            encoder_layer(activation=F.silu),
             "its activation, silu, is no module and neither ReLU nor GELU",
         ),
     ],
@@ -133,7 +123,7 @@ def test_what_cannot_be_kept_is_declined(forward, part, reason):
     assert why(net(forward, part=part), TOKENS) == [reason]
 
 
-@pytest.mark.parametrize("make", [lambda: encoder(1), layer])
+@pytest.mark.parametrize("make", [lambda: encoder(1), encoder_layer])
 def test_what_is_watched_is_left(make):
     part = make()
     part.register_forward_hook(lambda module, args, output: None)
