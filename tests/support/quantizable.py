@@ -1,6 +1,5 @@
-"""Patterns whose modules can be quantized, and small models of them, so that tests of the core need no backend."""
+"""Small models to quantize, with what is asked of them and of their files."""
 
-import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,10 +10,9 @@ import torch
 from torch import nn
 
 from embedl_deploy import TransformationResult, transform
-from embedl_deploy.modules import ActivationLike, FusedConv, FusedMatmul, FusedModule, QuantStub
-from embedl_deploy.patterns import Fork, Pattern, QDQPoint, Wildcard
 from embedl_deploy.quantize import QuantConfig, Quantizer, calibrate, insert_qdq
 from support.nets import net, random_input
+from support.small_patterns import QUANTIZABLE
 
 #: Ways to quantize, as the options of ``quantize``.
 METHODS: dict[str, dict[str, Any]] = {
@@ -25,115 +23,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "bias correction": {"bias_correction": True},
     "learned rounding": {"learned_rounding": True},
 }
-
-
-class QConv(FusedConv):
-    inputs_to_quantize = frozenset({0})
-
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None = None, act: nn.Module | None = None) -> None:
-        super().__init__(conv, bn)
-        self.act = act
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.convolve(x)
-        return y if self.act is None else self.act(y)
-
-
-class QConvAdd(QConv):
-    inputs_to_quantize = frozenset({0, 1})
-
-    def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return self.act(self.convolve(x) + residual)
-
-
-class QLinear(FusedMatmul):
-    inputs_to_quantize = frozenset({0})
-
-    def __init__(self, linear: nn.Linear, act: nn.Module | None = None) -> None:
-        super().__init__(linear)
-        self.act = act
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.project(x)
-        return y if self.act is None else self.act(y)
-
-
-class QPool(FusedModule):
-    inputs_to_quantize = frozenset({0})
-
-    def __init__(self, pool: nn.AdaptiveAvgPool2d) -> None:
-        super().__init__()
-        self.pool = pool
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.pool(x)
-
-
-class QSigmoid(FusedModule):
-    """Has a place inside, of a range that is known."""
-
-    inputs_to_quantize = frozenset({0})
-
-    def __init__(self, sigmoid: nn.Sigmoid) -> None:
-        super().__init__()
-        self.sigmoid = sigmoid
-        self.gate_quant = QuantStub(amax=1.0)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.gate_quant(self.sigmoid(x))
-
-
-class ConvAddActPattern(Pattern):
-    tree = (Fork(operator.add, (nn.Conv2d, nn.BatchNorm2d), ()), ActivationLike)
-    qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.RESIDUAL_INPUT})
-    graft = QConvAdd
-
-
-class ConvActPattern(Pattern):
-    tree = (nn.Conv2d, Wildcard(nn.BatchNorm2d, max_count=1), ActivationLike)
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = QConv
-
-
-class ConvPattern(Pattern):
-    tree = (nn.Conv2d, Wildcard(nn.BatchNorm2d, max_count=1))
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = QConv
-
-
-class LinearActPattern(Pattern):
-    tree = (nn.Linear, ActivationLike)
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = QLinear
-
-
-class LinearPattern(Pattern):
-    tree = (nn.Linear,)
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = QLinear
-
-
-class PoolPattern(Pattern):
-    tree = (nn.AdaptiveAvgPool2d,)
-    qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.OUTPUT})
-    graft = QPool
-
-
-class SigmoidPattern(Pattern):
-    tree = (nn.Sigmoid,)
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = QSigmoid
-
-
-PATTERNS = [
-    ConvAddActPattern(),
-    ConvActPattern(),
-    ConvPattern(),
-    LinearActPattern(),
-    LinearPattern(),
-    PoolPattern(),
-    SigmoidPattern(),
-]
 
 
 def residual_block() -> nn.Module:
@@ -175,8 +64,8 @@ ROWS = random_input(6, 12)
 
 
 def fused(model: nn.Module, *args: torch.Tensor) -> TransformationResult:
-    """Transform with the patterns of this file."""
-    return transform(model, args or None, patterns=PATTERNS)
+    """Transform with the small patterns."""
+    return transform(model, args or None, patterns=QUANTIZABLE)
 
 
 def inserted(model: nn.Module, config: QuantConfig | None = None) -> Any:

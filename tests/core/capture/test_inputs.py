@@ -11,8 +11,7 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.quantize import quantize
 from support.nets import random_input
-from support.quantizable import PATTERNS as QUANTIZABLE
-from support.small_patterns import PATTERNS
+from support.small_patterns import PATTERNS, QUANTIZABLE
 
 X = random_input(1, 4, 8)
 

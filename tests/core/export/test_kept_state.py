@@ -10,7 +10,7 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import ExportError
 from embedl_deploy.quantize import quantize
 from support.nets import random_input
-from support.quantizable import PATTERNS
+from support.small_patterns import QUANTIZABLE
 
 X = random_input(2, 4)
 
@@ -52,7 +52,7 @@ class Harmless(nn.Module):
 def test_a_moving_average_is_refused(way, tmp_path):
     model = Average().eval()
     before = copy.deepcopy(model.state_dict())
-    result = model if way == "plain" else transform(model, X, patterns=PATTERNS)
+    result = model if way == "plain" else transform(model, X, patterns=QUANTIZABLE)
     result = quantize(result, [X], progress=False) if way == "int8" else result
     with pytest.raises(ExportError, match=r"in its first call only: forward of .* keeps 'mean' for the next call"):
         export_onnx(result, X, tmp_path / "m.onnx")

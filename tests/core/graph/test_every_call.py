@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from embedl_deploy import transform
 from embedl_deploy.capture import capture
 from embedl_deploy.graph.every_call import same_in_every_call
 from embedl_deploy.quantize import QuantConfig, insert_qdq, quantization_report
 from support.nets import net, random_input
-from support.quantizable import PATTERNS, transform
+from support.small_patterns import QUANTIZABLE
 
 X = random_input(3, 4)
 
@@ -79,7 +80,7 @@ def test_it_gets_no_quantizers_unless_they_are_asked_for():
             other=nn.Linear(4, 4),
             table=nn.Parameter(torch.ones(3, 4)),
         ),
-        patterns=PATTERNS,
+        patterns=QUANTIZABLE,
     )
     report = quantization_report(insert_qdq(result.model, result.matches))
     rules = {(point.path, point.label): point.rule for point in report.not_quantized}

@@ -194,10 +194,10 @@ def summed(m, x):
 
 
 ALL_FUSED = {
-    "parts": (Sliced, {"FusedChain": 3}),
+    "parts": (Sliced, {"QConv": 3}),
     "a sum": (
         lambda: net(summed, other=nn.Conv2d(4, 4, 1), relu=nn.ReLU(inplace=True), **parts()),
-        {"FusedSum": 1, "FusedChain": 1},
+        {"QConvAdd": 1, "QConv": 1},
     ),
 }
 

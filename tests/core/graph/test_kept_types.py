@@ -63,6 +63,6 @@ def test_a_sum_in_place_gives_what_it_gives_eagerly(name, trace):
     model = added(ANOTHER.get(name) or THE_SAME[name])
     given = {} if trace is None else {"args": (X,), "trace": trace}
     result = transform(model, patterns=PATTERNS, **given)
-    assert fused_counts(result.model).get("FusedSum", 0) == (1 if name == "a value" else 0)
+    assert fused_counts(result.model).get("QConvAdd", 0) == (1 if name == "a value" else 0)
     torch.testing.assert_close(result.model(X), model(X), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(result.model.half()(X.half()), model.half()(X.half()), rtol=1e-2, atol=1e-2)

@@ -11,7 +11,7 @@ from embedl_deploy import get_transformation_plan, transform
 from embedl_deploy.errors import PatternError
 from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.patterns import Fork, Pattern, Wildcard, get_module, match_tree
-from support.small_patterns import ConvAddActPattern, ConvBNActPattern, ConvPattern, FusedChain, FusedSum
+from support.small_patterns import ConvAddActPattern, ConvBNActPattern, ConvPattern, FusedChain, QConv, QConvAdd
 
 
 def trace(forward, **modules):
@@ -145,8 +145,8 @@ class TestSubclasses:
 
         net = nn.Sequential(Padding(4, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU()).eval()
         result = transform(net, patterns=[ConvBNActPattern()])
-        (fused,) = [m for m in result.model.modules() if isinstance(m, FusedChain)]
-        assert type(fused.parts[0]) is nn.Conv2d
+        (fused,) = [m for m in result.model.modules() if isinstance(m, QConv)]
+        assert type(fused.conv) is nn.Conv2d
         assert result.verify(torch.randn(1, 4, 8, 8)).max_abs == 0
 
     def test_forward_patched_on_the_instance_is_not_mistaken(self):
@@ -252,7 +252,7 @@ class TestForks:
         assert [node.name for node in match.nodes][:2] == ["c", "b"]
         result = transform(net, patterns=[ConvAddActPattern(), ConvPattern()])
         kinds = [type(m) for m in result.model.children()]
-        assert sorted(kinds, key=str) == sorted([FusedSum, FusedChain], key=str)
+        assert sorted(kinds, key=str) == sorted([QConvAdd, QConv], key=str)
         assert result.verify(torch.randn(1, 4, 8, 8)).max_abs == 0
 
 

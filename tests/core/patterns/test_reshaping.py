@@ -13,7 +13,7 @@ from embedl_deploy.patterns import Pattern, get_module, replace_tree, share_resh
 from embedl_deploy.quantize import QuantConfig, quantize
 from support.agreement import check_rewrite
 from support.nets import net, random_input
-from support.quantizable import ConvPattern
+from support.small_patterns import ConvPattern
 
 X = random_input(3, 4)
 

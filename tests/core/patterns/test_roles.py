@@ -8,30 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy import transform
-from embedl_deploy.modules import FusedMatmul, FusedModule
-from embedl_deploy.patterns import Fork, Pattern, QDQPoint
+from embedl_deploy.modules import FusedModule
+from embedl_deploy.patterns import Fork, Pattern
 from embedl_deploy.quantize import QuantConfig, insert_qdq, quantization_report
 from support.agreement import check_rewrite
 from support.nets import net, random_input
+from support.small_patterns import LinearActPattern, QLinear
 
 X = random_input(5, 8)
-
-
-class Activated(FusedMatmul):
-    """act(linear(x))."""
-
-    def __init__(self, linear, act):
-        super().__init__(linear)
-        self.act = act
-
-    def forward(self, x):
-        return self.act(self.project(x))
-
-
-class LinearActPattern(Pattern):
-    tree = (nn.Linear, nn.ReLU)
-    qdq_points = frozenset({QDQPoint.INPUT})
-    graft = Activated
 
 
 class Difference(FusedModule):
@@ -97,7 +81,7 @@ def test_operands_by_keyword_keep_their_places(trace):
 
 
 def test_an_input_by_keyword_of_a_fused_module_is_quantized():
-    model = net(lambda m, x: m.fused(x=x), fused=Activated(nn.Linear(8, 8), nn.ReLU()))
+    model = net(lambda m, x: m.fused(x=x), fused=QLinear(nn.Linear(8, 8), nn.ReLU()))
     result = transform(model, X, patterns=[])
     quantized = insert_qdq(result.model, config=QuantConfig())
     assert {point.label for point in quantization_report(quantized).quantized} == {"input 0", "weight"}

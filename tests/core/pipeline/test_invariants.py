@@ -11,7 +11,7 @@ from embedl_deploy import (
     get_transformation_plan,
     transform,
 )
-from support.small_patterns import PATTERNS, ConvBNActPattern, FusedChain
+from support.small_patterns import PATTERNS, ConvBNActPattern, QConv
 
 
 def state_of(model):
@@ -96,7 +96,7 @@ class TestSharing:
         targets = [n.target for n in result.model.graph.nodes if n.op == "call_module" and "block" in n.target]
         assert len(targets) == 2
         assert len(set(targets)) == 1
-        assert isinstance(result.model.get_submodule(targets[0]), FusedChain)
+        assert isinstance(result.model.get_submodule(targets[0]), QConv)
 
     def test_tied_weights_stay_tied(self, net):
         model = transform(net, patterns=PATTERNS).model

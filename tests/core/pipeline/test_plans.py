@@ -12,7 +12,7 @@ from embedl_deploy import (
 )
 from embedl_deploy.errors import PlanError
 from embedl_deploy.patterns import Pattern
-from support.small_patterns import PATTERNS, FusedChain
+from support.small_patterns import PATTERNS, FusedChain, QConv
 
 
 class TestPlans:
@@ -69,7 +69,7 @@ class TestPlans:
         for a, b in zip(plan.model(x), net(x), strict=True):
             assert torch.equal(a, b)
         apply_transformation_plan(plan)
-        assert not any(isinstance(m, FusedChain) for m in plan.model.modules())
+        assert not any(isinstance(m, QConv) for m in plan.model.modules())
 
     def test_unknown_entries(self, net):
         plan = get_transformation_plan(net, patterns=PATTERNS)

@@ -18,7 +18,8 @@ from embedl_deploy.quantize import (
     freeze,
     quantize,
 )
-from support.quantizable import IMAGES, LinearPattern, inserted, one_thread, residual_block, same_state, state_of
+from support.quantizable import IMAGES, inserted, one_thread, residual_block, same_state, state_of
+from support.small_patterns import LinearPattern
 
 CONFIGS = {
     "int8": QuantConfig(),

@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from embedl_deploy import apply_transformation_plan, get_transformation_plan, load_transformation_plan
-from embedl_deploy import transform as run_transform
+from embedl_deploy import apply_transformation_plan, get_transformation_plan, load_transformation_plan, transform
 from embedl_deploy.backend import PointKind
 from embedl_deploy.errors import BackendNotFoundError, QuantizationConfigError, QuantizationError
 from embedl_deploy.export.prepare import reasons_in_float
@@ -25,14 +24,15 @@ from embedl_deploy.quantize import (
     quantization_report,
 )
 from support.nets import net
-from support.quantizable import PATTERNS, QLinear, fused, perceptron, residual_block, transform
+from support.quantizable import fused, perceptron, residual_block
+from support.small_patterns import QUANTIZABLE, QLinear
 
 INT8, INT16 = TensorQuantConfig(), TensorQuantConfig(Precision.INT16)
 PER_CHANNEL = TensorQuantConfig(per_channel=True)
 INT4 = TensorQuantConfig(n_bits=4, block_size=4)
 
 
-def report_of(model, config, patterns=PATTERNS):
+def report_of(model, config, patterns=QUANTIZABLE):
     result = transform(model, patterns=patterns)
     return quantization_report(insert_qdq(result.model, result.matches, config))
 
@@ -71,7 +71,7 @@ def nested(trace):
     block = nn.Sequential(OrderedDict(lin=nn.Linear(4, 4), act=nn.ReLU()))
     layers = {"blocks": nn.Sequential(block), "head": nn.Linear(4, 4), "up": nn.ConvTranspose1d(4, 4, 1)}
     model = net(lambda m, x: m.up(m.head(m.blocks(x)).unsqueeze(2)), **layers)
-    return run_transform(model, torch.randn(2, 4), patterns=PATTERNS, trace=trace)
+    return transform(model, torch.randn(2, 4), patterns=QUANTIZABLE, trace=trace)
 
 
 def first_layer(point):
@@ -314,7 +314,7 @@ class TestInnerPoints:
 class TestUncovered:
     """Operators that could be quantized, and where nothing offers to."""
 
-    def uncovered(self, function, patterns=PATTERNS, **modules):
+    def uncovered(self, function, patterns=QUANTIZABLE, **modules):
         return report_of(net(function, **modules), None, patterns).uncovered
 
     @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ class TestUncovered:
         ],
     )
     def test_what_multiplies_little_is_bound_by_memory(self, function, kind):
-        result = run_transform(net(function), torch.ones(4, 6), patterns=PATTERNS)
+        result = transform(net(function), torch.ones(4, 6), patterns=QUANTIZABLE)
         ((_, operator, reason),) = quantization_report(insert_qdq(result.model, result.matches, None)).uncovered
         assert (operator, reason) == (
             kind,
@@ -378,10 +378,10 @@ class TestUncovered:
     def test_what_was_switched_off_is_told_as_the_plan_has_it(self):
         """The report, the file and why_not have one reason; a plan that came from JSON as well."""
         model, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), torch.ones(1, 4)
-        plan = get_transformation_plan(model, x, patterns=PATTERNS)
+        plan = get_transformation_plan(model, x, patterns=QUANTIZABLE)
         (pattern,) = (name for name, match in plan.matches["_0"].items() if match.apply)
         assert plan.disable("_0", pattern) == []
-        plan = load_transformation_plan(plan.to_json(), model, x, patterns=PATTERNS)
+        plan = load_transformation_plan(plan.to_json(), model, x, patterns=QUANTIZABLE)
         result = apply_transformation_plan(plan)
         quantized = insert_qdq(result.model)
         assert quantization_report(quantized).uncovered == (("_0", "Linear", "switched off in the plan"),)
@@ -432,7 +432,7 @@ class TestUncovered:
         def uncovered(function):
             graph = fx.Graph()
             graph.output(graph.call_function(function, (graph.placeholder("x"),)))
-            result = run_transform(fx.GraphModule({}, graph), torch.ones(2, 2), patterns=[])
+            result = transform(fx.GraphModule({}, graph), torch.ones(2, 2), patterns=[])
             return report_of_model(result.model)
 
         assert uncovered(secret) == ()

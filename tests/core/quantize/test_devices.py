@@ -7,7 +7,7 @@ from torch import nn
 from embedl_deploy import transform
 from embedl_deploy.quantize import Quantizer, insert_qdq
 from support.nets import random_input
-from support.quantizable import PATTERNS
+from support.small_patterns import QUANTIZABLE
 
 
 def devices(model):
@@ -20,20 +20,20 @@ def model():
 
 
 def test_quantizers_are_put_where_the_model_is(model):
-    found = devices(insert_qdq(transform(model.to("meta"), patterns=PATTERNS).model))
+    found = devices(insert_qdq(transform(model.to("meta"), patterns=QUANTIZABLE).model))
     assert len(found) == 4
     assert set(found.values()) == {"meta"}
 
 
 def test_of_a_model_on_two_devices(model):
     model[3].to("meta")
-    found = devices(insert_qdq(transform(model, patterns=PATTERNS).model))
+    found = devices(insert_qdq(transform(model, patterns=QUANTIZABLE).model))
     weights = [device for path, device in sorted(found.items()) if path.endswith("weight_fake_quant.quantizer")]
     assert weights == ["cpu", "meta"]
 
 
 def test_a_quantizer_follows_what_it_observes(model):
-    quantized = insert_qdq(transform(model, random_input(1, 4, 8, 8), patterns=PATTERNS).model)
+    quantized = insert_qdq(transform(model, random_input(1, 4, 8, 8), patterns=QUANTIZABLE).model)
     quantizer = next(part for part in quantized.modules() if isinstance(part, Quantizer))
 
     class Seen:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import (
     CalibrationMethod,
@@ -22,7 +23,7 @@ from embedl_deploy.quantize import (
 from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.samples import Samples, extremes_by_sample
 from support.nets import net, random_input
-from support.quantizable import PATTERNS, transform
+from support.small_patterns import QUANTIZABLE
 
 X = random_input(2, 4)
 
@@ -32,7 +33,7 @@ def model():
 
 
 def inserted(method=CalibrationMethod.MINMAX):
-    result = transform(model(), patterns=PATTERNS)
+    result = transform(model(), patterns=QUANTIZABLE)
     return insert_qdq(
         result.model, result.matches, QuantConfig(activation=TensorQuantConfig(calibration_method=method))
     )
@@ -222,7 +223,7 @@ def test_a_second_calibration_forgets(caplog):
 def test_tensors_that_are_shared_no_longer():
     tied = model()
     tied.second.weight = tied.first.weight
-    result = transform(tied, patterns=PATTERNS)
+    result = transform(tied, patterns=QUANTIZABLE)
     (finding,) = quantization_report(quantize(result, [X], learned_rounding=True, progress=False)).findings
     assert str(finding).startswith("second.linear.weight: one tensor with first.linear.weight before")
     assert quantization_report(quantize(result, [X], progress=False)).findings == ()
@@ -237,7 +238,7 @@ class TestNotANumber:
     def test_in_what_is_quantized(self, name, value, methods):
         broken = model()
         broken.get_parameter(name).data.view(-1)[1] = value
-        result = transform(broken, patterns=PATTERNS)
+        result = transform(broken, patterns=QUANTIZABLE)
         layer, _, tensor = name.partition(".")
         with pytest.raises(QuantizationError, match=r"The model itself contains NaN or infinity") as caught:
             quantize(result, [X], progress=False, **methods)
@@ -248,17 +249,17 @@ class TestNotANumber:
     def test_in_what_is_not(self):
         broken = net(lambda m, x: m.fc(m.norm(x) + m.shift), norm=nn.LayerNorm(4), fc=nn.Linear(4, 4))
         broken.register_buffer("shift", torch.full((4,), float("nan")))
-        result = transform(broken, patterns=PATTERNS)
+        result = transform(broken, patterns=QUANTIZABLE)
         message = r"8 of .* in batch 1 are NaN or infinite.*The model itself contains such values: 'shift' \(4 of 4"
         with pytest.raises(QuantizationError, match=message):
             quantize(result, [X], progress=False)
 
     def test_in_the_data_alone(self):
         with pytest.raises(QuantizationError, match="8 of 8 values in batch 1 are NaN") as caught:
-            quantize(transform(model(), patterns=PATTERNS), [X * float("nan")], progress=False)
+            quantize(transform(model(), patterns=QUANTIZABLE), [X * float("nan")], progress=False)
         assert "The model itself" not in str(caught.value)
 
     def test_a_mask_may_be_infinite(self):
         masked = net(lambda m, x: m.fc((x + m.mask).softmax(-1)), fc=nn.Linear(4, 4))
         masked.register_buffer("mask", torch.tensor([0.0, 0.0, float("-inf"), 0.0]))
-        quantize(transform(masked, patterns=PATTERNS), [X], progress=False)
+        quantize(transform(masked, patterns=QUANTIZABLE), [X], progress=False)

@@ -23,10 +23,7 @@ from embedl_deploy.quantize import (
 from support.nets import net, scrambled
 from support.quantizable import (
     IMAGES,
-    PATTERNS,
     ROWS,
-    QConvAdd,
-    QLinear,
     fused,
     inserted,
     perceptron,
@@ -35,6 +32,7 @@ from support.quantizable import (
     scales_of,
     state_of,
 )
+from support.small_patterns import QUANTIZABLE, QConvAdd, QLinear
 
 INT16 = TensorQuantConfig(Precision.INT16)
 WEIGHT = TensorQuantConfig(per_channel=True)
@@ -99,7 +97,7 @@ class TestSharing:
 
     def test_names_that_are_taken_are_left_alone(self):
         model = net(lambda self, x: self.fc(self.x_quant(x)), fc=nn.Linear(12, 4), x_quant=nn.LayerNorm(12))
-        result = transform(model, patterns=PATTERNS)
+        result = transform(model, patterns=QUANTIZABLE)
         first = insert_qdq(result.model, result.matches)
         assert isinstance(first.get_submodule("x_quant"), nn.LayerNorm)
         calibrate(first, [ROWS])
@@ -231,7 +229,7 @@ class TestOutputs:
             y = self.act(x)
             return y, y.sum(), self.fc(y)
 
-        result = transform(net(forward, act=nn.GELU(), fc=nn.Linear(12, 2)), patterns=[SurroundGELU(), *PATTERNS])
+        result = transform(net(forward, act=nn.GELU(), fc=nn.Linear(12, 2)), patterns=[SurroundGELU(), *QUANTIZABLE])
         model = insert_qdq(result.model, result.matches)
         output = next(n for n in model.graph.nodes if n.name == "act_1")
         (stub,) = output.users
@@ -240,7 +238,7 @@ class TestOutputs:
     def test_a_reader_with_another_format_reads_the_exact_output(self):
         result = transform(
             net(lambda self, x: self.fc(self.act(x)) + 1, act=nn.GELU(), fc=nn.Linear(12, 2)),
-            patterns=[SurroundGELU(), *PATTERNS],
+            patterns=[SurroundGELU(), *QUANTIZABLE],
         )
         config = QuantConfig(overrides={"fc": LayerQuantConfig(INT16, WEIGHT)})
         model = insert_qdq(result.model, result.matches, config)
@@ -259,7 +257,7 @@ class TestKnownRanges:
 
     def gate(self, config=None):
         # LinearActPattern would take the sigmoid
-        result = transform(self.model(), patterns=PATTERNS[4:])
+        result = transform(self.model(), patterns=QUANTIZABLE[4:])
         model = insert_qdq(result.model, result.matches, config)
         (gate,) = [m.gate_quant for m in model.modules() if hasattr(m, "gate_quant")]
         return model, gate.quantizer
@@ -339,7 +337,7 @@ OVERWRITTEN = {
 def test_what_is_overwritten_in_place_is_quantized_as_its_reader_finds_it(forward):
     model = net(forward, a=nn.Linear(8, 8), b=nn.Linear(8, 8), act=nn.ReLU(inplace=True))
     x = torch.randn(16, 8)
-    result = transform(model, x, patterns=PATTERNS)
+    result = transform(model, x, patterns=QUANTIZABLE)
     quantized = insert_qdq(result.model, None, QuantConfig())
     calibrate(quantized, [x], progress=False)
     exact = model(x)
