@@ -12,8 +12,9 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from embedl_deploy.capture.marked import MarkedModel, notes_of_fixed_types
+from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.model_type import ModelType
+from embedl_deploy.capture.two_types import notes_of_fixed_types
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.modules.device import device_of

@@ -12,8 +12,9 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.capture.agreement import find_disagreement
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.derived_sizes import size_where
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OpenDimensions, size_where
+from embedl_deploy.graph.open_dimensions import OpenDimensions
 
 
 def refuse_wrong_ones(

@@ -9,8 +9,9 @@ from embedl_deploy.capture.assertions import drop_assertions
 from embedl_deploy.capture.guard import guarded
 from embedl_deploy.capture.model_type import follow_the_model
 from embedl_deploy.capture.switched_off import inline_switched_off
+from embedl_deploy.graph.derived_sizes import upper_limit
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions, upper_limit
+from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.validation.checked import checked
 

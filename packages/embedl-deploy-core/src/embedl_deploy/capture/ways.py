@@ -14,12 +14,13 @@ from embedl_deploy.capture.captured import Captured
 from embedl_deploy.capture.clock import Clock
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.capture.exporting import capture_by_export
-from embedl_deploy.capture.marked import MarkedModel, is_about_shapes, notes_of_fixed_types, same_calls
+from embedl_deploy.capture.marked import MarkedModel
 from embedl_deploy.capture.ones import refuse_wrong_ones
 from embedl_deploy.capture.process_hooks import refuse_hooks_that_change_values
 from embedl_deploy.capture.programs import module_of
 from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
+from embedl_deploy.capture.two_types import is_about_shapes, notes_of_fixed_types, same_calls
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
 from embedl_deploy.errors import CaptureError, InputError
 from embedl_deploy.graph.dead_code import remove_what_nobody_reads

@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.capture.captured import NOT_SYMBOLIC
 from embedl_deploy.capture.closed_dimensions import CLOSED_DIMENSIONS
 from embedl_deploy.errors import ExportError
+from embedl_deploy.graph.derived_sizes import upper_limit
 from embedl_deploy.graph.exported_inputs import EXPORTED_INPUTS, ExportedInputs
-from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of, upper_limit
+from embedl_deploy.graph.open_dimensions import OpenDimensions, open_dimensions_of
 
 
 def dimensions_of_file(

@@ -15,8 +15,9 @@ from embedl_deploy.errors import ExportError
 from embedl_deploy.export.judged import File, Run
 from embedl_deploy.export.judgement import agrees_off_the_grid
 from embedl_deploy.export.runtime import run_onnx
+from embedl_deploy.graph.derived_sizes import root_of, root_where, size_where
 from embedl_deploy.graph.inputs import tensors_in
-from embedl_deploy.graph.open_dimensions import OpenDimensions, root_of, root_where, size_where
+from embedl_deploy.graph.open_dimensions import OpenDimensions
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import difference
 

@@ -5,7 +5,7 @@ of the tensor in it, so that inputs may be given by position once and by keyword
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,39 +14,12 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.graph.derived_sizes import DerivedSize, root_of, upper_limit
+from embedl_deploy.graph.dynamic_shapes import Dimensions, dimensions_of
 from embedl_deploy.validation.quoting import quoted
 
 #: ``graph_module.meta`` entry of the :class:`OpenDimensions` that the user asked for.
 OPEN_DIMENSIONS = "embedl_deploy_open_dimensions"
-
-_Dimensions = dict[int, Any]
-#: Sizes from here on are no limit: ``torch.export`` says infinity, or the largest number that an index can be.
-_NO_LIMIT = 2**31
-
-
-@dataclass(frozen=True)
-class DerivedSize:
-    """A size that is computed from another, ``factor * base + offset``, which ``torch.export`` keeps as a function.
-
-    Attributes:
-        base: The other.
-        factor: How many times it.
-        offset: And how many more; less than none for fewer.
-    """
-
-    base: Any
-    factor: int
-    offset: int
-
-    @staticmethod
-    def of(dim: Any) -> "DerivedSize":
-        """Of a ``Dim`` that is computed from another, which it is linearly."""
-        offset = size_where(dim, 0)
-        return DerivedSize(root_of(dim), size_where(dim, 1) - offset, offset)
-
-    def dim(self) -> Any:
-        """The ``Dim`` again."""
-        return self.factor * self.base + self.offset
 
 
 @dataclass(frozen=True)
@@ -58,7 +31,7 @@ class OpenDimensions:
             takes for its dimensions; empty for what is no tensor, or has fixed ones.
     """
 
-    by_input: Mapping[str, tuple[_Dimensions, ...]]
+    by_input: Mapping[str, tuple[Dimensions, ...]]
 
     @staticmethod
     def asked(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> "OpenDimensions":
@@ -91,7 +64,7 @@ class OpenDimensions:
                 f"dynamic_shapes names {', '.join(map(repr, unknown))}; the inputs are {', '.join(map(repr, inputs))}."
             )
         return OpenDimensions(
-            {name: tuple(_of_value(f"{name!r}", inputs[name], shape)) for name, shape in dynamic_shapes.items()}
+            {name: tuple(dimensions_of(f"{name!r}", inputs[name], shape)) for name, shape in dynamic_shapes.items()}
         )
 
     @staticmethod
@@ -105,7 +78,7 @@ class OpenDimensions:
         given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dim() > 0]
         smallest = 2 if any(x.shape[0] > 1 for x in given) else 0
 
-        def first(value: Any) -> _Dimensions:
+        def first(value: Any) -> Dimensions:
             is_batch = isinstance(value, torch.Tensor) and value.dim() > 0 and value.shape[0] >= smallest
             return {0: dim} if is_batch else {}
 
@@ -157,7 +130,7 @@ class OpenDimensions:
 
     def varying_together(
         self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, list[_Dimensions]]:
+    ) -> dict[str, list[Dimensions]]:
         """By name, those that follow one size, for each value of the inputs; those without a name by their place.
 
         What is computed from a size (``2 * h``) follows that one; :func:`size_where` tells how.
@@ -174,12 +147,12 @@ class OpenDimensions:
             for name in names
         }
 
-    def of_tensors(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[_Dimensions]:
+    def of_tensors(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Dimensions]:
         """The dimensions of each value of ``(args, kwargs)``, in the order of its leaves."""
         leaves = pytree.tree_leaves((args, kwargs))
         if not self:
             return [{} for _ in leaves]
-        by_value: dict[int, _Dimensions] = {}
+        by_value: dict[int, Dimensions] = {}
         for name, value in named_inputs(model, args, kwargs).items():
             found = zip(pytree.tree_leaves(value), self.by_input.get(name, ()), strict=False)
             by_value.update((id(leaf), shape) for leaf, shape in found if shape)
@@ -209,32 +182,11 @@ class OpenDimensions:
         return given
 
 
-def _without_ones(value: Any, shape: _Dimensions) -> Any:
+def _without_ones(value: Any, shape: Dimensions) -> Any:
     wide = [at for at in shape if value.shape[at] == 1]
     for at in wide:
         value = torch.cat([value, value], at)  # of the same memory format
     return value.detach().requires_grad_(value.requires_grad) if shape else value
-
-
-def root_of(dim: Any) -> Any:
-    """The dimension that ``dim`` is computed from: ``h`` of ``2 * h``, or itself."""
-    return getattr(dim, "root", dim)
-
-
-def size_where(dim: Any, size: int) -> int:
-    """The size of ``dim`` where that of its root is ``size``: 6 of ``2 * h`` where ``h`` is 3."""
-    return int(dim.fn(size)) if root_of(dim) is not dim else size
-
-
-def root_where(dim: Any, size: int) -> int:
-    """The size of the root where that of ``dim`` is ``size``, rounded down; relations are linear in torch.export."""
-    start = size_where(dim, 0)
-    return (size - start) // (size_where(dim, 1) - start)
-
-
-def upper_limit(largest: Any) -> int | None:
-    """The largest size that a ``Dim`` or a range allows; ``None`` where ``torch.export`` has infinity there."""
-    return int(largest) if largest < _NO_LIMIT else None
 
 
 def named_inputs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -257,53 +209,3 @@ def open_dimensions_of(model: nn.Module) -> OpenDimensions | None:
     """Those that the user asked for when a graph was captured."""
     found = model.meta.get(OPEN_DIMENSIONS) if isinstance(model, fx.GraphModule) else None
     return found.restored() if isinstance(found, OpenDimensions) else None
-
-
-def _of_value(where: str, value: Any, shape: Any) -> list[_Dimensions]:
-    """The dimensions of each leaf of a value."""
-    leaves = pytree.tree_leaves(value)
-    if shape is None:
-        return [{} for _ in leaves]
-    if isinstance(value, torch.Tensor):
-        return [_of_tensor(where, value, shape)]
-    if isinstance(value, dict) and isinstance(shape, dict):
-        unknown = [key for key in shape if key not in value]
-        if unknown:
-            raise InputError(
-                f"dynamic_shapes of the input {where} names {unknown[0]!r}; it has {', '.join(map(repr, value))}."
-            )
-        return [found for key in value for found in _of_value(f"{where}[{key!r}]", value[key], shape.get(key))]
-    children = _children(value)
-    if children is None or not isinstance(shape, Sequence) or len(shape) != len(children):
-        raise InputError(
-            f"dynamic_shapes has {quoted(shape)} for the input {where}, which is {quoted(value)}; expected a structure "
-            "like that of the input, with a dictionary from dimensions to torch.export.Dim for each tensor."
-        )
-    parts = enumerate(zip(children, shape, strict=True))
-    return [found for at, (part, one) in parts for found in _of_value(f"{where}[{at}]", part, one)]
-
-
-def _children(value: Any) -> list[Any] | None:
-    """What a structure holds; ``None`` if it is none."""
-    if isinstance(value, (tuple, list)):
-        return list(value)
-    node = pytree.SUPPORTED_NODES.get(type(value))
-    if node is None:
-        return None
-    flatten: Callable[[Any], tuple[list[Any], Any]] = node.flatten_fn
-    return list(flatten(value)[0])
-
-
-def _of_tensor(where: str, value: torch.Tensor, shape: Any) -> _Dimensions:
-    if isinstance(shape, (tuple, list)) and len(shape) == value.dim():
-        shape = dict(enumerate(shape))
-    if not isinstance(shape, dict):
-        raise InputError(
-            f"dynamic_shapes has {quoted(shape)} for the input {where}, a tensor of {value.dim()} dimensions; expected "
-            "a dictionary from dimensions to torch.export.Dim, such as {0: torch.export.Dim('batch')}."
-        )
-    wrong = [at for at in shape if not isinstance(at, int) or not 0 <= at < value.dim()]
-    if wrong:
-        raise InputError(f"dynamic_shapes names dimension {wrong[0]!r} of the input {where}, which has {value.dim()}.")
-    fixed = torch.export.Dim.STATIC
-    return {at: dim for at, dim in shape.items() if dim is not None and not isinstance(dim, int) and dim != fixed}

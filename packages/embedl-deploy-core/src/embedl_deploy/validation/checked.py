@@ -9,7 +9,9 @@ from itertools import chain, repeat
 from typing import Any, NamedTuple, TypeVar, overload
 
 from embedl_deploy.errors import ArgumentError, EmbedlDeployError
-from embedl_deploy.validation.expectations import Expectation, Namespace, Unfit, expectation_of
+from embedl_deploy.validation.annotations import Namespace
+from embedl_deploy.validation.expectations import expectation_of
+from embedl_deploy.validation.plain_values import Expectation, Unfit
 from embedl_deploy.validation.quoting import quoted
 
 _Public = TypeVar("_Public", bound=Callable[..., Any])

@@ -9,58 +9,24 @@ Elements are looked at in lists, tuples, sets and dictionaries. Other iterables,
 """
 
 import collections.abc as abc
-import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from enum import Enum
 from itertools import repeat
-from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import numpy as np
 import torch
+
+from embedl_deploy.validation.plain_values import PLAIN, Expectation, Unfit, instance
 
 _TEXTS = (str, bytes, bytearray)
 _MAPPINGS = (dict, abc.Mapping)
 _ITERABLES = (list, abc.Sequence, abc.Collection, abc.Iterable)
 _SMALL = (list, tuple, set, frozenset, dict)
 _NAMES = {torch.nn.Module: "a module", torch.Tensor: "a tensor", bytes: "bytes"}
-
-
-class Unfit(Exception):  # noqa: N818 - caught where it is known what the value is an argument of
-    """A value is not what is expected.
-
-    Attributes:
-        value: What does not fit: the value, or an element of it.
-        where: Which element, such as ``"[1]"``; empty for the value itself.
-    """
-
-    def __init__(self, value: Any, where: str = "") -> None:
-        super().__init__(where)
-        self.value = value
-        self.where = where
-
-    def inside(self, where: str) -> "Unfit":
-        """The same, seen from the value that it is an element of."""
-        return Unfit(self.value, where + self.where)
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """What is expected of a value.
-
-    Attributes:
-        words: For messages: ``"True or False"``.
-        admit: Gives the value as it is handed on, or raises :class:`Unfit`.
-        at_once: Classes whose very instances fit as they are.
-    """
-
-    words: str
-    admit: Callable[[Any], Any]
-    at_once: frozenset[type] = frozenset()
 
 
 def expectation_of(annotation: Any) -> Expectation | None:
@@ -77,12 +43,12 @@ def expectation_of(annotation: Any) -> Expectation | None:
     if origin is type:
         return _subclass_of(arguments[0])
     plain = origin or annotation
-    if plain in _PLAIN:
-        return _PLAIN[plain]
+    if plain in PLAIN:
+        return PLAIN[plain]
     if plain is tuple:
         return _tuple(arguments)
     if plain is abc.Callable:
-        return _instance(callable, "a function")
+        return instance(callable, "a function")
     if plain in _MAPPINGS:
         return _mapping(plain, arguments)
     if plain in _ITERABLES:
@@ -90,53 +56,7 @@ def expectation_of(annotation: Any) -> Expectation | None:
     if _is_enumeration(plain):
         return _member(plain)
     name = _NAMES.get(plain) or f"{'an' if plain.__name__[0] in 'AEIOU' else 'a'} {plain.__name__}"
-    return _instance(lambda value: isinstance(value, plain), name, plain)
-
-
-def _instance(fits: Callable[[Any], bool], words: str, *at_once: type) -> Expectation:
-    def admit(value: Any) -> Any:
-        if fits(value):
-            return value
-        raise Unfit(value)
-
-    return Expectation(words, admit, frozenset(at_once))
-
-
-def _bool(value: Any) -> bool:
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    raise Unfit(value)
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, (int, np.integer)) and not isinstance(value, bool) and -(2**63) <= value < 2**63:
-        return int(value)
-    raise Unfit(value)
-
-
-def _number(value: Any) -> int | float:
-    if isinstance(value, (float, np.floating)) and not math.isnan(value):
-        return float(value)
-    return _whole(value)
-
-
-def _path(value: Any) -> str | os.PathLike[str]:
-    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
-    if isinstance(text, str) and text and "\0" not in text:
-        return value  # type: ignore[no-any-return]  # it is one of the two
-    raise Unfit(value)
-
-
-_PATH = Expectation("a path", _path)
-_PLAIN: dict[Any, Expectation] = {
-    bool: Expectation("True or False", _bool, frozenset({bool})),
-    int: Expectation("a whole number (of at most 64 bits)", _whole),
-    float: Expectation("a number (not NaN)", _number),
-    str: _instance(lambda value: isinstance(value, str), "a string", str),
-    type(None): _instance(lambda value: value is None, "None", type(None)),
-    Path: Expectation("a path", lambda value: Path(_path(value))),
-    os.PathLike: _PATH,
-}
+    return instance(lambda value: isinstance(value, plain), name, plain)
 
 
 def _union(arms: tuple[Any, ...]) -> Expectation | None:
@@ -182,7 +102,7 @@ def _listed(words: list[str]) -> str:
 
 
 def _one_of(choices: tuple[Any, ...]) -> Expectation:
-    return _instance(
+    return instance(
         lambda value: any(type(value) is type(choice) and value == choice for choice in choices),
         _listed([repr(choice) for choice in choices]),
     )
@@ -204,7 +124,7 @@ def _member(enumeration: type[Enum]) -> Expectation:
 def _subclass_of(base: Any) -> Expectation:
     if not isinstance(base, type):  # a variable, or anything
         base = getattr(base, "__bound__", None) or object
-    return _instance(
+    return instance(
         lambda value: isinstance(value, type) and issubclass(value, base), f"a class derived from {base.__name__}"
     )
 
@@ -282,27 +202,3 @@ def _mapping(kind: type, arguments: tuple[Any, ...]) -> Expectation:
 
     described = "" if key is None else f" from {key.words} to {'anything' if value_of is None else value_of.words}"
     return Expectation(f"a dictionary{described}", admit)
-
-
-class _ByName(type):
-    """A class that is imported for type checkers only: its instances are told by its name, and nothing is imported."""
-
-    def __getattr__(cls, name: str) -> "_ByName":
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _ByName(name, (), {})
-
-    def __getitem__(cls, arguments: Any) -> "_ByName":
-        return cls
-
-    def __instancecheck__(cls, instance: object) -> bool:
-        return any(base.__name__ == cls.__name__ for base in type(instance).__mro__)
-
-
-class Namespace(dict[str, Any]):
-    """Names for annotations in quotes: those of a module, and a stand-in for any other."""
-
-    def __missing__(self, name: str) -> Any:
-        builtin = self["__builtins__"]
-        found = (builtin if isinstance(builtin, dict) else vars(builtin)).get(name)
-        return _ByName(name, (), {}) if found is None else found
