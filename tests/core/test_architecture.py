@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import embedl_deploy
+import embedl_deploy.tensorrt
+import embedl_deploy_sensai_stub
 
 sys.path.append(str(Path(__file__).parents[2] / "docs" / "_extensions"))  # what draws the picture reads the same
 
@@ -17,6 +19,9 @@ PACKAGE = Path(embedl_deploy.__file__).parent
 #: Lowest floor first: a room imports only from itself and from rooms before it.
 FLOORS = list(documented_rooms())
 FILES = files_of(PACKAGE)
+BACKENDS = [Path(backend.__file__).parent for backend in (embedl_deploy.tensorrt, embedl_deploy_sensai_stub)]
+#: A file that is longer has more than one concept.
+MOST_LINES = 250
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -48,6 +53,13 @@ def test_no_cycles_between_files():
 
 def test_every_room_is_in_the_design_document():
     assert {room_of(path, PACKAGE) for path in FILES} == set(FLOORS)
+
+
+def test_no_file_is_long():
+    files = [*FILES, *(path for backend in BACKENDS for path in backend.rglob("*.py"))]
+    lines = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    long = {path: count for path, count in lines.items() if count > MOST_LINES}
+    assert not long, f"over {MOST_LINES} lines: move one of its concepts into a file of its own"
 
 
 @pytest.mark.parametrize(

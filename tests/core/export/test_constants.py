@@ -8,8 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from embedl_deploy import export_onnx
-from embedl_deploy.export.constants import FittingSlices, convert, convert_inputs, fit_tensor, fitting
+from embedl_deploy.export.constants import convert, convert_inputs, fit_tensor, fitting
 from embedl_deploy.export.fitting import fit_program
+from embedl_deploy.export.operands import FittingSlices
 from embedl_deploy.export.operators import Plain, run_operators
 from embedl_deploy.export.runtime import run_onnx
 from support.nets import net

@@ -8,18 +8,8 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.export.constants import (
-    CONVERSIONS,
-    MAKING_MASKS,
-    NARROW,
-    Replaced,
-    bound_of_sums,
-    fitting,
-    name_of,
-    stand_in,
-    type_of_call,
-    with_scalars,
-)
+from embedl_deploy.export.constants import MAKING_MASKS, Replaced, bound_of_sums, fitting, stand_in
+from embedl_deploy.export.operands import CONVERSIONS, NARROW, name_of, type_of_call, with_scalars
 from embedl_deploy.graph.metadata import module_path_of
 
 aten: Any = torch.ops.aten

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from embedl_deploy.export.constants import name_of
+from embedl_deploy.export.operands import name_of
 from embedl_deploy.export.operators import run_operators
 from embedl_deploy.export.rounding import Rounding, rounded_to
 from embedl_deploy.verify import output_tensors, signal_to_noise

@@ -7,8 +7,8 @@ from torch import fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedl_deploy.capture.user_code import running_line
-from embedl_deploy.export.constants import FittingSlices, fit_call, name_of
 from embedl_deploy.export.failures import in_words, users_line
+from embedl_deploy.export.operands import FittingSlices, fit_call, name_of
 from embedl_deploy.graph.inputs import bind_inputs
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.verify import output_tensors, run_unchanged

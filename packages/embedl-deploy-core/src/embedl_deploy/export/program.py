@@ -11,13 +11,14 @@ import torch
 from embedl_deploy.capture.recurrent_layers import steps_left_open
 from embedl_deploy.capture.unproven import is_unproven
 from embedl_deploy.errors import ExportError, FusedModuleError
-from embedl_deploy.export.constants import FittingSlices, Replaced
+from embedl_deploy.export.constants import Replaced
 from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.failures import explain, may_be_of_sizes
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.folded_norms import keep_bfloat16
 from embedl_deploy.export.judged import Run
 from embedl_deploy.export.open_dimensions import advice_on_closed
+from embedl_deploy.export.operands import FittingSlices
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs

@@ -12,7 +12,7 @@ from torch import fx
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.export.constants import name_of
+from embedl_deploy.export.operands import name_of
 from embedl_deploy.export.operators import Operators, Plain, compute, run_operators, writes
 from embedl_deploy.float16.watching import all_finite, round_to_half, values_of
 from embedl_deploy.verify import output_tensors

@@ -10,7 +10,8 @@ from torch import fx
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import _disable_current_modes
 
-from embedl_deploy.export.constants import mask_value, name_of
+from embedl_deploy.export.constants import mask_value
+from embedl_deploy.export.operands import name_of
 from embedl_deploy.export.operators import Operators, compute, writes
 from embedl_deploy.export.out_of_range import LEAST_OF_ONE_OPERATOR_DB
 from embedl_deploy.float16.report import Limit
