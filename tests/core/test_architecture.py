@@ -2,18 +2,15 @@
 
 import importlib
 import inspect
-import sys
 from pathlib import Path
 
 import pytest
+from handbook.api import ROOMS, public_names
+from handbook.rooms import documented_rooms, files_of, imported_modules, imported_room, room_of
 
 import embedl_deploy
 import embedl_deploy.tensorrt
 import embedl_deploy_sensai_stub
-
-sys.path.append(str(Path(__file__).parents[2] / "docs" / "_extensions"))  # what draws the picture reads the same
-
-from handbook.rooms import documented_rooms, files_of, imported_modules, imported_room, room_of
 
 PACKAGE = Path(embedl_deploy.__file__).parent
 #: Lowest floor first: a room imports only from itself and from rooms before it.
@@ -62,39 +59,13 @@ def test_no_file_is_long():
     assert not long, f"over {MOST_LINES} lines: move one of its concepts into a file of its own"
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "embedl_deploy",
-        "embedl_deploy.backend",
-        "embedl_deploy.artifact",
-        "embedl_deploy.capture",
-        "embedl_deploy.cli",
-        "embedl_deploy.checking",
-        "embedl_deploy.compiling",
-        "embedl_deploy.engine",
-        "embedl_deploy.conversions",
-        "embedl_deploy.export",
-        "embedl_deploy.graph",
-        "embedl_deploy.modules",
-        "embedl_deploy.numerics",
-        "embedl_deploy.patterns",
-        "embedl_deploy.quantize",
-        "embedl_deploy.recomposition",
-        "embedl_deploy.stages",
-        "embedl_deploy.scaffold",
-        "embedl_deploy.testing",
-        "embedl_deploy.tensorrt",
-        "embedl_deploy.tensorrt.modules",
-        "embedl_deploy.tensorrt.patterns",
-        "embedl_deploy.verify",
-    ],
-)
+@pytest.mark.parametrize("module", ROOMS)
 def test_public_names_exist_and_are_documented(module):
     namespace = importlib.import_module(module)
     assert namespace.__doc__
-    assert len(set(namespace.__all__)) == len(namespace.__all__)
-    for name in namespace.__all__:
+    names = public_names(module)
+    assert len(set(names)) == len(names)
+    for name in names:
         value = getattr(namespace, name)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert inspect.getdoc(value), f"{module}.{name} has no docstring"

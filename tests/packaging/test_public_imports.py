@@ -7,13 +7,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from handbook.api import ROOMS, public_names
 
 import embedl_deploy.tensorrt
 import embedl_deploy_sensai_stub
-
-sys.path.append(str(Path(__file__).parents[2] / "docs" / "_extensions"))  # what documents public packages
-
-from handbook.api import ROOMS, public_names
 
 BACKENDS = {
     package.__name__: Path(package.__file__).parent for package in (embedl_deploy.tensorrt, embedl_deploy_sensai_stub)

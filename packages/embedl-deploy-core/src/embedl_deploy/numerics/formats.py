@@ -6,7 +6,10 @@ from typing import Any
 
 import torch
 
+from embedl_deploy.validation.checked import checked
 
+
+@checked
 @dataclass(frozen=True, kw_only=True)
 class NumberFormat:
     """What a number format is made of.
