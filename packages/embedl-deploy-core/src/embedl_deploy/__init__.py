@@ -1,4 +1,4 @@
-"""Make PyTorch models fit the hardware they are deployed on: rewrite, prove, quantize, export.
+"""Prepare PyTorch models for the hardware they are deployed on: rewrite, verify, quantize, export.
 
 Hardware knowledge comes from backends, which are distributions of their own; importing this package loads none. What it
 offers is imported when it is asked for, because torch, which takes seconds, comes with it.

@@ -1,4 +1,4 @@
-"""``python -m embedl_deploy`` and the script ``embedl-deploy``: the command line, from its first moment on.
+"""The entry point of the command line: ``python -m embedl_deploy`` and the script ``embedl-deploy``.
 
 Importing torch takes seconds. Ctrl-C in them must not show the inside of an import, and what is imported may swallow
 the exception that Python makes of it, so until the commands are there it ends the process at once: nothing has been

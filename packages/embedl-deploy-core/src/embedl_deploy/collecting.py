@@ -1,4 +1,4 @@
-"""The classes that the files of a package define, so that a file in a folder is all that a new one needs."""
+"""Collects the classes that the files of a package define, so that a new class only needs a new file."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""What only one thread of a process may do at a time.
+"""A lock for state that only one thread of a process may change at a time.
 
 ``torch.fx`` replaces ``nn.Module.__call__`` and ``nn.Module.__getattr__`` while it traces, ``torch.export`` and
 ``torch.onnx`` keep state of their own in their modules, and redirecting ``sys.stderr``, setting the level of a

@@ -1,4 +1,4 @@
-"""Files: there to be read, written whole or not at all, and never both."""
+"""Files: input paths that exist, atomic writes, and no file that is both input and output."""
 
 import errno
 import itertools

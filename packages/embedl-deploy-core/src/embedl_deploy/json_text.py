@@ -1,4 +1,4 @@
-"""JSON that others have written: whatever is wrong with it is one error."""
+"""Parses JSON from outside; every fault is the same error."""
 
 import json
 from typing import Any

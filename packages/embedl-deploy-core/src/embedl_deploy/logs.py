@@ -1,4 +1,4 @@
-"""What is logged of a long call's stages, and keeping other packages' logs out of the user's terminal."""
+"""Logs the stages of long calls, and keeps log messages of other packages off the user's terminal."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""The functions that people call: plan, apply, and both at once."""
+"""The public functions ``transform``, ``get_transformation_plan`` and ``apply_transformation_plan``."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Work that is resumed: what was found so far, in a file, and what it was found of."""
+"""Saves intermediate results in a file, so that long work can be resumed."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Why the engine cannot run an operator, in words: the answer for everything that no fusion took.
+"""Explains why the engine cannot run an unfused operator.
 
 An answer names the constraint and, where a rewrite computes the same, the rewrite. Two kinds of operator get no
 answer: those that the engine could run but that a plan left alone, and those that compute nothing on the engine:

@@ -1,4 +1,4 @@
-"""What Lattice's compiler has to be told about a quantized file: layer by layer, in fixed point.
+"""The description of a quantized file for Lattice's compiler: layer by layer, in fixed point.
 
 A number in a tensor with f fractional bits is an integer of eight bits times 2⁻ᶠ, which is a scale of 2⁻ᶠ. A product of
 f₁ and f₂ fractional bits has f₁ + f₂ of them; the engine adds such products, and the bias, in a wider accumulator, and

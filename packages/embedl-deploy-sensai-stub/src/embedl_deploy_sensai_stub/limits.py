@@ -1,4 +1,4 @@
-"""What the engine is taken to run: each limit is a question that is answered by the reason why not, or ``None``.
+"""The assumed limits of the engine: each function returns why something cannot run, or ``None``.
 
 The patterns ask before they take a match, the report asks about what was left, and the rules ask about ONNX files, so
 all three always say the same. The README tells which limits are from public documents of Lattice and which are assumed.

@@ -1,4 +1,4 @@
-"""What would help where the engine has not got a layer: rewrites that compute the same, for people to make.
+"""Suggests equivalent layers for those that the engine does not have.
 
 Only exact ones are named. Two 3×3 convolutions are not a 5×5 one, and a ReLU is no GELU: nothing is offered there. What
 can be rewritten without asking is a conversion, in ``patterns/``.

@@ -1,4 +1,4 @@
-"""What the patterns' examples are made of."""
+"""Small models for the examples of patterns."""
 
 from collections.abc import Callable
 

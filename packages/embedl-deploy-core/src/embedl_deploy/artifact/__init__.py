@@ -1,4 +1,4 @@
-"""ONNX files as they are found: reading them, and which PyTorch module a node came from."""
+"""Reading ONNX files, and finding the PyTorch module that a node came from."""
 
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of

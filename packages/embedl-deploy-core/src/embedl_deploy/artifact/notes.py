@@ -1,4 +1,4 @@
-"""What an exported file says of itself: which modules were left in float, and by whose decision."""
+"""Metadata of an exported file that says which modules are in float, and which rule decided it."""
 
 import json
 from collections.abc import Mapping

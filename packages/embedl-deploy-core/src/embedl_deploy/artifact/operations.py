@@ -1,4 +1,4 @@
-"""How many operations a node does."""
+"""The number of arithmetic operations of a node."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Whether the nodes of an ONNX file can be computed at all, which everything that walks through a graph relies on."""
+"""Checks that the nodes of an ONNX file are in topological order, which everything that walks the graph relies on."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Questions about the nodes and values of an ONNX file, which the rules of every backend ask."""
+"""Queries on the nodes and values of an ONNX file, shared by the rules of all backends."""
 
 from typing import TYPE_CHECKING, Any
 

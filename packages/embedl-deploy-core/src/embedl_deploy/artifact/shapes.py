@@ -1,4 +1,4 @@
-"""The shapes of all values of a file with open dimensions, where its inputs are of certain shapes."""
+"""The shapes of all values of a file with open dimensions, for given shapes of its inputs."""
 
 import logging
 from collections.abc import Mapping, Sequence

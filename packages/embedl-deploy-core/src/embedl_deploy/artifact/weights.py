@@ -1,4 +1,4 @@
-"""The tensors of an ONNX file: each has the numbers that it declares, in the file or in another of its folder.
+"""Checks that every tensor of an ONNX file has the data that it declares, in the file or in a file next to it.
 
 Nothing is read but sizes. A tensor that declares more numbers than there are would otherwise be noticed by whoever
 looks at it first, which may be a compiler; and a location such as ``../../etc/passwd`` would be read.

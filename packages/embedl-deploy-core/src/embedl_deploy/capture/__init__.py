@@ -1,4 +1,4 @@
-"""Capture: from a model to a graph."""
+"""Capture: turns a model into a graph that computes the same."""
 
 from embedl_deploy.capture.capture import Trace, capture
 from embedl_deploy.capture.captured import Captured

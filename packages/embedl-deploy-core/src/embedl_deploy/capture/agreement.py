@@ -1,4 +1,4 @@
-"""Whether a captured graph computes what the model computes, found out by running both on the example inputs.
+"""Compares a captured graph with its model by running both on the example inputs.
 
 Capture follows Python code that may depend on what no tracer sees: the class of a value, the time, a file. Such a model
 takes one branch while it is captured and another when it runs. Two forward passes tell. A model or graph that a call

@@ -1,4 +1,4 @@
-"""Functions that a graph calls as in training, whatever mode it is in.
+"""Notes functions that a graph calls in training mode, whatever its own mode is.
 
 A module follows ``train()`` and ``eval()``. A function is told by its argument ``training``, which a graph holds as the
 value that it had at capture: ``F.dropout(x, training=self.training)`` of a model in training mode drops for good. A

@@ -1,4 +1,4 @@
-"""Literals of a symbolic graph for which the model's code asked its own tensors.
+"""Types and devices in a symbolic graph that the model's code took from its own tensors.
 
 ``x.to(next(self.parameters()).dtype)`` and ``torch.finfo(self.dtype).min`` are literals in a trace, as what the author
 wrote down is. Where there may be such, the model is traced once more in another type, see ``marked.py``; what differs

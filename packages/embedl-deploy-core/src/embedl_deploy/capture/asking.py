@@ -1,4 +1,4 @@
-"""Who asks an object for its class: Python code that wants to know, or C code that goes by the answer.
+"""Distinguishes Python code that asks for an object's class from C code that relies on the answer.
 
 ``isinstance(x, torch.Tensor)`` asks ``x.__class__``, and so do torch's C functions before they take ``x`` for a tensor
 and read its memory. A proxy that tells them that it is one ends the process. Both questions arrive in the frame of the

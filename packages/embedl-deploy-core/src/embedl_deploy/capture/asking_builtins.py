@@ -1,4 +1,4 @@
-"""``type(x)``, ``callable(x)`` and ``torch.is_grad_enabled()``, asked while tracing.
+"""Answers ``type(x)``, ``callable(x)`` and ``torch.is_grad_enabled()`` during tracing.
 
 A proxy cannot answer them: Python does not ask it. So while a model is traced, modules of Python whose code calls
 ``type`` or ``callable`` find one of their own that does, and ``torch.is_grad_enabled`` looks who asks.

@@ -1,4 +1,4 @@
-"""Assertions in what ``torch.export`` captured: they go, as they compute nothing and stand in the way.
+"""Removes assertions from graphs of ``torch.export``, because they compute nothing and block conversions.
 
 ``torch.export`` notes the type and device of each tensor that is converted (``aten._assert_tensor_metadata``): a graph
 with such notes cannot be moved to another type or device. ``torch._check`` and the like on values are assertions on

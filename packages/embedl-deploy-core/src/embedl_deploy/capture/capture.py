@@ -1,4 +1,4 @@
-"""From a model to a graph module that is ours to change.
+"""The capture function: from a model to a graph module that may be changed.
 
 The model is deep-copied before anything runs, so whatever tracing does to Python state it does to the copy.
 Whatever captured it, a graph calls the model's modules of ``torch.nn``; functions are ATen calls where ``torch.export``

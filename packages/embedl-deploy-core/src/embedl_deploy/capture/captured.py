@@ -1,4 +1,4 @@
-"""What capture gives."""
+"""The result of a capture."""
 
 from dataclasses import dataclass
 

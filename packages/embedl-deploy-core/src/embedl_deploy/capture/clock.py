@@ -1,4 +1,4 @@
-"""The time that a model's code asks for while it is captured: a graph has that of its capture for ever.
+"""Detects models that compute with the time, because a graph would always use the time of its capture.
 
 Which functions of ``time`` the code calls is noted while it runs. Whether anything depends on them is found out by
 running it again at another time: seconds that have passed since 1970 hardly differ between two calls, as a part of

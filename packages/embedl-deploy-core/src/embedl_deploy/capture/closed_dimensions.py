@@ -1,4 +1,4 @@
-"""Dimensions that were to be open, and the line of the model's code that needs their size as a number."""
+"""Finds the line of the model's code that fixes a dimension which should be open."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Example inputs, in the form that everything after works with."""
+"""Normalizes example inputs."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a model is called with while it is traced: proxies for its inputs, values for those that are fixed.
+"""The arguments for tracing a model: proxies for its inputs, values for fixed inputs.
 
 A proxy is never ``None``, and Python does not ask it: ``mask is None`` takes the branch of a mask that is given. So an
 input that has a default, and that no example is given for, is traced as that default; the graph stands for calls

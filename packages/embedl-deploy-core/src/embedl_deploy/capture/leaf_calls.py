@@ -1,4 +1,4 @@
-"""What ``torch.export`` leaves whole, so that what it captures reads like what ``torch.fx`` does.
+"""Keeps ``torch.nn`` modules whole in ``torch.export``, so that its graphs look like those of ``torch.fx``.
 
 While a model is exported, each call of a leaf is one call of an operator of this package, which computes on fake
 tensors what the leaf would. Afterwards it becomes a ``call_module`` node under the leaf's own path, with the arguments

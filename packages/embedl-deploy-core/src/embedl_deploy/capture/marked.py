@@ -1,4 +1,4 @@
-"""A model in a type that it is not in, so that what asks for the model's type can be told from what its author wrote.
+"""Traces a model in another type, to distinguish types taken from the model from types that its author wrote.
 
 A trace of a model in float32 holds ``to(float32)`` both for ``h.to(x.dtype)`` and for the upcast of a norm. So the
 model is traced in bfloat16, on tensors without values: now the first says bfloat16 and the second float32. It costs no

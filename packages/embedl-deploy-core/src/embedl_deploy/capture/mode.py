@@ -1,4 +1,4 @@
-"""Whether a symbolic graph depends on the mode that the model is in: modules follow ``train()``, what is read does not.
+"""Detects code that reads ``self.training``, which a symbolic graph fixes to the mode at capture.
 
 ``F.dropout(x, training=self.training)`` and ``if self.training:`` read an attribute that fx takes as it is. While a
 model is traced, ``nn.Module`` has a property of that name, which notes who reads it.

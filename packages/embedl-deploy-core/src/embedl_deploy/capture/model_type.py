@@ -1,4 +1,4 @@
-"""What stands in a graph for the type and the device of its model, so that they may change.
+"""Represents the model's type and device in a graph, so that both can change later.
 
 ``torch.export`` writes down what it saw: ``zeros(…, dtype=float32, device=cpu)``, wherever the model's code asked for
 ``dtype=x.dtype, device=x.device``. Here such a literal becomes what a symbolic trace would have, an attribute of a

@@ -1,4 +1,4 @@
-"""Sizes of one in open dimensions.
+"""Handles open dimensions of size one, which ``torch.export`` excludes.
 
 ``torch.export`` takes an open size to be two or more: a branch for one (``if x.shape[1] > 1``) is not in the graph, and
 no guard says so. So model and graph are compared there, and a graph that gives something else refuses ones.

@@ -1,4 +1,4 @@
-"""Functions in a symbolic graph that hide what they do with the model's weights.
+"""Finds functions in a symbolic graph that hide computations with the model's weights.
 
 A library may tell ``torch.fx`` to keep a function whole (``torch.fx.wrap``), because its code branches on sizes. To
 ``torch.export`` it is code like any other.

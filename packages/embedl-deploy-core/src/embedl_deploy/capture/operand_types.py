@@ -1,4 +1,4 @@
-"""Operands that meet in two types: brought to one, as ``torch.autocast`` would.
+"""Casts operands of different types to one type, as ``torch.autocast`` would.
 
 A model that makes coordinates in float32 has, once it is in float16, products and samplers of one operand in each type,
 which torch refuses; it was written for ``torch.autocast``. So that it can be traced in another type, and its graph

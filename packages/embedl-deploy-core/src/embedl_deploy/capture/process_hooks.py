@@ -1,4 +1,4 @@
-"""Hooks of the process that change what modules give: a graph cannot keep them, since it has other modules.
+"""Refuses global module hooks that change values, because rewrites replace the modules they run on.
 
 ``torch.nn.modules.module.register_module_forward_hook`` is for profilers and loggers, and most hooks only look. They
 are left out while a model is captured, and run when the result is, on its modules. A hook that changes values would

@@ -1,4 +1,4 @@
-"""Programs that users have exported themselves."""
+"""Accepts programs that users exported themselves."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Proxies that do not lie.
+"""Proxies that answer questions about a value correctly, or end the trace.
 
 In a symbolic trace a proxy stands for a value, and Python code that asks about the value gets the proxy's answer. A
 plain proxy has one for many questions, and it is wrong: it is no tensor, has every attribute, hashes by identity. Here

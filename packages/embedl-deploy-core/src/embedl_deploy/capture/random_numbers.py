@@ -1,4 +1,4 @@
-"""Random numbers that a model's Python code draws, or seeds, while it is captured: a graph does neither.
+"""Detects models whose Python code draws or seeds random numbers, which a graph cannot do.
 
 =============================================  =====================================================================
 the model's code                               the graph

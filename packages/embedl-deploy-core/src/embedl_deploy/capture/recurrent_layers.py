@@ -1,4 +1,4 @@
-"""Recurrent layers over a number of steps that is not known, for ``torch.export``.
+"""Lets ``torch.export`` capture recurrent layers with an open number of steps.
 
 To find the shapes of what a recurrent layer gives, torch runs it on fake tensors, by one of several ways that it has.
 Some take the sequence apart step by step, and so fix the number of steps; which one is taken depends on the type, the

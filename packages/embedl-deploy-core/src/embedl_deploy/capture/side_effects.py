@@ -1,4 +1,4 @@
-"""What the model's forward does to the model while it is traced: no part of the graph, and taken back.
+"""Records what ``forward`` changes in the model during tracing, and undoes it.
 
 Tracing runs the model's Python code once, on a copy. What the code assigns to attributes happens there and then, with
 proxies for values; what it writes into tensors, without a traced value involved, likewise.

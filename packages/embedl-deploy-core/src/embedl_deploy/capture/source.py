@@ -1,4 +1,4 @@
-"""The statements of a model's source."""
+"""The source line and statement that a node came from."""
 
 import ast
 import functools

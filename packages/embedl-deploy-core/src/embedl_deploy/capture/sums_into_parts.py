@@ -1,4 +1,4 @@
-"""x[:, 1:] += y  becomes  x + pad(y): a sum into a part of a value that the graph itself has computed.
+"""x[:, 1:] += y  becomes  x + pad(y), if the graph itself computed x.
 
 ``torch.export`` writes it as slices, a sum and a copy into the slices, and whoever reads the value afterwards reads
 what was written. As a sum it is a value like others, with which patterns can do something: scores of an attention

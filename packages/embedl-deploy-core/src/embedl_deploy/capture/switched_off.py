@@ -1,4 +1,4 @@
-"""Parts of a program in which gradients or autocast are switched off, in line with the rest.
+"""Inlines the parts of a program in which gradients or autocast are disabled.
 
 ``torch.export`` keeps what a model computes under ``torch.no_grad()``, such as a frozen backbone, or under
 ``torch.autocast(..., enabled=False)`` as a graph inside the graph, into which no pattern looks. A value that is

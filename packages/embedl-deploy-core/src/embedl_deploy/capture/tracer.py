@@ -1,4 +1,4 @@
-"""Tracing that knows the example inputs, and does not pass over what a graph cannot say.
+"""A tracer that uses the example inputs, and stops at code that a graph cannot represent.
 
 Beyond what single values are asked (:mod:`embedl_deploy.capture.proxies`):
 

@@ -1,4 +1,4 @@
-"""Inputs and outputs that torch.export cannot look into, told by their class."""
+"""Errors about inputs and outputs of classes that torch.export does not know."""
 
 from typing import Any
 

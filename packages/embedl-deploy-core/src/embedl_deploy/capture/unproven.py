@@ -1,4 +1,4 @@
-"""Conditions on open sizes that torch cannot prove, tried for the sizes that were asked for.
+"""Checks conditions on open sizes that torch cannot prove, by trying the allowed sizes.
 
 ``torch.export`` refuses a dimension with a name and limits if its own reasoning leaves a condition that it cannot
 prove for all of them. ``min(16 * s + 16, 32 * s + 32) == 16 * s + 16``, which it makes of the strides of repeated keys,

@@ -1,4 +1,4 @@
-"""Which lines are the model's own code."""
+"""Finds the lines of the model's own code in tracebacks and running frames."""
 
 import linecache
 import os

@@ -1,4 +1,4 @@
-"""What is known of traced values while the graph is still being made: what they are on the example inputs.
+"""The values that traced nodes have on the example inputs, known while the graph is being built.
 
 Nothing is computed until somebody asks. Then the nodes that lead to the one that is asked about are run on fake
 tensors, which have type, shape and dtype and no numbers.

@@ -1,4 +1,4 @@
-"""The ways from a model to a graph: by torch.fx, by torch.export with the batch open or not, or as it was given."""
+"""The ways to capture a model: torch.fx, torch.export with an open or a fixed batch, or a given graph."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Tensors that the graph writes into, and that tracing has read: what it read is a constant of the graph, and wrong.
+"""Detects tensors that the graph writes to and tracing has read, which would become wrong constants.
 
 ``self.b[:2] = x`` is a node of the graph if ``x`` is traced, and so is ``y + self.b`` behind it. But ``self.b.sum(0)``
 is computed there and then, without the write. And a tensor that forward makes itself, ``t = torch.zeros(3)``, is one

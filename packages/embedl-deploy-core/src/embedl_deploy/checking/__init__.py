@@ -1,4 +1,4 @@
-"""Whether a compiler will take an ONNX file as it is meant: a backend's rules, run over the file."""
+"""Checks whether a compiler will accept an ONNX file and compile it as intended, with a backend's rules."""
 
 from embedl_deploy.checking.checker import check
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged

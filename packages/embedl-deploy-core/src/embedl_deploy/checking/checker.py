@@ -1,4 +1,4 @@
-"""Running a backend's rules over a file."""
+"""Runs a backend's rules on a file."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What a check found: a table for people, plain values for programs."""
+"""The report of a check, as a table and as plain values."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

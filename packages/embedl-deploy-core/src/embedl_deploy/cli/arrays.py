@@ -1,4 +1,4 @@
-"""Arrays from .npy and .npz files, which may be damaged or made to do harm.
+"""Reads arrays from .npy and .npz files, which may be damaged or malicious.
 
 Nothing is unpickled, and what a file declares is compared with what it holds before memory is taken for it.
 """

@@ -1,4 +1,4 @@
-"""The command that lists backends, and what each brings."""
+"""The command that lists backends and their contributions."""
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence

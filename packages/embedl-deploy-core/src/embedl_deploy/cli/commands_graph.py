@@ -1,4 +1,4 @@
-"""Commands about rewriting: what a backend would do to a model, and doing it."""
+"""The commands ``plan`` and ``transform``."""
 
 import io
 import json

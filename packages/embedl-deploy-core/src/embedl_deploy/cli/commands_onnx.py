@@ -1,4 +1,4 @@
-"""Commands about ONNX files: writing one in float, and asking whether a compiler will take one."""
+"""The commands ``export`` and ``check``."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command for authors of backends: making a new one."""
+"""The command that generates a new backend."""
 
 import shlex
 from pathlib import Path

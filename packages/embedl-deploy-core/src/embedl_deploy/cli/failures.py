@@ -1,4 +1,4 @@
-"""How a command fails: what is said about an error, and its exit code."""
+"""Turns errors into messages and exit codes."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Example inputs: shapes that are filled with numbers, or arrays from a file."""
+"""Example inputs from shapes or from a file."""
 
 import inspect
 import math

@@ -1,4 +1,4 @@
-"""Whether what a file or an option declares fits into this machine's memory, asked before anything is allocated."""
+"""Checks that sizes from a file or an option fit into memory before anything is allocated."""
 
 import os
 

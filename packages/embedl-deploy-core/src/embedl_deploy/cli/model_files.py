@@ -1,4 +1,4 @@
-"""Files with models and weights, read without running code that they bring.
+"""Reads files with models and weights without running code that they contain.
 
 ``torch.export.load`` unpickles parts of a file if it says so; here they are refused unless the caller allows it.
 """

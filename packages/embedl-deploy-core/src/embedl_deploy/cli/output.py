@@ -1,4 +1,4 @@
-"""Where a command's words go: results to stdout, as text or JSON; everything else to stderr."""
+"""The output of a command: results on stdout as text or JSON, everything else on stderr."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Values of options that have a form of their own, read from text: callbacks of click's options."""
+"""Parses option values such as shapes and number lists, as callbacks of click."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Which parameters name files that a command reads or writes, and that no file is both."""
+"""Parameters that name files, and the check that no file is both read and written."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The group of all commands, and the way in."""
+"""The group of all commands, and its entry point."""
 
 import atexit
 import gc

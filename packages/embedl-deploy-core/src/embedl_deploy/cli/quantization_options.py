@@ -1,4 +1,4 @@
-"""Options that say how a model is quantized, and its calibration data."""
+"""The options for quantization and calibration data."""
 
 import functools
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What the library says to people who call it from Python, in the words of the command line."""
+"""Rewords messages for the command line, with options instead of Python arguments."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Compiling an ONNX file by a backend's compiler."""
+"""Compiles an ONNX file with a backend's compiler."""
 
 from embedl_deploy.compiling.compilation import CompileResult, compile  # noqa: A004 - the user's word for it
 

@@ -1,4 +1,4 @@
-"""Calling a compiler in a process of its own, which may hang, crash or end without taking this one along.
+"""Runs a compiler in a separate process, which may hang or crash without affecting this one.
 
 The process is kept for the next compilation by a compiler of the same module, because importing torch takes longer than
 compiling a small network.

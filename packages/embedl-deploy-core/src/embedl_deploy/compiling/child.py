@@ -1,4 +1,4 @@
-"""The process that a compiler runs in: takes jobs from standard input, answers on standard output.
+"""The process that a compiler runs in: reads jobs from standard input, answers on standard output.
 
 A job is a :class:`Job`, an answer a tuple whose first element says what it is; both are pickled. Standard output is for
 answers alone: what the compiler prints, in Python or not, goes to standard error. When the other side goes away, this

@@ -1,4 +1,4 @@
-"""Which of a backend's compilers to call."""
+"""Chooses one of a backend's compilers."""
 
 from pathlib import Path
 

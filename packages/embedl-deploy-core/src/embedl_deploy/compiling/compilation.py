@@ -1,4 +1,4 @@
-"""From an ONNX file to an engine and the account of it."""
+"""The compile function: from an ONNX file to an engine and its report."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What did not become low precision, and why."""
+"""Explains which layers of an engine are not in low precision, and why."""
 
 from typing import TYPE_CHECKING
 

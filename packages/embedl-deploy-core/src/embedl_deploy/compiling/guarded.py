@@ -1,4 +1,4 @@
-"""A backend's compiler whose every answer is checked, so that a broken one is named with who ships it."""
+"""A wrapper that checks every answer of a backend's compiler, and names its distribution in errors."""
 
 import logging
 from collections.abc import Callable, Sequence

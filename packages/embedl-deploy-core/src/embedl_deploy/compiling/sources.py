@@ -1,4 +1,4 @@
-"""What an engine's layers came from: ONNX nodes, PyTorch modules, and the operations that those do."""
+"""Assigns ONNX nodes, PyTorch modules and operation counts to the layers of an engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""How large an engine's open tensors are at the usual shapes of its inputs.
+"""The sizes of an engine's tensors with open dimensions at the usual shapes of its inputs.
 
 A compiler gives its own names to tensors, and −1 for sizes that are open. A layer's tensor holds one of the values that
 the layer's ONNX nodes compute or read, whose shapes follow from those of the inputs. Which of them, its name says, or

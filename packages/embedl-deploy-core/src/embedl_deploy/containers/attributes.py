@@ -1,4 +1,4 @@
-"""What an object holds beside tensors, as values that compare and that JSON can hold; and back."""
+"""Converts the attributes of an object other than tensors to comparable JSON values, and back."""
 
 import importlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""The structures of well-known libraries, told to torch once the library is there.
+"""Registers the containers of well-known libraries once the library is imported.
 
 A model or an input of a library's class can only come from a process that has imported the library; so nothing is
 imported here.

@@ -1,4 +1,4 @@
-"""Where values lie in a structure."""
+"""Paths of values in a structure."""
 
 import dataclasses
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""A class told to torch as a structure."""
+"""Registers a class with torch as a container."""
 
 from collections.abc import Callable
 from typing import Any

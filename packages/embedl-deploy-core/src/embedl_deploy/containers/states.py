@@ -1,4 +1,4 @@
-"""Structures that a model gives for its next call: caches."""
+"""Containers that a model returns for its next call, such as caches."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Objects that nobody can look into, and what to do about their classes."""
+"""Finds objects of unregistered classes, and explains how to register them."""
 
 import dataclasses
 from typing import Any

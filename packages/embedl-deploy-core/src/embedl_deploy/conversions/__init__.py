@@ -1,4 +1,4 @@
-"""Conversions that hold for any hardware; a backend takes all of them, or lists those that it wants."""
+"""Conversions for any hardware; a backend uses all of them, or lists those that it wants."""
 
 from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
 from embedl_deploy.conversions.every import every_conversion

@@ -1,4 +1,4 @@
-"""What a compiler made of a model: the layers of an engine, what they move, and how two engines differ."""
+"""Reports about engines: the layers, the bytes they move, and the differences between two engines."""
 
 from embedl_deploy.engine.comparison import EngineComparison, ModuleDifference, compare
 from embedl_deploy.engine.figures import FloatLayer

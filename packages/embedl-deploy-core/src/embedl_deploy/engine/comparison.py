@@ -1,4 +1,4 @@
-"""Two engines side by side."""
+"""Compares two engines."""
 
 from dataclasses import asdict, dataclass
 from typing import Any

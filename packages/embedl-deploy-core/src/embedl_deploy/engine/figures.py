@@ -1,4 +1,4 @@
-"""What an engine's layers add up to: kernels, bytes, element types, and what did not become low precision."""
+"""Totals over an engine's layers: kernels, bytes, element types, layers that are not in low precision."""
 
 from collections import Counter
 from dataclasses import dataclass

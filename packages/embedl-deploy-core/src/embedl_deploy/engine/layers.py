@@ -1,4 +1,4 @@
-"""A layer of a compiled engine, in words that fit any compiler."""
+"""A layer of a compiled engine, described independently of the compiler."""
 
 import enum
 import math

@@ -1,4 +1,4 @@
-"""How long an engine would take if every kernel reached the device's peak rates: an estimate, not a measurement.
+"""The roofline estimate: the time of an engine if every kernel reached the device's peak rates.
 
 The roofline model (Williams, Waterman and Patterson, 2009): a kernel takes at least the time to move its bytes and at
 least the time to do its operations, whichever is longer.

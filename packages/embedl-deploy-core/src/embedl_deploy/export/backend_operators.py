@@ -1,4 +1,4 @@
-"""What the operators of a model's backends are in ONNX."""
+"""The ONNX translations of the custom operators of a model's backends."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Constants of a model that its file's floating-point type does not hold.
+"""Replaces constants that the floating-point type of the file cannot represent.
 
 A mask is written with a number that no score reaches, -1e9 or the lowest of float32; a norm is kept from zero by 1e-12.
 In float16 the first would be minus infinity, and a row that is masked throughout NaN; the second would be zero, and 0/0

@@ -1,4 +1,4 @@
-"""What to tell when torch's exporter fails: the module, the line of the user's code, the operator, and what to do."""
+"""Explains failures of torch's exporter: the module, the line of the user's code, the operator, the fix."""
 
 import re
 import sys

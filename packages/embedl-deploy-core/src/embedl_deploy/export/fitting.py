@@ -1,4 +1,4 @@
-"""Constants that a floating-point type does not hold, in a program that is to be exported."""
+"""Replaces constants that a floating-point type cannot represent, in a program to be exported."""
 
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any

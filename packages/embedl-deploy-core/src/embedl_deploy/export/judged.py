@@ -1,4 +1,4 @@
-"""What is judged: a model on inputs, and the file that was made of it."""
+"""The data for a comparison: a model with inputs, and the file exported from it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext

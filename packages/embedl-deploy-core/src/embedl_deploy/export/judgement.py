@@ -1,4 +1,4 @@
-"""Whether a file computes what the model computes: the model that the user has, in the types that it has.
+"""Compares a file with the user's own model, in the model's own types.
 
 A file is right if its outputs are near the model's, or as near as the file's number format allows: then an output's
 error is at most twice that of the model itself with every value rounded to one bit less than the format has. Rounding

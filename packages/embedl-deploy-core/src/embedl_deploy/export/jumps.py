@@ -1,4 +1,4 @@
-"""Where rounding alone changes a model's outputs: operators whose result jumps.
+"""Finds discontinuous operators, at which rounding alone changes a model's outputs.
 
 ``floor``, ``fmod``, comparisons, ``topk``: two operands that are the same but for their last bits may give results that
 have nothing in common. Behind such a place a file in fewer bits cannot be compared, right or wrong.

@@ -1,4 +1,4 @@
-"""What a file says of its nodes beside what they compute: the modules that they came from, and nothing of the machine.
+"""The metadata of a file's nodes: the modules that they came from, but nothing about the machine.
 
 torch's exporter writes the source lines of the model into the file, with the paths of the author's machine, and the
 classes of its own internals. Two machines that export the same model write the same bytes.

@@ -1,4 +1,4 @@
-"""An ONNX file whose weights lie beside it, made one file: from file to file, without the weights in memory.
+"""Merges external weights into an ONNX file, without loading them into memory.
 
 A library for protocol buffers holds a message twice while it writes it, and ONNX Runtime a third time what it reads; of
 weights that lie beside the file it reads as much as it needs. So a large file is written, checked and run with its

@@ -1,4 +1,4 @@
-"""Export to ONNX, checked before the file appears."""
+"""The export function: writes an ONNX file after checking and running it."""
 
 import os
 from collections.abc import Mapping, Sequence

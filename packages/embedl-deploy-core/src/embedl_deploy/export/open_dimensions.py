@@ -1,4 +1,4 @@
-"""Dimensions that are left open in a file: the batch, or what the user asked for."""
+"""The open dimensions of a file: the batch, or those that the user chose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

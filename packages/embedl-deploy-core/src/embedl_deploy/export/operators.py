@@ -1,4 +1,4 @@
-"""A model run operator by operator, each told with the module that it is in."""
+"""Runs a model operator by operator, with the module of each operator."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whether a file with open dimensions holds for other sizes than the example's.
+"""Compares a file with open dimensions with the model at other sizes than the example's.
 
 A model may ask for a size (``if x.shape[0] == 1``), compute with it, or mean something else by dimension 0, as a
 recurrent layer does whose sequence comes first. The exporter follows one branch, or fails where nobody looks.

@@ -1,4 +1,4 @@
-"""What a file can return: tensors."""
+"""The outputs of a model as tensors, which is all that a file can return."""
 
 import dataclasses
 from typing import Any

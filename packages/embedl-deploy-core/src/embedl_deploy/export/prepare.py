@@ -1,4 +1,4 @@
-"""The form of a model that is exported: frozen, of one floating-point type, for a fitting operator set."""
+"""Prepares a model for export: frozen, in one floating-point type, with a suitable operator set."""
 
 import inspect
 from typing import Any

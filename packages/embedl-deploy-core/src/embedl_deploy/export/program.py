@@ -1,4 +1,4 @@
-"""torch's exporter, called: from a model that is ready to a program in ONNX."""
+"""Calls torch's exporter on a prepared model."""
 
 import logging
 import warnings

@@ -1,4 +1,4 @@
-"""The outputs that a file is compared with, and how near it has to be to them."""
+"""The reference outputs that a file is compared with, and the accepted difference."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a file calls tensors that lie in structures: by the keys that lead to them.
+"""Names tensors inside structures in a file by the keys that lead to them.
 
 ::
 

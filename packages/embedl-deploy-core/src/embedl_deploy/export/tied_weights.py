@@ -1,4 +1,4 @@
-"""Weights that are stored once though they are used twice, one of the times transposed.
+"""Stores a weight once if it is used twice, even if one use is transposed.
 
 A language model's last product has the weights of its embedding. The exporter computes the transpose that the product
 asks for and stores it beside the embedding: a second copy of what is often the largest tensor.

@@ -1,4 +1,4 @@
-"""What float16 cannot hold, kept in float32."""
+"""The function ``keep_in_float32``."""
 
 from typing import Any
 

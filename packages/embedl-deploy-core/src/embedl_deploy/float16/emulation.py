@@ -1,4 +1,4 @@
-"""A model as float16 would compute it, emulated in float32: every value is rounded, and may overflow.
+"""Emulates float16 in float32: every value is rounded, and may overflow.
 
 Hardware adds up products in float32 and rounds the result, which is what this does for each operator. Only nodes that
 are to stay in float32 are not rounded.

@@ -1,4 +1,4 @@
-"""Which nodes have to stay in float32: as few as make the outputs right.
+"""Finds a small set of nodes that must stay in float32 for correct outputs.
 
 What leaves float16's range has to, and what reads a value that only float32 holds. Where the outputs are still off,
 nodes whose values are too small, or too close together, for float16's steps are kept as well, and then left out again

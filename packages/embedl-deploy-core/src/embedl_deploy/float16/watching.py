@@ -1,4 +1,4 @@
-"""What each node of a graph computes that float16 does not hold, seen while the model runs in float32."""
+"""Watches a float32 run for values that float16 cannot hold."""
 
 import math
 from collections.abc import Iterator

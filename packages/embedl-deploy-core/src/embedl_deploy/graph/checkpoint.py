@@ -1,4 +1,4 @@
-"""Remembering a graph module: to undo edits, and to have it as it was beside what became of it.
+"""Checkpoints of a graph module, to undo edits or to keep the original next to the edited graph.
 
 A checkpoint notes what points where and copies nothing, so taking one costs a walk over the graph. What it cannot
 undo is what happens to an existing module or tensor: other settings, values that are written in place.

@@ -1,4 +1,4 @@
-"""Building large graphs without the garbage collector walking through them again and again."""
+"""Pauses the cyclic garbage collector while large graphs are built."""
 
 import gc
 from collections.abc import Iterator

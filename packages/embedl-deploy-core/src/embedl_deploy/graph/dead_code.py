@@ -1,4 +1,4 @@
-"""Removing what a rewrite has left without a reader, such as the sizes that a view was given."""
+"""Removes nodes that a rewrite left without a reader, such as the sizes of a view."""
 
 from collections.abc import Collection, Iterable
 

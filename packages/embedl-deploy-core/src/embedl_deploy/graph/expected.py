@@ -1,4 +1,4 @@
-"""What nodes gave that a module has replaced, and what is wrong with a call of the module that gives something else.
+"""Compares the output of a module with the values of the nodes that it replaced: type, shape, device.
 
 Sizes may be others than when the graph was captured, so shapes are compared where the inputs have those of then. A
 module that gives no tensor, or writes into what it was given, is wrong whatever its inputs are.

@@ -1,4 +1,4 @@
-"""Inputs that a graph was captured with a value for, and does not take any more.
+"""Inputs that a graph is fixed to, because it was captured with a value for them.
 
 A model is called as it always was: ``model(x, None)`` is what a graph without ``mask`` stands for, and
 ``model(x, mask)`` is not; of a graph with ``mask`` it is the other way round.

@@ -1,4 +1,4 @@
-"""Which sizes of a value are the same in every call, and which the example inputs happened to have.
+"""Distinguishes sizes that are the same in every call from sizes of the example inputs.
 
 A tensor of the model has its sizes for good; what flows in has not: the length of a sequence, a batch. A layer with a
 weight fixes the sizes that its weight has, and what keeps an axis behind it keeps its size. Where ``torch.export`` has

@@ -1,4 +1,4 @@
-"""Functions from outside torch in a graph, of which running them tells whether they multiply and accumulate."""
+"""Runs functions from outside torch to see whether they multiply and accumulate."""
 
 import dataclasses
 from typing import Any

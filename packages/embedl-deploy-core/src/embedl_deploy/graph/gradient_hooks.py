@@ -1,4 +1,4 @@
-"""What users hang on a tensor: hooks for its gradient, and attributes; ``deepcopy`` of a parameter leaves them out.
+"""Copies gradient hooks and attributes of parameters, which ``deepcopy`` drops.
 
 ``weight.register_hook(lambda g: g * mask)`` keeps pruned weights pruned. A copy has the same hooks, and what takes the
 place of a tensor in the same shape has them, too. A tensor of another shape has not: what was made for the one, such as

@@ -1,4 +1,4 @@
-"""The calls of a graph by what they call, so that a pattern looks only at nodes that it could want."""
+"""An index of a graph's calls by target, so that a pattern only looks at nodes that it could match."""
 
 from collections.abc import Iterable, Iterator
 

@@ -1,4 +1,4 @@
-"""Whether inputs are like those that a graph was captured with."""
+"""Compares inputs with those that a graph was captured with."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a graph asks of the memory layout of its values.
+"""Replaces ``view`` by ``reshape``, so that a graph accepts values in any memory layout.
 
 ``view`` takes only tensors that lie in memory in its order. The layer before it happened to give such a one; what a
 rewrite or a quantizer puts in its place, or the same layer on another device, may give equal numbers in another layout:

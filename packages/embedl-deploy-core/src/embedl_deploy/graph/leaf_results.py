@@ -1,4 +1,4 @@
-"""What layers of torch.nn give, told without asking fake tensors operation by operation, which takes most of a trace.
+"""Computes the outputs of ``torch.nn`` layers on fake tensors directly, which makes tracing much faster.
 
 A layer is told of only where its class and its input leave no doubt; otherwise it is to be called.
 """

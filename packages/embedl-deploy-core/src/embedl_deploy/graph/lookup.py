@@ -1,4 +1,4 @@
-"""What a node computes: the module behind a call, and whether a subclass may stand for its base class."""
+"""Looks up what a node computes: its module, and whether a subclass may stand for its base class."""
 
 import inspect
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""What is noted of a node: shape and dtype of its value, and the module that it comes from."""
+"""Metadata of a node: shape and dtype of its value, and the module that it comes from."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A lack of memory, which is no fault of a model, its inputs or a plugin."""
+"""Recognizes out-of-memory errors, which are not the fault of a model, its inputs or a plugin."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Which pattern put a module into a graph, and what is said when that module fails.
+"""Records which pattern placed a module, and names it when the module fails.
 
 A module of a plugin raises whatever it likes, deep inside torch, or gives something at which the module behind it
 raises. The person who runs the model has never seen that module: they need its path, the pattern that put it there, and

@@ -1,4 +1,4 @@
-"""Hooks that a process has for all modules (``register_module_forward_hook``), and how a part of it does without.
+"""Global module hooks (``register_module_forward_hook``), and how to disable them for a while.
 
 They run at each call of a module: on what stands for values while a model is traced, on fake tensors, on modules that
 the user does not know of. Others run when a module is given a parameter, a buffer or a part

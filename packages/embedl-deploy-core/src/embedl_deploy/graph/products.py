@@ -1,4 +1,4 @@
-"""What multiplies and accumulates: the operations that hardware has fast integer units for.
+"""Operations that multiply and accumulate, for which hardware has fast integer units.
 
 torch has some hundred names for convolutions and products of matrices, and gets more with each release: kernels of
 one processor or library, forms with a scale, for sparse or grouped operands. All are made of a few words, so words

@@ -1,4 +1,4 @@
-"""The arguments of a call by the names of its parameters, for functions that Python cannot tell the names of, too.
+"""The arguments of a call by parameter name, also for functions without a Python signature.
 
 torch's built-in functions and tensor methods have no signature to inspect; the operators of the same name have
 schemas. The first operand is always called ``input``, which schemas call ``self``.

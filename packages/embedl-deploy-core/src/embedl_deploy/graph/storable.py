@@ -1,4 +1,4 @@
-"""A graph module that comes back from a pickle as it was.
+"""A graph module that can be pickled without changing.
 
 fx stores generated code and traces it anew when it is loaded: nodes lose their metadata, the model its notes, and the
 tracer is one that was not made to be used twice. Here the nodes themselves are stored.

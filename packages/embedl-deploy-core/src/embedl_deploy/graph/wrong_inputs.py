@@ -1,4 +1,4 @@
-"""What to tell of inputs that a model does not take, and what to do about them."""
+"""Error messages about inputs that a model does not accept."""
 
 import difflib
 from collections.abc import Collection, Sequence

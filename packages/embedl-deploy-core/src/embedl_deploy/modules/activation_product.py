@@ -1,4 +1,4 @@
-"""A product of two tensors that both flow in: no weight, and a place for a quantizer at each of them."""
+"""A product of two computed tensors, with a quantization point for each."""
 
 import math
 

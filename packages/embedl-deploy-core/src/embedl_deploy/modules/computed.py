@@ -1,4 +1,4 @@
-"""Tensors that are computed from others, as a parametrization: trained as they were, and constants once frozen."""
+"""Parametrizations for weights that are computed from other tensors: trainable, and constant once frozen."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where a module's tensors are."""
+"""The device of a module's tensors."""
 
 from itertools import chain
 

@@ -1,4 +1,4 @@
-"""Products inside a fused module whose factors have no place for a quantizer, as far as its ``forward`` can be traced.
+"""Finds products in a fused module without quantization points, as far as its ``forward`` can be traced.
 
 A factor has a place if it is an input of the module, or goes through a stub after the last product or softmax that it
 is made by. The weights of convolutions and products that are modules are told by :mod:`embedl_deploy.modules.weights`.

@@ -1,4 +1,4 @@
-"""Places for quantizers: empty, and free of cost, until quantization fills them."""
+"""Stubs for quantizers inside modules: empty and free of cost until quantization fills them."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A copy that compiled training keeps instead of computing it again."""
+"""A copy operator whose result compiled training keeps instead of recomputing it."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""Which weight each place for a weight's quantizer is for.
+"""Finds the weight that each weight stub quantizes.
 
 A fused module may have any number of weights. The name of a place, a :class:`WeightFakeQuantize`, says whose it is:
 

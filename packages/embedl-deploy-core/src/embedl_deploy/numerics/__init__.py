@@ -1,4 +1,4 @@
-"""Number formats and how tensors are given them: what configurations, backends and quantizers agree on."""
+"""Number formats, configurations, quantization points and policies, shared by backends and quantizers."""
 
 from embedl_deploy.numerics.config import LayerQuantConfig, LeftOpen, ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.formats import NumberFormat, Precision

@@ -1,4 +1,4 @@
-"""What a user says about a whole model: formats, exceptions, and whose judgement to follow."""
+"""The quantization configuration of a model: formats, exceptions, policy."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,4 +1,4 @@
-"""Where a quantizer could stand, and what may object to it."""
+"""Quantization points, and policies about them."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Selectors: how a user says which modules of a transformed model are meant."""
+"""Selectors, with which a configuration names modules of a transformed model."""
 
 import fnmatch
 from collections.abc import Callable, Iterable

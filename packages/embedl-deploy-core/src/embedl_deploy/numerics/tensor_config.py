@@ -1,4 +1,4 @@
-"""How one tensor is quantized: its number format, the granularity of its scales, and how these are found."""
+"""The quantization configuration of one tensor: format, granularity of scales, calibration method."""
 
 from dataclasses import dataclass, fields
 from enum import Enum

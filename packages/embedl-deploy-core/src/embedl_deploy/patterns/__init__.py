@@ -1,4 +1,4 @@
-"""The pattern language: what to find in a graph, and what to put there."""
+"""The pattern language: what to find in a graph, and what to replace it with."""
 
 from embedl_deploy.graph import (
     arguments_by_name,

@@ -1,4 +1,4 @@
-"""Which functions patterns know by themselves, so that capture keeps them whole."""
+"""The functions that patterns match, which capture must keep whole."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

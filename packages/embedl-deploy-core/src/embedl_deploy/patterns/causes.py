@@ -1,4 +1,4 @@
-"""Why a match is not applied, or is although another was before it."""
+"""The causes why a match is or is not applied."""
 
 from dataclasses import dataclass
 from enum import Enum

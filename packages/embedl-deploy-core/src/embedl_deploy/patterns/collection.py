@@ -1,4 +1,4 @@
-"""Every pattern of a package, so that a file in its folder is all that a new one needs."""
+"""Collects the patterns of a package, so that a new pattern only needs a new file."""
 
 import math
 from types import ModuleType

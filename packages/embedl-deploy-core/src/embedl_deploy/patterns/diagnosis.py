@@ -1,4 +1,4 @@
-"""Why a pattern does not take a node: the answer to "why not?".
+"""Finds the reason why a pattern does not match a node.
 
 The tree is laid over the graph so that one of its elements falls on the node in question, and followed in both
 directions for as long as it fits; the attempt that gets furthest gives the reason.

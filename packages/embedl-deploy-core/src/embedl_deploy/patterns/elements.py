@@ -1,4 +1,4 @@
-"""The elements of a pattern's tree: what one node may be.
+"""The elements of a pattern's tree: what a single node may be.
 
 An element is written as one of
 

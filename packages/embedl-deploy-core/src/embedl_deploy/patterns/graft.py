@@ -1,4 +1,4 @@
-"""Putting what a pattern's graft makes of the matched modules in the place of a match."""
+"""Replaces a match with the module that the pattern's graft builds."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Laying a pattern's tree over a graph.
+"""Matches a pattern's tree against a graph.
 
 The tree is read from its last element backwards, so each node of the graph is tried once as the place where a match
 ends. A value in the middle of a match that something outside also uses (another operator, the model's output) must

@@ -1,4 +1,4 @@
-"""What a match is: a place where a pattern fits, and what became of it."""
+"""A match: the nodes that fit a pattern, and what became of them."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field

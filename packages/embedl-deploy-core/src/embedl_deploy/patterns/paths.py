@@ -1,4 +1,4 @@
-"""Where a module that replaces a match is placed: at the path of what it replaces, if nothing else uses that."""
+"""Chooses the path of a replacement: that of the replaced module, if nothing else uses it."""
 
 from collections import Counter
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""Where quantizers may stand at a fused module."""
+"""The quantization points that patterns declare."""
 
 from enum import Enum
 

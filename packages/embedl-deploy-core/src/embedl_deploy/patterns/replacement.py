@@ -1,4 +1,4 @@
-"""Putting modules in the place of a match."""
+"""Replaces a match with modules."""
 
 import inspect
 from collections.abc import Collection, Sequence

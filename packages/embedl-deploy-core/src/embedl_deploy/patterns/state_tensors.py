@@ -1,4 +1,4 @@
-"""A tensor that a graph computes from the model's parameters, as the weight or bias of a module."""
+"""Makes a tensor that a graph computes from parameters the weight or bias of a module."""
 
 from collections.abc import Collection
 from typing import Any

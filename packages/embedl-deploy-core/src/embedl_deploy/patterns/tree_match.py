@@ -1,4 +1,4 @@
-"""A tree laid over a graph: which node fits which element."""
+"""The result of matching a tree: which node fits which element."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Making the rewrites, so that one that fails leaves nothing behind."""
+"""Applies rewrites, and undoes those that fail completely."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What rewrites may change, as it was before them."""
+"""Records what rewrites may change, to undo them."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Conversions, again and again until none matches any more."""
+"""Applies conversions repeatedly until none matches."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Telling that a pattern failed: the same for each of its methods, in the report, the log and errors."""
+"""Reports that a method of a pattern failed, in the report, the log and errors."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Finding matches and deciding between those that want the same nodes."""
+"""Finds matches, and decides between those that use the same nodes."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence

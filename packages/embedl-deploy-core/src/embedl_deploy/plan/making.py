@@ -1,4 +1,4 @@
-"""Making a plan of a captured graph, and carrying it out."""
+"""Makes a plan for a captured graph, and applies it."""
 
 from collections.abc import Sequence
 

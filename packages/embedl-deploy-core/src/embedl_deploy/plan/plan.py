@@ -1,4 +1,4 @@
-"""A plan: every decision, open to be read and changed before anything is done to the model."""
+"""A plan: all decisions about a model, which can be read and changed before they are applied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Preparing a graph: converted, with the fusions that were found in it and a decision for each."""
+"""Prepares a graph: applies conversions, finds fusions and decides about each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What cannot be pickled or copied, and what to keep instead.
+"""Errors for objects that cannot be pickled or copied, and what to keep instead.
 
 A plan and its result hold the user's model, whatever that holds, and the backend with its plugins, which are modules of
 Python. What is worth keeping can be kept without them.

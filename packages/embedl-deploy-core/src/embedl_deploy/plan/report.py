@@ -1,4 +1,4 @@
-"""What a transformation did: a mapping for programs, a table for people."""
+"""The report of a transformation, as a mapping and as tables."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn

@@ -1,4 +1,4 @@
-"""A transformed model, and the comparison with the one that it was made from."""
+"""The result of a transformation, and its comparison with the original model."""
 
 from dataclasses import dataclass
 from typing import Any, NoReturn

@@ -1,4 +1,4 @@
-"""What a plan knows and has decided, for all who read it."""
+"""The state of a plan: its matches and decisions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The third stage: explicit quantizers, their scales, and what keeps accuracy."""
+"""Quantization: explicit quantizers, their scales, and methods that keep accuracy."""
 
 from embedl_deploy.numerics.config import LayerQuantConfig, LeftOpen, ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.formats import Precision

@@ -1,4 +1,4 @@
-"""Everything about quantization in one call."""
+"""The function ``quantize``: all steps of quantization in one call."""
 
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Leaving training behind: fixed statistics, fixed scales, integer weights."""
+"""Freezing: fixed statistics, fixed scales, integer weights."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which tensors a model has, and which parts own one together: what a ``state_dict`` does not say.
+"""Records which tensors a model has and which parts share one, which a ``state_dict`` does not say.
 
 Corrections change a tensor for one reader at a time: two layers with one weight have two weights afterwards, a
 parametrized weight is a plain one, a layer norm without a weight has one. So a recipe notes both, and a model that is

@@ -1,4 +1,4 @@
-"""How a model was quantized, as JSON that people can read, and the same structure built again from it.
+"""Recipes: how a model was quantized, as readable JSON, and rebuilding the same structure from it.
 
 A recipe holds no tensors: those are in the ``state_dict``. The two together restore a quantized model in a process that
 has only the original one, whatever calibration, smoothing or training it went through.

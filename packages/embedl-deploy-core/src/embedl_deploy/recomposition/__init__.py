@@ -1,4 +1,4 @@
-"""Layers that are written out in small operations, put together again as the module or function that they are.
+"""Conversions that find layers written out in small operations, and replace them with one module.
 
 Conversions for any hardware; a backend lists those that it wants.
 """

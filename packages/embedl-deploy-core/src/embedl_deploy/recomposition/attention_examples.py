@@ -1,4 +1,4 @@
-"""Attention written out in the ways in which networks do it, and what looks like it."""
+"""Examples of attention written out in different ways, and near misses."""
 
 from collections.abc import Callable
 

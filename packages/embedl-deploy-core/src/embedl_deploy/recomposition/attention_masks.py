@@ -1,4 +1,4 @@
-"""What is added to the scores of an attention, or hides them, as the masks of one module."""
+"""Turns what is added to attention scores, or hides them, into the masks of one module."""
 
 import math
 from dataclasses import replace

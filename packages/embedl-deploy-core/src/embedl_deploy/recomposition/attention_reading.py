@@ -1,4 +1,4 @@
-"""What an attention that is written out is made of: its scores, their softmax, and the product that these weigh."""
+"""Reads the parts of written-out attention: the scores, their softmax, and the product with the values."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Norms written out in the ways in which networks do it, and what looks like them."""
+"""Examples of norms written out in different ways, and near misses."""
 
 from collections.abc import Callable
 

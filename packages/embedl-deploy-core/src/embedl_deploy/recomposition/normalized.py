@@ -1,4 +1,4 @@
-"""Tensors that are divided by the root of their own mean square or variance, as norms written out do it.
+"""Finds tensors divided by the root of their own mean square or variance.
 
 A square root is followed back to the mean square or variance under it, and on to the tensor that is divided by it:
 

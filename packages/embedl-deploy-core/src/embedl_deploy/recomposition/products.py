@@ -1,4 +1,4 @@
-"""Products of matrices, however they are written: as scores of queries and keys, and as values that are weighed.
+"""Finds the two matrix products of attention, however they are written.
 
 What is read of a product is which tensor is what, and how its axes have to be moved so that the product is
 ``query @ key.transpose(-2, -1)``, or ``weights @ value``.

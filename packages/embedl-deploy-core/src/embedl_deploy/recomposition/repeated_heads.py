@@ -1,4 +1,4 @@
-"""Tensors whose heads are repeated, each some times in a row, and the tensor that they repeat.
+"""Finds tensors with repeated heads, and the tensor that they repeat.
 
     x[:, :, None].expand(b, h, n, s, d).reshape(b, h * n, s, d)
     x.repeat_interleave(n, dim=1)

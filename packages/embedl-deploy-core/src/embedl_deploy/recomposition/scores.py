@@ -1,4 +1,4 @@
-"""The scores of an attention: the product of queries and keys, and what stands between it and the softmax."""
+"""The scores of an attention: the product of queries and keys, and what is between it and the softmax."""
 
 import math
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Variances and mean squares, as norms written out compute them: of which tensor, and over which axes.
+"""Finds variances and mean squares, with their tensor and axes.
 
     mean(x²)        mean((x − mean(x))²)        var(x)        var_mean(x)[0]
 

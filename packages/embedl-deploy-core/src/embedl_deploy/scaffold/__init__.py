@@ -1,4 +1,4 @@
-"""New backends: a complete distribution to start from, which installs, passes its tests and quantizes a network."""
+"""Generates a complete distribution for a new backend, which installs and passes its tests."""
 
 from embedl_deploy.scaffold.writing import new_backend
 

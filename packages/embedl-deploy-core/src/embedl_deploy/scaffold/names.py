@@ -1,4 +1,4 @@
-"""What everything in a new backend is called, all of it made from the backend's name."""
+"""The names of everything in a new backend, derived from the backend's name."""
 
 import keyword
 import re

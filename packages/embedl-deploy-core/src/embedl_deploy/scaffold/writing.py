@@ -1,4 +1,4 @@
-"""Writing a new backend's files from the templates beside this file.
+"""Writes a new backend's files from the templates next to this module.
 
 A template is a file whose name ends in ``.tmpl``; ``$name`` and the like stand for the attributes of
 :class:`BackendNames`, and ``__package__`` in its path for the package's name.

@@ -1,4 +1,4 @@
-"""Sensitivity: what quantizing each layer costs the outputs, and what leaving it in float gives back."""
+"""Sensitivity: how much quantizing each layer changes the outputs, and what leaving it in float gains."""
 
 from embedl_deploy.sensitivity.api import sensitivity
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport

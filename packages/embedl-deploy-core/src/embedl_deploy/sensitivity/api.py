@@ -1,4 +1,4 @@
-"""What quantizing each layer costs."""
+"""Measures how much quantizing each layer costs."""
 
 import os
 from collections.abc import Callable

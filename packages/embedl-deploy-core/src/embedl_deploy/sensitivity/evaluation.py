@@ -1,4 +1,4 @@
-"""Sensitivity by the user's own measure, one group of layers after the other."""
+"""Measures sensitivity with the user's own metric, one group of layers at a time."""
 
 import math
 from collections.abc import Callable, Sequence

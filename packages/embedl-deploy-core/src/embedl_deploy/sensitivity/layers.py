@@ -1,4 +1,4 @@
-"""The layers of a quantized model, and what each gives with its own quantizers on exact inputs."""
+"""The layers of a quantized model, and the output of each with its own quantizers on float inputs."""
 
 import re
 from collections.abc import Iterator

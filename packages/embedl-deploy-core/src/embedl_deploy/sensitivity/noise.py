@@ -1,4 +1,4 @@
-"""How much noise the error of each layer makes in the outputs, of all layers in one pass.
+"""Estimates the output noise that each layer's error causes, for all layers in one pass.
 
 A layer that is quantized alone adds an error δ to its result t, and J·δ to the outputs y, with J = ∂y/∂t, as long as δ
 is small. The energy of that is found by random probes. For v of mean 0 and covariance M,

@@ -1,4 +1,4 @@
-"""What was found of each layer, as a table and as JSON."""
+"""The sensitivity report, as a table and as JSON."""
 
 import math
 from collections.abc import Iterable

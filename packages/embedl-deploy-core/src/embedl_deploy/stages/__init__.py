@@ -1,4 +1,4 @@
-"""How far every stage of a model is from the original, and at which layer it goes wrong."""
+"""Compares every stage of a model with the original, and finds the layer that goes wrong."""
 
 from embedl_deploy.stages.layers import LayerDifference
 from embedl_deploy.stages.rewrites import RewriteDifference

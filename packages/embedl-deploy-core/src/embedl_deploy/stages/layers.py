@@ -1,4 +1,4 @@
-"""Two graphs with the same calls, compared call by call."""
+"""Compares two graphs with the same calls, call by call."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,4 +1,4 @@
-"""A graph and the ONNX file that it was exported to, compared module by module in ONNX Runtime."""
+"""Compares a graph with its ONNX file, module by module, in ONNX Runtime."""
 
 import tempfile
 from pathlib import Path

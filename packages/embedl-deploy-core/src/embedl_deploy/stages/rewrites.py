@@ -1,4 +1,4 @@
-"""Each fused module against the nodes that it replaced, on the same inputs: a wrong one is found by itself.
+"""Compares each fused module with the nodes that it replaced, on the same inputs.
 
 The graph with its conversions, before any fusion, is run node by node. Where a fusion's last node is reached, the
 module that was put there is called with what flows into it at that moment. So no module is blamed for what another

@@ -1,4 +1,4 @@
-"""Every stage of a model against the original."""
+"""The function ``verify_stages``."""
 
 import math
 import os

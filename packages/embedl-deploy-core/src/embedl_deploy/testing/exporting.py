@@ -1,4 +1,4 @@
-"""Check that what a pattern makes can be exported, and means the same in ONNX Runtime."""
+"""Checks that a pattern's result can be exported, and computes the same in ONNX Runtime."""
 
 import importlib.util
 from pathlib import Path

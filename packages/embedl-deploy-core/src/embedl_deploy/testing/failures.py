@@ -1,4 +1,4 @@
-"""What a check says when it does not pass, and how that is told to the author of a backend."""
+"""Failures of conformance checks, and their messages."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

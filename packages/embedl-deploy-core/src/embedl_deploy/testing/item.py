@@ -1,4 +1,4 @@
-"""A check as an item of pytest: run with a fixed random state, told as advice when it fails."""
+"""A check as a pytest item: runs with a fixed random state, and fails with advice."""
 
 import inspect
 import logging

@@ -1,4 +1,4 @@
-"""Checks of what a pattern takes: its examples, and not its near misses."""
+"""Checks that a pattern matches its examples and not its near misses."""
 
 import torch
 from torch import nn

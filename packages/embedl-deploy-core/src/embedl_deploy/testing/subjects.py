@@ -1,4 +1,4 @@
-"""What checks look at: a pattern with its examples, a whole backend, a network."""
+"""The subjects of checks: a pattern with its examples, a whole backend, a network."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator

@@ -1,4 +1,4 @@
-"""What a check is: a name, what it asks, what to do when it fails, and the function that looks."""
+"""A check: its name, what it requires, the fix, and the function that runs it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

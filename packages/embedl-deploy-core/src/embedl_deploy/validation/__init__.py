@@ -1,1 +1,1 @@
-"""The public door: arguments are held against the annotations of what is called, before anything is done with them."""
+"""Checks the arguments of public functions against their annotations."""

@@ -1,4 +1,4 @@
-"""The decorator at the public door."""
+"""The decorator that checks the arguments of a public function."""
 
 import functools
 import inspect

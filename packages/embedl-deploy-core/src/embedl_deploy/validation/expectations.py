@@ -1,4 +1,4 @@
-"""What an annotation asks of a value.
+"""Translates annotations into checks of values.
 
 Stricter than ``isinstance`` where Python's classes say more than people mean: ``True`` is no number, a string is no
 list of strings, NaN is no number, a whole number has at most 64 bits. And more lenient where they mean the same:

@@ -1,4 +1,4 @@
-"""A value in a message: short whatever it is, and never the reason for another error."""
+"""Quotes values in messages: always short, and never the cause of another error."""
 
 import reprlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""Verification: do the numbers agree?"""
+"""Verification: compares the outputs of two models."""
 
 from embedl_deploy.verify.difference import (
     Difference,

@@ -1,4 +1,4 @@
-"""Dictionaries as they were; the attributes of modules and other objects are some."""
+"""Records and restores dictionaries, including the attributes of modules and other objects."""
 
 from collections import OrderedDict
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Things as they were, which can be told by name and put back: containers, slots, generators."""
+"""Records and restores containers, slots and random number generators, by name."""
 
 import pickle
 import random

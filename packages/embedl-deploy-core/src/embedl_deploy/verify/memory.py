@@ -1,4 +1,4 @@
-"""Tensors as they were: which memory each refers to, and the memory, copied before it is written."""
+"""Records and restores tensors: the memory that each refers to, copied before it is written."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -1,4 +1,4 @@
-"""What of a model may change while it runs: noted before, told by name, and put back.
+"""Records the state of a model before it runs, reports changes by name, and restores it.
 
 A model's forward may do anything to itself: count, keep outputs in a list of a dictionary of an object, write into a
 buffer, replace a parameter, seed a generator. What can be reached from the ``vars`` of its modules is put back, and

@@ -1,4 +1,4 @@
-"""Example inputs that the model does not take, by which capture and export fail most often."""
+"""Errors about example inputs that the model does not accept, the most frequent cause of failures."""
 
 from typing import Any
 

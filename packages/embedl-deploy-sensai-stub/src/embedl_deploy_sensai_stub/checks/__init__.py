@@ -1,4 +1,4 @@
-"""What the engine asks of an ONNX file: rules for :func:`embedl_deploy.check`."""
+"""The check rules of the engine, for :func:`embedl_deploy.check`."""
 
 import embedl_deploy_sensai_stub.checks as package
 from embedl_deploy.backend import Rule, rules_in

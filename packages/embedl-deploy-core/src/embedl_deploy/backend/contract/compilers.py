@@ -1,4 +1,4 @@
-"""What a backend says about a compiler that can be called from here."""
+"""The interface of a compiler that a backend provides."""
 
 import math
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""Every rule of a package, so that a file in its folder is all that a new one needs."""
+"""Collects the rules of a package, so that a new rule only needs a new file."""
 
 import re
 from types import ModuleType

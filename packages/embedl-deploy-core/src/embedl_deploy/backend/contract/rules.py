@@ -1,4 +1,4 @@
-"""What a backend says about ONNX files: rules, and what they find.
+"""The interface of check rules, and of what they find.
 
 A rule looks at a whole file and reports every node that breaks it. The words are here, below the hooks that carry
 them; :func:`embedl_deploy.check` runs the rules.

@@ -1,4 +1,4 @@
-"""Asking the plugins of a backend one by one: in which order, and whose answer is wrong."""
+"""Calls the plugins of a backend in order, and names the one whose answer is wrong."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A backend as it is used: what its plugin and the extensions of it bring, joined."""
+"""A backend in use: the contributions of its plugin and its extensions, joined."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

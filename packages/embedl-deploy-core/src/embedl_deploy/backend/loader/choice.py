@@ -1,4 +1,4 @@
-"""Which backend is in use: the choice of a block, of the process, or the only one that is installed."""
+"""The backend in use: chosen for a block or for the process, or the only one installed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

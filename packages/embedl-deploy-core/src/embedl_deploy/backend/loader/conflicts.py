@@ -1,4 +1,4 @@
-"""Two plugins that bring the same, in words."""
+"""Messages about two plugins that contribute the same thing."""
 
 from embedl_deploy.backend.loader.discovery import PluginSource
 

@@ -1,4 +1,4 @@
-"""Where each thing that a backend brings comes from: its own distribution, or that of an extension."""
+"""The origin of each contribution to a backend: its own distribution, or that of an extension."""
 
 from dataclasses import dataclass
 

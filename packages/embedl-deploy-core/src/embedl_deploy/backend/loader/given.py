@@ -1,4 +1,4 @@
-"""What the hooks of a plugin give, checked: each wrong value is an error that names the plugin and its distribution."""
+"""Checks the return values of a plugin's hooks; the error names the plugin and its distribution."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Joining a backend's plugin and its extensions: one order for everything, and what is lost on the way is told.
+"""Joins a backend's plugin and its extensions in one order, and reports what is overridden.
 
 The order is pluggy's: those that ask for ``tryfirst``, then extensions by name, then the backend itself, then those
 that ask for ``trylast``, of whom the first by name comes last. Patterns are tried in that order, policies of one name

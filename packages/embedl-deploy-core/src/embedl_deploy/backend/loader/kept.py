@@ -1,4 +1,4 @@
-"""Plugins that were loaded and backends that were joined: each once in a process, then kept."""
+"""A cache of loaded plugins and joined backends, one of each per process."""
 
 import logging
 from threading import RLock

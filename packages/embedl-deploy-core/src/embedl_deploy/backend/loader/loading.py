@@ -1,4 +1,4 @@
-"""Loading plugins, each by itself, so that a broken one is named and the others work."""
+"""Loads each plugin separately, so that a broken one is named and the others still work."""
 
 import inspect
 from dataclasses import dataclass

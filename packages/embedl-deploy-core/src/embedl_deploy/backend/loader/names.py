@@ -1,4 +1,4 @@
-"""Names of installed backends, read without importing any, and what to say where a name is not among them."""
+"""The names of installed backends, read without importing them, and the message for an unknown name."""
 
 import difflib
 

@@ -1,4 +1,4 @@
-"""Several distributions with a backend of one name: which of them is used, and what to do where nobody has said."""
+"""Chooses between several distributions that provide a backend of the same name."""
 
 import os
 from collections.abc import Sequence

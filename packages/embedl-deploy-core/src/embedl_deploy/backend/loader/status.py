@@ -1,4 +1,4 @@
-"""The installed plugins, and which of them can be used."""
+"""The status of installed plugins: usable, or broken and why."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""What the operators of a backend's plugins are in ONNX."""
+"""The ONNX translations of the custom operators of a backend's plugins."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What is asked of a file for every backend: each file of this folder defines rules."""
+"""The check rules of every backend: each file in this folder defines some."""

@@ -1,4 +1,4 @@
-"""What holds for every backend, and shape inference of ``onnx`` does not look at: sizes that have to be equal."""
+"""The rule about sizes that must be equal and that the shape inference of ``onnx`` does not check."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator

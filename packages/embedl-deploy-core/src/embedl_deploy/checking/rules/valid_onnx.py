@@ -1,4 +1,4 @@
-"""What holds for every backend: the file is ONNX, as the ``onnx`` package defines it."""
+"""The rule that a file is valid ONNX, as the ``onnx`` package defines it."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""What moves values or makes room for more: padding, upsampling, shuffles, flattening; dropout; distances."""
+"""Padding, upsampling, shuffles, flattening, dropout and distances."""
 
 from typing import Any
 

@@ -1,1 +1,1 @@
-"""What keeps accuracy: equalization, SmoothQuant, bias correction and learned rounding."""
+"""Methods that keep accuracy: equalization, SmoothQuant, bias correction and learned rounding."""

@@ -1,4 +1,4 @@
-"""Scaling the channels of a tensor, and the columns of the weights that it is multiplied with by the inverse.
+"""Scales the channels of a tensor, and the columns of the weights that it is multiplied with inversely.
 
 The scale is folded into the operator that computes the tensor, if it can be, and is an operator of its own otherwise.
 """

@@ -1,4 +1,4 @@
-"""Cross-layer equalization: the channels between two convolutions are given weights of equal range.
+"""Cross-layer equalization: rescales the channels between two convolutions so that weight ranges are equal.
 
 A positive factor of a channel passes through a ReLU, so it can be moved from the rows of one weight into the columns of
 the next without changing what the two compute (Nagel et al. 2019, section 4.1):

@@ -1,4 +1,4 @@
-"""How much of the range of a tensor's channels should move into the weights that it is multiplied with."""
+"""Chooses the migration strength of SmoothQuant for each tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

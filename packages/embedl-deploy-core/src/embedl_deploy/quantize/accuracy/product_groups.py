@@ -1,4 +1,4 @@
-"""Matrix products that read one tensor: what SmoothQuant scales together."""
+"""Groups matrix products that read the same tensor, which SmoothQuant scales together."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Which products of a fused module multiply the very tensor that it is given, and whether anything else reads it.
+"""Finds the products in a fused module that read its input directly, and whether anything else reads it.
 
 Dividing the channels of a tensor, and multiplying the columns of weights, is exact only if all that reads the tensor is
 such products. What a module's ``forward`` does with its input is seen when it runs.

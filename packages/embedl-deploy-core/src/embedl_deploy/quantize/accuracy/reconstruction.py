@@ -1,4 +1,4 @@
-"""Corrections that make a quantized layer reproduce the outputs of the exact one.
+"""Bias correction and learned rounding: make a quantized layer reproduce the outputs of the float layer.
 
 Layers are corrected in the order of the graph, and each sees inputs that carry the errors that remain of all before
 it: errors do not add up on the way.

@@ -1,4 +1,4 @@
-"""Weights on the grid that reproduce a layer's outputs best.
+"""Learned rounding: finds the quantized weights that best reproduce a layer's outputs.
 
 A layer computes y = W·x + b from exact inputs x; quantized, it has inputs x' that carry the rounding of everything
 before it. First the weight is fitted to them (ridge regression towards W), then its columns are rounded one by one, and

@@ -1,4 +1,4 @@
-"""SmoothQuant: part of the range of activations moves into the weights that they are multiplied with.
+"""SmoothQuant: moves part of the range of activations into the weights that they are multiplied with.
 
 A few channels of a transformer's activations are far larger than the rest, and a scale per tensor serves them alone.
 Dividing channel j of the input by s_j, and multiplying column j of the weight by it, changes nothing in float:

@@ -1,4 +1,4 @@
-"""Finding the scales."""
+"""Calibration: computes the scales."""
 
 import logging
 from collections.abc import Iterator

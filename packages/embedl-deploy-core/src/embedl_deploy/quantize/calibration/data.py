@@ -1,4 +1,4 @@
-"""Calibration data: whatever people have at hand."""
+"""Calibration data in the forms that users have it."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager

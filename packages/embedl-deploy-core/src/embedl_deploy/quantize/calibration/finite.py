@@ -1,4 +1,4 @@
-"""NaN and infinity in the model's own tensors, which no calibration data can mend."""
+"""Finds NaN and infinity in the model's own tensors, which calibration data cannot fix."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

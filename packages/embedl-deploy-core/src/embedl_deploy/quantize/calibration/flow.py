@@ -1,4 +1,4 @@
-"""Which places for quantizers a fused module computes with: what they give must go into what the module gives.
+"""Checks that a fused module computes with the results of its stubs.
 
 A forward that calls a place and throws the result away looks right to whoever counts calls, and its weight stays in
 float. So the first call of every module is followed operation by operation. What that does not see (NumPy, C code) is

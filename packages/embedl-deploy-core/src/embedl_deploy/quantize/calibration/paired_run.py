@@ -1,4 +1,4 @@
-"""A quantized model run twice at once, node by node: with exact values, and with quantized ones."""
+"""Runs a quantized model node by node with float and with quantized values in parallel."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""Scales and grids: what is seen of a tensor, and the operators that round it."""
+"""Scales and grids: observers of tensors, and the operators that round."""

@@ -1,4 +1,4 @@
-"""Which observer a configuration asks for."""
+"""Creates the observer for a configuration."""
 
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.grid.known_range import KnownRangeObserver

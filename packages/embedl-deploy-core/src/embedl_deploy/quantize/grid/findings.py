@@ -1,4 +1,4 @@
-"""What calibration notices of a tensor that users should know: data that cannot be representative, dead weights."""
+"""Findings of calibration: unrepresentative data, and channels of zeros in weights."""
 
 import math
 from collections.abc import Iterable

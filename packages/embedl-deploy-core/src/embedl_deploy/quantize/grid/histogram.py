@@ -1,4 +1,4 @@
-"""A histogram over an unknown range that comes out the same however the values were split and ordered.
+"""A histogram over an unknown range that does not depend on how values are ordered or split into batches.
 
 Bins start at zero and are a power of two wide. When a value lies beyond the last bin, the width doubles and bins are
 joined in pairs. Multiplying by a power of two is exact in floating point, so a value ends up in the same bin whether

@@ -1,4 +1,4 @@
-"""The observer of a tensor whose range is known before any data: it watches whether that range suits the data."""
+"""The observer of a tensor with a known range: measures whether that range suits the data."""
 
 import math
 

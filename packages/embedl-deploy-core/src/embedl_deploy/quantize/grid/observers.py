@@ -1,4 +1,4 @@
-"""What calibration remembers of a tensor: a constant amount, however much data flows by."""
+"""Observers: what calibration records about a tensor, in constant memory."""
 
 from abc import ABC, abstractmethod
 

@@ -1,4 +1,4 @@
-"""The operators of quantization as ONNX has them: QuantizeLinear and DequantizeLinear.
+"""Translates the quantization operators to QuantizeLinear and DequantizeLinear of ONNX.
 
 They are registered when this file is imported, with the library of translations that ``torch.onnx.export`` reads. So a
 quantized model is exported in the same way by whoever exports it.

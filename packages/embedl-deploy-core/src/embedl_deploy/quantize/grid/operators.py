@@ -1,4 +1,4 @@
-"""The two operators of explicit quantization, as torch sees them.
+"""The two torch operators of explicit quantization.
 
 ``embedl_deploy::fake_quantize`` rounds to the grid and comes back: QuantizeLinear and DequantizeLinear in ONNX.
 ``embedl_deploy::dequantize`` multiplies integers by their scales: DequantizeLinear alone. They are operators of their

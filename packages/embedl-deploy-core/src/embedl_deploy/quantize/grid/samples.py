@@ -1,4 +1,4 @@
-"""How far each sample of a tensor reaches, and so how many are left next to nothing by a scale that others set."""
+"""Measures the range of each sample, to find samples that lose their information to a scale set by others."""
 
 from collections import Counter
 

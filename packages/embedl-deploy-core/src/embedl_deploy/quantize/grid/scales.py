@@ -1,4 +1,4 @@
-"""From what was seen of a tensor to its scale and zero point."""
+"""Computes scales and zero points from what an observer recorded."""
 
 import math
 from dataclasses import dataclass

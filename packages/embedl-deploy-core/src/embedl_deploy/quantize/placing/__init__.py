@@ -1,1 +1,1 @@
-"""Where quantizers go, by whose rule, and what the report says of it."""
+"""Where quantizers go, which rule decided it, and the report."""

@@ -1,4 +1,4 @@
-"""Whether a point is quantized, how, and by whose rule.
+"""Decides for each point whether and how it is quantized, and by which rule.
 
 Which points there are is decided before: patterns and modules name them (:mod:`embedl_deploy.quantize.placing.points`).
 """

@@ -1,4 +1,4 @@
-"""What a backend says about its hardware: number formats, and a policy that objects to quantizers."""
+"""The backend's quantization settings: number formats and policies."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Graphs inside the graph, as torch's higher-order operators have them: branches, loops, what is under autocast.
+"""Inner graphs of torch's higher-order operators: branches, loops, autocast blocks.
 
 No pattern looks into them, so what multiplies and accumulates there stays in float.
 """

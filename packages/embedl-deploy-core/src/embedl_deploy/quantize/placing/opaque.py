@@ -1,4 +1,4 @@
-"""Calls of which only their author knows whether they multiply and accumulate.
+"""Finds calls of unknown code with weights, which may multiply and accumulate.
 
 An empty list of what stays in float is a promise, so they are on it.
 """

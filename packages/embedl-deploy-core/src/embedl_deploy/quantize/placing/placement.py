@@ -1,4 +1,4 @@
-"""Putting quantizers where they were decided to be."""
+"""Inserts quantizers at the points where the decisions want them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""The module that stands in a stub: rounds to a grid, or watches while it is calibrated."""
+"""The quantizer module: rounds to a grid, or observes during calibration."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The account of what was quantized and what was not."""
+"""The quantization report."""
 
 from collections import Counter
 from dataclasses import dataclass

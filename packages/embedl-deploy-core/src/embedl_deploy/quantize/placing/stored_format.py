@@ -1,4 +1,4 @@
-"""What a scale is of, in a ``state_dict``: in another format, or of another tensor, it means something else.
+"""Stores the format and the tensor of each scale in a ``state_dict``, and refuses a state that differs.
 
 Paths of quantizers come from names of nodes, which another model or plan gives to other tensors. So a state says who
 reads what it rounds as well, and is refused where none of them does.

@@ -1,4 +1,4 @@
-"""The rules that ONNX files have to keep for TensorRT: what the files of this folder define.
+"""The check rules for TensorRT, defined in the files of this folder.
 
 ``TRT-Q…`` are about explicit quantization, ``TRT-O…`` about operators and types. Where a docstring names TensorRT for
 RTX 1.7, the rule's example was given to that compiler (parser and builder 1.7.1, SM89), and what it did is written

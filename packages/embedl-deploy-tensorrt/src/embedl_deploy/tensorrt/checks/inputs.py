@@ -1,4 +1,4 @@
-"""Rules about what a convolution or product reads: all of it quantized or nothing, and along which axis."""
+"""Rules about the inputs of convolutions and products: all quantized or none, and along which axis."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING

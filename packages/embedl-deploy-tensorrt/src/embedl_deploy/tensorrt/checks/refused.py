@@ -1,4 +1,4 @@
-"""What TensorRT for RTX refuses of the operators of the ONNX standard: a table, and the rule that follows from it.
+"""The table of ONNX operators and types that TensorRT for RTX refuses, and the rule for it.
 
 ``refused_operators.json`` is written by ``./dev operators``, which gives the compiler every operator in the variants of
 the ONNX project's own tests. For each operator it has how many of them were taken and refused; the attributes (with the

@@ -1,4 +1,4 @@
-"""Rules about tensors with several readers or writers: their scales have to be the same."""
+"""Rules about tensors with several readers or writers, whose scales must be equal."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""One way through the API that TensorRT and TensorRT for RTX share: parse, configure, build."""
+"""Builds engines with the API that TensorRT and TensorRT for RTX share: parse, configure, build."""
 
 import re
 import signal

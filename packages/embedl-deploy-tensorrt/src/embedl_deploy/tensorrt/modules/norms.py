@@ -1,4 +1,4 @@
-"""Norms, never quantized: they normalize by statistics that rounding their input would disturb.
+"""Norms, which are never quantized because rounding their input would disturb the statistics.
 
 They are fused modules so that smoothing can move scales between them and the matrix products that follow, and so that
 reports know them.

@@ -1,4 +1,4 @@
-"""What the examples of patterns are built of where ``nn.Sequential`` does not do."""
+"""Modules for the examples of patterns, where ``nn.Sequential`` is not enough."""
 
 import operator
 from collections.abc import Callable
