@@ -17,10 +17,9 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import VIEWS, operation
 
 _aten = torch.ops.aten
-_VIEWS = frozenset({"view", "reshape", "_unsafe_view"})
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def _steps(node: Any, part: _Part) -> list[_Step] | None:
             steps = _steps(inner, part)
             if steps is not None:
                 return [*steps, _Step((node,), other=other)] if isinstance(other, fx.Node) else None
-    if operation(node) in _VIEWS:
+    if operation(node) in VIEWS:
         steps = _steps(node.args[0], part)
         return None if steps is None else [*steps, _Step((node,), view=node)]
     return None

@@ -16,6 +16,11 @@ from torch._ops import OpOverload, OpOverloadPacket
 #: An operation: a name shared by all its spellings, or, for a foreign function, the function.
 Operation = str | Callable[..., Any]
 
+#: Operations that give what a tensor holds other sizes, in the same order.
+VIEWS = frozenset({"view", "reshape", "_unsafe_view"})
+#: Operations that give a tensor as it is, in other memory.
+SAME = frozenset({"contiguous", "clone"})
+
 _TORCH_NAMESPACES = frozenset(
     {"torch", "torch.nn.functional", "torch._C._nn", "torch.functional", "torch.special"}
     | {"torch._C._special", "torch._C._linalg"}

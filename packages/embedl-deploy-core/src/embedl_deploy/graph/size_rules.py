@@ -7,7 +7,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.graph.metadata import shape_of
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import VIEWS, operation
 from embedl_deploy.graph.signatures import bind_call
 
 #: For each axis of a value, whether its size is fixed.
@@ -160,7 +160,7 @@ def _nodes_in(part: slice) -> bool:
 #: By operation: what it leaves, of the sizes that are known, a node and the rank of its value.
 RULES: dict[str, Callable[[KnownSizes, fx.Node, int], Fixed]] = {
     **dict.fromkeys(("permute", "transpose", "t", "mT"), _moved),
-    **dict.fromkeys(("view", "reshape", "_unsafe_view", "expand"), _seen_as),
+    **dict.fromkeys((*VIEWS, "expand"), _seen_as),
     "unsqueeze": _unsqueezed,
     "flatten": _flattened,
     "getitem": _item,

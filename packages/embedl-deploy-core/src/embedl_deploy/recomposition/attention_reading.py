@@ -10,11 +10,11 @@ from embedl_deploy.graph.casts import CASTS
 from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.metadata import dtype_of, shape_of
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import SAME, VIEWS, operation
 from embedl_deploy.recomposition.attention_masks import has_the_batch
 from embedl_deploy.recomposition.products import Product, orientations, product_of, swapped_source
 from embedl_deploy.recomposition.score_reading import cast_of, scores_of, sizes_of
-from embedl_deploy.recomposition.scores import SAME, VIEWS, NoScoresError, Scores, View
+from embedl_deploy.recomposition.scores import NoScoresError, Scores, View
 from embedl_deploy.recomposition.softmax import softmax_input
 
 

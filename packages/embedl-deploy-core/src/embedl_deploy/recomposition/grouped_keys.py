@@ -22,7 +22,7 @@ from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.lookup import argument_at, positional_arguments, resolve_module
 from embedl_deploy.graph.metadata import shape_of
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import VIEWS, operation
 from embedl_deploy.modules.attention import ScaledDotProductAttention
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
@@ -31,7 +31,6 @@ from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.replacement import insert_call, replace_match
 from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition.repeated_heads import HEADS, Repeated, repeated
-from embedl_deploy.recomposition.scores import VIEWS
 
 
 class _Attending(nn.Module):

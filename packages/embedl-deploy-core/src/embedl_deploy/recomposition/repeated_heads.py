@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 from torch import fx
 
 from embedl_deploy.graph.metadata import shape_of
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import SAME, VIEWS, operation
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.recomposition.products import insert
-from embedl_deploy.recomposition.scores import SAME, VIEWS
 
 #: The axis of the heads, from the last.
 HEADS = -3

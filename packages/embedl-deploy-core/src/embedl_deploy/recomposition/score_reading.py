@@ -13,11 +13,11 @@ from torch import fx
 
 from embedl_deploy.graph.casts import CASTS, NAMED_CASTS, written_type
 from embedl_deploy.graph.metadata import dtype_of, shape_of
-from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.operators import SAME, VIEWS, operation
 from embedl_deploy.graph.signatures import bind_call
 from embedl_deploy.patterns.diagnosis import describe_node
 from embedl_deploy.recomposition.products import orientations, product_of
-from embedl_deploy.recomposition.scores import SAME, VIEWS, NoScoresError, Scores, View
+from embedl_deploy.recomposition.scores import NoScoresError, Scores, View
 from embedl_deploy.recomposition.written_numbers import lowest_of, number_of
 
 

@@ -9,9 +9,6 @@ from torch import fx
 
 from embedl_deploy.recomposition.products import Operand
 
-VIEWS = frozenset({"view", "reshape", "_unsafe_view"})
-SAME = frozenset({"contiguous", "clone"})
-
 
 @dataclass(frozen=True)
 class View:
