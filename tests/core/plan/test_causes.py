@@ -7,6 +7,7 @@ from torch import nn
 from embedl_deploy import apply_transformation_plan, get_transformation_plan
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.patterns.causes import Cause, Why
+from embedl_deploy.plan.causes import Answer, NotTaken, Verdict, WhyUnfused
 
 
 class Pair(Pattern):
@@ -67,4 +68,74 @@ def test_every_cause_has_words():
         Why.SWITCHED_OFF: "switched off in the plan",
         Why.FAILED: " (said)",
         Why.MOVED_UP: "moved up: Pair failed",
+    }
+
+
+def answer_codes(answers):
+    return [(answer.pattern, answer.code) for answer in answers]
+
+
+def test_codes_in_answers():
+    plan = plan_of(Pair(), Single())
+    plan.get("_2", "Single").apply = False
+    plan.disable("_3", "Pair")
+    assert answer_codes(plan.answers("_0")) == [("Pair", "applies"), ("Single", "overlaps")]
+    assert answer_codes(plan.answers("_2")) == [("Pair", "switched_off"), ("Single", "applies")]
+    plan.get("_2", "Single").apply = False
+    assert answer_codes(plan.answers("_2", "Single")) == [("Single", "switched_off")]
+    assert [answer.to_dict() for answer in plan.answers("_1", "Single")] == [
+        {"node": "_1", "pattern": None, "cause": "no_pattern"}
+    ]
+    assert answer_codes(plan_of(Pair(), layers=1).answers("_0")) == [("Pair", "does_not_match")]
+    assert [str(answer) for answer in plan.answers("_0")] == plan.why_not("_0")
+
+
+class OddSingle(Single):
+    def check(self, match):
+        return "it is odd"
+
+
+def test_a_report_answers_by_codes_where_a_rewrite_failed():
+    """The plan says that Broken applies; its reason, in which another pattern is named, hides none of that one's."""
+
+    class BrokenApplies(Broken):
+        def replace(self, pattern_match):
+            raise RuntimeError("OddSingle applies")
+
+    report = apply_transformation_plan(plan_of(BrokenApplies(), Single(), OddSingle(), layers=2)).report
+    assert answer_codes(report.answers("_0")) == [
+        ("BrokenApplies", "failed"),  # what became of it
+        ("BrokenApplies", "failed"),  # and its match in the plan
+        ("Single", "applies"),
+        ("OddSingle", "declined"),
+    ]
+    assert answer_codes(report.answers("_0", "OddSingle")) == [("OddSingle", "declined")]
+
+
+def test_why_a_node_is_unfused():
+    plan = plan_of(Pair(), OddSingle(), layers=3)
+    assert apply_transformation_plan(plan).report["unfused_causes"] == {"_0_1": "no_match", "_2": "declined"}
+    plan = plan_of(Pair(), layers=2)
+    plan.get("_1", "Pair").apply = False
+    assert apply_transformation_plan(plan).report["unfused_causes"] == {"_0": "switched_off", "_1": "switched_off"}
+    report = apply_transformation_plan(plan_of(Broken(), layers=2)).report
+    assert report["unfused_causes"] == {"_0": "failed", "_1": "failed"}
+
+
+def test_every_reason_has_words():
+    assert {why: str(NotTaken(why, "Pair", "because")) for why in WhyUnfused} == {
+        WhyUnfused.UNSUPPORTED: "because",
+        WhyUnfused.FAILED: "Pair failed: because",
+        WhyUnfused.SWITCHED_OFF: "because",
+        WhyUnfused.DECLINED: "because",
+        WhyUnfused.OVERLAPS: "Pair because",
+        WhyUnfused.NO_MATCH: "no fusion has taken it",
+    }
+    assert {verdict: str(Answer("a", verdict, "Pair", ("a", "b"), "because")) for verdict in Verdict} == {
+        Verdict.APPLIES: "a: Pair applies (a → b): because",
+        Verdict.SKIPPED: "a: Pair skipped (a → b): because",
+        Verdict.FAILED: "a: Pair failed (a → b): because",
+        Verdict.DECLINED: "a: Pair declined (a → b): because",
+        Verdict.DOES_NOT_MATCH: "a: Pair does not match (a → b): because",
+        Verdict.NO_PATTERN: "a: no pattern has an element for it",
     }

@@ -19,6 +19,7 @@ from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.errors import ExportError
 from embedl_deploy.files import atomic_write
 from embedl_deploy.graph.placement import describe_failed_module
+from embedl_deploy.plan.causes import Answer
 from embedl_deploy.verify import Difference
 
 
@@ -53,12 +54,22 @@ def plan_command(
         with atomic_write(output_path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {output_path}")
-    answers = {name: plan.why_not(name) for name in why_not}
-    output.result(_with_answers(plan, answers), {**json.loads(text), **({"why_not": answers} if answers else {})})
+    answers = {name: plan.answers(name) for name in why_not}
+    output.result(_with_answers(plan, answers), {**json.loads(text), **_answers_data(answers)})
 
 
-def _with_answers(report: object, answers: Mapping[str, Sequence[str]]) -> str:
-    return "\n".join((str(report), *(line for lines in answers.values() for line in lines)))
+def _with_answers(report: object, answers: Mapping[str, Sequence[Answer]]) -> str:
+    return "\n".join((str(report), *(str(answer) for told in answers.values() for answer in told)))
+
+
+def _answers_data(answers: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+    """The answers in words, and beside them, in the same order, as codes; nothing where nothing was asked."""
+    if not answers:
+        return {}
+    return {
+        "why_not": {name: [str(answer) for answer in told] for name, told in answers.items()},
+        "why_not_causes": {name: [answer.to_dict() for answer in told] for name, told in answers.items()},
+    }
 
 
 @click.command("transform", cls=FileCommand)
@@ -100,14 +111,14 @@ def transform_command(
         with output.working("writing"):
             _write_program(result, loaded, output_path)
         output.say(f"Wrote {output_path}")
-    answers = {name: result.report.why_not(name) for name in why_not}
+    answers = {name: result.report.answers(name) for name in why_not}
     output.result(
         f"{_with_answers(result.report, answers)}\n{_verdict(difference, tolerance)}",
         {
             **result.report,
             "difference": None if difference is None else difference._asdict(),
             "agrees": agrees,
-            **({"why_not": answers} if answers else {}),
+            **_answers_data(answers),
         },
     )
     if not agrees:

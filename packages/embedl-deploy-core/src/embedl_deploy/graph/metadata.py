@@ -6,8 +6,7 @@ import torch
 from torch import fx
 from torch.fx.passes.shape_prop import TensorMetadata
 
-#: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: one was switched off, failed or was
-#: declined, or another one stood in its way.
+#: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: a ``NotTaken`` of ``plan.causes``.
 NOT_TAKEN = "embedl_deploy.not_taken"
 
 

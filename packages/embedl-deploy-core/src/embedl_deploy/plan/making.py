@@ -13,6 +13,7 @@ from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch, validate_pattern
 from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.applying import apply_matches
+from embedl_deploy.plan.causes import NotTaken, WhyUnfused
 from embedl_deploy.plan.finding import resolve_overlaps
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.preparing import Prepared, prepare
@@ -95,19 +96,20 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
 
 def _note_not_taken(prepared: Prepared) -> None:
     """Write into the metadata of each node why no pattern took it, so that quantization tells the same as the plan."""
-    reasons: dict[str, str] = {}
+    found: dict[str, NotTaken] = {}
     for match in prepared.matches:
         if match.status is MatchStatus.FAILED:
-            reasons.update(dict.fromkeys(match.node_names, f"{match.pattern_name} failed: {match.reason}"))
+            found |= dict.fromkeys(match.node_names, NotTaken(WhyUnfused.FAILED, match.pattern_name, match.reason))
         elif match.why is Why.SWITCHED_OFF:
-            reasons.update(dict.fromkeys(match.node_names, match.reason))
+            switched_off = NotTaken(WhyUnfused.SWITCHED_OFF, match.pattern_name, match.reason)
+            found |= dict.fromkeys(match.node_names, switched_off)
     for refusal in (*prepared.fusions.declined, *prepared.conversions.declined):  # a fusion came nearer to taking it
         for name in refusal.node_names:
-            reasons.setdefault(name, refusal.reason)
+            found.setdefault(name, NotTaken(WhyUnfused.DECLINED, refusal.pattern_name, refusal.reason))
     for match in prepared.fusions.matches:
         if match.status is MatchStatus.SKIPPED:
             for name in match.node_names:
-                reasons.setdefault(name, f"{match.pattern_name} {match.reason}")
+                found.setdefault(name, NotTaken(WhyUnfused.OVERLAPS, match.pattern_name, match.reason))
     for node in prepared.graph_module.graph.nodes:
-        if node.name in reasons:
-            node.meta[NOT_TAKEN] = reasons[node.name]
+        if node.name in found:
+            node.meta[NOT_TAKEN] = found[node.name]

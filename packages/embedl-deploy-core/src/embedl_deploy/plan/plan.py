@@ -7,12 +7,13 @@ from typing import NoReturn
 from embedl_deploy.errors import PlanError
 from embedl_deploy.patterns import MatchStatus, PatternMatch
 from embedl_deploy.patterns.causes import SWITCHED_OFF
+from embedl_deploy.plan.causes import Answer
 from embedl_deploy.plan.preparing import Prepared
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.plan.state import PlanState
 from embedl_deploy.plan.tables import plan_table
-from embedl_deploy.plan.why_not import matches_touching, no_match_at, why_not
+from embedl_deploy.plan.why_not import answers, matches_touching, no_match_at
 from embedl_deploy.validation.checked import checked
 
 
@@ -113,7 +114,12 @@ class TransformationPlan(PlanState):
         Raises:
             PlanError: There is no such node, or no such pattern.
         """
-        return why_not(self, node, pattern)
+        return [str(answer) for answer in self.answers(node, pattern)]
+
+    @checked
+    def answers(self, node: str, pattern: str | None = None) -> list[Answer]:
+        """The same as :meth:`why_not` for programs: the pattern, a code and the reason, apart."""
+        return answers(self, node, pattern)
 
     def to_json(self) -> str:
         """The plan as JSON text, for review, version control and :func:`load_transformation_plan`."""

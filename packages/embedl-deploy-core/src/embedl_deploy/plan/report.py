@@ -10,10 +10,12 @@ from embedl_deploy.graph.foreign import holds_values
 from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.gradient_hooks import has_gradient_hooks
 from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.module_paths import nodes_named
 from embedl_deploy.modules import FusedModule
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
 from embedl_deploy.patterns.causes import Why
+from embedl_deploy.plan.causes import Answer, NotTaken, Verdict, WhyUnfused
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
@@ -24,8 +26,8 @@ class TransformationReport(Mapping[str, Any]):
     """What was rewritten, what was not and why, and what is left outside fused modules.
 
     As a mapping it holds plain data under ``applied_count``, ``skipped_count``, ``declined_count``, ``failed_count``,
-    ``applied``, ``skipped``, ``declined``, ``failed``, ``unfused``, ``unsupported``, ``capture``, ``notes`` and
-    ``backend``. Printed, it is a table.
+    ``applied``, ``skipped``, ``declined``, ``failed``, ``unfused``, ``unfused_causes``, ``unsupported``, ``capture``,
+    ``notes`` and ``backend``. Printed, it is a table.
 
     Attributes:
         plan: The plan that was carried out.
@@ -33,6 +35,7 @@ class TransformationReport(Mapping[str, Any]):
         declined: Places where a pattern's tree fits but was not applied.
         unfused: Operators outside fused modules: node name → kind.
         unsupported: Those of them that the backend says its hardware cannot run: node name → reason.
+        unfused_causes: Why each of them is unfused: node name → kind.
     """
 
     @checked
@@ -48,6 +51,7 @@ class TransformationReport(Mapping[str, Any]):
         self.declined = declined
         self.unfused: dict[str, str] = {}
         self.unsupported: dict[str, str] = {}
+        self.unfused_causes: dict[str, WhyUnfused] = {}
         #: By the name of a node of the transformed model, that of its module, or of a node that it stands for.
         self._planned: dict[str, str] = {}
         for node in model.graph.nodes:
@@ -63,6 +67,7 @@ class TransformationReport(Mapping[str, Any]):
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
             if reason is not None:
                 self.unsupported[node.name] = reason
+            self.unfused_causes[node.name] = _why_unfused(node, unsupported=reason is not None)
         self._notes = [*plan.notes, *_lost_hooks(plan, model)]
         self._data = self._as_data()
 
@@ -114,6 +119,7 @@ class TransformationReport(Mapping[str, Any]):
             "failed": [plain(match) for match in failed],
             "unfused": dict(self.unfused),
             "unsupported": dict(self.unsupported),
+            "unfused_causes": {name: why.value for name, why in self.unfused_causes.items()},
         }
 
     def __getitem__(self, key: str) -> Any:
@@ -131,18 +137,23 @@ class TransformationReport(Mapping[str, Any]):
 
         Names of the transformed model's nodes, as reports have them, are known as well.
         """
+        return [str(answer) for answer in self.answers(node, pattern)]
+
+    @checked
+    def answers(self, node: str, pattern: str | None = None) -> list[Answer]:
+        """The same as :meth:`why_not` for programs: the pattern, a code and the reason, apart."""
         graphs = (self.plan.model.graph, self.plan.converted.graph)
         if not any(nodes_named(graph, node) for graph in graphs):
             node = self._planned.get(node, node)
+        planned = self.plan.answers(node, pattern)
         failed = [
             m for m in self.with_status(MatchStatus.FAILED) if node in (*m.node_names, m.node_name) or not m.node_names
         ]
-        lines = [f"{node}: {m.pattern_name} failed: {m.reason}" for m in failed]
-        failed_names = {m.pattern_name for m in failed}
-        return lines + [
-            line
-            for line in self.plan.why_not(node, pattern)
-            if not any(f" {name} applies" in line for name in failed_names)
+        failed = [match for match in failed if pattern in (None, match.pattern_name)]
+        names = {match.pattern_name for match in failed}
+        return [
+            *(Answer(node, Verdict.FAILED, m.pattern_name, reason=m.reason, why=m.why) for m in failed),
+            *(each for each in planned if each.verdict is not Verdict.APPLIES or each.pattern not in names),
         ]
 
     def __str__(self) -> str:
@@ -174,6 +185,13 @@ class TransformationReport(Mapping[str, Any]):
         left = summarize_names(listed, most=12)
         lines.append(f"Unfused: {left or 'nothing'}. Call report.why_not(name) to see why.")
         return render(*lines)
+
+
+def _why_unfused(node: fx.Node, *, unsupported: bool) -> WhyUnfused:
+    if unsupported:
+        return WhyUnfused.UNSUPPORTED
+    told = node.meta.get(NOT_TAKEN)
+    return told.why if isinstance(told, NotTaken) else WhyUnfused.NO_MATCH
 
 
 def _lost_hooks(plan: TransformationPlan, model: fx.GraphModule) -> Iterator[str]:

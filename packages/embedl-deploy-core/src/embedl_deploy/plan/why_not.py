@@ -1,31 +1,20 @@
 """Answers to "why was this not fused?" for any node."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from torch import fx
 
 from embedl_deploy.errors import PLUGIN_FAILURES, PlanError
 from embedl_deploy.graph.module_paths import near_names, nodes_named, paths_called
-from embedl_deploy.patterns import PatternMatch, sources_of
+from embedl_deploy.patterns import MatchStatus, PatternMatch, sources_of
+from embedl_deploy.patterns.causes import Why
 from embedl_deploy.patterns.diagnosis import explain_mismatch
+from embedl_deploy.plan.causes import Answer, Verdict
 from embedl_deploy.plan.state import PlanState
 
 
-@dataclass(frozen=True)
-class _Answer:
-    """What a pattern says of a node; of no pattern, that none has an element for it."""
-
-    node: str
-    text: str
-    pattern: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.node}: {self.pattern} {self.text}" if self.pattern else f"{self.node}: {self.text}"
-
-
-def why_not(plan: PlanState, node_name: str, pattern_name: str | None = None) -> list[str]:
-    """One line per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops.
+def answers(plan: PlanState, node_name: str, pattern_name: str | None = None) -> list[Answer]:
+    """One answer per pattern that could concern the node: taken by it, skipped, declined, or where the tree stops.
 
     For a container, what is taken, skipped and declined inside it, and where trees stop at nodes that nothing takes.
     """
@@ -34,21 +23,19 @@ def why_not(plan: PlanState, node_name: str, pattern_name: str | None = None) ->
         raise PlanError(f"The plan has no pattern {pattern_name!r}. Its patterns: {known}.")
     nodes = _nodes_named(plan, node_name)
     names = {node_name, *(node.name for node in nodes)}
-    found: list[_Answer] = []
+    found: list[Answer] = []
     answered: set[str] = set()
     taken: set[str] = set()
     for match in plan:
         if names & set(match.node_names) or not match.node_names:
             answered.add(match.pattern_name)
             taken.update(match.node_names if match.apply else ())
-            state = "applies" if match.apply else match.status.value if match.status.value == "failed" else "skipped"
-            where = f" ({' → '.join(match.node_names)})" if match.node_names else ""
-            why = f": {match.reason}" if match.reason else ""
-            found.append(_Answer(node_name, f"{state}{where}{why}", match.pattern_name))
+            why = Why.SWITCHED_OFF if match.why is None and not match.apply else match.why  # its flag was set by hand
+            found.append(Answer(node_name, _verdict(match), match.pattern_name, match.node_names, match.reason, why))
     for refusal in plan.declined:
         if names & set(refusal.node_names):
             answered.add(refusal.pattern_name)
-            found.append(_Answer(node_name, f"declined: {refusal.reason}", refusal.pattern_name))
+            found.append(Answer(node_name, Verdict.DECLINED, refusal.pattern_name, reason=refusal.reason))
     if all(node.name == node_name or node.target == node_name for node in nodes):
         found += _mismatches(plan, node_name, nodes, answered)
     else:
@@ -57,12 +44,18 @@ def why_not(plan: PlanState, node_name: str, pattern_name: str | None = None) ->
                 found += _mismatches(plan, node.name, [node], set()) or [_unknown(node.name)]
     if pattern_name is not None:
         found = [answer for answer in found if answer.pattern == pattern_name]
-    return [str(answer) for answer in found or [_unknown(node_name)]]
+    return found or [_unknown(node_name)]
 
 
-def _mismatches(plan: PlanState, node_name: str, nodes: Sequence[fx.Node], answered: Collection[str]) -> list[_Answer]:
+def _verdict(match: PatternMatch) -> Verdict:
+    if match.apply:
+        return Verdict.APPLIES
+    return Verdict.FAILED if match.status is MatchStatus.FAILED else Verdict.SKIPPED
+
+
+def _mismatches(plan: PlanState, node_name: str, nodes: Sequence[fx.Node], answered: Collection[str]) -> list[Answer]:
     """Where the trees of the patterns stop that have not been answered for yet."""
-    found: list[_Answer] = []
+    found: list[Answer] = []
     for pattern in plan.patterns:
         if pattern.name in answered or pattern.tree is None:
             continue
@@ -70,12 +63,12 @@ def _mismatches(plan: PlanState, node_name: str, nodes: Sequence[fx.Node], answe
             reasons = [reason for node in nodes if (reason := explain_mismatch(pattern, node)) is not None]
         except PLUGIN_FAILURES as error:  # a predicate of a plugin may raise anything
             reasons = [f"a predicate of it raised {type(error).__name__}: {error}"]
-        found += [_Answer(node_name, f"does not match: {reason}", pattern.name) for reason in reasons[:1]]
+        found += [Answer(node_name, Verdict.DOES_NOT_MATCH, pattern.name, reason=reason) for reason in reasons[:1]]
     return found
 
 
-def _unknown(node_name: str) -> _Answer:
-    return _Answer(node_name, "no pattern has an element for it")
+def _unknown(node_name: str) -> Answer:
+    return Answer(node_name, Verdict.NO_PATTERN)
 
 
 def matches_touching(plan: PlanState, name: str, pattern_name: str | None = None) -> list[PatternMatch]:
