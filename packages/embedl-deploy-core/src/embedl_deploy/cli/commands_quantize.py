@@ -1,7 +1,6 @@
 """The command that quantizes: from a model and data to an ONNX file with quantizers."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +55,20 @@ def quantize_command(
         with atomic_write(recipe) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {recipe}")
-    points = [{**vars(point), "kind": point.kind.value, "format": _format(point.format)} for point in report.points]
+    points = [
+        {
+            **vars(point),
+            "kind": point.kind.value,
+            "format": _format(point.format),
+            "cause": None if point.cause is None else point.cause.value,
+        }
+        for point in report.points
+    ]
     plain = {
         "policy": report.policy,
         "points": points,
-        "uncovered": [dict(zip(("node", "operator", "reason"), entry, strict=True)) for entry in report.uncovered],
-        "corrections": [asdict(correction) for correction in report.corrections],
+        "uncovered": [{**entry._asdict(), "cause": entry.cause.value} for entry in report.uncovered],
+        "corrections": [correction.to_dict() for correction in report.corrections],
     }
     output.result(
         f"{report}\n{float32_text(fitted)}{exported}",

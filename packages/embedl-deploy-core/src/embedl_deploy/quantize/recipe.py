@@ -6,7 +6,8 @@ has only the original one, whatever calibration, smoothing or training it went t
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from enum import Enum
+from typing import Any, TypeVar
 
 import torch
 from torch import fx, nn
@@ -25,14 +26,19 @@ from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
 from embedl_deploy.quantize.ownership import make_missing, own_modules, own_tensors, shared_modules, tensors_of
+from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
+from embedl_deploy.quantize.placing.corrections import Correction, WhyNotCorrected
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight
-from embedl_deploy.quantize.placing.report import REPORT, Correction, quantization_report
+from embedl_deploy.quantize.placing.report import REPORT, quantization_report
 from embedl_deploy.validation.checked import checked
 
 FORMAT = "embedl-deploy/quantization"
 VERSION = 1
+#: By this a correction's outcome says that nothing was done, in recipes from before corrections had causes.
+_DECLINED = "declined: "
+_Kind = TypeVar("_Kind", bound=Enum)
 
 
 @checked
@@ -44,13 +50,13 @@ class QuantizationRecipe:
         backend: What the model was transformed for; ``None`` for a list of patterns.
         policy: The policy that was asked.
         points: What became of each point, in graph order: node, path, kind, index, label, config (plain settings, or
-            ``None``) and rule.
+            ``None``), rule, and cause, the kind of rule.
         scaled: Explicit channel scales: source node, readers.
         folded: Paths of convolutions without batch norm.
         tensors: The shape of every tensor by name, or, where it was told under another name, that name.
         shared: Modules that live at a second path, and the first one.
         frozen: Whether weights are stored as integers.
-        corrections: What was done to keep accuracy; for the record.
+        corrections: What was done to keep accuracy: what, where, outcome and cause; for the record.
     """
 
     backend: str | None
@@ -61,7 +67,7 @@ class QuantizationRecipe:
     tensors: dict[str, str]
     shared: dict[str, str]
     frozen: bool
-    corrections: tuple[dict[str, str], ...]
+    corrections: tuple[dict[str, str | None], ...]
 
     def to_json(self) -> str:
         """The recipe as text; :meth:`from_json` reads it."""
@@ -125,8 +131,11 @@ class QuantizationRecipe:
             _module(graph_module, path, FusedConv).fold_batch_norm()
         own_modules(graph_module, self.tensors, self.shared)
         quantized = place(graph_module, decisions, self.policy)
-        corrections = tuple(Correction(**entry) for entry in self.corrections)
-        quantized.meta[REPORT] = replace(quantization_report(quantized), corrections=corrections)
+        corrections = tuple(_correction(entry) for entry in self.corrections)
+        report = quantization_report(quantized)
+        told = zip(report.points, self.points, strict=True)
+        points = tuple(replace(point, rule=entry["rule"], cause=_kind(WhyPoint, entry)) for point, entry in told)
+        quantized.meta[REPORT] = replace(report, points=points, corrections=corrections)
         make_missing(quantized, self.tensors)
         quantized = freeze(_with_grids(quantized)) if self.frozen else quantized
         own_tensors(quantized, self.tensors)
@@ -150,6 +159,7 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
             "label": point.label,
             "config": None if point.format is None else point.format.to_dict(),
             "rule": point.rule,
+            "cause": None if point.cause is None else point.cause.value,
         }
         for point in report.points
     )
@@ -183,7 +193,7 @@ def quantization_recipe(model: fx.GraphModule) -> QuantizationRecipe:
         tensors=tensors_of(model),
         shared=shared_modules(model),
         frozen=any(isinstance(part, IntegerWeight) for part in model.modules()),
-        corrections=tuple(asdict(correction) for correction in report.corrections),
+        corrections=tuple(correction.to_dict() for correction in report.corrections),
     )
 
 
@@ -211,7 +221,8 @@ def _decision(entry: dict[str, Any], nodes: dict[str, fx.Node]) -> Decision:
         node, path = _node(nodes, entry["node"]), entry["path"]
         kind, index, label = PointKind(entry["kind"]), entry["index"], entry["label"]
         config = None if entry["config"] is None else TensorQuantConfig.from_dict(entry["config"])
-        rule = entry["rule"]
+        if not isinstance(entry["rule"], str):
+            raise TypeError(f"rule is {entry['rule']!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise QuantizationError(f"The recipe has a broken point {entry!r}: {type(error).__name__}: {error}.") from error
     module = get_module(node) if node.op == "call_module" else None
@@ -220,7 +231,19 @@ def _decision(entry: dict[str, Any], nodes: dict[str, fx.Node]) -> Decision:
             f"The recipe has a point at {path!r}, but node {node.name!r} calls {node.target!r}. Rebuild from the model "
             "that the recipe was made from, transformed by the same patterns."
         )
-    return Decision(QuantPoint(node, path, module, kind, index, label), config, rule)
+    return Decision(QuantPoint(node, path, module, kind, index, label), config, PointCause(WhyPoint.RECIPE))
+
+
+def _kind(kinds: type[_Kind], entry: dict[str, Any]) -> _Kind | None:
+    """The code of an entry; ``None`` where it has none, or one that only a later release knows."""
+    return next((kind for kind in kinds if kind.value == entry.get("cause")), None)
+
+
+def _correction(entry: dict[str, Any]) -> Correction:
+    cause = _kind(WhyNotCorrected, entry)
+    if cause is None and entry["outcome"].startswith(_DECLINED):
+        cause = WhyNotCorrected.NOT_RECORDED
+    return Correction(entry["what"], entry["where"], entry["outcome"], cause)
 
 
 def _module(model: fx.GraphModule, path: str, kind: type[Any]) -> Any:

@@ -14,10 +14,11 @@ from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, module_of, node_before, products_of
+from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
 
 
-def divide(model: fx.GraphModule, group: ProductGroup, scale: torch.Tensor, *, explicit: bool) -> str:
-    """Divide the group's input; returns where that was done."""
+def divide(model: fx.GraphModule, group: ProductGroup, scale: torch.Tensor, *, explicit: bool) -> str | NotCorrected:
+    """Divide the group's input; returns where that was done, in words, or why it was not."""
     before, single = node_before(group.source)
     alone = set(group.source.users) == set(group.readers) and times_read(group.source) == len(group.readers)
     problem = _fold(model, before, 1 / scale) if alone and single else "other operators read its output"
@@ -28,7 +29,7 @@ def divide(model: fx.GraphModule, group: ProductGroup, scale: torch.Tensor, *, e
             if _fold(model, factor, 1 / scale) is None:
                 return f"folded into {factor.target}"
     if not explicit:
-        return f"declined: cannot be folded into {before.name} ({problem})"
+        return not_corrected(WhyNotCorrected.CANNOT_BE_FOLDED, node=before.name, reason=problem)
     path = insert_scale(model, group.source, list(group.readers), 1 / scale)
     return f"by {path}, because it cannot be folded into {before.name} ({problem})"
 

@@ -19,8 +19,8 @@ from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, named_weights, with_parameters
 from embedl_deploy.modules.convolution import rows_of, weight_of_rows
 from embedl_deploy.numerics.points import PointKind
+from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.report import Correction
 
 _WHAT = "equalization"
 #: Passes over all pairs; a chain of convolutions settles step by step.
@@ -32,7 +32,7 @@ _SETTLED = 1e-3
 class _Pair:
     first: fx.Node
     second: fx.Node
-    outcome: str = ""
+    problem: NotCorrected | None = None
 
     @property
     def modules(self) -> tuple[FusedConv, FusedConv]:
@@ -55,10 +55,10 @@ def equalize(model: fx.GraphModule, decisions: list[Decision]) -> list[Correctio
     """
     pairs = _find_pairs(model, decisions)
     for _ in range(_PASSES):
-        moved = max((_equalize_pair(pair) for pair in pairs if not pair.outcome), default=0.0)
+        moved = max((_equalize_pair(pair) for pair in pairs if pair.problem is None), default=0.0)
         if moved < _SETTLED:
             break
-    return [Correction(_WHAT, f"{p.first.target} → {p.second.target}", p.outcome or "equalized") for p in pairs]
+    return [Correction.of(_WHAT, f"{p.first.target} → {p.second.target}", p.problem or "equalized") for p in pairs]
 
 
 def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]:
@@ -72,22 +72,24 @@ def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]
         first, second = get_module(source), get_module(node)
         several = next((part for part in (first, second) if part is not None and len(named_weights(part)) > 1), None)
         if several is not None:
-            several_weights = f"declined: only {type(several).__name__} knows which of its weights the channels meet"
-            pairs.append(_Pair(source, node, several_weights))
+            cause = not_corrected(WhyNotCorrected.SEVERAL_WEIGHTS, module=type(several).__name__)
+            pairs.append(_Pair(source, node, cause))
             continue
         if not isinstance(first, FusedConv) or not isinstance(second, FusedConv):
             continue
         pair = _Pair(source, node)
         if len(source.users) > 1:
-            pair.outcome = f"declined: {source.name} feeds {len(source.users)} users"
+            pair.problem = not_corrected(WhyNotCorrected.SEVERAL_READERS, source=source.name, count=len(source.users))
         elif times_read(source) > 1:
-            pair.outcome = f"declined: {node.name} reads {source.name} {times_read(source)} times"
+            pair.problem = not_corrected(
+                WhyNotCorrected.READ_SEVERAL_TIMES, reader=node.name, source=source.name, count=times_read(source)
+            )
         elif targets.count(source.target) > 1 or targets.count(node.target) > 1:
-            pair.outcome = "declined: a module is called more than once"
+            pair.problem = not_corrected(WhyNotCorrected.MODULE_CALLED_SEVERAL_TIMES)
         elif any(has_hooks(part) for part in first.modules()):
-            pair.outcome = f"declined: {source.target} has hooks, which may not let factors through; remove them"
+            pair.problem = not_corrected(WhyNotCorrected.HOOKS, module=source.target)
         elif second.conv.in_channels != first.conv.out_channels:
-            pair.outcome = "declined: the channels do not correspond"
+            pair.problem = not_corrected(WhyNotCorrected.CHANNELS_DO_NOT_CORRESPOND)
         pairs.append(pair)
     return pairs
 
@@ -103,7 +105,7 @@ def _equalize_pair(pair: _Pair) -> float:
     factors = torch.where((rows == 0) | (columns == 0), 1.0, (rows / columns).sqrt())
     declined = first.scale_outputs(1 / factors)
     if declined is not None:
-        pair.outcome = f"declined: {declined}"
+        pair.problem = not_corrected(WhyNotCorrected.MODULE_DECLINES, reason=declined)
         return 0.0
     own = rows_of(second.conv.weight, second.conv).reshape(second.conv.groups, -1, *weight.shape[1:])
     spread = factors.reshape(second.conv.groups, 1, -1, *(1,) * (weight.dim() - 2))

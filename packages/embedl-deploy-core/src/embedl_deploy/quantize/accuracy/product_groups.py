@@ -14,6 +14,7 @@ from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.selectors import Selector, describe_selector, selects
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.quantize.accuracy.migration import ChannelStatistics
+from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
 
 
@@ -34,7 +35,7 @@ class ProductGroup:
     config: TensorQuantConfig
     readers: dict[fx.Node, dict[str, TensorQuantConfig]] = field(default_factory=dict)
     statistics: ChannelStatistics | None = None
-    problem: str | None = None
+    problem: NotCorrected | None = None
 
     @property
     def products(self) -> list[tuple[nn.Linear, TensorQuantConfig]]:
@@ -96,16 +97,15 @@ def find_groups(
         norm = node_before(given)[0] if isinstance(given, fx.Node) else source
         for selector in exceptions:
             if selects(selector, point) or _selects_node(selector, norm):
-                group.problem = f"skip: {describe_selector(selector)}"
+                group.problem = not_corrected(WhyNotCorrected.SKIPPED, selector=describe_selector(selector))
     calls = _calls_of_parts(model)
     for group in groups.values():
         for node, formats in group.readers.items():
             for name in formats:
                 count = calls[products_of(node)[name]]
                 if group.problem is None and count > 1:
-                    group.problem = (
-                        f"the product in {node.target} is called {count} times, and its weight cannot make up for a "
-                        "division at each call"
+                    group.problem = not_corrected(
+                        WhyNotCorrected.PRODUCT_CALLED_SEVERAL_TIMES, module=node.target, count=count
                     )
     return list(groups.values())
 

@@ -13,6 +13,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
+
 
 class ReaderWatch:
     """Watches the calls of one module.
@@ -31,7 +33,7 @@ class ReaderWatch:
         self, module: nn.Module, products: Mapping[str, nn.Module], seen: Callable[[torch.Tensor], None]
     ) -> None:
         self.reads: set[str] = set()
-        self.problem: str | None = None
+        self.problem: NotCorrected | None = None
         self._seen = seen
         self._given: Any = None
         self._inside = 0
@@ -70,7 +72,7 @@ class ReaderWatch:
                 self.reads.add(name)
                 self._reading = True
             elif name in self.reads:
-                self.problem = self.problem or f"{name} is multiplied with something else too"
+                self._found(not_corrected(WhyNotCorrected.READ_BY_OTHER_PRODUCTS, product=name))
 
         return called
 
@@ -79,7 +81,10 @@ class ReaderWatch:
 
     def _used(self, function: str, arguments: Collection[Any]) -> None:
         if self._inside == 0 and any(value is self._given for value in arguments):
-            self.problem = self.problem or f"the module reads it by {function} too, besides its products"
+            self._found(not_corrected(WhyNotCorrected.READ_BY_OTHER_FUNCTIONS, function=function))
+
+    def _found(self, problem: NotCorrected) -> None:
+        self.problem = self.problem or problem
 
 
 class _Uses(TorchFunctionMode):

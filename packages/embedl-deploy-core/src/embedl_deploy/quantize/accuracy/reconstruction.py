@@ -19,8 +19,8 @@ from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.quantize.calibration.paired_run import Inputs, SideBySide
 from embedl_deploy.quantize.grid.operators import expand_scale
 from embedl_deploy.quantize.grid.scales import grid_of_weight
+from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.quantizer import Quantizer
-from embedl_deploy.quantize.placing.report import Correction
 
 #: Steps in which the mean behind an activation is brought to the exact one.
 _STEPS = 4
@@ -72,8 +72,8 @@ def _correct_all(
             runs.compute_exact(node)
             module = runs.module_of(node)
             for weight in [] if module is None else _quantized_weights(module):
-                outcome = _correct(node, weight, runs, learn_weights=learn_weights)
-                corrections.append(Correction(what, _where(node, weight), outcome))
+                done, besides = _correct(node, weight, runs, learn_weights=learn_weights)
+                corrections.append(Correction.of(what, _where(node, weight), done, besides=besides))
             runs.compute_quantized(node)
             runs.forget(node)
     return corrections
@@ -87,30 +87,36 @@ def _where(node: fx.Node, weight: NamedWeight) -> str:
     return str(node.target) if weight.name == "weight" else f"{node.target} {weight.name}"
 
 
-def _correct(node: fx.Node, weight: NamedWeight, runs: SideBySide, *, learn_weights: bool) -> str:
-    """Correct one weight of a node's module, and the bias beside it; returns the outcome."""
+def _correct(
+    node: fx.Node, weight: NamedWeight, runs: SideBySide, *, learn_weights: bool
+) -> tuple[str | NotCorrected, str]:
+    """Correct one weight of a node's module, and the bias beside it.
+
+    Returns:
+        What was done, or why nothing was; and what was done besides.
+    """
     if weight.operator is None:
-        return "declined: the module has not exactly one convolution or Linear that the weight could be of"
+        return not_corrected(WhyNotCorrected.NO_SINGLE_OPERATOR), ""
     if not runs.keep_original(weight.operator):
-        return "declined: the module is called more than once, and was corrected for its first call"
+        return not_corrected(WhyNotCorrected.CORRECTED_FOR_FIRST_CALL), ""
     problem = _learn_weight(node, weight, runs) if learn_weights else None
     not_matched = _match_means(node, weight, runs)
     if problem is not None:
-        return f"declined: {problem}" + ("; its bias was corrected" if not_matched is None else "")
-    return "corrected" if learn_weights or not_matched is None else f"declined: {not_matched}"
+        return problem, "; its bias was corrected" if not_matched is None else ""
+    return ("corrected" if learn_weights or not_matched is None else not_matched), ""
 
 
-def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | None:
+def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> NotCorrected | None:
     operator: Any = named.operator
     quantizer = named.stub.quantizer
     assert isinstance(quantizer, Quantizer)  # _quantized_weights has looked
     if not is_supported(operator):
-        return f"rounding is not learnt for a {type(operator).__name__}"
+        return not_corrected(WhyNotCorrected.OPERATOR_NOT_SUPPORTED, operator=type(operator).__name__)
     if quantizer.zero_point is not None:
-        return "rounding is learnt for symmetric formats only"
+        return not_corrected(WhyNotCorrected.NOT_SYMMETRIC)
     pairs = runs.operator_inputs(node, named)
     if not pairs:
-        return "the module does not call its operator, so its inputs are unknown"
+        return not_corrected(WhyNotCorrected.INPUTS_UNKNOWN)
     dtype = operator.weight.dtype
     original = operator.weight.detach().float()  # as the moments are
     weight = grouped(original, operator)
@@ -134,7 +140,7 @@ def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> str | 
     return None
 
 
-def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | None:
+def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> NotCorrected | None:
     """Move the bias until the mean of each channel of the output is that of the exact output.
 
     The output is that of the node's module if it has no other weight, else that of the part that has this one. Where
@@ -156,7 +162,7 @@ def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | 
     if not values and not alone:
         return _match_product(node, weight, runs)
     if not values or values[0][0].shape[axis] != channels:
-        return "the output has not the operator's channels, so its means say nothing about the bias"
+        return not_corrected(WhyNotCorrected.OTHER_CHANNELS)
     bias = operator.weight.new_zeros(channels) if operator.bias is None else operator.bias.detach().clone()
     error, slope = _mean_error(values, axis), torch.ones_like(bias)
     best, best_error = bias, error
@@ -173,12 +179,12 @@ def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | 
     return None
 
 
-def _match_product(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> str | None:
+def _match_product(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> NotCorrected | None:
     """Move the bias by as much as rounding shifts the mean of the product, in front of any function."""
     operator: Any = weight.operator
     pairs = runs.operator_inputs(node, weight) if is_supported(operator) else []
     if not pairs:
-        return "the module does not call its operator, or a part around it, so its outputs are unknown"
+        return not_corrected(WhyNotCorrected.OUTPUTS_UNKNOWN)
     (exact, bias), rounded = runs.original(operator), weight.stub(operator.weight)
     shift = _mean_product(exact, operator, [x for x, _ in pairs])
     shift = shift - _mean_product(rounded, operator, [x for _, x in pairs])

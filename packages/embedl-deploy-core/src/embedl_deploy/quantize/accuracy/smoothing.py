@@ -13,7 +13,7 @@ activation is multiplied by. Otherwise it is an operator of its own, which compi
 after it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -26,8 +26,8 @@ from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, find_gr
 from embedl_deploy.quantize.accuracy.readers import ReaderWatch
 from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
+from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.report import Correction
 from embedl_deploy.validation.checked import checked
 
 _WHAT = "smoothing"
@@ -81,7 +81,7 @@ def smooth(
     """
     groups = find_groups(model, decisions, exceptions)
     _measure(model, groups, data, progress=progress)
-    done = [Correction(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
+    done = [Correction.of(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
     model.recompile()
     return done
 
@@ -100,9 +100,9 @@ def _measure(model: fx.GraphModule, groups: list[ProductGroup], data: Calibratio
         group.readers[node] = {name: group.readers[node][name] for name in group.readers[node] if name in watch.reads}
         problem = watch.problem
         if not watch.reads:
-            problem = "the data never reaches it, or the module does not feed its input to its product"
+            problem = not_corrected(WhyNotCorrected.NOT_REACHED)
         if group.problem is None and problem is not None:
-            group.problem = problem if len(group.readers) == 1 else f"{node.target}: {problem}"
+            group.problem = problem if len(group.readers) == 1 else replace(problem, reader=str(node.target))
 
 
 def _watch(group: ProductGroup, node: fx.Node) -> ReaderWatch:
@@ -112,17 +112,17 @@ def _watch(group: ProductGroup, node: fx.Node) -> ReaderWatch:
 
 
 @torch.no_grad()
-def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuantConfig) -> str:
+def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuantConfig) -> str | NotCorrected:
     if group.problem is not None or group.statistics is None:
-        return f"declined: {group.problem}"
+        return group.problem or not_corrected(WhyNotCorrected.NOT_REACHED)
     if config.alpha is None:
         scale = best_migration_scale(group.statistics, group.config, group.products)
     else:
         scale = migration_scale(group.statistics, group.products, config.alpha)
     if scale is None:
-        return "declined: no migration strength would reduce the error"
+        return not_corrected(WhyNotCorrected.NO_GAIN)
     place = divide(model, group, scale, explicit=config.explicit)
-    if not place.startswith("declined"):
+    if not isinstance(place, NotCorrected):
         for node, formats in group.readers.items():
             for name in formats:
                 scale_columns(node, name, scale)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import fx, nn
 
-from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL, same_in_every_call
+from embedl_deploy.graph.every_call import same_in_every_call
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.modules import ConvertedModule
 from embedl_deploy.modules.convolution import is_transposed
@@ -16,14 +16,11 @@ from embedl_deploy.numerics.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.selectors import describe_selector, selects
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
 from embedl_deploy.quantize.placing.hardware import ChosenPolicy
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
 _COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)
-_WITHOUT_HOOKS = (
-    "remove them before the model is transformed (handle.remove(); torch.nn.utils.remove_weight_norm, "
-    "remove_spectral_norm or prune.remove for what these made)"
-)
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,12 @@ class Decision:
     Attributes:
         point: The point.
         config: How it is quantized; ``None`` if it is not.
-        rule: Which rule decided.
+        cause: Which rule decided.
     """
 
     point: QuantPoint
     config: TensorQuantConfig | None
-    rule: str
+    cause: PointCause
 
 
 def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPolicy) -> list[Decision]:
@@ -63,36 +60,36 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPoli
             if point.node in quantized:
                 decided[id(point)] = _decide(point, config, policy, constant)
             else:
-                decided[id(point)] = Decision(point, None, "no input of the module is quantized")
+                decided[id(point)] = Decision(point, None, PointCause(WhyPoint.INPUTS_IN_FLOAT))
     return [decided[id(point)] for point in points]
 
 
 def _decide(point: QuantPoint, config: QuantConfig, policy: ChosenPolicy, constant: frozenset[fx.Node]) -> Decision:
     hooked = _hooked_part(point.module)
     if hooked is not None:
-        return Decision(point, None, f"hooks of {hooked} would not run: {_WITHOUT_HOOKS}")
+        return Decision(point, None, PointCause(WhyPoint.HOOKS, hooked))
     exceptions = config.exceptions
     skipped = exceptions.weight if point.kind is PointKind.WEIGHT else exceptions.stub
     for selector in skipped:
         if selects(selector, point):
-            return Decision(point, None, f"skip: {describe_selector(selector)}")
+            return Decision(point, None, PointCause(WhyPoint.SKIP, describe_selector(selector)))
     if point.kind is PointKind.WEIGHT:
         for cls in config.skip_weight_quant_for or ():
             if selects(cls, point):
-                return Decision(point, None, f"skip_weight_quant_for: {describe_selector(cls)}")
+                return Decision(point, None, PointCause(WhyPoint.SKIP_WEIGHT, describe_selector(cls)))
     overrides = config.overrides or {}
     fitting = [selector for selector in overrides if selects(selector, point)]
     if fitting:
         formats = overrides[fitting[-1]] or LayerQuantConfig(None, None)
-        return _with_formats(point, formats, f"override for {describe_selector(fitting[-1])}")
+        return _with_formats(point, formats, PointCause(WhyPoint.OVERRIDE, describe_selector(fitting[-1])))
     if point.node in constant:
-        return Decision(point, None, SAME_IN_EVERY_CALL)
+        return Decision(point, None, PointCause(WhyPoint.SAME_IN_EVERY_CALL))
     meant = config.formats.weight if point.kind is PointKind.WEIGHT else config.formats.activation
     if meant is not None:
         objection = policy.objection(replace(point, precision=meant.precision.value))
         if objection is not None:
             return Decision(point, None, objection)
-    return _with_formats(point, config.formats, "configuration")
+    return _with_formats(point, config.formats, PointCause(WhyPoint.CONFIGURATION))
 
 
 def _hooked_part(module: nn.Module) -> str | None:
@@ -103,18 +100,20 @@ def _hooked_part(module: nn.Module) -> str | None:
     return None
 
 
-def _with_formats(point: QuantPoint, formats: LayerQuantConfig, rule: str) -> Decision:
+def _with_formats(point: QuantPoint, formats: LayerQuantConfig, cause: PointCause) -> Decision:
     if point.kind is not PointKind.WEIGHT:
-        return Decision(point, formats.activation, rule if formats.activation else f"{rule}: activations in float")
+        return Decision(
+            point, formats.activation, cause if formats.activation else replace(cause, without="activations")
+        )
     config = formats.weight
     if config is None:
-        return Decision(point, None, f"{rule}: weights in float")
+        return Decision(point, None, replace(cause, without="weights"))
     operator = None if point.weight is None else point.weight.operator
     if config.block_size is not None and not isinstance(operator, nn.Linear):
         kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
-        return Decision(point, None, f"scales in blocks are for matrix products; this is {kind}")
+        return Decision(point, None, PointCause(WhyPoint.BLOCKS, kind))
     if config.block_size is not None and isinstance(operator, nn.Linear):  # a block ends where the row does
         config = replace(config, block_size=min(config.block_size, operator.in_features))
     if config.per_channel and config.axis is None and is_transposed(operator):
         config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})
-    return Decision(point, config, rule)
+    return Decision(point, config, cause)

@@ -15,6 +15,7 @@ from embedl_deploy.errors import (
 from embedl_deploy.numerics.config import ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.points import QuantPoint, QuantPolicy
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
 from embedl_deploy.validation.checked import checked
 
 _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})
@@ -72,7 +73,7 @@ class ChosenPolicy:
     function: QuantPolicy | None
     owner: Contribution | None = None
 
-    def objection(self, point: QuantPoint) -> str | None:
+    def objection(self, point: QuantPoint) -> PointCause | None:
         """Why nothing should be quantized at a point; the words of an extension come with its distribution.
 
         Raises:
@@ -89,7 +90,7 @@ class ChosenPolicy:
             if reason is not None:
                 told = owner is not None and (len(parts) > 1 or "." in owner.plugin)
                 shipped = f" (from {owner.origin})" if owner is not None and told else ""
-                return f"policy {self.name}{shipped}: {reason}"
+                return PointCause(WhyPoint.POLICY, f"{self.name}{shipped}", reason)
         return None
 
     def _answer(self, function: QuantPolicy, owner: Contribution | PolicyPart | None, point: QuantPoint) -> str | None:

@@ -6,13 +6,15 @@ from torch import fx, nn
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, InnerProduct, products_without_place, reason_of_part, weights_besides
+from embedl_deploy.quantize.placing.causes import declared_by
 from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.report import Uncovered
 
 _WEIGHT = "the module declares no quantization point for its weight"
 _INPUT = "the module declares no quantization point for its input, which the module computes itself"
 
 
-def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[tuple[str, str, str]]:
+def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[Uncovered]:
     """Operators and products without a quantization point, inside modules that have points.
 
     Args:
@@ -34,7 +36,8 @@ def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
         told = set()
         for path, operator, reason in weights_besides(module, weights[node.name]):
             told.add(path)
-            yield _joined(node, path), type(operator).__name__, reason
+            cause = declared_by(reason_of_part(module, path), reason)
+            yield Uncovered.because(_joined(node, path), type(operator).__name__, cause)
         if not isinstance(module, FusedModule):
             continue
         structure = _structure(module)
@@ -42,8 +45,8 @@ def hidden_parts(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
             traced[structure] = products_without_place(module)
         for product in traced[structure]:
             if product.path not in told:
-                reason = reason_of_part(module, product.path) or (_WEIGHT if product.of_parameter else _INPUT)
-                yield _joined(node, product.path), product.product, reason
+                cause = declared_by(reason_of_part(module, product.path), _WEIGHT if product.of_parameter else _INPUT)
+                yield Uncovered.because(_joined(node, product.path), product.product, cause)
 
 
 def _structure(module: nn.Module) -> object:

@@ -10,11 +10,11 @@ from torch._ops import HigherOrderOperator
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
+from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyUncovered
+from embedl_deploy.quantize.placing.report import Uncovered
 
-_AUTOCAST = "it is computed under torch.autocast, in a graph of its own, into which no pattern looks"
 
-
-def products_inside(model: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
+def products_inside(model: fx.GraphModule) -> Iterator[Uncovered]:
     """Operators with a weight and products in the graphs inside a graph.
 
     Args:
@@ -27,18 +27,19 @@ def products_inside(model: fx.GraphModule) -> Iterator[tuple[str, str, str]]:
         if not isinstance(node.target, HigherOrderOperator):
             continue
         name = node.target.name()  # type: ignore[no-untyped-call]  # torch's
-        by = f"it is computed by torch's {name}, in a graph of its own, into which no pattern looks"
+        by = "under torch.autocast" if name == "wrap_with_autocast" else f"by torch's {name}"
         for source in node.all_input_nodes:
             part = getattr(model, str(source.target), None) if source.op == "get_attr" else None
             if isinstance(part, fx.GraphModule):
-                yield from _products_of(part, str(source.target), _AUTOCAST if name == "wrap_with_autocast" else by)
+                yield from _products_of(part, str(source.target), UncoveredCause(WhyUncovered.INNER_GRAPH, by))
 
 
-def _products_of(part: fx.GraphModule, path: str, reason: str) -> Iterator[tuple[str, str, str]]:
+def _products_of(part: fx.GraphModule, path: str, cause: UncoveredCause) -> Iterator[Uncovered]:
     for node in part.graph.nodes:
         module = get_module(node) if node.op == "call_module" else None
         if module is not None and any(isinstance(each, (*WEIGHTED, *UNWEIGHTED)) for each in module.modules()):
-            yield f"{path}.{node.name}", type(module).__name__, reason
+            yield Uncovered.because(f"{path}.{node.name}", type(module).__name__, cause)
         elif node.op in ("call_function", "call_method") and (kind := product_of_call(node)) is not None:
-            yield f"{path}.{node.name}", kind, reason
-    yield from ((f"{path}.{name}", kind, why) for name, kind, why in products_inside(part))
+            yield Uncovered.because(f"{path}.{node.name}", kind, cause)
+    for each in products_inside(part):
+        yield Uncovered(f"{path}.{each.node}", each.operator, each.reason, each.cause)

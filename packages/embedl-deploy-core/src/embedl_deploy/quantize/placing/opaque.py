@@ -4,23 +4,24 @@ An empty list of what stays in float is a promise, so they are on it.
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from torch import fx, nn
 
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, is_foreign
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
-from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
 from embedl_deploy.modules import ConvertedModule, FusedModule
+from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyUncovered, not_taken
 from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.report import Uncovered
 
-_NOT_TAKEN = "no fusion has taken it, or none with places"
-_NOT_KNOWN = "it is from outside torch, and whether it multiplies is not known"
+_UNKNOWN = UncoveredCause(WhyUncovered.UNKNOWN)
 
 
-def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[tuple[str, str, str]]:
+def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[Uncovered]:
     """Functions and whole modules from outside torch, and products inside modules without a weight.
 
     Args:
@@ -37,17 +38,25 @@ def opaque_calls(model: fx.GraphModule, decisions: list[Decision]) -> Iterator[t
             continue
         products = node.meta.get(PRODUCTS_INSIDE)
         if is_foreign(node) and products != ():
-            reason = _NOT_KNOWN if products is None else f"no pattern knows it, and it computes {', '.join(products)}"
-            yield node.name, getattr(node.target, "__name__", str(node.target)), reason
+            cause = _UNKNOWN if products is None else UncoveredCause(WhyUncovered.NO_PATTERN, ", ".join(products))
+            yield Uncovered.because(node.name, getattr(node.target, "__name__", str(node.target)), cause)
         module = get_module(node) if node.op == "call_module" else None
         if module is None or any(isinstance(part, WEIGHTED) for part in module.modules()):
             continue
         if isinstance(module, (FusedModule, ConvertedModule)):
             for product in _products_in(module):
-                reason = node.meta.get(NOT_TAKEN) or getattr(module, "why_not_quantized", None) or _NOT_TAKEN
-                yield node.name, type(module).__name__, f"{reason} (it computes {product})"
+                cause = replace(_why_in_float(node, module), product=product)
+                yield Uncovered.because(node.name, type(module).__name__, cause)
         elif not is_plain_torch_module(module) and any(p.dim() > 1 for p in module.parameters()):
-            yield node.name, type(module).__name__, _NOT_KNOWN
+            yield Uncovered.because(node.name, type(module).__name__, _UNKNOWN)
+
+
+def _why_in_float(node: fx.Node, module: nn.Module) -> UncoveredCause:
+    told = not_taken(node)
+    opted_out = getattr(module, "why_not_quantized", None)
+    if told is None and opted_out:
+        return UncoveredCause(WhyUncovered.OPTS_OUT, opted_out)
+    return told or UncoveredCause(WhyUncovered.NOT_FUSED_OR_NO_POINT)
 
 
 def _products_in(module: nn.Module) -> list[str]:

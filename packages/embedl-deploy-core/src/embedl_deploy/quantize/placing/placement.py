@@ -94,8 +94,8 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
             _note_reader(copied.get_submodule(stub), point)
         described = "" if decision.config is None else str(decision.config)
         kind = type(point.module).__name__
-        places = (point.path, point.label, node.name, kind, described, decision.rule, stub)
-        points.append(PointReport(*places, point.kind, point.index, decision.config))
+        places = (point.path, point.label, node.name, kind, described, str(decision.cause), stub)
+        points.append(PointReport(*places, point.kind, point.index, decision.config, decision.cause.why))
     copied.recompile()
     without_place = (
         *uncovered(model, decisions),

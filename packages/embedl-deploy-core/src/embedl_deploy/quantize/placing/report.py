@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import fx
 
@@ -10,6 +11,8 @@ from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.grid.findings import Finding
+from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyPoint, WhyUncovered
+from embedl_deploy.quantize.placing.corrections import Correction
 from embedl_deploy.validation.checked import checked
 
 #: ``model.meta`` entry of the report.
@@ -33,6 +36,7 @@ class PointReport:
         kind: What is quantized there.
         index: Argument position, for inputs.
         format: The format itself; ``None`` if the point is not quantized.
+        cause: The kind of rule; ``None`` in a model that was rebuilt from a recipe of an earlier release.
     """
 
     path: str
@@ -45,6 +49,7 @@ class PointReport:
     kind: PointKind = PointKind.INPUT
     index: int = 0
     format: TensorQuantConfig | None = None
+    cause: WhyPoint | None = None
 
     @property
     def quantized(self) -> bool:
@@ -52,25 +57,36 @@ class PointReport:
         return bool(self.config)
 
 
-@checked
-@dataclass(frozen=True)
-class Correction:
-    """What one method for keeping accuracy did at one place.
+class _Uncovered(NamedTuple):
+    node: str
+    operator: str
+    reason: str
+
+
+class Uncovered(_Uncovered):
+    """An operation that multiplies and accumulates, and has no quantization point: node, operator, reason.
 
     Attributes:
-        what: The method.
-        where: A module's path, or a node's name.
-        outcome: What was done; starts with ``"declined: "`` where nothing was, and says why.
+        node: Name of the node; of a part of a fused module that has points, its path.
+        operator: Class or operation.
+        reason: Why it has no point, in words.
+        cause: The kind of reason.
     """
 
-    what: str
-    where: str
-    outcome: str
+    cause: WhyUncovered
 
-    @property
-    def declined(self) -> bool:
-        """Whether nothing was done."""
-        return self.outcome.startswith("declined: ")
+    def __new__(
+        cls, node: str, operator: str, reason: str, cause: WhyUncovered = WhyUncovered.NOT_FUSED
+    ) -> "Uncovered":
+        """The three make the tuple, which a copy is made from; the kind stands beside it."""
+        place = super().__new__(cls, node, operator, reason)
+        place.cause = cause
+        return place
+
+    @classmethod
+    def because(cls, node: str, operator: str, cause: UncoveredCause) -> "Uncovered":
+        """An operation with what is known of it."""
+        return cls(node, operator, str(cause), cause.why)
 
 
 @checked
@@ -80,8 +96,8 @@ class QuantizationReport:
 
     Attributes:
         points: In graph order.
-        uncovered: (node name, operator, why it has no point). For an operator inside a fused module that has other
-            points, its path instead of the node name.
+        uncovered: Node name, operator, why it has no point; each with a ``cause``, the kind of reason. For an operator
+            inside a fused module that has other points, its path instead of the node name.
         policy: Name of the policy that decided.
         corrections: What smoothing, equalization, bias correction and learned rounding did, layer by layer.
         vanishing: Tensors with a known range, such as a softmax, and the share of their sum that is rounded to zero,
@@ -92,7 +108,7 @@ class QuantizationReport:
     """
 
     points: tuple[PointReport, ...]
-    uncovered: tuple[tuple[str, str, str], ...]
+    uncovered: tuple[Uncovered, ...]
     policy: str
     corrections: tuple[Correction, ...] = ()
     vanishing: tuple[tuple[str, float], ...] = ()
