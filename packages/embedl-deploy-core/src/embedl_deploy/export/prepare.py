@@ -18,7 +18,7 @@ from embedl_deploy.numerics import PointKind, Precision
 from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
 from embedl_deploy.quantize.freezing import frozen_to_be_read
 from embedl_deploy.quantize.grid.onnx_operators import needed_opsets
-from embedl_deploy.quantize.placing.report import REPORT
+from embedl_deploy.quantize.reporting.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
 SMALLEST_OPSET = 18

@@ -7,12 +7,12 @@ from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration.calibrate import calibrate
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
-from embedl_deploy.quantize.placing.corrections import Correction
 from embedl_deploy.quantize.placing.hardware import default_config
 from embedl_deploy.quantize.placing.placement import insert_qdq
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
-from embedl_deploy.quantize.placing.report import PointReport, QuantizationReport, quantization_report
 from embedl_deploy.quantize.recipe import QuantizationRecipe, quantization_recipe
+from embedl_deploy.quantize.reporting.corrections import Correction
+from embedl_deploy.quantize.reporting.report import PointReport, QuantizationReport, quantization_report
 
 __all__ = [
     "CalibrationMethod",

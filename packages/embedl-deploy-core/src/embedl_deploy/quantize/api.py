@@ -23,11 +23,11 @@ from embedl_deploy.quantize.calibration.finite import require_finite
 from embedl_deploy.quantize.calibration.paired_run import InputRecorder
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
-from embedl_deploy.quantize.placing.corrections import Correction
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.quantize.placing.placement import decide_for, place
 from embedl_deploy.quantize.placing.quantizer import Quantizer
-from embedl_deploy.quantize.placing.report import REPORT, quantization_report
+from embedl_deploy.quantize.reporting.corrections import Correction
+from embedl_deploy.quantize.reporting.report import REPORT, quantization_report
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import state_kept
 

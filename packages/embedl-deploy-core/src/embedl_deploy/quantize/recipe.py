@@ -5,9 +5,8 @@ has only the original one, whatever calibration, smoothing or training it went t
 """
 
 import json
-from dataclasses import asdict, dataclass, replace
-from enum import Enum
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -26,19 +25,15 @@ from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
 from embedl_deploy.quantize.ownership import make_missing, own_modules, own_tensors, shared_modules, tensors_of
-from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
-from embedl_deploy.quantize.placing.corrections import Correction, WhyNotCorrected
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight
-from embedl_deploy.quantize.placing.report import REPORT, quantization_report
+from embedl_deploy.quantize.reporting.causes import PointCause, WhyPoint
+from embedl_deploy.quantize.reporting.report import REPORT, as_recorded, quantization_report
 from embedl_deploy.validation.checked import checked
 
 FORMAT = "embedl-deploy/quantization"
 VERSION = 1
-#: By this a correction's outcome says that nothing was done, in recipes from before corrections had causes.
-_DECLINED = "declined: "
-_Kind = TypeVar("_Kind", bound=Enum)
 
 
 @checked
@@ -131,11 +126,7 @@ class QuantizationRecipe:
             _module(graph_module, path, FusedConv).fold_batch_norm()
         own_modules(graph_module, self.tensors, self.shared)
         quantized = place(graph_module, decisions, self.policy)
-        corrections = tuple(_correction(entry) for entry in self.corrections)
-        report = quantization_report(quantized)
-        told = zip(report.points, self.points, strict=True)
-        points = tuple(replace(point, rule=entry["rule"], cause=_kind(WhyPoint, entry)) for point, entry in told)
-        quantized.meta[REPORT] = replace(report, points=points, corrections=corrections)
+        quantized.meta[REPORT] = as_recorded(quantization_report(quantized), self.points, self.corrections)
         make_missing(quantized, self.tensors)
         quantized = freeze(_with_grids(quantized)) if self.frozen else quantized
         own_tensors(quantized, self.tensors)
@@ -232,18 +223,6 @@ def _decision(entry: dict[str, Any], nodes: dict[str, fx.Node]) -> Decision:
             "that the recipe was made from, transformed by the same patterns."
         )
     return Decision(QuantPoint(node, path, module, kind, index, label), config, PointCause(WhyPoint.RECIPE))
-
-
-def _kind(kinds: type[_Kind], entry: dict[str, Any]) -> _Kind | None:
-    """The code of an entry; ``None`` where it has none, or one that only a later release knows."""
-    return next((kind for kind in kinds if kind.value == entry.get("cause")), None)
-
-
-def _correction(entry: dict[str, Any]) -> Correction:
-    cause = _kind(WhyNotCorrected, entry)
-    if cause is None and entry["outcome"].startswith(_DECLINED):
-        cause = WhyNotCorrected.NOT_RECORDED
-    return Correction(entry["what"], entry["where"], entry["outcome"], cause)
 
 
 def _module(model: fx.GraphModule, path: str, kind: type[Any]) -> Any:

@@ -13,7 +13,7 @@ from embedl_deploy.graph.fingerprint import tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
-from embedl_deploy.quantize.placing.report import quantization_report
+from embedl_deploy.quantize.reporting.report import quantization_report
 from embedl_deploy.sensitivity.evaluation import evaluate_groups
 from embedl_deploy.sensitivity.layers import Layer, layers_of
 from embedl_deploy.sensitivity.metrics import METRICS, Metric

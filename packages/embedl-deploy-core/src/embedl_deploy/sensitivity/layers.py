@@ -11,7 +11,7 @@ from torch import fx, nn
 from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.modules import QuantStub, WeightFakeQuantize
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.quantize.placing.report import QuantizationReport
+from embedl_deploy.quantize.reporting.report import QuantizationReport
 
 
 @dataclass(frozen=True)

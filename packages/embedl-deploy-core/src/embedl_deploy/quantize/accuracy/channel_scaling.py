@@ -14,7 +14,7 @@ from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import ChannelScale, FusedModule, with_parameters
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, module_of, node_before, products_of
-from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
+from embedl_deploy.quantize.reporting.corrections import NotCorrected, WhyNotCorrected, not_corrected
 
 
 def divide(model: fx.GraphModule, group: ProductGroup, scale: torch.Tensor, *, explicit: bool) -> str | NotCorrected:

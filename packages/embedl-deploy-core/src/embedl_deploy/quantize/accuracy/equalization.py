@@ -19,8 +19,14 @@ from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, named_weights, with_parameters
 from embedl_deploy.modules.convolution import rows_of, weight_of_rows
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.reporting.corrections import (
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
 
 _WHAT = "equalization"
 #: Passes over all pairs; a chain of convolutions settles step by step.
@@ -58,7 +64,7 @@ def equalize(model: fx.GraphModule, decisions: list[Decision]) -> list[Correctio
         moved = max((_equalize_pair(pair) for pair in pairs if pair.problem is None), default=0.0)
         if moved < _SETTLED:
             break
-    return [Correction.of(_WHAT, f"{p.first.target} → {p.second.target}", p.problem or "equalized") for p in pairs]
+    return [correction(_WHAT, f"{p.first.target} → {p.second.target}", p.problem or "equalized") for p in pairs]
 
 
 def _find_pairs(model: fx.GraphModule, decisions: list[Decision]) -> list[_Pair]:

@@ -14,8 +14,8 @@ from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.selectors import Selector, describe_selector, selects
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.quantize.accuracy.migration import ChannelStatistics
-from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.reporting.corrections import NotCorrected, WhyNotCorrected, not_corrected
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.quantize.placing.corrections import NotCorrected, WhyNotCorrected, not_corrected
+from embedl_deploy.quantize.reporting.corrections import NotCorrected, WhyNotCorrected, not_corrected
 
 
 class ReaderWatch:

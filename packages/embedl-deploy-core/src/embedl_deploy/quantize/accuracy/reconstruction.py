@@ -19,8 +19,14 @@ from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.quantize.calibration.paired_run import Inputs, SideBySide
 from embedl_deploy.quantize.grid.operators import expand_scale
 from embedl_deploy.quantize.grid.scales import grid_of_weight
-from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.reporting.corrections import (
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
 
 #: Steps in which the mean behind an activation is brought to the exact one.
 _STEPS = 4
@@ -73,7 +79,7 @@ def _correct_all(
             module = runs.module_of(node)
             for weight in [] if module is None else _quantized_weights(module):
                 done, besides = _correct(node, weight, runs, learn_weights=learn_weights)
-                corrections.append(Correction.of(what, _where(node, weight), done, besides=besides))
+                corrections.append(correction(what, _where(node, weight), done, besides=besides))
             runs.compute_quantized(node)
             runs.forget(node)
     return corrections

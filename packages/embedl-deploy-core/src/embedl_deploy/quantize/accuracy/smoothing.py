@@ -26,8 +26,14 @@ from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, find_gr
 from embedl_deploy.quantize.accuracy.readers import ReaderWatch
 from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
-from embedl_deploy.quantize.placing.corrections import Correction, NotCorrected, WhyNotCorrected, not_corrected
 from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.reporting.corrections import (
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
 from embedl_deploy.validation.checked import checked
 
 _WHAT = "smoothing"
@@ -81,7 +87,7 @@ def smooth(
     """
     groups = find_groups(model, decisions, exceptions)
     _measure(model, groups, data, progress=progress)
-    done = [Correction.of(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
+    done = [correction(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
     model.recompile()
     return done
 

@@ -19,7 +19,7 @@ from embedl_deploy.quantize.grid.findings import Finding, summary
 from embedl_deploy.quantize.grid.known_range import MOST_ROUNDED_TO_ZERO, KnownRangeObserver
 from embedl_deploy.quantize.grid.observers import WeightObserver
 from embedl_deploy.quantize.placing.quantizer import Quantizer
-from embedl_deploy.quantize.placing.report import REPORT, QuantizationReport
+from embedl_deploy.quantize.reporting.report import REPORT, QuantizationReport
 from embedl_deploy.validation.checked import checked
 
 _logger = logging.getLogger(__name__)

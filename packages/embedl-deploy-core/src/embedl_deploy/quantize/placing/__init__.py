@@ -1,1 +1,1 @@
-"""Where quantizers go, which rule decided it, and the report."""
+"""Where quantizers go, and which rule decided it."""

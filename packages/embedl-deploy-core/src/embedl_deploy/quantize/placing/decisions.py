@@ -16,8 +16,8 @@ from embedl_deploy.numerics.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.selectors import describe_selector, selects
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
-from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
 from embedl_deploy.quantize.placing.hardware import ChosenPolicy
+from embedl_deploy.quantize.reporting.causes import PointCause, WhyPoint
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
 _COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)

@@ -15,7 +15,7 @@ from embedl_deploy.errors import (
 from embedl_deploy.numerics.config import ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.points import QuantPoint, QuantPolicy
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
-from embedl_deploy.quantize.placing.causes import PointCause, WhyPoint
+from embedl_deploy.quantize.reporting.causes import PointCause, WhyPoint
 from embedl_deploy.validation.checked import checked
 
 _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), ModulesToSkip(), (), {})

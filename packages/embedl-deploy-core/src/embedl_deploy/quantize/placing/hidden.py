@@ -6,9 +6,9 @@ from torch import fx, nn
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, InnerProduct, products_without_place, reason_of_part, weights_besides
-from embedl_deploy.quantize.placing.causes import declared_by
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.report import Uncovered
+from embedl_deploy.quantize.reporting.causes import declared_by
+from embedl_deploy.quantize.reporting.report import Uncovered
 
 _WEIGHT = "the module declares no quantization point for its weight"
 _INPUT = "the module declares no quantization point for its input, which the module computes itself"

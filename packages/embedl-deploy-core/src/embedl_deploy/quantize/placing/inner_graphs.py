@@ -10,8 +10,8 @@ from torch._ops import HigherOrderOperator
 
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, product_of_call
-from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyUncovered
-from embedl_deploy.quantize.placing.report import Uncovered
+from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyUncovered
+from embedl_deploy.quantize.reporting.report import Uncovered
 
 
 def products_inside(model: fx.GraphModule) -> Iterator[Uncovered]:

@@ -14,9 +14,9 @@ from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
 from embedl_deploy.modules import ConvertedModule, FusedModule
-from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyUncovered, not_taken
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.report import Uncovered
+from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyUncovered, not_taken
+from embedl_deploy.quantize.reporting.report import Uncovered
 
 _UNKNOWN = UncoveredCause(WhyUncovered.UNKNOWN)
 

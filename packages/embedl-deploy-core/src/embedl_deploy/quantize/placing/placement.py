@@ -24,8 +24,8 @@ from embedl_deploy.quantize.placing.inner_graphs import products_inside
 from embedl_deploy.quantize.placing.opaque import opaque_calls
 from embedl_deploy.quantize.placing.points import patterns_by_node, points_of
 from embedl_deploy.quantize.placing.quantizer import Quantizer
-from embedl_deploy.quantize.placing.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.quantize.placing.uncovered import uncovered
+from embedl_deploy.quantize.reporting.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.validation.checked import checked
 
 

@@ -11,9 +11,9 @@ from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.products import UNWEIGHTED, WEIGHTED, is_bound_by_memory, product_of_call
 from embedl_deploy.graph.state_values import is_state
 from embedl_deploy.modules import FusedModule
-from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyUncovered, declared_by, not_taken
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.report import Uncovered
+from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyUncovered, declared_by, not_taken
+from embedl_deploy.quantize.reporting.report import Uncovered
 
 _NO_POINT = "the module, or the pattern that placed it, declares no quantization point"
 

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
+from embedl_deploy.quantize.reporting.causes import recorded_kind
 from embedl_deploy.validation.checked import checked
+
+_DECLINED = "declined: "
 
 
 class WhyNotCorrected(Enum):
@@ -141,14 +145,29 @@ class Correction:
         """Whether nothing was done."""
         return self.cause is not None
 
-    @staticmethod
-    def of(what: str, where: str, done: str | NotCorrected, *, besides: str = "") -> "Correction":
-        """What came of a method at a place: what it did, in words, or why it did nothing, and what was done besides."""
-        if isinstance(done, str):
-            return Correction(what, where, done)
-        return Correction(what, where, f"declined: {done}{besides}", done.why)
-
     def to_dict(self) -> dict[str, str | None]:
         """For JSON."""
         cause = None if self.cause is None else self.cause.value
         return {"what": self.what, "where": self.where, "outcome": self.outcome, "cause": cause}
+
+
+def correction(what: str, where: str, done: str | NotCorrected, *, besides: str = "") -> Correction:
+    """What came of a method at a place.
+
+    Args:
+        what: The method.
+        where: A module's path, or a node's name.
+        done: What it did, in words, or why it did nothing.
+        besides: What was done although it did nothing, in words.
+    """
+    if isinstance(done, str):
+        return Correction(what, where, done)
+    return Correction(what, where, f"{_DECLINED}{done}{besides}", done.why)
+
+
+def recorded_correction(entry: Mapping[str, Any]) -> Correction:
+    """A correction from what :meth:`Correction.to_dict` gave, in this release or an earlier one."""
+    cause = recorded_kind(WhyNotCorrected, entry)
+    if cause is None and entry["outcome"].startswith(_DECLINED):  # recipes had no causes once
+        cause = WhyNotCorrected.NOT_RECORDED
+    return Correction(entry["what"], entry["where"], entry["outcome"], cause)

@@ -1,8 +1,9 @@
 """The quantization report."""
 
 from collections import Counter
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 from torch import fx
 
@@ -11,8 +12,8 @@ from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.grid.findings import Finding
-from embedl_deploy.quantize.placing.causes import UncoveredCause, WhyPoint, WhyUncovered
-from embedl_deploy.quantize.placing.corrections import Correction
+from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyPoint, WhyUncovered, recorded_kind
+from embedl_deploy.quantize.reporting.corrections import Correction, recorded_correction
 from embedl_deploy.validation.checked import checked
 
 #: ``model.meta`` entry of the report.
@@ -171,3 +172,21 @@ def quantization_report(model: fx.GraphModule | TransformationResult) -> Quantiz
             f"The {type(model).__name__} has no quantization report; pass what insert_qdq or quantize returned."
         )
     return report
+
+
+def as_recorded(
+    report: QuantizationReport, points: Sequence[Mapping[str, Any]], corrections: Sequence[Mapping[str, Any]]
+) -> QuantizationReport:
+    """The report of a rebuilt model, with the rules and corrections that its recipe has.
+
+    Args:
+        report: Of the model.
+        points: Rule and cause of each of its points, in the same order.
+        corrections: As :meth:`Correction.to_dict` gives them.
+    """
+    told = zip(report.points, points, strict=True)
+    return replace(
+        report,
+        points=tuple(replace(p, rule=entry["rule"], cause=recorded_kind(WhyPoint, entry)) for p, entry in told),
+        corrections=tuple(recorded_correction(entry) for entry in corrections),
+    )

@@ -1,7 +1,9 @@
 """Why a quantization point is as it is, and why an operation has none."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, TypeVar
 
 from torch import fx
 
@@ -9,6 +11,7 @@ from embedl_deploy.graph.every_call import SAME_IN_EVERY_CALL
 from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.plan.causes import NotTaken
 
+_Kind = TypeVar("_Kind", bound=Enum)
 _WITHOUT_HOOKS = (
     "remove them before the model is transformed (handle.remove(); torch.nn.utils.remove_weight_norm, "
     "remove_spectral_norm or prune.remove for what these made)"
@@ -169,3 +172,8 @@ def not_taken(node: fx.Node) -> UncoveredCause | None:
 def declared_by(opted_out: str | None, otherwise: str) -> UncoveredCause:
     """What a module says of itself or of a part, ``why_not_quantized``; else that it declares no point, in words."""
     return UncoveredCause(*((WhyUncovered.OPTS_OUT, opted_out) if opted_out else (WhyUncovered.NO_POINT, otherwise)))
+
+
+def recorded_kind(kinds: type[_Kind], entry: Mapping[str, Any]) -> _Kind | None:
+    """The kind that JSON has as ``cause``; ``None`` where it has none, or one that only a later release knows."""
+    return next((kind for kind in kinds if kind.value == entry.get("cause")), None)

@@ -1,0 +1,1 @@
+"""What became of each quantization point, operation and correction, and why: codes, words, and the report."""
