@@ -162,7 +162,7 @@ def test_what_needs_no_smoothing_is_left_alone():
         model.a.weight.sign_()
     result = transform(model, (X,), backend="tensorrt")
     model, done = smoothed(result)
-    assert done == {"sign": "declined: no migration strength would lessen the error"}
+    assert done == {"sign": "declined: no migration strength would reduce the error"}
     assert torch.equal(model(X), result.model(X))
 
 
