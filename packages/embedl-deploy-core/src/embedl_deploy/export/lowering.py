@@ -8,10 +8,13 @@ here, node by node, where nothing else is in the graph.
 import functools
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import fx, nn
+
+if TYPE_CHECKING:
+    import onnx_ir
 
 aten: Any = torch.ops.aten
 
@@ -47,7 +50,7 @@ def captured(model: nn.Module, example: tuple[Any, ...], named: dict[str, Any]) 
     return program
 
 
-def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it up imports the exporter
+def simplify(model: "onnx_ir.Model") -> None:
     """Fold constants, drop what is not used, and merge paddings, batch norms and layouts into neighbours.
 
     The exporter's own optimizer tries dozens of rules more, twice over. Those are for what fusions have done already
@@ -59,15 +62,15 @@ def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it u
     from onnxscript.rewriter import rewrite
     from onnxscript.rewriter.rules import common as rules
 
-    common.InlinePass()(program.model)
-    fold_constants(program.model, onnx_shape_inference=True)
+    common.InlinePass()(model)
+    fold_constants(model, onnx_shape_inference=True)
     merging = (
         *(rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.unsqueeze_unsqueeze_rule),
         *(rules.transpose_transpose_rule, rules.no_op_transpose_rule, rules.cast_cast_rule, rules.no_op_cast_rule),
         *(rules.fuse_pad_into_conv_rule, rules.fuse_batchnorm_into_conv_rule, rules.fuse_batchnorm_into_gemm_rule),
         *(rules.fuse_batchnorm_into_conv_transpose_rule, rules.remove_optional_bias_from_conv_rule),
     )
-    rewrite(program.model, merging)
+    rewrite(model, merging)
     onnx_ir.passes.Sequential(
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         common.LiftSubgraphInitializersToMainGraphPass(),
@@ -76,7 +79,7 @@ def simplify(program: "torch.onnx.ONNXProgram") -> None:  # quoted: looking it u
         common.CommonSubexpressionEliminationPass(),
         common.OutputFixPass(),
         common.NameFixPass(),
-    )(program.model)
+    )(model)
 
 
 def _decomposed(

@@ -108,7 +108,7 @@ def translated(
             )
             assert program is not None  # None is returned for the old exporter only
             if lowered:
-                simplify(program)
+                simplify(program.model)
             if dtype is torch.bfloat16:
                 keep_bfloat16(program.model)
     except ImportError as error:

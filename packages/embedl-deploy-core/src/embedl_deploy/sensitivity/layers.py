@@ -1,17 +1,17 @@
-"""The layers of a quantized model, and the output of each with its own quantizers on float inputs."""
+"""The layers of a quantized model, and the output of each with some of its own quantizers on float inputs."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.graph.lookup import submodule
-from embedl_deploy.modules import QuantStub, WeightFakeQuantize
+from embedl_deploy.graph.lookup import argument_at, submodule
+from embedl_deploy.modules import QuantStub
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.quantize.reporting.report import QuantizationReport
+from embedl_deploy.quantize.reporting.report import PointReport, QuantizationReport
 
 
 @dataclass(frozen=True)
@@ -24,28 +24,38 @@ class Layer:
         kind: Its class.
         group: The same for layers of equal structure, such as those of all blocks of a transformer: the path with its
             numbers left out, the class, and the shapes of its parameters.
-        output: The stub in the graph that quantizes its result, if there is one.
+        points: Its quantized points.
     """
 
     node: fx.Node
     path: str
     kind: str
     group: str
-    output: QuantStub | None
+    points: tuple[PointReport, ...]
+
+    @property
+    def weights(self) -> tuple[PointReport, ...]:
+        """Those of its points that are weights."""
+        return tuple(point for point in self.points if point.kind is PointKind.WEIGHT)
+
+    @property
+    def activations(self) -> tuple[PointReport, ...]:
+        """Those of its points that are not weights."""
+        return tuple(point for point in self.points if point.kind is not PointKind.WEIGHT)
 
 
 def layers_of(model: fx.GraphModule, report: QuantizationReport) -> list[Layer]:
     """The layers that have a quantizer, in graph order."""
-    quantized = {point.node for point in report.quantized}
-    outputs = {point.node: point.stub for point in report.quantized if point.kind is PointKind.OUTPUT}
+    points: dict[str, list[PointReport]] = {}
+    for point in report.quantized:
+        points.setdefault(point.node, []).append(point)
     layers = []
     for node in model.graph.nodes:
-        if node.op == "call_module" and node.name in quantized:
+        if node.op == "call_module" and node.name in points:
             path = str(node.target)
             module = submodule(model, path)
-            stub = submodule(model, outputs[node.name]) if node.name in outputs else None
-            assert stub is None or isinstance(stub, QuantStub)  # placement has put one there
-            layers.append(Layer(node, path, type(module).__name__, _group_of(path, module), stub))
+            kind, group = type(module).__name__, _group_of(path, module)
+            layers.append(Layer(node, path, kind, group, tuple(points[node.name])))
     return layers
 
 
@@ -55,7 +65,7 @@ def _group_of(path: str, module: nn.Module) -> str:
 
 
 class OwnQuantizers:
-    """Computes layers with their own quantizers alone; all others are taken out while it is in use.
+    """Computes layers with quantizers of their own alone; all others are taken out while it is in use.
 
     Args:
         model: A calibrated model.
@@ -81,35 +91,36 @@ class OwnQuantizers:
                 stub.quantizer = quantizer
 
     def result(
-        self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], *, weight: bool, activation: bool
+        self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any], points: Collection[PointReport]
     ) -> Any:
-        """What a layer gives.
+        """What a layer gives with some of its points quantized.
 
         Args:
             layer: The layer.
             args: Its exact inputs.
             kwargs: Its exact keyword inputs.
-            weight: Whether its weights are quantized.
-            activation: Whether what flows into it, through it and out of it is quantized where it has quantizers.
+            points: Which of its points.
         """
-        module = submodule(self.model, layer.path)
-        if activation:
-            args = tuple(map(self._quantized, layer.node.args, args))
-            kwargs = {name: self._quantized(layer.node.kwargs[name], value) for name, value in kwargs.items()}
+        given = [*args]
         with ExitStack() as stack:
-            for part in module.modules():
-                if part in self.quantizers and (weight if isinstance(part, WeightFakeQuantize) else activation):
-                    stack.enter_context(self._filled(part))
-            value = module(*args, **kwargs)
-        return self.quantizers[layer.output](value) if activation and layer.output in self.quantizers else value
+            for point in points:
+                stub = submodule(self.model, point.stub)
+                if point.stub.startswith(f"{layer.path}."):
+                    stack.enter_context(self._filled(stub))
+                elif point.kind is PointKind.INPUT and point.index < len(given):
+                    given[point.index] = self._quantized(given[point.index], stub)
+                elif point.kind is PointKind.INPUT:
+                    source = argument_at(layer.node, point.index)
+                    name = next(name for name, value in layer.node.kwargs.items() if value is source)
+                    kwargs = {**kwargs, name: self._quantized(kwargs[name], stub)}
+            value = submodule(self.model, layer.path)(*given, **kwargs)
+        for point in points:
+            if point.kind is PointKind.OUTPUT:
+                value = self._quantized(value, submodule(self.model, point.stub))
+        return value
 
-    def _quantized(self, source: Any, value: Any) -> Any:
-        """A value as a layer reads it: through the stub in the graph, if it comes from one."""
-        if not isinstance(source, fx.Node) or source.op != "call_module":
-            return value
-        stub = submodule(self.model, str(source.target))
-        quantizer = self.quantizers.get(stub) if isinstance(stub, QuantStub) else None
-        return value if quantizer is None else quantizer(value)
+    def _quantized(self, value: Any, stub: Any) -> Any:
+        return self.quantizers[stub](value)
 
     @contextmanager
     def _filled(self, stub: Any) -> Iterator[None]:

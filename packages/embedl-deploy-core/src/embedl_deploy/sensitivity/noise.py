@@ -22,8 +22,8 @@ from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
 from embedl_deploy.sensitivity.metrics import Metric
 from embedl_deploy.verify import output_tensors
 
-#: Which quantizers of a layer make an error: name → (of weights, of activations).
-PARTS = {"both": (True, True), "weight": (True, False), "activation": (False, True)}
+#: Parts of a layer that are quantized alone.
+PARTS = ("both", "weight", "activation")
 
 
 @dataclass
@@ -60,16 +60,14 @@ class _Walk(BoundInterpreter):
         if layer is None:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        exact = self.own.result(layer, args, kwargs, weight=False, activation=False)
+        exact = self.own.result(layer, args, kwargs, ())
         if not isinstance(exact, torch.Tensor) or not exact.is_floating_point():
             return exact
         if not exact.requires_grad:
             exact.requires_grad_()
         with torch.no_grad():
-            errors = {
-                part: self.own.result(layer, args, kwargs, weight=weight, activation=activation) - exact
-                for part, (weight, activation) in PARTS.items()
-            }
+            parts = dict(zip(PARTS, (layer.points, layer.weights, layer.activations), strict=True))
+            errors = {part: self.own.result(layer, args, kwargs, points) - exact for part, points in parts.items()}
         self.found.append((layer, exact, errors))
         return exact.clone()
 

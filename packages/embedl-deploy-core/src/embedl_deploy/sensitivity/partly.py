@@ -1,43 +1,50 @@
-"""A quantized model with some of its layers in float."""
+"""A quantized model with some of its points in float."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import fx, nn
 
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
+from embedl_deploy.quantize.placing.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
 
 
 class PartlyQuantized(nn.Module):
-    """A calibrated model in which only some layers are quantized, whatever quantizers they share with others.
+    """A calibrated model in which only some points are quantized, whatever quantizers they share with others.
 
     Args:
         model: The model. It is itself again after each call.
-        layers: The layers that are quantized.
+        points: The points that are quantized, by layer; or layers that are quantized as a whole.
     """
 
-    def __init__(self, model: fx.GraphModule, layers: Collection[Layer]) -> None:
+    def __init__(
+        self, model: fx.GraphModule, points: Mapping[Layer, Collection[PointReport]] | Collection[Layer]
+    ) -> None:
         super().__init__()
         self.model = model
-        self.layers = {layer.node: layer for layer in layers}
+        if not isinstance(points, Mapping):
+            points = {layer: layer.points for layer in points}
+        self.points = {layer.node: (layer, of_layer) for layer, of_layer in points.items()}
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model gives."""
         own = OwnQuantizers(self.model)
         with own.taken_out():
-            walk = _Walk(self.model, self.layers, own)
+            walk = _Walk(self.model, own, self.points)
             return walk.run(*bind_inputs(self.model, args, kwargs), enable_io_processing=False)
 
 
 class _Walk(BoundInterpreter):
-    def __init__(self, model: fx.GraphModule, layers: dict[fx.Node, Layer], own: OwnQuantizers) -> None:
+    def __init__(
+        self, model: fx.GraphModule, own: OwnQuantizers, points: dict[fx.Node, tuple[Layer, Collection[PointReport]]]
+    ) -> None:
         super().__init__(model)
-        self.layers, self.own = layers, own
+        self.own, self.points = own, points
 
     def run_node(self, n: fx.Node) -> Any:
         """The value of a node."""
-        if n not in self.layers:
+        if n not in self.points:
             return super().run_node(n)
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
-        return self.own.result(self.layers[n], args, kwargs, weight=True, activation=True)
+        layer, points = self.points[n]
+        return self.own.result(layer, *self.fetch_args_kwargs_from_env(n), points)

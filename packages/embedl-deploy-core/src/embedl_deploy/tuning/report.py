@@ -1,0 +1,105 @@
+"""What a search tried, and what came out."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.tuning.decisions import TunedPolicy
+from embedl_deploy.validation.checked import checked
+
+
+@checked
+@dataclass(frozen=True)
+class Trial:
+    """One candidate.
+
+    Attributes:
+        name: What it is: ``"float16"``, ``"all"``, the name of a policy, or what was changed in another candidate.
+        objective: Less is better; infinite where the compiler refused it, or it was not built.
+        accuracy: Signal to noise of the outputs in dB, or the user's own measure; more is better.
+        quantized: How many points are quantized.
+        accepted: Whether the search went on from it.
+        outcome: Why, in words.
+    """
+
+    name: str
+    objective: float
+    accuracy: float
+    quantized: int
+    accepted: bool
+    outcome: str
+
+
+@checked
+@dataclass(frozen=True)
+class TuneResult:
+    """The best decisions that were found.
+
+    Attributes:
+        policy: The decisions: ``QuantConfig(policy=...)`` applies them, ``policy.save(path)`` writes them as JSON.
+        objective_name: What was made smaller.
+        measure: What accuracy is: ``"sqnr"`` or ``"evaluate"``.
+        best: The trial that it is.
+        trials: Everything that was tried, in order.
+        builds: How many engines were built in this call; others were known from the state.
+        seconds: How long this call took.
+        finished: Whether the search came to its end; otherwise its time was over.
+    """
+
+    policy: TunedPolicy
+    objective_name: str
+    measure: str
+    best: Trial
+    trials: tuple[Trial, ...]
+    builds: int
+    seconds: float
+    finished: bool
+
+    @property
+    def config(self) -> QuantConfig:
+        """The configuration that quantizes as was found, with the formats of the hardware."""
+        return QuantConfig(policy=self.policy)
+
+    @property
+    def frontier(self) -> tuple[Trial, ...]:
+        """The trials that no other is at least as good as in both ways, by objective."""
+        found: list[Trial] = []
+        for trial in sorted(self.trials, key=lambda each: (each.objective, -each.accuracy)):
+            if math.isfinite(trial.objective) and (not found or trial.accuracy > found[-1].accuracy):
+                found.append(trial)
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON; infinite ones as ``None``."""
+        return {
+            "objective": self.objective_name,
+            "measure": self.measure,
+            "best": _plain(asdict(self.best)),
+            "trials": [_plain(asdict(trial)) for trial in self.trials],
+            "frontier": [trial.name for trial in self.frontier],
+            "policy": self.policy.to_dict(),
+            "builds": self.builds,
+            "seconds": self.seconds,
+            "finished": self.finished,
+        }
+
+    def __str__(self) -> str:
+        ended = "" if self.finished else ", the time was over"
+        head = (
+            f"Tuned for {self.objective_name}: {len(self.trials)} candidates, {self.builds} engines built in "
+            f"{self.seconds:.0f} s{ended}"
+        )
+        rows = [f"  {_marked(trial, self.best)} {trial.name}: {trial.outcome}" for trial in self.trials]
+        return "\n".join((head, *rows))
+
+
+def _marked(trial: Trial, best: Trial) -> str:
+    return "*" if trial is best else "+" if trial.accepted else " "
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }

@@ -1,0 +1,311 @@
+"""Searching where to quantize, with a compiler whose engines are known beforehand."""
+
+import itertools
+import json
+import math
+
+import onnx_ir as ir
+import pytest
+import torch
+from torch import nn
+
+from embedl_deploy import export_onnx, transform
+from embedl_deploy.backend import get_backend
+from embedl_deploy.compiling import CompileResult
+from embedl_deploy.engine import LayerKind
+from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.quantize import QuantConfig, quantization_report, quantize
+from embedl_deploy.sensitivity.layers import layers_of
+from embedl_deploy.tuning import TunedPolicy, candidates, tune
+from embedl_deploy.tuning.decisions import policy_of
+from embedl_deploy.tuning.files import Files
+from embedl_deploy.tuning.objectives import objective_of
+from embedl_deploy.tuning.placed_file import PlacedFile
+from embedl_deploy.tuning.units import units_of
+from support.engines import layer, report, tensor
+
+
+class Residual(nn.Module):
+    """Convolutions with a residual sum, pooled and classified: four groups of layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(2))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        for block in self.blocks:
+            x = torch.relu(block(x) + x)
+        return self.head(x.mean((2, 3)))
+
+
+class Attention(nn.Module):
+    """A transformer's block: products whose weights are transposed in the file, and a softmax."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x):
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.down(nn.functional.gelu(self.up(x)))
+
+
+NETWORKS = {"residual": (Residual, (2, 3, 8, 8)), "attention": (Attention, (2, 5, 16))}
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def network(request):
+    return transformed(*NETWORKS[request.param])
+
+
+@pytest.fixture(scope="module")
+def residual():
+    return transformed(*NETWORKS["residual"])
+
+
+def transformed(kind, shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    return transform(kind().eval(), x, backend="tensorrt"), x
+
+
+def nodes_of(path):
+    """What a file computes: operators, attributes and constants, without names of values."""
+    graph, names = ir.load(path).graph, {}
+    for place, node in enumerate(graph):
+        names.update({output.name: (place, index) for index, output in enumerate(node.outputs)})
+
+    def value(given):
+        if given is None or given.name in names:
+            return None if given is None else names[given.name]
+        constant = given.const_value
+        return given.name if constant is None else (constant.dtype, tuple(constant.shape), constant.tobytes())
+
+    return [
+        (
+            node.op_type,
+            [value(each) for each in node.inputs],
+            sorted((k, str(a.value)) for k, a in node.attributes.items()),
+        )
+        for node in graph
+    ]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_file_with_some_quantizers_is_what_an_export_gives(network, tmp_path, seed):
+    result, x = network
+    everything = quantize(result, [x], progress=False)
+    report = quantization_report(everything)
+    units = units_of(layers_of(everything, report))
+    off = frozenset().union(*(unit.points for unit in units[seed::2]))
+    policy = policy_of(report.points, dict.fromkeys(off, "for the test"))
+    some = quantize(result, [x], QuantConfig(policy=policy), progress=False)
+
+    def export(model, path):
+        export_onnx(model, x, path, dtype=torch.float16, tolerance=None)
+
+    export(some, tmp_path / "wanted.onnx")
+    on = frozenset(report.quantized) - off
+    files = Files(everything, frozenset(report.quantized), units, tmp_path, export)
+    files.fitting(on).write(tmp_path / "found.onnx", on)
+
+    assert 0 < len(quantization_report(some).quantized) < len(report.quantized)
+    assert nodes_of(tmp_path / "found.onnx") == nodes_of(tmp_path / "wanted.onnx")
+
+
+#: What the compiler below makes of a convolution or product: bytes in float16, and in INT8.
+COSTS = {"stem": (30, 40), "blocks.0": (60, 20), "blocks.1": (60, 20), "head": (10, 5)}
+PER_QUANTIZER = 3
+
+
+class Chip:
+    """Takes the place of the compiler: bytes by layer, and some for each quantizer of an activation."""
+
+    def __init__(self, breaks_at=math.inf, refuses=lambda model: False):
+        self.builds, self.breaks_at, self.refuses = 0, breaks_at, refuses
+
+    def __call__(self, path, engine, **settings):
+        if self.builds >= self.breaks_at:
+            raise KeyboardInterrupt
+        self.builds += 1
+        graph = ir.load(path).graph
+        if self.refuses(graph):
+            raise CompileError("The compiler refuses it.")
+        layers = []
+        for node in graph:
+            scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
+            name = next((name for name in COSTS if f"'{name}'" in scopes), None)
+            if node.op_type in ("Conv", "MatMul", "Gemm") and name:
+                producer = node.inputs[1].producer()
+                quantized = (producer is not None and "Linear" in producer.op_type) or "Transpose" in str(producer)
+                layers.append(made(name, COSTS[name][quantized]))
+            elif node.op_type == "QuantizeLinear" and node.inputs[0].const_value is None:
+                layers.append(made("", PER_QUANTIZER))
+        return CompileResult(engine, engine, report(*layers))
+
+
+def made(module, size):
+    sides = {"inputs": (tensor(size, dtype="int8"),), "outputs": ()}
+    return layer(f"of {module}", LayerKind.CONVOLUTION, modules=(module,) if module else (), **sides)
+
+
+@pytest.fixture
+def chip(monkeypatch):
+    def install(**settings):
+        made = Chip(**settings)
+        monkeypatch.setattr(candidates, "compile_onnx", made)
+        return made
+
+    return install
+
+
+@pytest.fixture(scope="module")
+def tuned(residual):
+    """What is found with nothing to hold it back."""
+    result, x = residual
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(candidates, "compile_onnx", Chip())
+        return tune(result, [x], target="sm89", progress=False)
+
+
+def least(result, x, chip):
+    """The least objective of all candidates, by trying them all."""
+    quantized = quantize(result, [x], progress=False)
+    units = units_of(layers_of(quantized, quantization_report(quantized)))
+    whole = export_onnx(quantized, x, chip.folder / "all.onnx", dtype=torch.float16, tolerance=None)
+    file, found = PlacedFile(whole.path, quantization_report(quantized).quantized), []
+    for chosen in itertools.product((False, True), repeat=len(units)):
+        points = frozenset().union(*(unit.points for unit, on in zip(units, chosen, strict=True) if on))
+        file.write(chip.folder / "one.onnx", points)
+        found.append(chip(chip.folder / "one.onnx", chip.folder / "e").report.activation_bytes)
+    return min(found)
+
+
+def test_the_search_finds_the_best_of_all_candidates(residual, tuned, tmp_path):
+    result, x = residual
+    compiler, found = Chip(), tuned
+    compiler.folder = tmp_path
+    assert found.finished
+    assert found.best.objective == least(result, x, compiler)
+    starts = [trial for trial in found.trials if trial.name in ("float16", "everything", "mixed")]
+    assert len(starts) >= 2
+    assert found.best.objective <= min(trial.objective for trial in starts)
+    assert ("stem", "weight") in found.policy.in_float
+    assert "activation_bytes" in found.policy.in_float["stem", "weight"]
+    assert ("blocks.0", "weight") in found.policy.quantized
+
+
+def test_the_decisions_are_applied_without_the_search(residual, tuned, tmp_path):
+    (result, x), found = residual, tuned
+    found.policy.save(tmp_path / "tuned.json")
+    policy = TunedPolicy.load(tmp_path / "tuned.json")
+    assert policy == found.policy
+    again = quantization_report(quantize(result, [x], QuantConfig(policy=policy), progress=False))
+    assert {(point.path, point.label) for point in again.quantized} == set(found.policy.quantized)
+    stem = next(point for point in again.not_quantized if (point.path, point.label) == ("stem", "weight"))
+    assert "tuned: activation_bytes" in stem.rule
+
+
+def test_the_accuracy_holds(residual, tuned, chip):
+    (result, x), free = residual, tuned
+    chip()
+    keep = free.best.accuracy + 3
+    held = tune(result, [x], target="sm89", keep=keep, progress=False)
+    assert held.best.accuracy >= keep
+    assert held.best.objective > free.best.objective
+    assert any("not built" in trial.outcome for trial in held.trials)
+    quantized = quantize(result, [x], held.config, progress=False)
+    with torch.no_grad():
+        noise = quantized(x) - result.model(x)
+        assert 10 * math.log10(float(result.model(x).square().sum() / noise.square().sum())) >= keep - 0.01
+
+
+def test_the_users_own_measure_decides(residual, chip):
+    result, x = residual
+    chip()
+    found = tune(result, [x], target="sm89", evaluate=lambda model: 1.0, keep=1.0, seconds=0.0, progress=False)
+    assert found.measure == "evaluate"
+    assert found.best.accuracy == 1.0
+    with pytest.raises(InputError, match="no start is better"):
+        tune(result, [x], target="sm89", evaluate=lambda model: 0.5, keep=1.0, progress=False)
+
+
+def test_an_interrupted_search_loses_no_engine_that_was_built(residual, tuned, chip, tmp_path):
+    (result, x), whole = residual, tuned
+    state = tmp_path / "state.json"
+    first = chip(breaks_at=4)
+    with pytest.raises(KeyboardInterrupt):
+        tune(result, [x], target="sm89", state=state, progress=False)
+    assert first.builds == 4
+    second = chip()
+    resumed = tune(result, [x], target="sm89", state=state, progress=False)
+    assert second.builds == whole.builds - 4
+    assert resumed.builds == second.builds
+    assert (resumed.policy, resumed.trials) == (whole.policy, whole.trials)
+
+
+def test_the_state_of_another_target_or_data_is_refused_by_name(residual, chip, tmp_path):
+    result, x = residual
+    chip()
+    state = tmp_path / "state.json"
+    tune(result, [x], target="sm89", state=state, seconds=0.0, progress=False)
+    with pytest.raises(InputError, match="another target"):
+        tune(result, [x], target="sm86", state=state, progress=False)
+    with pytest.raises(InputError, match="another data"):
+        tune(result, [x], target="sm89", held_out=[x + 1], state=state, progress=False)
+    assert json.loads(state.read_text())["of"]["target"] == "sm89"
+
+
+def test_the_time_is_kept_and_the_starts_are_tried_all_the_same(residual, chip):
+    result, x = residual
+    compiler = chip()
+    found = tune(result, [x], target="sm89", seconds=0.0, progress=False)
+    assert not found.finished
+    assert compiler.builds == len(found.trials) <= 3
+    assert "the time was over" in str(found)
+
+
+def test_what_the_compiler_refuses_is_not_chosen(residual, chip):
+    result, x = residual
+    chip(refuses=lambda graph: any(node.op_type == "QuantizeLinear" for node in graph))
+    found = tune(result, [x], target="sm89", progress=False)
+    assert found.best.name == "float16"
+    assert "the compiler refuses it" in str(found)
+
+
+def test_objectives_are_named_or_functions():
+    backend = get_backend("tensorrt")
+    engine = report(layer("a"), layer("b"))
+    for asked, wanted in (("kernels", 2), ("activation_bytes", 800), ("engine_bytes", 1000)):
+        name, objective = objective_of(asked, backend)
+        assert (name, objective(engine)) == (asked, wanted)
+    _, seconds = objective_of("estimate:RTX 4090", backend)
+    assert 0 < seconds(engine) < 1e-3
+    own = objective_of(lambda report: -report.kernels, backend)[1]
+    assert own(engine) == -2
+    for wrong in ("speed", "estimate:none"):
+        with pytest.raises(InputError, match="objective is"):
+            objective_of(wrong, backend)
+
+
+def test_the_frontier_holds_what_nothing_else_beats(tuned):
+    found = tuned
+    objectives = [trial.objective for trial in found.frontier]
+    accuracies = [trial.accuracy for trial in found.frontier]
+    assert objectives == sorted(objectives)
+    assert accuracies == sorted(accuracies)
+    assert found.frontier[0].objective == found.best.objective
+    assert found.frontier[-1].name == "float16"
+    assert found.to_dict()["frontier"][-1] == "float16"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"version": 1}', '{"version": 1, "quantized": [["a"]], "in_float": []}'])
+def test_decisions_that_are_none_are_refused(tmp_path, text):
+    (tmp_path / "tuned.json").write_text(text)
+    with pytest.raises(InputError, match="uned decisions"):
+        TunedPolicy.load(tmp_path / "tuned.json")
