@@ -21,6 +21,7 @@ ROOMS = (
     "embedl_deploy.export",
     "embedl_deploy.float16",
     "embedl_deploy.sensitivity",
+    "embedl_deploy.tuning",
     "embedl_deploy.checking",
     "embedl_deploy.compiling",
     "embedl_deploy.stages",
