@@ -6,7 +6,7 @@ from typing import Any
 from torch import fx, nn
 
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
-from embedl_deploy.quantize.placing.report import PointReport
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
 
 

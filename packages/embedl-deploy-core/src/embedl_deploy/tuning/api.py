@@ -25,7 +25,7 @@ from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
 from embedl_deploy.quantize.placing.placement import decide_for
-from embedl_deploy.quantize.placing.report import quantization_report
+from embedl_deploy.quantize.reporting.report import quantization_report
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.tuning.candidates import Accuracy, Builds, Call

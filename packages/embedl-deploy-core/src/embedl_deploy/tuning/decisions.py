@@ -11,7 +11,7 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.files import atomic_write, read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.numerics.points import QuantPoint
-from embedl_deploy.quantize.placing.report import PointReport
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.validation.checked import checked
 
 _VERSION = 1

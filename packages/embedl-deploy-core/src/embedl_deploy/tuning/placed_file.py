@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.quantize.placing.report import PointReport
+from embedl_deploy.quantize.reporting.report import PointReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir

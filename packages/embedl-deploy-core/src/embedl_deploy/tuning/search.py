@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.quantize.placing.report import PointReport
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.tuning.candidates import Accuracy, Builds, key_of, worse
 from embedl_deploy.tuning.objectives import Objective
 from embedl_deploy.tuning.report import Trial

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from embedl_deploy.numerics.points import PointKind
-from embedl_deploy.quantize.placing.report import PointReport
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer
 
 #: The points of a candidate that are quantized.
