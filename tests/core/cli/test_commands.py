@@ -15,8 +15,11 @@ from embedl_deploy.cli import commands_backends, commands_graph, program
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.cli.program import program as group
+from embedl_deploy.compiling import CompileResult
+from embedl_deploy.tuning import candidates
 from embedl_deploy.verify import Difference
 from support.cli_folder import left_behind
+from support.engines import layer, report
 from support.onnx_files import INT8, OnnxFile
 
 ROOT = Path(__file__).parents[3]
@@ -245,6 +248,25 @@ def test_sensitivity_lists_the_layers_and_goes_on_where_it_was(command, folder):
     again = command("sensitivity", *given)
     assert again.code == 0, again.err
     assert f"{plain['quantized']:.4g} with everything quantized" in again.out
+
+
+def test_what_tune_decides_is_what_quantize_does(command, folder, monkeypatch):
+    def compiled(path, engine, **settings):
+        quantizers = sum(node.op_type == "QuantizeLinear" for node in ir.load(path).graph)
+        return CompileResult(engine, engine, report(*[layer("kernel")] * (10 - quantizers)))  # each saves a kernel
+
+    monkeypatch.setattr(candidates, "compile_onnx", compiled)
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
+    given = ("nets:Mlp", "-b", "tensorrt", "-i", "4,16", "--data", "rows.npy")
+    tuned = command("tune", *given, "--target", "sm89", "--objective", "kernels", "-o", "tuned.json", "--json")
+    assert tuned.code == 0, tuned.err
+    decided = json.loads(tuned.out)["policy"]["quantized"]
+    assert json.loads(Path("tuned.json").read_text())["quantized"] == decided
+    done = command("quantize", *given, "--decisions", "tuned.json", "-o", "out.onnx", "--no-run", "--json")
+    assert done.code == 0, done.err
+    points = json.loads(done.out)["quantization"]["points"]
+    assert sorted([point["path"], point["label"]] for point in points if point["config"]) == sorted(decided)
+    assert decided
 
 
 @pytest.mark.parametrize("quantize", [False, True])

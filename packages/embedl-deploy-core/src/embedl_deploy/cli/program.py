@@ -23,6 +23,7 @@ from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
 from embedl_deploy.cli.commands_scaffold import new_backend_command
 from embedl_deploy.cli.commands_sensitivity import sensitivity_command
+from embedl_deploy.cli.commands_tuning import tune_command
 from embedl_deploy.cli.exit_codes import MEANINGS, ExitCode, Terminated
 from embedl_deploy.cli.failures import exit_code_of, report_failure
 
@@ -54,6 +55,7 @@ class _Commands(click.Group):
         transform_command,
         quantize_command,
         sensitivity_command,
+        tune_command,
         export_command,
         check_command,
         compile_command,

@@ -81,6 +81,7 @@ class Quantization:
 
     Attributes:
         policy: Name of a policy of the backend; ``None`` for the default.
+        decisions: A file of ``tune``, which takes the place of a policy.
         precision: Name of a number format; ``None`` for that of the hardware.
         weights_only: Whether activations stay in float.
         block_size: Inputs of a weight that share a scale; ``None`` for a scale for each channel.
@@ -90,6 +91,7 @@ class Quantization:
     """
 
     policy: str | None
+    decisions: Path | None
     precision: str | None
     weights_only: bool
     block_size: int | None
@@ -99,13 +101,20 @@ class Quantization:
 
     def quantized(self, result: TransformationResult, batches: Batches) -> fx.GraphModule:
         """Quantize and calibrate a transformed model."""
-        from embedl_deploy.quantize import default_config, quantize
+        from embedl_deploy.quantize import quantize
+
+        return quantize(result, batches, self.config(result), **self.corrections)
+
+    def config(self, result: TransformationResult) -> QuantConfig:
+        """The configuration for a transformed model: what was asked for, and the hardware's formats for the rest."""
+        from embedl_deploy.quantize import default_config
+        from embedl_deploy.tuning import TunedPolicy
 
         hardware = default_config(result.model.meta.get(BACKEND))
         config = _formats(hardware, self.precision, self.method, self.weights_only, self.block_size)
         skipped = {part: frozenset({*own, *self.skip}) for part, own in vars(config.exceptions).items()}
-        config = replace(config, skip=ModulesToSkip(**skipped), policy=self.policy or config.policy)
-        return quantize(result, batches, config, **self.corrections)
+        tuned = None if self.decisions is None else TunedPolicy.load(self.decisions)
+        return replace(config, skip=ModulesToSkip(**skipped), policy=tuned or self.policy or config.policy)
 
 
 def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -115,6 +124,7 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
     def run(
         *,
         policy: str | None,
+        decisions: Path | None,
         precision: str | None,
         weights_only: bool,
         block_size: int | None,
@@ -124,12 +134,15 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         names = ("equalization", "smooth_quant", "bias_correction", "learned_rounding")
         corrections = {name: rest.pop(name) for name in names}
-        how = Quantization(policy, precision, weights_only, block_size, method, skip, corrections)
+        how = Quantization(policy, decisions, precision, weights_only, block_size, method, skip, corrections)
         return function(quantization=how, **rest)
 
     return with_options(
         run,
         click.option("--policy", metavar="NAME", help="Where the hardware wants no quantizers; see `backends -v`."),
+        click.option(
+            "--decisions", type=InputFile(), metavar="FILE", help="Quantize where `tune` decided; instead of a policy."
+        ),
         click.option(
             "--precision", type=click.Choice(PRECISIONS), help="Number format; by default the hardware's, or int8."
         ),

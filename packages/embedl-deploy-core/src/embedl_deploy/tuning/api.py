@@ -86,6 +86,9 @@ def tune(
     """
     began = time.monotonic()
     check_data(data)
+    for name, value in (("keep", keep), ("seconds", seconds)):
+        if value is not None and (math.isnan(value) or (name == "seconds" and value < 0)):
+            raise InputError(f"{name} is {value!r}; expected a number{', not negative' if name == 'seconds' else ''}.")
     backend = _backend_of(result)
     objective_name, measured = objective_of(objective, backend)
     chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))

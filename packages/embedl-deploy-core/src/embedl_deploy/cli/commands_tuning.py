@@ -1,0 +1,73 @@
+"""The command that searches where to quantize."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from embedl_deploy.cli.data import Batches
+from embedl_deploy.cli.options import Rewrites, Subject, output_option, rewrite_options, subject_options
+from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.paths import FileCommand, OutputFile
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
+
+
+@click.command("tune", cls=FileCommand)
+@subject_options
+@data_options
+@rewrite_options
+@quantization_options
+@click.option("--target", metavar="NAME", help="What to compile for, in the backend's words, such as an architecture.")
+@click.option("--compiler", metavar="NAME", help="By default the first that is installed; see `backends -v`.")
+@click.option(
+    "--objective",
+    default="activation_bytes",
+    metavar="NAME",
+    help="What to make smaller: activation_bytes (the default), kernels, engine_bytes, or estimate:DEVICE.",
+)
+@click.option("--keep", type=float, metavar="DB", help="Least signal to noise ratio of the outputs; by default any.")
+@click.option("--seconds", type=click.FloatRange(0.0), default=600.0, metavar="N", help="When to stop; by default 600.")
+@click.option("--state", type=OutputFile(), metavar="FILE", help="Keeps what was built, to go on from there.")
+@output_option("Write the decisions as JSON, to review, change and pass to --decisions.", required=True)
+@json_option
+def tune_command(
+    output: Output,
+    subject: Callable[[], Subject],
+    data: Callable[[Subject], Batches],
+    rewrites: Rewrites,
+    quantization: Quantization,
+    target: str | None,
+    compiler: str | None,
+    objective: str,
+    keep: float | None,
+    seconds: float,
+    state: Path | None,
+    output_path: Path,
+) -> None:
+    """Search where to quantize, judged by the compiler's engines and by the accuracy.
+
+    Prints what was tried. `quantize --decisions FILE` applies what was found.
+    """
+    from embedl_deploy.tuning import tune
+
+    with output.working("transforming"):
+        loaded = subject()
+        batches = data(loaded)
+        result = rewrites.transform(loaded)
+        batches.check(result.model)
+    with output.working("tuning"):
+        tuned = tune(
+            result,
+            batches,
+            target=target,
+            objective=objective,
+            keep=keep,
+            config=quantization.config(result),
+            compiler=compiler,
+            seconds=seconds,
+            state=state,
+            progress=False,
+        )
+    tuned.policy.save(output_path)
+    output.say(f"Wrote {output_path}")
+    output.result(tuned, tuned.to_dict())
