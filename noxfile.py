@@ -233,6 +233,13 @@ def engines(session: nox.Session) -> None:
 
 
 @nox.session
+def tune(session: nox.Session) -> None:
+    """What searching where to quantize gains over fixed rules for six networks; prints a table. Takes an hour."""
+    _install_wheels(session, *DEMO_REQUIREMENTS, compilers=True)
+    session.run("python", "benchmarks/tuning.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def operators(session: nox.Session) -> None:
     """Which operators of the ONNX standard the compiler refuses; writes the table of the checker's rules."""
     _install_wheels(session, "pillow", compilers=True)
@@ -326,5 +333,5 @@ def matrix(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
     quick = ("lint", "typecheck", "tests", "slow", "bare", "conformance", "docs", "scaffold", "matrix", "build")
-    for name in (*quick, "demo", "digits", "sentences", "craft", "accuracy", "zoo", "engines", "fuzz", "bench"):
+    for name in (*quick, "demo", "digits", "sentences", "craft", "accuracy", "zoo", "engines", "tune", "fuzz", "bench"):
         session.notify(name)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embedl_deploy.numerics.config import QuantConfig
@@ -22,6 +22,8 @@ class Trial:
         quantized: How many points are quantized.
         accepted: Whether the search went on from it.
         outcome: Why, in words.
+        totals: Of the engine: kernels, bytes, size (:attr:`embedl_deploy.engine.EngineReport.totals`); empty where none
+            was built.
     """
 
     name: str
@@ -30,6 +32,7 @@ class Trial:
     quantized: int
     accepted: bool
     outcome: str
+    totals: Mapping[str, Any] = field(default_factory=dict)
 
 
 @checked

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
@@ -138,14 +139,14 @@ class Search:
         least = math.inf if best is None else self._value(best)[0]
         better = objective < least * (1 - _LEAST_GAIN) if math.isfinite(least) else True
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
-        self._note(name, points, objective, accuracy, said if better else f"{said}, no better", accepted=better)
+        outcome = said if better else f"{said}, no better"
+        self._note(name, points, objective, accuracy, outcome, accepted=better, totals=report.totals)
         return better
 
-    def _note(
-        self, name: str, points: Points, objective: float, accuracy: float, outcome: str, *, accepted: bool = False
-    ) -> None:
+    def _note(self, name: str, points: Points, objective: float, accuracy: float, outcome: str, **more: Any) -> None:
         self._values[key_of(points)] = (objective, accuracy)
-        self.trials.append(Trial(name, objective, accuracy, len(points), accepted, outcome))
+        more = {"accepted": False, **more}
+        self.trials.append(Trial(name, objective, accuracy, len(points), outcome=outcome, **more))
 
 
 def _bytes_of(unit: Unit, report: EngineReport) -> int:
