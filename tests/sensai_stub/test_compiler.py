@@ -106,7 +106,7 @@ def test_a_float_model_is_refused_with_rule_module_and_reason(tmp_path):
 @pytest.mark.parametrize(
     ("scale", "size", "node", "message"),
     [
-        (0.05, 3, "QuantizeLinear_0", "SENSAI-01 at QuantizeLinear_0: a scale is 0.05, which is no power of two"),
+        (0.05, 3, "QuantizeLinear_0", "SENSAI-01 at QuantizeLinear_0: a scale is 0.05, which is not a power of two"),
         (0.0625, 5, "Conv_4", "SENSAI-04 at Conv_4: Conv: kernel is 5×5; the engine has 1×1 and 3×3"),
     ],
     ids=["scale", "kernel"],

@@ -153,8 +153,8 @@ class TestWhatIsWrong:
         ("text", "message"),
         [
             ("{", "not valid JSON"),
-            ("[]", "no recipe"),
-            ('{"format": "embedl-deploy/plan", "version": 1}', "no recipe"),
+            ("[]", "not a recipe"),
+            ('{"format": "embedl-deploy/plan", "version": 1}', "not a recipe"),
             ('{"format": "embedl-deploy/quantization", "version": 9}', "version 9; this release reads version 1"),
             ('{"format": "embedl-deploy/quantization", "version": 1}', "missing or unknown entries: backend, correc"),
         ],

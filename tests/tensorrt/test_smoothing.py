@@ -116,7 +116,7 @@ def test_float_outputs_stay(forward, alpha):
         (chained, "a_1", "folded into a"),
         (gated, "norm_1", "folded into norm"),
         (gated, "mul_2", "folded into b"),
-        (gated_with_one, "mul", "by mul_smooth, because it cannot be folded into mul (it is no fused module)"),
+        (gated_with_one, "mul", "by mul_smooth, because it cannot be folded into mul (it is not a fused module)"),
         (cast, "type_as", "folded into norm"),
         (
             post_norm,

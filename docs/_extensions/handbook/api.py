@@ -77,7 +77,7 @@ def room_reference(room: str) -> str:
         ValueError: The room is not one of :data:`ROOMS`.
     """
     if room not in ROOMS:
-        raise ValueError(f"{room!r} is no room of handbook.api.ROOMS")
+        raise ValueError(f"{room!r} is not a room of handbook.api.ROOMS")
     module = importlib.import_module(room)
     entries = [_entry(room, name, module) for name in sorted(public_names(room), key=str.lower)]
     description = inspect.getdoc(module) or ""

@@ -78,7 +78,7 @@ def test_it_is_no_backend_of_its_own(install):
     ("code", "reason"),
     [
         ("raise ImportError('no driver')", "cannot be imported: ImportError: no driver"),
-        ("@hookimpl\ndef embedl_deploy_fusions():\n    return [7]", "7 is no embedl_deploy.patterns.Pattern"),
+        ("@hookimpl\ndef embedl_deploy_fusions():\n    return [7]", "7 is not an embedl_deploy.patterns.Pattern"),
         ("@hookimpl\ndef embedl_deploy_fusions(nope):\n    return []", "has a wrong hook"),
     ],
 )

@@ -82,7 +82,7 @@ def test_an_interrupt_is_not_swallowed(install):
         ),
         (
             "@hookimpl\ndef embedl_deploy_fusion():\n    return []",
-            ["embedl_deploy_fusion, which is no hook", "the hooks are", "embedl_deploy_fusions"],
+            ["embedl_deploy_fusion, which is not a hook", "the hooks are", "embedl_deploy_fusions"],
         ),
         (
             "def embedl_deploy_fusions():\n    return []",
@@ -106,7 +106,7 @@ def test_an_interrupt_is_not_swallowed(install):
         ),
         (
             "@hookimpl\ndef embedl_deploy_fusions():\n    return [7]",
-            ["a wrong pattern from embedl_deploy_fusions", "7 is no embedl_deploy.patterns.Pattern"],
+            ["a wrong pattern from embedl_deploy_fusions", "7 is not an embedl_deploy.patterns.Pattern"],
         ),
         (
             GOOD_PATTERN + "@hookimpl\ndef embedl_deploy_fusions():\n    return [Good]",
@@ -196,7 +196,9 @@ def test_an_unknown_hook_may_be_marked_as_one_of_other_versions(install, describ
     install("acme", describe + code.format("hookimpl(optionalhook=True)"))
     assert get_backend("acme").info.title == "Acme Edge NPU"
     install("second", describe + code.format(marker), distribution="second")
-    with pytest.raises(PluginError, match=r"embedl_deploy_tomorrow, which is no hook.*@hookimpl\(optionalhook=True\)"):
+    with pytest.raises(
+        PluginError, match=r"embedl_deploy_tomorrow, which is not a hook.*@hookimpl\(optionalhook=True\)"
+    ):
         get_backend("second")
 
 

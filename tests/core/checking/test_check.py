@@ -171,7 +171,7 @@ def test_a_broken_rule_is_named_and_the_others_count(backend):
     reasons = [place.reason for place in report.undecided]
     assert reasons[0] == "the rule failed: KeyError: 'scale'. Report it to the authors of more 3"
     assert "find() gave 'Relu'; expected Violation or Undecided" in reasons[1]
-    assert "which is no node of the file" in reasons[2]
+    assert "which is not a node of the file" in reasons[2]
     assert "authors of acme 1.2" in reasons[2], "of a rule without an origin the backend's"
     assert report.rules_checked == ("MORE-1", "MORE-2", "MORE-3", "ACME-1")
 

@@ -282,5 +282,7 @@ def test_a_member_that_is_shorter_than_declared(tmp_path):
     path = tmp_path / "x.npz"
     whole = archive({"x.npy": described((2**20,)) + bytes(2**22)}, zipfile.ZIP_DEFLATED)
     path.write_bytes(declared_larger(whole, 2**22 + 2**24))
-    with pytest.raises(InputError, match=r"'x.npy' in '.*' is no .* shape \(1048576,\) of float32 is 4194304 bytes"):
+    with pytest.raises(
+        InputError, match=r"'x.npy' in '.*' is not an .* shape \(1048576,\) of float32 is 4194304 bytes"
+    ):
         read_arrays(path)

@@ -32,7 +32,7 @@ def test_as_json(command, folder):
     ("arguments", "message"),
     [
         (["new-backend"], "Missing argument 'NAME'"),
-        (["new-backend", "Acme"], "'Acme' is no name for a backend"),
+        (["new-backend", "Acme"], "'Acme' is not a valid backend name"),
         (["new-backend", "class"], "'class' is a keyword of Python"),
         (["new-backend", "tensorrt"], "'tensorrt' is installed already"),
         (["new-backend", "acme-npu", "--title", ""], "title '' cannot be written"),

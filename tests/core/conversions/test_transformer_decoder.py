@@ -129,12 +129,12 @@ class OwnEncoder(nn.Module):
         (
             lambda self, x: self.part(x, x),
             nn.TransformerDecoder(OwnLayer(8, 2, 16, batch_first=True), 1),
-            "its layers are no nn.TransformerDecoderLayer",
+            "its layers are not nn.TransformerDecoderLayer",
         ),
         (
             lambda self, x: self.part(x, x),
             decoder_layer(activation=F.silu),
-            "its activation, silu, is no module and neither ReLU nor GELU",
+            "its activation, silu, is not a module and neither ReLU nor GELU",
         ),
         (
             lambda self, x: self.part(x, x),

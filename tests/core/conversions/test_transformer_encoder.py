@@ -110,12 +110,12 @@ class OwnLayer(nn.TransformerEncoderLayer):
         (
             lambda self, x: self.part(x),
             nn.TransformerEncoder(OwnLayer(8, 2, 16, batch_first=True), 1, enable_nested_tensor=False),
-            "its layers are no nn.TransformerEncoderLayer",
+            "its layers are not nn.TransformerEncoderLayer",
         ),
         (
             lambda self, x: self.part(x),
             encoder_layer(activation=F.silu),
-            "its activation, silu, is no module and neither ReLU nor GELU",
+            "its activation, silu, is not a module and neither ReLU nor GELU",
         ),
     ],
 )

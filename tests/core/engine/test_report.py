@@ -74,8 +74,8 @@ def test_reasons_that_differ_in_numbers_only_are_one_line():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no engine report"),
-        ("[]", "no engine report of version 2: its version is None"),
+        ("{", "is not an engine report"),
+        ("[]", "not an engine report of version 2: its version is None"),
         ('{"version": 1}', "its version is 1"),
         ('{"version": 2}', "damaged"),
     ],

@@ -191,7 +191,7 @@ def test_windows_keep_an_open_batch():
 REASONS = {
     "filled by a tensor": (
         lambda m, q, k, v: (q @ k.mT).masked_fill(q[..., :1] > 0, v.mean()).softmax(-1) @ v,
-        "masked_fill replaces scores by mean, which is no number that stands in the graph",
+        "masked_fill replaces scores by mean, which is not a literal number in the graph",
     ),
     "weights twice": (lambda m, q, k, v: ((w := (q @ k.mT).softmax(-1)) @ v, w), "softmax is an output of the model"),
     "scores twice": (

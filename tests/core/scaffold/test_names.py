@@ -37,7 +37,7 @@ def test_goes_with_the_core_up_to_the_next_that_may_break_it(installed, bounds, 
     "name", ["", "Acme", "2fast", "acme.extension", "acme--npu", "acme-", "-acme", "acme npu", "açme", "a" * 21, None]
 )
 def test_a_name_that_is_none(name):
-    with pytest.raises(InputError, match="is no name for a backend; expected at most 20 lower-case letters"):
+    with pytest.raises(InputError, match="is not a valid backend name; expected at most 20 lower-case letters"):
         names_of(name)
 
 

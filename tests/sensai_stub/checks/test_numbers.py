@@ -31,7 +31,7 @@ def test_scales_are_powers_of_two():
     file = OnnxFile()
     assert (
         found(file, file.qdq(file.input(2, 4), 0.05))
-        == [("SENSAI-01", "a scale is 0.05, which is no power of two")] * 2
+        == [("SENSAI-01", "a scale is 0.05, which is not a power of two")] * 2
     )
 
 

@@ -29,7 +29,7 @@ def existing_file(path: str | os.PathLike[str], expected: str) -> Path:
     """The path of a file to read.
 
     Raises:
-        InputError: There is nothing, a folder, or what is no file, such as a pipe; the message says that ``expected``
+        InputError: It does not exist, or is a folder or a pipe; the message says that ``expected``
             was.
     """
     file = Path(path)
@@ -54,13 +54,13 @@ def read_text(path: str | os.PathLike[str], expected: str) -> str:
     """The text of a file in UTF-8; a byte-order mark, which some editors write, is not part of it.
 
     Raises:
-        InputError: There is no such file, or it is no text; the message says that ``expected`` was.
+        InputError: The file does not exist, or it is not a text; the message says that ``expected`` was.
     """
     try:
         return existing_file(path, expected).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{os.fspath(path)!r} is no text in UTF-8: {error.reason} at byte {error.start}; expected {expected}."
+            f"{os.fspath(path)!r} is not UTF-8 text: {error.reason} at byte {error.start}; expected {expected}."
         ) from error
 
 

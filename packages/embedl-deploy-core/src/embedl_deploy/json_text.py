@@ -5,14 +5,14 @@ from typing import Any
 
 
 class NotJsonError(ValueError):
-    """A text is no JSON; the message says where and why."""
+    """A text is not JSON; the message says where and why."""
 
 
 def parse_json(text: str | bytes) -> Any:
     """The value of a JSON text.
 
     Raises:
-        NotJsonError: It is no JSON, has NaN or infinity, which JSON does not have, a number of thousands of digits, or
+        NotJsonError: It is not JSON, has NaN or infinity, which JSON does not have, a number of thousands of digits, or
             lists in lists that are nested too deep.
         TypeError: It is not text.
     """

@@ -122,7 +122,7 @@ def load_transformation_plan(
         dynamic_shapes: As for :func:`get_transformation_plan`.
 
     Raises:
-        PlanError: The text is no plan, or one of another model or other patterns.
+        PlanError: The text is not a plan, or one of another model or other patterns.
     """
     data = read_plan_json(text)
     if patterns is None and backend is None:

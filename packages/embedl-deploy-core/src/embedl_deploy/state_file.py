@@ -30,7 +30,7 @@ class StateFile:
         """What was saved last; empty if nothing was.
 
         Raises:
-            InputError: The file is of something else, or it is no state file.
+            InputError: The file is of something else, or it is not a state file.
         """
         if self.path is None or not self.path.exists():
             return {}

@@ -4,7 +4,7 @@
     GlobalAveragePool or ReduceMean
 
 A batch norm is part of the convolution's weight in a quantized file. Quantizers, and what changes the shape of a tensor
-only, are no kernels.
+only, are not kernels.
 """
 
 from collections.abc import Iterator

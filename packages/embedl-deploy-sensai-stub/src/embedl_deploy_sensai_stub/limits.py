@@ -20,7 +20,7 @@ SizeT = TypeVar("SizeT", int, int | None)
 
 _KERNELS = ((1, 1), (3, 3))
 _STRIDES = ((1, 1), (2, 2))
-#: Sides of average pooling windows that fit into a 3×3 kernel. A window of one pixel is no pooling.
+#: Sides of average pooling windows that fit into a 3×3 kernel. A window of one pixel does not pool.
 _AVERAGE_SIDES = (2, 3)
 
 
@@ -74,7 +74,7 @@ def max_pool_limit(pool: nn.MaxPool2d) -> str | None:
 
 
 def average_pool_limit(pool: nn.AvgPool2d) -> str | None:
-    """Why an average pooling is no depthwise convolution that the engine runs."""
+    """Why an average pooling is not a depthwise convolution that the engine runs."""
     kernel, stride = pair(pool.kernel_size), pair(pool.stride)
     if any(side not in _AVERAGE_SIDES for side in kernel):
         return f"window is {times(kernel)}; the engine averages over 2×2, 3×3 and the whole map"
@@ -94,7 +94,7 @@ def global_pool_limit(pool: nn.AdaptiveAvgPool2d) -> str | None:
 
 
 def mean_limit(node: fx.Node) -> str | None:
-    """Why a call of ``mean`` is no global average pooling: its dimensions, its type, or an unknown shape."""
+    """Why a call of ``mean`` is not a global average pooling: its dimensions, its type, or an unknown shape."""
     shape = shape_of(node.all_input_nodes[0])
     if shape is None:
         return "the shape of its input is unknown: pass example inputs, args="

@@ -1,6 +1,6 @@
 """Suggests equivalent layers for those that the engine does not have.
 
-Only exact ones are named. Two 3×3 convolutions are not a 5×5 one, and a ReLU is no GELU: nothing is offered there. What
+Only exact ones are named: two 3×3 convolutions are not a 5×5 one, and a ReLU is not a GELU. What
 can be rewritten without asking is a conversion, in ``patterns/``.
 """
 

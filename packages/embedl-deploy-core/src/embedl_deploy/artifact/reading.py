@@ -20,7 +20,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
     """Read an ONNX file; weights in a second file stay there until they are looked at.
 
     Raises:
-        InputError: There is no such file, it is no ONNX model, or a tensor has not the numbers that it declares; see
+        InputError: The file does not exist, is not an ONNX model, or has a tensor without the declared data; see
             ``check_weights``.
     """
     import onnx

@@ -166,7 +166,7 @@ class _Tensor:
         except ValueError:  # a path that no file can have
             self._refuse(f"is in {location!r}; expected a path relative to the model's folder")
         if not is_file:
-            self._refuse(f"is in {location!r}, which is no file")
+            self._refuse(f"is in {location!r}, which is not a file")
         return file.resolve()
 
     def _number(self, entries: dict[str, str], key: str) -> int | None:

@@ -2,7 +2,7 @@
 
 A module follows ``train()`` and ``eval()``. A function is told by its argument ``training``, which a graph holds as the
 value that it had at capture: ``F.dropout(x, training=self.training)`` of a model in training mode drops for good. A
-batch norm by the statistics of what it is given, as weight standardization is written, is no such function.
+batch norm by the statistics of what it is given, as weight standardization is written, is not a such function.
 """
 
 from torch import fx

@@ -73,7 +73,7 @@ def capture(
 
     Raises:
         CaptureError: The model cannot be captured, or the graph computes something else.
-        InputError: It is no model, or the inputs do not fit it.
+        InputError: It is not a model, or the inputs do not fit it.
     """
     try:
         trace = Trace(trace)

@@ -205,7 +205,7 @@ class _Following:
 
 
 def keep_types(graph_module: fx.GraphModule, model: nn.Module) -> None:
-    """Let tensors of a graph that are no parameter or buffer of its model keep their types, as the model's code would.
+    """Let tensors of a graph that are not parameters or buffers of its model keep their types, as its code would.
 
     Args:
         graph_module: What was captured; changed in place.

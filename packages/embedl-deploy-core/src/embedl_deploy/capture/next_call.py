@@ -1,6 +1,6 @@
 """Traces a model again from its state after the first call, to see whether the graph would differ.
 
-``self.calls += 1`` is no part of a graph. It does no harm if nothing that is computed depends on it; otherwise the
+``self.calls += 1`` is not part of a graph. It does no harm if nothing that is computed depends on it; otherwise the
 model is not one function of its inputs, and a graph is.
 """
 

@@ -40,7 +40,7 @@ def _open_in(
         limits = program.range_constraints.get(size.node.expr)
         if limits is None:
             return torch.export.Dim.AUTO
-        # An open size is taken for two or more, which is no limit of the user's.
+        # An open size is taken for two or more, which is not a limit that the user set.
         low = None if limits.lower <= 2 else int(limits.lower)
         return named.setdefault(str(size), torch.export.Dim(str(size), min=low, max=upper_limit(limits.upper)))
 

@@ -1,8 +1,8 @@
 """Proxies that answer questions about a value correctly, or end the trace.
 
 In a symbolic trace a proxy stands for a value, and Python code that asks about the value gets the proxy's answer. A
-plain proxy has one for many questions, and it is wrong: it is no tensor, has every attribute, hashes by identity. Here
-a question is answered from what is known of the value, or it stops the trace:
+plain proxy has one for many questions, and it is wrong: it is not a tensor, has every attribute and hashes by identity.
+Here a question is answered from what is known of the value, or it stops the trace:
 
 =====================================================  =========================================================
 the model asks                                         answer

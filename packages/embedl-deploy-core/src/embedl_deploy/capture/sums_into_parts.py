@@ -5,7 +5,7 @@ what was written. As a sum it is a value like others, with which patterns can do
 with a class token and relative positions of the other tokens (MViT) are the usual case. What was reshaped before
 something was added to it, and back, is seen through.
 
-Left as it is: a value that others may share the memory of, or that is read in between; what is no sum.
+Left as it is: a value that others may share the memory of, or that is read in between; what is not a sum.
 """
 
 import sys

@@ -74,7 +74,7 @@ def _is_alias(node: fx.Node) -> bool:
 
 
 def _detached(value: Any) -> Any:
-    """A value without its gradient; what is no tensor of floating point has none."""
+    """A value without its gradient; what is not a tensor of floating point has none."""
     known = value.meta.get("val") if isinstance(value, fx.Node) else None
     if not isinstance(known, torch.Tensor) or not known.is_floating_point():
         return value

@@ -55,7 +55,7 @@ def note_source(node: fx.Node, until: CodeType) -> None:
 
     Args:
         node: The node.
-        until: The function that has called the model: whatever has called that is no code of the model.
+        until: The function that has called the model: whatever has called that is not code of the model.
     """
     source, code = running_line(until)
     if source is not None:

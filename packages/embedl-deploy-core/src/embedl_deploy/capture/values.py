@@ -120,7 +120,7 @@ class ExampleValues:
 
     @contextmanager
     def _finding_out(self) -> Iterator[None]:
-        """Calls and attributes of modules within the block are no part of what is traced."""
+        """Calls and attributes of modules within the block are not part of what is traced."""
         self.computing = True
         try:
             yield

@@ -41,7 +41,7 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
 
     Raises:
         BackendNotFoundError: No such backend is installed, or none was chosen and the choice is not obvious.
-        InputError: There is no such file, it is no ONNX model, a weight is not there or not of the declared size, or
+        InputError: The file does not exist or is not an ONNX model, a weight is missing or has the wrong size, or
             the graph cannot be computed: nodes wait for each other, stand in another order than that in which they
             can be computed, or read a value that nothing gives; or the installed ``onnx`` does not know the operator
             set.
@@ -85,7 +85,7 @@ def _place(result: object, places: Mapping[int, int]) -> int:
     if result.node is None and isinstance(result, Undecided):
         return -1
     if id(result.node) not in places:
-        raise TypeError(f"find() gave a {type(result).__name__} at {result.node!r}, which is no node of the file")
+        raise TypeError(f"find() gave a {type(result).__name__} at {result.node!r}, which is not a node of the file")
     return places[id(result.node)]
 
 

@@ -33,7 +33,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     """The arrays of an ``.npz`` or ``.npy`` file, by name.
 
     Raises:
-        InputError: There is no such file, it holds something else, it is damaged, or it takes more memory than there
+        InputError: The file does not exist, it holds something else, it is damaged, or it takes more memory than there
             is.
     """
     existing_file(path, "an .npz or .npy file")
@@ -99,6 +99,6 @@ def _refuse(what: str, error: Exception) -> NoReturn:
     reason = " ".join(str(error).split()) or type(error).__name__
     reason = reason if len(reason) <= 200 else f"{reason[:200]}…"
     raise InputError(
-        f"{what} is no .npz or .npy file of plain arrays, or it is damaged: {reason.rstrip('.')}. Write it with "
+        f"{what} is not an .npz or .npy file of plain arrays, or it is damaged: {reason.rstrip('.')}. Write it with "
         "numpy.save or numpy.savez, without pickled objects."
     ) from error

@@ -90,7 +90,7 @@ def array_batches(path: Path, model: nn.Module | ExportedProgram, size: int, mos
     """The arrays of an ``.npz`` or ``.npy`` file, whose first dimension counts samples.
 
     Raises:
-        InputError: It is no such file, or its arrays have different numbers of samples.
+        InputError: It is not such a file, or its arrays have different numbers of samples.
     """
     tensors = {name: tensor_of(array, model) for name, array in read_arrays(path).items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
 class Terminated(BaseException):
     """The process was asked to end, by a signal.
 
-    It is no ``SystemExit``, which code of plugins and users may raise, and which is their failure then.
+    It is not a ``SystemExit``, which code of plugins and users may raise, and which is their failure then.
     """
 
 

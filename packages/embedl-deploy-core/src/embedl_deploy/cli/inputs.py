@@ -63,7 +63,7 @@ def inputs_from_file(model: nn.Module | ExportedProgram, path: Path) -> Inputs:
     Arrays that ``numpy.savez`` has named itself go to the inputs in order, others by name.
 
     Raises:
-        InputError: It is no such file, or a name is not one of the model's inputs.
+        InputError: It is not such a file, or a name is not one of the model's inputs.
     """
     arrays = read_arrays(path)
     tensors = {name: tensor_of(array, model) for name, array in arrays.items()}

@@ -31,7 +31,7 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
 
     Raises:
         CaptureError: torch cannot read it.
-        InputError: There is no such file, it is another kind of file, or it holds code and that is not allowed.
+        InputError: The file does not exist, it is another kind of file, or it holds code and that is not allowed.
     """
     existing_file(path, "a program that torch.export.save wrote")
     try:
@@ -60,7 +60,7 @@ def load_state_dict(path: Path, *, allow_pickle: bool) -> Mapping[str, Any]:
     """Read weights: a ``.safetensors`` file, or what ``torch.save(model.state_dict(), path)`` wrote.
 
     Raises:
-        InputError: There is no such file, or it holds no weights, or more than weights and that is not allowed.
+        InputError: The file does not exist, or it holds no weights, or more than weights and that is not allowed.
     """
     existing_file(path, "a file of weights")
     if path.suffix == ".safetensors":
@@ -98,7 +98,7 @@ def _names_in(path: Path) -> list[str]:
 
     Raises:
         InputError: They do not.
-        zipfile.BadZipFile: It is no archive.
+        zipfile.BadZipFile: It is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         unpacked = sum(each.file_size for each in archive.infolist())
@@ -116,7 +116,7 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
         return load_file(path)
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:  # unknown types
         raise InputError(
-            f"{os.fspath(path)!r} is no safetensors file, or it is damaged: {_first_line(error)}"
+            f"{os.fspath(path)!r} is not a safetensors file, or it is damaged: {_first_line(error)}"
         ) from error
 
 

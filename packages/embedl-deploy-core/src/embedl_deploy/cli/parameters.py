@@ -32,7 +32,7 @@ def numbers(_context: click.Context, _parameter: click.Parameter, text: str | No
 def tolerance(_context: click.Context, _parameter: click.Parameter, value: float | None) -> float | None:
     """A difference that is accepted."""
     if value is not None and not value >= 0:  # NaN is not, either
-        raise click.BadParameter(f"{value} is no difference that could be accepted; give 0 or more.")
+        raise click.BadParameter(f"{value} is not a valid tolerance; give 0 or more.")
     return value
 
 

@@ -86,12 +86,12 @@ def compile(  # noqa: A001 - the user's word for it
         progress: Show a progress bar, on a terminal.
 
     Raises:
-        InputError: The file is no ONNX model, a weight is not there, an option does not fit, or the engine, its
+        InputError: The file is not an ONNX model, a weight is not there, an option does not fit, or the engine, its
             report or the timing cache would overwrite the file or its weights.
         CompilerNotFoundError: No compiler is installed; says what to install, and the command line for elsewhere.
         CompileError: It refuses the file, or takes too long. The message names the ONNX node and the
             PyTorch module, and what mends it, as far as the compiler and the checker's rules tell.
-        PluginError: The compiler's own code fails, or gives what is no build; says who ships it.
+        PluginError: The compiler's own code fails, or gives what is not a Build; says who ships it.
     """
     source = Path(onnx_path)
     model = read_onnx(source)

@@ -158,7 +158,7 @@ class Worker:
 
 
 def _read(stream: IO[bytes], answers: "queue.Queue[tuple[Any, ...] | None]") -> None:
-    """Hand on what comes; ``None`` at the end, or where it is no answer."""
+    """Hand on what comes; ``None`` at the end, or where it is not an answer."""
     try:
         while True:
             answers.put(pickle.load(stream))

@@ -8,7 +8,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.containers.paths import leaves_with_paths
 
-#: Values that are no structure.
+#: Values that are not containers.
 _VALUES = (torch.Tensor, bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout)
 _VALUES_OF_SIZES = (torch.SymInt, torch.SymFloat, torch.SymBool, torch.memory_format)
 

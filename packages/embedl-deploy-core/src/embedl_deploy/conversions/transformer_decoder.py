@@ -118,7 +118,7 @@ class UnrollTransformerDecoderPattern(Pattern):
         node = match.tree_match.last
         decoder = resolve_module(node, nn.TransformerDecoder)
         if any(type(layer) is not nn.TransformerDecoderLayer for layer in decoder.layers):
-            return "its layers are no nn.TransformerDecoderLayer"
+            return "its layers are not nn.TransformerDecoderLayer"
         return _HOOKS if has_hooks(decoder) else _causal_hint(node)
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:

@@ -61,7 +61,7 @@ class UnrollTransformerEncoderPattern(Pattern):
         if call["src_key_padding_mask"] is not None and encoder.use_nested_tensor:
             return "with a padding mask its result depends on the mode: build it with enable_nested_tensor=False"
         if any(type(layer) is not nn.TransformerEncoderLayer for layer in encoder.layers):
-            return "its layers are no nn.TransformerEncoderLayer"
+            return "its layers are not nn.TransformerEncoderLayer"
         return "hooks on the module would be lost" if has_hooks(encoder) else None
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:

@@ -18,7 +18,7 @@ def unknown_activation(layer: Any) -> str | None:
     if isinstance(layer.activation, nn.Module) or layer.activation in _ACTIVATIONS:
         return None
     name = getattr(layer.activation, "__name__", repr(layer.activation))
-    return f"its activation, {name}, is no module and neither ReLU nor GELU"
+    return f"its activation, {name}, is not a module and neither ReLU nor GELU"
 
 
 class LayerParts:

@@ -32,7 +32,7 @@ class WeightedProduct:
 
 
 def weighted_product(node: fx.Node) -> WeightedProduct | None:
-    """How a module would compute a call; ``None`` if it is no product, or of other things than parameters."""
+    """How a module would compute a call; ``None`` if it is not a product, or of other things than parameters."""
     if operation(node) in ("addmm", "mm", "matmul"):
         product = _of_matrices(node)
     elif operation(node) in ("einsum", "inner", "tensordot"):

@@ -162,6 +162,6 @@ def compare(first: EngineReport, second: EngineReport) -> EngineComparison:
         second: What is compared with it, such as the INT8 engine's.
 
     Raises:
-        InputError: An argument is no report.
+        InputError: An argument is not a report.
     """
     return EngineComparison(first, second)

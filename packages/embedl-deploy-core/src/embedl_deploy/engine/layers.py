@@ -167,4 +167,4 @@ class EngineLayer:
         try:
             return value_of(cls, plain)
         except ValueError as error:
-            raise InputError(f"plain is no layer of an engine: {error}.") from error
+            raise InputError(f"plain is not an engine layer: {error}.") from error

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 _Kind = TypeVar("_Kind")
 
-#: Integers of 64 bits; larger ones are no sizes of anything.
+#: Integers of 64 bits; larger ones are not sizes of anything.
 _MOST = 2**63
 
 

@@ -59,11 +59,11 @@ class EngineReport(EngineFigures):
         """From what :meth:`to_dict` gave, before or after JSON.
 
         Raises:
-            InputError: It is no report, or one of another version.
+            InputError: It is not a report, or one of another version.
         """
         version = plain.get("version")
         if version != _VERSION:
-            raise InputError(f"This is no engine report of version {_VERSION}: its version is {version!r}.")
+            raise InputError(f"This is not an engine report of version {_VERSION}: its version is {version!r}.")
         fields = [field.name for field in dataclasses.fields(cls)]
         try:
             missing = next((name for name in fields if name not in plain), None)
@@ -79,12 +79,12 @@ class EngineReport(EngineFigures):
         """Read the JSON file that ``compile`` writes beside an engine.
 
         Raises:
-            InputError: There is no such file, or it is no report.
+            InputError: The file does not exist, or it is not a report.
         """
         try:
             plain = parse_json(read_text(path, "an engine report, such as compile writes"))
         except NotJsonError as error:
-            raise InputError(f"{os.fspath(path)!r} is no engine report, because it is no JSON: {error}.") from error
+            raise InputError(f"{os.fspath(path)!r} is not an engine report: {error}.") from error
         try:
             return cls.from_dict(plain if isinstance(plain, dict) else {})
         except InputError as error:

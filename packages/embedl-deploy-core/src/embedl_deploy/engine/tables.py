@@ -6,7 +6,7 @@ from embedl_deploy.engine.figures import EngineFigures, FloatLayer
 from embedl_deploy.engine.layers import EngineLayer
 from embedl_deploy.files import size_in_words
 
-#: A number that is no part of a word: not that of INT8.
+#: A number that is not part of a word: not that of INT8.
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
 
 

@@ -40,7 +40,7 @@ def randomized_leaky_relu(
 
 
 _ATEN = torch.ops.aten
-#: Functions, and what computes the same; torch's own are called where the form is no other.
+#: Functions, and what computes the same; torch's own are called where the form is the same.
 _FORMS: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
     _ATEN.scaled_dot_product_attention.default: attention,

@@ -2,7 +2,7 @@
 
 A file is right if its outputs are near the model's, or as near as the file's number format allows: then an output's
 error is at most twice that of the model itself with every value rounded to one bit less than the format has. Rounding
-is no fault, however deep the network; leaving the format's range is one. Where rounding to the grids of quantizers
+is not a fault, however deep the network; leaving the format's range is one. Where rounding to the grids of quantizers
 leaves nothing to compare, the rest is compared, see ``off_the_grid.py``.
 """
 

@@ -10,9 +10,9 @@ from embedl_deploy.export.constants import Replaced, fitting, mask_value
 
 NARROW = (torch.float16, torch.bfloat16)
 
-#: Their scalars are no values of the type: operands of comparisons, ends of ranges.
+#: Their scalars are not values of the type: operands of comparisons, ends of ranges.
 _OTHERS = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "arange", "range", "linspace", "logspace"})
-#: Scalars of an operator that are no operands.
+#: Scalars of an operator that are not operands.
 _SETTINGS = frozenset({"alpha", "beta", "eps", "p", "ord", "exponent"})
 
 #: Operators that change a type.

@@ -45,7 +45,7 @@ def refuse_outputs_without_tensor(
                 f"{how_to_register(container)}."
             ) from cause
         raise ExportError(
-            f"{type(model).__name__} cannot be exported to ONNX: it returns what is no tensor: {places}. A file "
+            f"{type(model).__name__} cannot be exported to ONNX: it returns what is not a tensor: {places}. A file "
             "returns tensors only. Return torch.tensor(value), or leave the output out of what forward returns."
         ) from cause
 

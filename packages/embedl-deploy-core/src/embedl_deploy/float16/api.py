@@ -40,7 +40,7 @@ def keep_in_float32(
         A copy of the model; :func:`float32_report` tells what stays in float32 and why.
 
     Raises:
-        InputError: The model is not in float32, or the data is no such thing.
+        InputError: The model is not in float32, or the data is invalid.
         QuantizationError: There is no data, or the model fails on a batch.
     """
     graph_module = model.model if isinstance(model, TransformationResult) else model

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-#: Sizes from here on are no limit: ``torch.export`` says infinity, or the largest number that an index can be.
+#: Sizes from here on are not limits: ``torch.export`` says infinity, or the largest number that an index can be.
 _NO_LIMIT = 2**31
 
 

@@ -83,7 +83,7 @@ def is_free(graph_module: nn.Module, path: str) -> bool:
 
 
 def _unblocked(graph_module: nn.Module, path: str) -> str:
-    """``path``, with a number on the first part at which something lives that is no module, such as a parameter."""
+    """``path``, with a number on the first part at which something lives that is not a module, such as a parameter."""
     parts = path.split(".")
     parent: nn.Module = graph_module
     for index, part in enumerate(parts[:-1]):

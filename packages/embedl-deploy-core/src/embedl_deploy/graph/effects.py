@@ -2,7 +2,7 @@
 
 A match is replaced by one node at the place of its last node, so everything it computes moves down to there. That
 is only right if no value that it reads is overwritten on the way, if nobody reads afterwards a value that it
-overwrites itself, and if that is no input and none of the model's buffers, which outlive the call. Values may share
+overwrites itself, and if that is not an input and none of the model's buffers, which outlive the call. Values may share
 memory: ``y = x.view(-1)`` and ``x`` do, so does a dropout in evaluation mode. The analysis never misses sharing; it may
 suspect some where there is none.
 """

@@ -51,7 +51,7 @@ class Equation:
 
 
 def operands_of_einsum(node: fx.Node) -> tuple[fx.Node, ...]:
-    """The tensors of an ``einsum``; empty if they are no values of the graph."""
+    """The tensors of an ``einsum``; empty if they are not values of the graph."""
     operands = node.args[1] if len(node.args) == 2 and isinstance(node.args[1], (list, tuple)) else node.args[1:]
     found = tuple(operand for operand in operands if isinstance(operand, fx.Node))
     return found if len(found) == len(operands) else ()

@@ -49,7 +49,7 @@ def register_form(
     """Tell which module a call of a function equals, so that patterns for the module match the call.
 
     For functions that ``torch.nn`` has no module for, above all a custom operator of one's own. It holds for the
-    whole process, for every backend: that a call and a module compute the same is no matter of hardware. Registering
+    whole process, for every backend: that a call and a module compute the same does not depend on hardware. Registering
     a function again takes the place of the earlier form.
 
     Args:

@@ -15,7 +15,7 @@ def misfit(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> s
     """What is different about inputs, in words; empty if nothing is, or nothing is known.
 
     The first dimension is taken for the batch, and may be of any size. Others may be, too, in many models: this
-    explains a failure, and is no reason to refuse inputs.
+    explains a failure, and is not a reason to refuse inputs.
     """
     if not isinstance(model, fx.GraphModule):
         return ""

@@ -68,7 +68,7 @@ def get_module(node: fx.Node) -> nn.Module | None:
     ``x.flatten(1)``) a module is made that computes the same and shares the same parameters.
 
     Returns:
-        The module; ``None`` when the node is no call, or a call that no module equals.
+        The module; ``None`` when the node is not a call, or a call that no module equals.
     """
     return remembered(_module_of, node)
 

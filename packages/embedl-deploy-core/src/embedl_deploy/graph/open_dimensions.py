@@ -28,7 +28,7 @@ class OpenDimensions:
 
     Attributes:
         by_input: For each input, and each value in it in the order of ``torch.utils._pytree``, what ``torch.export``
-            takes for its dimensions; empty for what is no tensor, or has fixed ones.
+            takes for its dimensions; empty for what is not a tensor, or has fixed ones.
     """
 
     by_input: Mapping[str, tuple[Dimensions, ...]]
@@ -73,7 +73,7 @@ class OpenDimensions:
     ) -> "OpenDimensions":
         """Dimension 0 of every tensor, by default as far as the model leaves it open.
 
-        Beside a batch of several, a size of one is no batch: a mask, a scale or positions that all samples share.
+        Beside a batch of several, a size of one is not a batch: a mask, a scale or positions that all samples share.
         """
         given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and x.dim() > 0]
         smallest = 2 if any(x.shape[0] > 1 for x in given) else 0

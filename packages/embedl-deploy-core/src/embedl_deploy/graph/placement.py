@@ -72,7 +72,7 @@ def failed_module(
 
     Args:
         error: The error; what it was raised from is looked at, too.
-        earlier: What was being handled before, which is no cause of it.
+        earlier: What was being handled before, which is not its cause.
 
     Returns:
         The module, how it came into its graph, and ``file:line`` of the last line that was run in its class's own

@@ -14,7 +14,7 @@ from embedl_deploy.validation.quoting import quoted
 
 
 def require_no_arrays(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """Refuse NumPy arrays, of which torch says no more than that they are no tensors.
+    """Refuse NumPy arrays, of which torch says no more than that they are not tensors.
 
     Raises:
         InputError: There are some.
@@ -110,5 +110,5 @@ def what_to_pass(model: nn.Module, *inputs: Any) -> str:
     if any(tensor.device != weights[0].device for tensor in given):
         return f"{like}: move the inputs there, x.to({str(weights[0].device)!r}), or the model, model.to(x.device)."
     if any(not tensor.is_floating_point() for tensor in given):
-        return f"{general} {like}: convert integers that are no indices, scaled as in training."
+        return f"{general} {like}: convert integers that are not indices, scaled as in training."
     return general

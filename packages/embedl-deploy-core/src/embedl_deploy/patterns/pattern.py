@@ -121,13 +121,13 @@ def validate_pattern(pattern: Any) -> None:
     """Check what can be checked of a pattern before any model is seen.
 
     Raises:
-        PatternError: It is no pattern instance, has neither tree nor ``match``, has neither graft nor ``replace``, its
-            graft cannot be called with what the tree gives, or is a module without a place for one of ``qdq_points``.
+        PatternError: It is not a pattern instance, has no tree and no ``match``, no graft and no ``replace``, its
+            graft cannot be called with what the tree gives, or is a module without one of the ``qdq_points``.
     """
     if isinstance(pattern, type) and issubclass(pattern, Pattern):
         raise PatternError(f"{pattern.__name__} is a class; pass an instance: {pattern.__name__}().")
     if not isinstance(pattern, Pattern):
-        raise PatternError(f"{pattern!r} is no embedl_deploy.patterns.Pattern.")
+        raise PatternError(f"{pattern!r} is not an embedl_deploy.patterns.Pattern.")
     own_match = type(pattern).match is not Pattern.match
     tree = None if own_match and pattern.tree is None else pattern.compiled_tree()
     points: object = pattern.qdq_points

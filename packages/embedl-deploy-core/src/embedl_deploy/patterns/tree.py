@@ -139,7 +139,7 @@ def compile_tree(tree: Any, where: str) -> CompiledTree:
         where: The pattern's name, for messages.
 
     Raises:
-        PatternError: The tree is no tuple, is empty, or holds something else.
+        PatternError: The tree is not a tuple, is empty, or holds something else.
     """
     if not isinstance(tree, (tuple, list)) or not tree:
         raise PatternError(

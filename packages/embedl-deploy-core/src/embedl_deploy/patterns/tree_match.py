@@ -67,7 +67,7 @@ class TreeMatch:
         """
         placement = self._placement(index)
         if not isinstance(placement, ForkMatch):
-            raise PatternError(f"Position {index} of the match is no Fork but {placement!r}.")
+            raise PatternError(f"Position {index} of the match is not a Fork but {placement!r}.")
         return placement.branches
 
     def _placement(self, index: int) -> fx.Node | WildcardMatch | ForkMatch:

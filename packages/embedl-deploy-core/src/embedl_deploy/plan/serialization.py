@@ -58,7 +58,7 @@ def read_plan_json(text: str) -> dict[str, Any]:
     """Read a plan's JSON text and check its form.
 
     Raises:
-        PlanError: It is no JSON, no plan, or a plan of another version.
+        PlanError: It is not JSON, not a plan, or a plan of another version.
     """
     try:
         data = parse_json(text)

@@ -74,7 +74,7 @@ def quantize(
         The quantized model; :func:`quantization_report` tells what became of each point.
 
     Raises:
-        InputError: The model or the data is no such thing, or the weights have no values.
+        InputError: The model or the data is invalid, or the weights have no values.
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
     """

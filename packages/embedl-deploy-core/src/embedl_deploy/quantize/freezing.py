@@ -41,7 +41,7 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
             use.
 
     Raises:
-        InputError: The model is no graph module.
+        InputError: The model is not a graph module.
         QuantizationError: A tensor is not calibrated.
     """
     return _frozen(model, deep_copy, weights=weights)

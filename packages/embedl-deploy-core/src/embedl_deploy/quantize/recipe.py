@@ -74,7 +74,7 @@ class QuantizationRecipe:
         """Read what :meth:`to_json` gave.
 
         Raises:
-            QuantizationError: It is no JSON, no recipe, or one of another version.
+            QuantizationError: It is not JSON, not a recipe, or one of another version.
         """
         try:
             data = parse_json(text)
@@ -83,7 +83,7 @@ class QuantizationRecipe:
                 f"The recipe is not valid JSON: {error}. Pass what recipe.to_json() gave."
             ) from error
         if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise QuantizationError(f'The JSON is no recipe: expected an object with "format": {FORMAT!r}.')
+            raise QuantizationError(f'The JSON is not a recipe: expected an object with "format": {FORMAT!r}.')
         if data.get("version") != VERSION:
             raise QuantizationError(
                 f"The recipe has version {data.get('version')!r}; this release reads version {VERSION}."
@@ -111,7 +111,7 @@ class QuantizationRecipe:
             model: The original model, transformed by the same patterns. Not modified.
 
         Raises:
-            InputError: It is no transformed model.
+            InputError: It is not a transformed model.
             QuantizationError: It has other nodes than the model that the recipe was made from.
         """
         graph_module = model.model if isinstance(model, TransformationResult) else model

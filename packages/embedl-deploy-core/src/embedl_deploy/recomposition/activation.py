@@ -185,7 +185,7 @@ def _computed(nodes: list[fx.Node], source: fx.Node) -> torch.Tensor | None:
             values[node] = (
                 getattr(args[0], call)(*args[1:], **kwargs) if isinstance(call, str) else call(*args, **kwargs)
             )
-        except (TypeError, ValueError, RuntimeError):  # an operand that is no number, such as a dtype or a text
+        except (TypeError, ValueError, RuntimeError):  # an operand that is not a number, such as a dtype or a text
             return None
     result = values[nodes[-1]]
     return result if isinstance(result, torch.Tensor) else None

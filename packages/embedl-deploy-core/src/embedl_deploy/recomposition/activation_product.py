@@ -66,7 +66,7 @@ class _Read:
 
 
 def _read(node: fx.Node) -> _Read | None:
-    """What a node multiplies; ``None`` if it is no product of two values of the graph."""
+    """What a node multiplies; ``None`` if it is not a product of two values of the graph."""
     name = str(operation(node))
     if name in _BY_AXES:
         by_axes = product_by_axes(node)

@@ -157,5 +157,5 @@ def near_misses() -> list[Example]:
         _example(_read_twice, "weights that are used elsewhere"),
         _example(_over_queries, "a softmax over the queries"),
         _example(_for_each_channel, "a factor for each key", bias=_bias(2)),
-        _example(_without_queries, "scores that are no product", bias=_bias(2)),
+        _example(_without_queries, "scores that are not a product", bias=_bias(2)),
     ]

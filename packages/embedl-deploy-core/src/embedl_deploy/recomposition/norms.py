@@ -12,7 +12,7 @@ normalized as ``torch.nn`` does it, in float32 inside.
 
 Declined: a variance that divides by N − 1; a tensor that is divided by its standard deviation with its mean; axes that
 are neither the last nor the channels; a size that neither a weight nor a layer before fixes; what is used elsewhere on
-the way. An ε outside the root is no norm of torch.nn.
+the way. An ε outside the root is not a norm of torch.nn.
 """
 
 import torch

@@ -158,7 +158,7 @@ def _fill(node: fx.Node) -> Scores:
             raise NoScoresError(f"{where.name}, by which {node.name} hides scores, holds no booleans")
         return scores.with_mask(node, where, hidden=(*scores.hidden, (where, hides)), hidden_score=number)
     fills = " or ".join(fill.name for _, fill, _, _ in sides if isinstance(fill, fx.Node))
-    raise NoScoresError(f"{node.name} replaces scores by {fills}, which is no number that stands in the graph")
+    raise NoScoresError(f"{node.name} replaces scores by {fills}, which is not a literal number in the graph")
 
 
 def cast_of(node: fx.Node) -> torch.dtype | None:

@@ -74,11 +74,11 @@ def names_of(name: str, title: str | None = None) -> BackendNames:
         title: Name of the hardware, for people; by default made from ``name``.
 
     Raises:
-        InputError: The name is no valid one or is taken, or the title would not fit into the files.
+        InputError: The name is invalid or taken, or the title would not fit into the files.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > _LONGEST_NAME:
         raise InputError(
-            f"{name!r} is no name for a backend; expected at most {_LONGEST_NAME} lower-case letters and digits, in "
+            f"{name!r} is not a valid backend name; expected at most {_LONGEST_NAME} lower-case letters and digits, in "
             "words joined by '-' or '_', the first a letter: 'acme' or 'acme-npu'."
         )
     if keyword.iskeyword(name):

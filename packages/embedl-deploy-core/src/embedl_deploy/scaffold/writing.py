@@ -33,7 +33,7 @@ def new_backend(name: str, directory: str | os.PathLike[str] = ".", *, title: st
         The folder. It is written whole or not at all.
 
     Raises:
-        InputError: The name is no valid one or is taken, the title does not fit, or the folder is there and not empty.
+        InputError: The name is invalid or taken, the title does not fit, or the folder is there and not empty.
         OSError: The files cannot be written.
     """
     names = names_of(name, title)

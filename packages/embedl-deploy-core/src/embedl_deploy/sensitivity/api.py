@@ -56,7 +56,7 @@ def sensitivity(
 
     Raises:
         QuantizationError: The model is not quantized; there is no data, or the model fails on a batch.
-        InputError: The data is no such thing, or the state is of another model, metric or data.
+        InputError: The data is invalid, or the state is of another model, metric or data.
     """
     report = quantization_report(model)
     layers = layers_of(model, report)

@@ -63,7 +63,7 @@ def require_same_training(model: nn.Module, rewritten: nn.Module, args: tuple[An
             continue
         if other is None:
             raise ConformanceFailure(
-                f"{name}, which training updates, is no buffer of the rewritten model", "the original batch norm in it"
+                f"{name}, which training updates, is missing in the rewritten model", "the original batch norm in it"
             )
         require_same(tensor, other, f"{name} after one batch")
 

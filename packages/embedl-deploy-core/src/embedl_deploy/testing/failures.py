@@ -8,7 +8,7 @@ from typing import NamedTuple
 from embedl_deploy.errors import PLUGIN_FAILURES
 
 
-class ConformanceFailure(Exception):  # noqa: N818 - a check that fails is no error of the program
+class ConformanceFailure(Exception):  # noqa: N818 - a check that fails is not an error of the program
     """A backend does not keep what a check asks.
 
     Args:

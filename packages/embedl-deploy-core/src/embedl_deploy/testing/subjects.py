@@ -133,7 +133,7 @@ def declared(examples: Iterable[Any], kind: str) -> Iterator[tuple[str, Example]
     """Examples with what to call them.
 
     Raises:
-        ConformanceFailure: One of them is no :class:`Example`.
+        ConformanceFailure: One of them is not a :class:`Example`.
     """
     for number, example in enumerate(examples, start=1):
         if not isinstance(example, Example):

@@ -21,8 +21,8 @@ class Check(Generic[SubjectT]):
         advice: What to do when it fails.
         run: Looks, and gives what to tell of a check that holds, if anything. Raises :class:`ConformanceFailure` if it
             does not hold, :class:`DoesNotApply` if there is nothing to look at.
-        fusions_only: Whether it is no question for a conversion.
-        backends_only: Whether it is no question for an extension.
+        fusions_only: Whether it does not apply to a conversion.
+        backends_only: Whether it does not apply to an extension.
     """
 
     id: str

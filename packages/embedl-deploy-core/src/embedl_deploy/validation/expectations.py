@@ -1,7 +1,7 @@
 """Translates annotations into checks of values.
 
-Stricter than ``isinstance`` where Python's classes say more than people mean: ``True`` is no number, a string is no
-list of strings, NaN is no number, a whole number has at most 64 bits. And more lenient where they mean the same:
+Stricter than ``isinstance``: ``True`` and NaN are not numbers, a string is not a list of strings, a whole number has at
+most 64 bits. More lenient where values mean the same:
 NumPy's scalars, lists in the place of tuples, the value of an enumeration in the place of its member. What fits is
 handed on as the annotation says it.
 

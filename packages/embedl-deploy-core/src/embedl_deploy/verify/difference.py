@@ -88,8 +88,8 @@ def _comparable(reference: Any, other: Any) -> tuple[list[torch.Tensor], list[to
 def signal_to_noise(reference: Any, other: Any) -> float:
     """10·log₁₀(Σ y² / Σ (y' − y)²) over all tensors, in dB; infinite without noise, −infinite with any on no signal.
 
-    Infinities, of which masks are made, and NaN are no signal, and no noise where both have them; where one has them,
-    they are noise without end.
+    Infinities (as in masks) and NaN are neither signal nor noise where both have them. If only one has them,
+    they are infinite noise.
 
     Raises:
         InputError: As for :func:`difference`.

@@ -56,7 +56,7 @@ _Way = Callable[[str, Any], Kept]
 
 
 def _ways(kind: type) -> Iterator[_Way]:
-    """How objects of a class, which are no tensors, are kept, without what they refer to."""
+    """How objects of a class, which are not tensors, are kept, without what they refer to."""
     if issubclass(kind, dict):
         yield Items
     elif issubclass(kind, list):

@@ -32,7 +32,7 @@ class PowersOfTwo(Rule):
             if scales is None:
                 yield Undecided(node, "the scale is not stored in the file")
             elif (wrong := scales[np.frexp(scales)[0] != 0.5]).size:
-                yield Violation(node, f"a scale is {wrong.ravel()[0]:g}, which is no power of two")
+                yield Violation(node, f"a scale is {wrong.ravel()[0]:g}, which is not a power of two")
 
 
 class OneScale(Rule):

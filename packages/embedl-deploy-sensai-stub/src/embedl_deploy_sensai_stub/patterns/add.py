@@ -35,5 +35,5 @@ class AddPattern(Pattern):
         return (
             Example(Applied(lambda _, x: x + 1.5), image(), "adds a number"),
             Example(Applied(lambda conv, x: conv(x) + x, nn.Conv2d(4, 1, 1)), image(), "repeats one channel"),
-            Example(Applied(lambda conv, x: conv(x) - x, nn.Conv2d(4, 4, 1)), image(), "a difference is no sum"),
+            Example(Applied(lambda conv, x: conv(x) - x, nn.Conv2d(4, 4, 1)), image(), "a difference is not a sum"),
         )

@@ -5,7 +5,7 @@
 is a convolution of each channel with a kernel whose entries are all 1/k². The engine has no average pooling but runs
 depthwise 3×3 convolutions, so a 2×2 window is written as a 3×3 kernel with a row and a column of zeros, and as much
 more zero-padding at the bottom and on the right; the outputs stay as many. The result is the same up to rounding
-(1/9 is no binary fraction), for finite inputs: zero times infinity is no number.
+(1/9 is not a binary fraction), for finite inputs: zero times infinity is not a number.
 
 The weights are a parameter without gradient: pooling has nothing to learn, and training must not make it a filter.
 

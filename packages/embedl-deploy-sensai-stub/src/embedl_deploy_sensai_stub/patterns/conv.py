@@ -44,7 +44,7 @@ class ConvBNReLUPattern(Pattern):
         return (
             Example(nn.Sequential(nn.Conv2d(4, 4, 5), nn.ReLU()), image(), "the kernel is 5×5"),
             Example(nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.ReLU()), image(), "in two groups"),
-            Example(nn.Sequential(nn.Conv2d(4, 4, 3), batch_norm(4), nn.ReLU6()), image(), "ReLU6 is no ReLU"),
+            Example(nn.Sequential(nn.Conv2d(4, 4, 3), batch_norm(4), nn.ReLU6()), image(), "ReLU6 is not a ReLU"),
         )
 
 

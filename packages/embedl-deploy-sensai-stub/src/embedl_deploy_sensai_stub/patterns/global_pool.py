@@ -84,7 +84,7 @@ class MeanToGlobalPoolPattern(Pattern):
         return (
             Example(Applied(lambda _, x: x.mean(1)), image(), "averages over channels"),
             Example(Applied(lambda _, x: x.mean((1, 2, 3))), image(), "averages over channels, too"),
-            Example(Applied(lambda _, x: x.sum((2, 3))), image(), "a sum is no mean"),
+            Example(Applied(lambda _, x: x.sum((2, 3))), image(), "a sum is not a mean"),
         )
 
 

@@ -2,7 +2,7 @@
 
 A plugin is a module (or any object) with functions of these names, each marked with :data:`hookimpl`. An
 implementation may leave out parameters that it does not need. A function whose name starts with ``embedl_deploy_``
-but is no hook, or takes a parameter that the hook does not have, is an error that names the distribution.
+but is not a hook, or takes a parameter that the hook does not have, is an error that names the distribution.
 
 A *backend* is registered under its own name in the entry-point group ``embedl_deploy.backends``. An *extension* of a
 backend is registered in the same group under ``<backend>.<extension>``: it adds patterns to a backend that exists.

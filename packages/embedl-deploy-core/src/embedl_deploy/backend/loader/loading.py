@@ -87,7 +87,7 @@ def _check_names(source: PluginSource, plugin: Any) -> None:
                 continue  # for another version of the core, which has that hook
             raise plugin_error(
                 source,
-                f"defines {name}, which is no hook; the hooks are {', '.join(sorted(known))}. One that only other "
+                f"defines {name}, which is not a hook; the hooks are {', '.join(sorted(known))}. One that only other "
                 "versions of the core have is marked @hookimpl(optionalhook=True)",
             )
         if source.is_extension and name == "embedl_deploy_describe":

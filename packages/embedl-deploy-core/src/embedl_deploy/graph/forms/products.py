@@ -29,7 +29,7 @@ def linear_with(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
         bias: (out_features,) or ``None``.
 
     Raises:
-        InputError: The weight is no matrix.
+        InputError: The weight is not a matrix.
     """
     if weight.dim() != 2:
         raise InputError(f"weight has the shape {list(weight.shape)}; expected [out_features, in_features].")

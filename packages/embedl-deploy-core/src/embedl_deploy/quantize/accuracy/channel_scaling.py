@@ -41,7 +41,7 @@ def _fold(model: fx.GraphModule, node: fx.Node, factors: torch.Tensor) -> str | 
         return "other operators read its output"
     if module is not None and any(has_hooks(part) for part in module.modules()):
         return "it has hooks, which may not let factors through"
-    return module.scale_outputs(factors) if isinstance(module, FusedModule) else "it is no fused module"
+    return module.scale_outputs(factors) if isinstance(module, FusedModule) else "it is not a fused module"
 
 
 def _factors_of(product: fx.Node) -> list[fx.Node]:

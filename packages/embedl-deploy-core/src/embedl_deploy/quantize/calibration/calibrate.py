@@ -44,7 +44,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def buffers_kept(model: nn.Module) -> Iterator[None]:
-    """After the block, the buffers of a model hold what they held: data that is run to measure is no use of the model.
+    """Restore the buffers of a model after the block, because measuring is not use.
 
     Hooks are the user's, and may note what they see.
     """
@@ -76,7 +76,7 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         stay zero.
 
     Raises:
-        InputError: The model or the data is no such thing.
+        InputError: The model or the data is invalid.
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
             place of a weight's quantizer something else, or does not use what it returns. No scale is changed then.
     """

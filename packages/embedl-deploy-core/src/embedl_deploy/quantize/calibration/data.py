@@ -67,7 +67,7 @@ def _require_no_labels(model: nn.Module, batch: Mapping[str, Any]) -> None:
         return
     more = ", ".join(repr(name) for name in batch if name not in names)
     raise InputError(
-        f"it holds {more}, which is no input of the model ({', '.join(names)}). Pass the batches without it: "
+        f"it holds {more}, which is not an input of the model ({', '.join(names)}). Pass the batches without it: "
         f"[{{name: batch[name] for name in {names!r}}} for batch in data]; or a function that takes the model and runs "
         "it on each."
     )

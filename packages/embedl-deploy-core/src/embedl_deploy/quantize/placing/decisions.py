@@ -48,7 +48,7 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPoli
     Inner points follow the inputs of their module: quantized if, and only if, one of those is.
 
     Raises:
-        PluginError: The policy of a plugin fails, or answers with something that is no reason.
+        PluginError: The policy of a plugin fails, or answers with something that is not a reason.
         QuantizationError: A user's own does.
     """
     points = list(points)

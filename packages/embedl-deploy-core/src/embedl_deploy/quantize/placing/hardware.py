@@ -77,7 +77,7 @@ class ChosenPolicy:
         """Why nothing should be quantized at a point; the words of an extension come with its distribution.
 
         Raises:
-            PluginError: It fails, or answers with something that is no reason, and is a plugin's.
+            PluginError: It fails, or answers with something that is not a reason, and is a plugin's.
             QuantizationError: The same, of a user's own function.
         """
         parts: list[tuple[QuantPolicy, Contribution | PolicyPart | None]]

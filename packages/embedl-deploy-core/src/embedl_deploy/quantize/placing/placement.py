@@ -50,7 +50,7 @@ def insert_qdq(
         A copy of the model with quantizers; :func:`quantization_report` tells what became of each point.
 
     Raises:
-        InputError: The model is no graph module, or ``matches`` holds something else.
+        InputError: The model is not a graph module, or ``matches`` holds something else.
         QuantizationConfigError: The policy does not exist.
         QuantizationError: The model has quantizers already, or the policy fails.
     """

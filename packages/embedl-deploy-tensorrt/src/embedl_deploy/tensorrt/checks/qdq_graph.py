@@ -16,7 +16,7 @@ DEQUANTIZE = "DequantizeLinear"
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 #: Operators that move numbers and change none: quantized before or after is the same.
 LAYOUT = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Expand", "Slice", "Gather"})
-#: Operators that give another number each time, so that their result is no constant although they read none.
+#: Operators that give another number each time, so that their result is not a constant although they read none.
 _RANDOM = frozenset({"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial"})
 
 

@@ -22,7 +22,7 @@ def layers_in_inspection(text: str) -> tuple[EngineLayer, ...]:
     """The layers of an engine, in the order in which it runs them.
 
     Raises:
-        ValueError: The text is no inspection with details; the engine was built without them.
+        ValueError: The text has no details, because the engine was built without them.
     """
     plain = json.loads(text)
     layers = plain.get("Layers") if isinstance(plain, dict) else None

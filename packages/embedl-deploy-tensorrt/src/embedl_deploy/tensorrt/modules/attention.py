@@ -176,7 +176,7 @@ class FusedScaledDotProductAttention(FusedModule):
         scaled, key = self.query_quant(attention.scaled(query)), attention.spread(key, query)
         weights = attention.weights(scaled, key, mask, hidden, dtype=value.dtype)
         if unseen is not None and self.softmax_quant.observed:
-            weights = weights.masked_fill(unseen, 0.0)  # nothing reads them, so what rounding does to them is no loss
+            weights = weights.masked_fill(unseen, 0.0)  # nothing reads them, so rounding them loses nothing
         weights = F.dropout(self.softmax_quant(weights), attention.dropout, attention.training)
         attended = weights @ attention.spread(value, query)
         return attention.joined(attended if unseen is None else attended.masked_fill(unseen, 0.0))
