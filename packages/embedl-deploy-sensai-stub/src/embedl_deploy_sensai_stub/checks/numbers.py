@@ -40,7 +40,7 @@ class OneScale(Rule):
 
     id = "SENSAI-02"
     severity = Severity.ERROR
-    title = "Every tensor has one scale, weights too."
+    title = "Every tensor has one scale, including weights."
     remedy = "Quantize weights per tensor: per_channel=False."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
@@ -82,8 +82,8 @@ class EverythingQuantized(Rule):
 
     id = "SENSAI-05"
     severity = Severity.ERROR
-    title = "What multiplies, adds or averages reads quantized numbers."
-    remedy = "Quantize the model with the backend's own formats, quantize(result, data), and skip no layer."
+    title = "Operators that multiply, add or average read quantized values."
+    remedy = "Quantize the model with the backend's own formats, quantize(result, data), without skipping layers."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what every kernel reads, weights included."""

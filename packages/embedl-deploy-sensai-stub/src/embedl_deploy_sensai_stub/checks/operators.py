@@ -19,8 +19,8 @@ class EngineOperators(Rule):
 
     id = "SENSAI-04"
     severity = Severity.ERROR
-    title = "The engine has every operator, in this form."
-    remedy = "Replace the layer by one that the engine has; transform(...).report names it in PyTorch."
+    title = "The engine supports every operator in this form."
+    remedy = "Replace the layer with one that the engine supports; transform(...).report names the layer in PyTorch."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every node that computes on data, not on sizes or constants only."""

@@ -21,7 +21,7 @@ class EqualSizes(Rule):
     id = "ONNX-2"
     severity = Severity.ERROR
     title = "The sizes of an operator's inputs fit each other."
-    remedy = "Export the model again, or mend the shape of the weight or of the input."
+    remedy = "Export the model again, or fix the shape of the weight or of the input."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at the operators of ONNX's own domain that are in the table."""

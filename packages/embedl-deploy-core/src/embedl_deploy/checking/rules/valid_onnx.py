@@ -47,8 +47,8 @@ class ValidOnnx(Rule):
 
     id = "ONNX-1"
     severity = Severity.ERROR
-    title = "Every operator is one of ONNX's, with the inputs, attributes, types and shapes that ONNX gives it."
-    remedy = "Export the model again, or mend the node; operators of a plugin need a domain of their own."
+    title = "Every operator is defined by ONNX, and has the inputs, attributes, types and shapes that ONNX requires."
+    remedy = "Export the model again, or fix the node; put plugin operators in a domain of their own."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at all nodes of ONNX's own domains."""

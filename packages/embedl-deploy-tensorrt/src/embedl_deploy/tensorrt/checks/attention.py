@@ -35,8 +35,8 @@ class AttentionScales(Rule):
     severity = Severity.WARNING
     title = "Attention scales query or key before the first product, and quantizes the softmax at 1/127 (FP8: 1/448)."
     remedy = (
-        "Multiply the query by the factor before it is quantized; fix the softmax's scale by its range, 0 to 1, unless "
-        "attention is spread over so many keys that this rounds it to zero."
+        "Multiply the query by the factor before quantizing it; derive the softmax's scale from its range, 0 to 1, "
+        "unless attention is spread over so many keys that this rounds it to zero."
     )
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
@@ -86,8 +86,8 @@ class LayerNormInFloat(Rule):
 
     id = "TRT-Q21"
     severity = Severity.WARNING
-    title = "Layer normalization is one node, in float."
-    remedy = "Export for operator set 17 or newer, and do not quantize what LayerNormalization reads."
+    title = "Layer normalization is one node in float."
+    remedy = "Export for operator set 17 or newer, and do not quantize the inputs of LayerNormalization."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look for quantized inputs, and for normalizations written out as ReduceMean, Sub, Sqrt and Div."""

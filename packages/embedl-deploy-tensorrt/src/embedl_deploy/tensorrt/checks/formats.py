@@ -34,8 +34,8 @@ class ZeroPoints(Rule):
 
     id = "TRT-Q01"
     severity = Severity.ERROR
-    title = "Zero points are left out or all zero, and of the type of the quantized numbers."
-    remedy = "Quantize symmetrically; write the zero point, so that its type is in the file."
+    title = "Zero points are omitted or all zero, and have the type of the quantized values."
+    remedy = "Quantize symmetrically, and write the zero point so that its type is in the file."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
@@ -126,7 +126,7 @@ class NumberFormats(Rule):
     id = "TRT-Q25"
     severity = Severity.ERROR
     title = "Tensors are quantized to INT8, INT4, FP8 (E4M3) or FP4 (E2M1)."
-    remedy = "Quantize to one of these formats; for UINT8 activations, symmetrically to INT8."
+    remedy = "Quantize to one of these formats; instead of UINT8, quantize activations symmetrically to INT8."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every QuantizeLinear, and at every DequantizeLinear without one."""

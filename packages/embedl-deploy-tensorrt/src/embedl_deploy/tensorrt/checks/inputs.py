@@ -38,8 +38,8 @@ class AllInputsOrNone(Rule):
 
     id = "TRT-Q11"
     severity = Severity.WARNING
-    title = "A convolution or product has both inputs quantized, to one type, or none."
-    remedy = "Quantize the other input as well, or take the Q/DQ away; four-bit weights may stand alone."
+    title = "Both inputs of a convolution or product are quantized to the same type, or none is."
+    remedy = "Quantize the other input as well, or remove the Q/DQ; only four-bit weights may be quantized alone."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at the first two inputs of convolutions and products."""
@@ -75,7 +75,7 @@ class ActivationsPerTensor(Rule):
 
     id = "TRT-Q12"
     severity = Severity.WARNING
-    title = "Activations have one scale; weights one, or one per output channel."
+    title = "Activations have one scale; weights have one, or one per output channel."
     remedy = "Quantize activations per tensor, and weights along output channels: axis 0 of Conv, the last of MatMul."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:

@@ -52,8 +52,8 @@ class GroupedInt8(Rule):
 
     id = "TRT-Q22"
     severity = Severity.WARNING
-    title = "An INT8 convolution in groups has a multiple of four channels in each."
-    remedy = "Leave the convolution in float, or choose other numbers of groups or channels."
+    title = "A grouped INT8 convolution has a multiple of four channels in each group."
+    remedy = "Leave the convolution in float, or change the number of groups or channels."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at INT8 convolutions in groups that are not depthwise."""
@@ -72,8 +72,8 @@ class DepthwiseInt8(Rule):
 
     id = "TRT-Q23"
     severity = Severity.INFO
-    title = "Depthwise convolutions are bound by memory: INT8 seldom makes them faster."
-    remedy = "Measure, or leave them in float: QuantConfig(policy='mixed') does."
+    title = "Depthwise convolutions are memory-bound: INT8 rarely makes them faster."
+    remedy = "Measure both, or leave them in float, as QuantConfig(policy='mixed') does."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at INT8 convolutions with one input channel in each group."""
@@ -90,7 +90,7 @@ class Fp8Convolutions(Rule):
     id = "TRT-Q24"
     severity = Severity.WARNING
     title = "An FP8 convolution has one group and at least four input channels."
-    remedy = "Leave the convolution in float: the tensorrt backend's policies do."
+    remedy = "Leave the convolution in float, as the tensorrt backend's policies do."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at convolutions with both inputs in FP8."""

@@ -49,7 +49,7 @@ class IntegerOperators(Rule):
 
     id = "TRT-Q06"
     severity = Severity.ERROR
-    title = "No operators that compute on quantized numbers themselves, such as QLinearConv and MatMulInteger."
+    title = "No operators compute on quantized values themselves, as QLinearConv and MatMulInteger do."
     remedy = "Quantize with pairs of QuantizeLinear and DequantizeLinear (in ONNX Runtime: QuantFormat.QDQ)."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
@@ -66,7 +66,7 @@ class Operators(Rule):
 
     id = "TRT-O01"
     severity = Severity.ERROR
-    title = "Every operator is one that TensorRT has."
+    title = "TensorRT supports every operator."
     remedy = "Write the model without the operator, compute it outside the engine, or load a plugin for it."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
@@ -95,7 +95,7 @@ class Types(Rule):
 
     id = "TRT-O02"
     severity = Severity.ERROR
-    title = "Every tensor has a type that TensorRT has; UINT8 is for inputs and outputs only."
+    title = "TensorRT supports the type of every tensor; UINT8 is for inputs and outputs only."
     remedy = "Use INT32 or INT64 for integers, and put a Cast directly after a UINT8 input."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:

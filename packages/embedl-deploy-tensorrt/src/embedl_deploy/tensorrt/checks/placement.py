@@ -48,7 +48,7 @@ class BeforeActivation(Rule):
     id = "TRT-Q13"
     severity = Severity.WARNING
     title = "No Q/DQ between a convolution or product and its activation function."
-    remedy = "Quantize behind the activation."
+    remedy = "Quantize after the activation function."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Check who reads a tensor that is quantized directly after a weighted operator."""
@@ -63,7 +63,7 @@ class BetweenConvAndRelu(Rule):
     id = "TRT-Q14"
     severity = Severity.WARNING
     title = "No Q/DQ between a convolution, its batch norm and its ReLU."
-    remedy = "Fold the batch norm, and quantize behind the ReLU."
+    remedy = "Fold the batch norm, and quantize after the ReLU."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Check who reads a tensor that is quantized directly after a weighted operator or its batch norm."""
@@ -77,8 +77,8 @@ class BothAddendsQuantized(Rule):
 
     id = "TRT-Q15"
     severity = Severity.WARNING
-    title = "Of a sum behind a convolution or product only the other addend, the residual, is quantized."
-    remedy = "Take the Q/DQ between the convolution or product and the sum away."
+    title = "In a sum after a convolution or product, only the other addend, the residual, is quantized."
+    remedy = "Remove the Q/DQ between the convolution or product and the sum."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at sums of two quantized tensors, one of them of a weighted operator and read by the sum alone."""
@@ -104,8 +104,8 @@ class OneSideOfPoolOrAdd(Rule):
 
     id = "TRT-Q16"
     severity = Severity.WARNING
-    title = "Average pooling and sums are quantized on both sides or on none; max pooling needs no Q/DQ of its own."
-    remedy = "Quantize the output as well, or do not quantize the input; around max pooling use one scale."
+    title = "Average pooling and sums are quantized at input and output, or at neither; max pooling needs no Q/DQ."
+    remedy = "Quantize the output as well, or do not quantize the input; use one scale around max pooling."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at pools, and at sums of two quantized tensors."""

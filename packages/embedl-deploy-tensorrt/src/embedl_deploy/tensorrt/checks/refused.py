@@ -77,7 +77,7 @@ class Variants(Rule):
 
     id = "TRT-O03"
     severity = Severity.ERROR
-    title = "Every operator has attributes, outputs and types with which TensorRT takes it."
+    title = "Every operator has attributes, outputs and types that TensorRT supports."
     remedy = "Write the model with another setting or type, or compute it outside the engine."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:

@@ -72,7 +72,7 @@ class ScaleShapes(Rule):
     id = "TRT-Q03"
     severity = Severity.ERROR
     title = "A scale is one number, one per slice along the axis, or one per block of one of the last two dimensions."
-    remedy = "Give the scale the shape that its tensor and axis ask for; write a single scale without dimensions."
+    remedy = "Give the scale the shape that its tensor and axis require; a single scale has no dimensions."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
@@ -130,8 +130,8 @@ class ScaleTypes(Rule):
 
     id = "TRT-Q04"
     severity = Severity.WARNING
-    title = "Scales have the float type of their tensor; in float16 they need operator set 19."
-    remedy = "Write scales in the type of the tensor: export_onnx(..., dtype=torch.float16) does."
+    title = "Scales have the floating-point type of their tensor; float16 scales need operator set 19."
+    remedy = "Write scales in the type of the tensor, as export_onnx(..., dtype=torch.float16) does."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every QuantizeLinear, then at the operators that read what is dequantized."""

@@ -47,8 +47,8 @@ class ConcatScales(Rule):
 
     id = "TRT-Q18"
     severity = Severity.WARNING
-    title = "The inputs of a Concat are all quantized, with one scale, or none is."
-    remedy = "Give all inputs one scale, the largest of them, or quantize behind the Concat only."
+    title = "The inputs of a Concat are all quantized with the same scale, or none is."
+    remedy = "Give all inputs the same scale, the largest of them, or quantize only after the Concat."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every Concat with a quantized activation among its inputs."""
@@ -74,7 +74,7 @@ class CastAfterDequantize(Rule):
     id = "TRT-Q19"
     severity = Severity.WARNING
     title = "No Cast between a DequantizeLinear and what reads it."
-    remedy = "Write scales in the type that the reader wants: then DequantizeLinear gives it."
+    remedy = "Write scales in the type that the reader needs, so that DequantizeLinear returns that type."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Check every Cast directly after a DequantizeLinear."""

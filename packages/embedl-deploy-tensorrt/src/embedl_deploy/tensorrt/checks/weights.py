@@ -21,7 +21,7 @@ class StoredWeights(Rule):
 
     id = "TRT-Q07"
     severity = Severity.ERROR
-    title = "A stored weight of a quantized type goes straight into DequantizeLinear."
+    title = "A stored weight of a quantized type is read directly by DequantizeLinear."
     remedy = "Put DequantizeLinear directly after the weight, and transpose or reshape its output."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:

@@ -20,10 +20,10 @@ class Windows(Rule):
 
     id = "TRT-O04"
     severity = Severity.ERROR
-    title = "A window has fewer than 100,000 places; in three dimensions, fewer than 31,622,777."
+    title = "A kernel or window has fewer than 100,000 elements; in three dimensions, fewer than 31,622,777."
     remedy = (
-        "Where it is larger than its map, transform the model with example inputs: ClipPoolWindowPattern cuts it. "
-        "A whole map is pooled by AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1)."
+        "If it is larger than its map, transform the model with example inputs: ClipPoolWindowPattern clips it. "
+        "To pool a whole map, use AdaptiveAvgPool2d(1) or AdaptiveMaxPool2d(1)."
     )
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
