@@ -53,9 +53,7 @@ def test_the_file_its_meaning_and_what_is_left_to_do_are_written(file, tmp_path)
 
 def test_it_says_that_it_is_no_engine(file, tmp_path):
     result = compile(file, tmp_path / "net.zip", backend="sensai")
-    assert result.report.messages[0].startswith(
-        "This is a hand-over and not an engine: Lattice's neural network compiler"
-    )
+    assert result.report.messages[0].startswith("This is a hand-over, not an engine: Lattice's neural network compiler")
     assert "hand-over" in result.report.compiler
     with pytest.raises(CompileError, match=r"net\.zip was not run"):
         SensaiHandOver().run(result.path, [X])

@@ -154,7 +154,7 @@ def test_readers_that_do_not_agree_leave_the_bits_open():
     x = file.input(1, 4, 6, 6)
     told = described(file, file.qdq(x, 0.5), file.qdq(x, 0.25))
     assert told.inputs[0].fractional_bits is None
-    assert told.outside[0] == "Say how to store the input x0: the file has no one scale for it."
+    assert told.outside[0] == "Say how to store the input x0: the file does not have a single scale for it."
     assert told.outside[1:] == (
         "Read the output x0 with 1 fractional bits.",
         "Read the output x0 with 2 fractional bits.",

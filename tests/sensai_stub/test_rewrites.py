@@ -37,12 +37,12 @@ CASES = [
     (nn.Conv2d(4, 4, 3, groups=2), "use one group with zeros between the groups, at 2 times the products", one_group),
     (
         nn.MaxPool2d(4),
-        "use 2 poolings of 2×2, one behind the other",
+        "use 2 2×2 poolings in sequence",
         lambda pool: nn.Sequential(nn.MaxPool2d(2), nn.MaxPool2d(2)),
     ),
     (
         nn.AvgPool2d(8),
-        "use 3 poolings of 2×2, one behind the other",
+        "use 3 2×2 poolings in sequence",
         lambda pool: nn.Sequential(*(nn.AvgPool2d(2) for _ in range(3))),
     ),
     (

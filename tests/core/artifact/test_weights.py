@@ -65,8 +65,8 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (tensor("gone.data"), "'gone.data', which is not there"),
-        (tensor("w.data/x"), "'w.data/x', which is not there"),
+        (tensor("gone.data"), "'gone.data', which does not exist"),
+        (tensor("w.data/x"), "'w.data/x', which does not exist"),
         (tensor("../outside"), "outside the model's folder"),
         (tensor("../../../../../../etc/passwd"), "outside the model's folder"),
         (tensor("sub/../../outside"), "outside the model's folder"),

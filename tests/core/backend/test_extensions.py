@@ -195,7 +195,7 @@ class TestConflicts:
         install("tensorrt.a", EXTENSION.format(marker="hookimpl"), distribution="a", version="1")
         text = (
             "tensorrt.a (a 1) and tensorrt.b (b 1) both bring fusion 'AcmeConvPattern': that of tensorrt.a (a 1) is "
-            "tried first. Uninstall one of them, or have the one that shall win ask for it: @hookimpl(tryfirst=True)."
+            "tried first. Uninstall one of them, or mark the one that should win with @hookimpl(tryfirst=True)."
         )
         assert list_backends()["tensorrt"].conflicts == (text,)
         with caplog.at_level(logging.WARNING, logger="embedl_deploy"):

@@ -227,7 +227,7 @@ def test_weights_in_a_second_file_must_be_there_and_are_not_read(backend, tmp_pa
     opened = ir.load(tmp_path / "m.onnx")
     (tmp_path / "weights.data").unlink()
     for model in (tmp_path / "m.onnx", opened):
-        with pytest.raises(InputError, match=r"'c0' is in 'weights\.data', which is not there\. Copy it beside"):
+        with pytest.raises(InputError, match=r"'c0' is in 'weights\.data', which does not exist\. Copy it next to"):
             check(model)
     with pytest.raises(InputError, match=r"'weights\.data'; expected the path of the model"):
         check(onnx.load(tmp_path / "m.onnx", load_external_data=False))

@@ -159,7 +159,7 @@ def test_a_model_in_training_mode_is_told_as_that(tmp_path):
     result = transform(model, X, patterns=[])
     why = (
         "the model is in training mode: '1' (BatchNorm2d), '2' (Dropout) compute with the statistics of the batch, or "
-        "with random numbers. Call eval() on it before it is transformed or exported, unless it is to be trained."
+        "with random numbers. Call eval() on it before you transform or export it, unless you want to train it."
     )
     assert why in result.report["notes"]
     assert not transform(model.eval(), X, patterns=[]).report["notes"]

@@ -178,7 +178,7 @@ class TestInputs:
             bind_inputs(graph, (x,), {"x": x})
         with pytest.raises(
             InputError,
-            match=r"takes the inputs \(x, scale, shift\).*1 too many. Leave out what comes behind the first 3",
+            match=r"takes the inputs \(x, scale, shift\).*1 too many. Omit everything after the first 3",
         ):
             bind_inputs(graph, (x, 1, 2, 3), {})
 

@@ -28,7 +28,7 @@ def test_names_that_do_not_fit_get_a_cure_of_their_own(missing, unknown, cure):
 
 def test_a_batch_in_a_batch_is_told():
     graph = transform(nn.Conv2d(3, 4, 3), torch.randn(2, 3, 8, 8), patterns=PATTERNS).model
-    assert "batch_size is to be None" in misfit(graph, (torch.randn(1, 2, 3, 8, 8),), {})
+    assert "set its batch_size to None" in misfit(graph, (torch.randn(1, 2, 3, 8, 8),), {})
     assert "batch_size" not in misfit(graph, (torch.randn(2, 4, 8, 8),), {})
 
 

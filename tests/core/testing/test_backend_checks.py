@@ -93,7 +93,7 @@ def fails_at_outputs(point):
 def test_a_check_of_a_backend(check, good, spoilt, found):
     BACKEND[check].run(BackendSubject(good()))
     text = complaint(BACKEND[check], BackendSubject(spoilt()))
-    assert text.startswith(f"Backend 'acme': it does not hold that the backend {BACKEND[check].title}.")
+    assert text.startswith(f"Backend 'acme' fails a check: the backend {BACKEND[check].title}.")
     assert found in text
     assert f"  do:       {BACKEND[check].advice}" in text
 
@@ -181,7 +181,7 @@ def one_block():
 )
 def test_a_check_of_a_network(check, spoilt, found):
     text = complaint(NETWORK[check], NetworkSubject(spoilt(), "one block", one_block))
-    assert text.startswith(f"Backend 'acme': it does not hold that one block {NETWORK[check].title}.")
+    assert text.startswith(f"Backend 'acme' fails a check: one block {NETWORK[check].title}.")
     assert found in text
     assert f"  do:       {NETWORK[check].advice}" in text
 

@@ -269,7 +269,7 @@ def test_exactly_this_check_fails(check, pattern, found):
     others = {"onnx", "variants", "exported-graphs"} - {check}
     ((failed, text),) = failures(pattern(), leave_out=others).items()
     assert failed == check
-    assert text.startswith(f"Backend 'acme': it does not hold that {pattern.__name__} {CHECKS[check].title}.")
+    assert text.startswith(f"Backend 'acme' fails a check: {pattern.__name__} {CHECKS[check].title}.")
     assert found in text
     assert f"  do:       {CHECKS[check].advice}" in text
     assert f"  why:      {CHECKS[check].why}" in text
@@ -343,7 +343,7 @@ def test_folded_weights_are_not_the_original_parameters():
         return Block(with_parameters(conv, conv.weight * 2, conv.bias), bn, act)
 
     failed = failures(type("Folds", (BlockPattern,), {"graft": doubled})(), leave_out=("onnx", "variants"))
-    assert "no parameter of the result holds the numbers of 0.weight" in failed["parameters"]
+    assert "no parameter of the result has the values of 0.weight" in failed["parameters"]
 
 
 class Halves(FusedModule):
@@ -378,8 +378,8 @@ class CutPattern(Pattern):
     ("graft", "wrong"),
     [
         (Halves, None),
-        (lambda linear: Halves(linear, keep=(0,)), "no parameter of the result holds the numbers of 0.weight"),
-        (lambda linear: Halves(linear, scale=2.0), "no parameter of the result holds the numbers of 0.weight"),
+        (lambda linear: Halves(linear, keep=(0,)), "no parameter of the result has the values of 0.weight"),
+        (lambda linear: Halves(linear, scale=2.0), "no parameter of the result has the values of 0.weight"),
     ],
     ids=["cut", "half is missing", "changed"],
 )

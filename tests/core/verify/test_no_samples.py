@@ -24,7 +24,7 @@ def test_no_agreement_is_told(result, tmp_path):
         lambda: verify_stages(result.model, EMPTY, {"same": result}),
         lambda: export_onnx(result, EMPTY, tmp_path / "m.onnx"),
     ):
-        with pytest.raises(InputError, match=r"hold no sample\. Give at least one"):
+        with pytest.raises(InputError, match=r"hold no sample\. Pass at least one"):
             ask()
     export_onnx(result, EMPTY, tmp_path / "m.onnx", tolerance=None)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 _NO_ENGINE = (
-    "This is a hand-over and not an engine: Lattice's neural network compiler has to make one of it, for an "
+    "This is a hand-over, not an engine: Lattice's neural network compiler must build the engine from it, for an "
     "accelerator that Lattice Radiant builds into the FPGA."
 )
 _NOT_CHECKED = (
@@ -136,7 +136,7 @@ def _archive(model: bytes, told: HandOver, name: str, messages: Sequence[str]) -
         **told.to_dict(),
     }
     files: dict[str, Any] = {
-        "README.txt": "\n".join([*messages, "", "Left to do, beside what the engine does:", *told.outside, ""]),
+        "README.txt": "\n".join([*messages, "", "Remaining work besides what the engine does:", *told.outside, ""]),
         "handover.json": json.dumps(plain, indent=1),
         "model.onnx": model,
     }

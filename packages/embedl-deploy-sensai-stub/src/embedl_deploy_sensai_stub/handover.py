@@ -90,7 +90,7 @@ class HandOver:
         told = [
             f"Round the input {tensor.name} to eight bits, {tensor.fractional_bits} of them fractional."
             if tensor.fractional_bits is not None
-            else f"Say how to store the input {tensor.name}: the file has no one scale for it."
+            else f"Say how to store the input {tensor.name}: the file does not have a single scale for it."
             for tensor in self.inputs
         ]
         told += [

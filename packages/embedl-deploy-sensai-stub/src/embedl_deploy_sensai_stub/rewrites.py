@@ -71,7 +71,7 @@ def _for_pool(pool: nn.MaxPool2d | nn.AvgPool2d) -> str | None:
         plain = plain and pool.divisor_override is None
     if size is None or size <= 2 or size & (size - 1) or not plain or pool.ceil_mode:
         return None
-    return f"use {size.bit_length() - 1} poolings of 2×2, one behind the other"
+    return f"use {size.bit_length() - 1} 2×2 poolings in sequence"
 
 
 def _for_adaptive_pool(pool: nn.AdaptiveAvgPool2d, shape: tuple[int, ...] | None) -> str | None:

@@ -107,7 +107,7 @@ def test_quantizers_of_later_operator_sets_are_left_to_backends(kind, dtype, ops
 @pytest.mark.parametrize("version", [0, 99])
 def test_an_operator_set_that_nobody_knows(version, backend):
     backend()
-    with pytest.raises(InputError, match=rf"asks for operator set {version} of ONNX; the installed onnx .* knows 1 to"):
+    with pytest.raises(InputError, match=rf"requires operator set {version} of ONNX; the installed onnx .* knows 1 to"):
         check(net("(float[2] x) => (float[2] y) { y = Relu(x) }", version))
 
 

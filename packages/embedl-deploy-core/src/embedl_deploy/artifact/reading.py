@@ -36,7 +36,7 @@ def read_onnx(path: str | os.PathLike[str]) -> "ir.Model":
         ) from error
     model = model_of(proto, file)
     if not len(model.graph) and not model.graph.outputs:
-        raise InputError(f"{os.fspath(path)!r} holds no graph; expected an ONNX file, such as export_onnx writes.")
+        raise InputError(f"{os.fspath(path)!r} contains no graph; expected an ONNX file, such as export_onnx writes.")
     ir.external_data.set_base_dir(model.graph, file.parent)
     return model
 

@@ -131,7 +131,7 @@ class _Tensor:
         entries = {entry.key: entry.value for entry in self.proto.external_data}
         location = entries.get("location", "")
         if model is None:
-            self._refuse(f"is in the file {location!r}; expected the path of the model, beside which that file is")
+            self._refuse(f"is in the file {location!r}; expected the path of the model, next to which that file is")
         if self.kind.name == "STRING":
             self._refuse("is text in another file, which ONNX does not allow")
         offset, length = self._number(entries, "offset") or 0, self._number(entries, "length")
@@ -162,7 +162,7 @@ class _Tensor:
         try:
             is_file = stat.S_ISREG(file.stat().st_mode)
         except (FileNotFoundError, NotADirectoryError):
-            self._refuse(f"is in {location!r}, which is not there. Copy it beside the model")
+            self._refuse(f"is in {location!r}, which does not exist. Copy it next to the model")
         except ValueError:  # a path that no file can have
             self._refuse(f"is in {location!r}; expected a path relative to the model's folder")
         if not is_file:

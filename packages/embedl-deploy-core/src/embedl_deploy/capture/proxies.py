@@ -122,9 +122,7 @@ class TruthfulProxy(InPlaceProxy):
                 raise AttributeError(f"{self._known_class().__name__!r} object has no attribute {k!r}")
         attribute = TruthfulAttribute(self, k)
         if not hasattr(torch.Tensor, k) and attribute.is_known_to_be_none():
-            self.tracer.stop(
-                f"{k!r} of {self.node.name!r} is None, and what stands for a value in symbolic tracing never is"
-            )
+            self.tracer.stop(f"{k!r} of {self.node.name!r} is None, which symbolic tracing cannot represent")
         return attribute
 
     @property  # type: ignore[misc]  # nobody sets it

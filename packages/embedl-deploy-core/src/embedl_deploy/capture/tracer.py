@@ -222,7 +222,7 @@ def _refuse_what_a_decorator_hides(forward: Any, stop: Callable[[str], NoReturn]
     shown, hidden = inspect.signature(forward, follow_wrapped=False).parameters, inspect.signature(inner).parameters
     gathers = any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in hidden.values())
     if gathers and list(shown) != list(hidden):
-        stop("forward takes *args or **kwargs behind a decorator, and torch.fx does not look through that")
+        stop("forward takes *args or **kwargs behind a decorator, which torch.fx does not support")
 
 
 def _context() -> tuple[bool, ...]:

@@ -26,7 +26,7 @@ _KINDS = {
 
 
 @click.command("backends", cls=FileCommand)
-@click.option("-v", "--verbose", is_flag=True, help="Also what each backend brings, which takes loading all of it.")
+@click.option("-v", "--verbose", is_flag=True, help="Also list what each backend contributes.")
 @backend_option
 @json_option
 @click.pass_context

@@ -17,7 +17,7 @@ from embedl_deploy.errors import InputError
 
 @click.command("compile", cls=FileCommand)
 @click.argument("onnx", type=InputFile(), metavar="FILE.onnx")
-@output_option("The engine; by default beside the file, as FILE.engine. Its report goes beside it, as JSON.", ".json")
+@output_option("The engine; by default FILE.engine. Its report is written next to it, as JSON.", ".json")
 @backend_option
 @click.option("--compiler", metavar="NAME", help="By default the first that is installed; see `backends -v`.")
 @click.option("--target", metavar="NAME", help="What to compile for, in the backend's words, such as an architecture.")

@@ -27,9 +27,7 @@ class Terminated(BaseException):
 #: For ``--help``.
 MEANINGS = {
     ExitCode.DONE: "done",
-    ExitCode.NO: (
-        "the answer is no: check found errors, or could not ask for them, the numbers disagree, the backend is broken"
-    ),
+    ExitCode.NO: ("the answer is no: check found errors or a rule failed, outputs differ, or the backend is broken"),
     ExitCode.USAGE: "an argument does not fit, or names a file that is not there or is of another kind",
     ExitCode.REFUSED: "the model or the file cannot be processed: captured, quantized, exported, compiled",
     ExitCode.SYSTEM: "the operating system refuses: disk full, no permission",

@@ -43,7 +43,7 @@ def load_program(path: Path, *, allow_pickle: bool) -> ExportedProgram:
     code = [name for name in names if any(part in f"/{name}" for part in _CODE_IN_PT2)]
     if code and not allow_pickle:
         raise InputError(
-            f"{os.fspath(path)!r} holds code, in {code[0]!r}. If you trust where it comes from, pass --allow-pickle."
+            f"{os.fspath(path)!r} holds code, in {code[0]!r}. If you trust its source, pass --allow-pickle."
         )
     try:
         # What is logged is raised as well.
@@ -74,7 +74,7 @@ def load_state_dict(path: Path, *, allow_pickle: bool) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         raise InputError(
             f"{os.fspath(path)!r} is damaged, or holds more than weights: {_first_line(error)} "
-            "If you trust where it comes from, pass --allow-pickle; better, save model.state_dict()."
+            "If you trust its source, pass --allow-pickle; better, save model.state_dict()."
         ) from error
     except Exception as error:  # torch raises whatever a damaged file leads to
         raise InputError(

@@ -105,7 +105,7 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            advice = "Install it, or change to the folder that holds it."
+            advice = "Install it, or change to the folder that contains it."
             if name.endswith(".py"):
                 advice = f"A file is named as a module: {name.removesuffix('.py')}, without its ending."
             raise InputError(

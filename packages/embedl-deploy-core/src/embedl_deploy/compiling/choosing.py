@@ -19,7 +19,7 @@ def choose_compiler(
     """
     if not backend.compilers:
         raise CompilerNotFoundError(
-            f"Backend {backend.name!r} brings no compiler. Compile {onnx.name} with the vendor's tool."
+            f"Backend {backend.name!r} has no compiler. Compile {onnx.name} with the vendor's tool."
         )
     compilers = backend.compilers
     if name is not None:

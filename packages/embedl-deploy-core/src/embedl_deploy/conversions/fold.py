@@ -62,7 +62,7 @@ class DecomposeFoldPattern(Pattern):
     def examples(self) -> list[Example]:
         """Where it matches."""
         return [
-            Example(nn.Fold((6, 8), 2, stride=2), (torch.randn(2, 12, 12),), "windows beside one another"),
+            Example(nn.Fold((6, 8), 2, stride=2), (torch.randn(2, 12, 12),), "adjacent windows"),
             Example(_Refolding(3, stride=2, padding=1), (torch.randn(2, 4, 7, 8),), "they overlap: outlook attention"),
         ]
 

@@ -61,7 +61,7 @@ class FoldZeroPadIntoConvPattern(Pattern):
         if min(pad.padding) < 0:
             return f"padding {tuple(pad.padding)} crops"
         if conv.padding_mode != "zeros" or conv.padding == "same":
-            return f"the convolution pads by itself (padding={conv.padding!r}, mode {conv.padding_mode!r})"
+            return f"the convolution has its own padding (padding={conv.padding!r}, mode {conv.padding_mode!r})"
         if has_hooks(conv) or has_hooks(pad):
             return "hooks on the modules would be lost"
         if nn.utils.parametrize.is_parametrized(conv):

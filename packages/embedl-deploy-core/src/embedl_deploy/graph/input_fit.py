@@ -43,5 +43,5 @@ def _difference(node: fx.Node, value: Any) -> str:
     sizes = ", ".join(["N", *map(str, shape[1:])]) if shape else ""
     said = f"{node.target} is {quoted(value)}; expected {str(dtype).removeprefix('torch.')}[{sizes}]"
     if isinstance(value, torch.Tensor) and tuple(value.shape[2:]) == tuple(shape[1:]) and value.dim() == len(shape) + 1:
-        said += " (one dimension more: of a DataLoader over whole batches, whose batch_size is to be None?)"
+        said += " (one dimension more: is this from a DataLoader over whole batches? Then set its batch_size to None)"
     return said

@@ -75,7 +75,7 @@ def require_samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """
     tensors = [tensor for tensor in tensors_in(args, kwargs) if tensor.dim() > 0]
     if tensors and all(tensor.shape[0] == 0 for tensor in tensors):
-        raise InputError(f"the inputs {describe_inputs(args, kwargs)} hold no sample. Give at least one.")
+        raise InputError(f"the inputs {describe_inputs(args, kwargs)} hold no sample. Pass at least one.")
 
 
 def describe_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
 
-_INSTEAD = "Save a quantized model as quantization_recipe(model).to_json() and model.state_dict(), which hold no code."
+_INSTEAD = "Save a quantized model as quantization_recipe(model).to_json() and model.state_dict(), without code."
 
 
 @dataclass(frozen=True)

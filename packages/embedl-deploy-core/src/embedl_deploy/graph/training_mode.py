@@ -20,5 +20,5 @@ def in_training(model: nn.Module) -> str:
     more = f" and {len(parts) - _NAMED} more" if len(parts) > _NAMED else ""
     return (
         f"the model is in training mode: {', '.join(parts[:_NAMED])}{more} compute with the statistics of the batch, "
-        "or with random numbers. Call eval() on it before it is transformed or exported, unless it is to be trained."
+        "or with random numbers. Call eval() on it before you transform or export it, unless you want to train it."
     )

@@ -55,7 +55,7 @@ def wrong_names(
         cures.append(f"Give {', '.join(twice)} once")
     if count > len(names):
         faults.append(f"{count} by position, which is {count - len(names)} too many")
-        cures.append(f"Leave out what comes behind the first {len(names)}" if names else "Leave them out")
+        cures.append(f"Omit everything after the first {len(names)}" if names else "Leave them out")
     cures += _about_unknown(missing, unknown)
     if missing and not unknown:
         cures.append(f"Give {', '.join(missing)} as well")

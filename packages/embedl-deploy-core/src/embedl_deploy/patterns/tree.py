@@ -158,7 +158,7 @@ def _compile_position(element: Any, index: int, where: str) -> Element | Compile
     if isinstance(element, Fork):
         if index > 0:
             raise PatternError(
-                f"{where}: a Fork stands at position {index} of a trunk. What comes before it belongs in one of its "
+                f"{where}: a Fork is at position {index} of a trunk. What comes before it belongs in one of its "
                 "branches; put the Fork first."
             )
         branches = tuple(

@@ -183,7 +183,7 @@ def _why_not(node: fx.Node, read: _Read) -> str | None:
         if is_upcast(each):
             return f"the model's author has {each.name} computed in float32"
     if are_angles(node):
-        return "what it gives are angles, which have to be precise"
+        return "its result is used as angles, which must be precise"
     return None
 
 

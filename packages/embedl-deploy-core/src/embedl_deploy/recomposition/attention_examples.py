@@ -144,7 +144,7 @@ def examples() -> list[Example]:
         _example(_cosine, "cosines, with a temperature for each head", bias=_bias(2), temperature=temperature),
         _example(_capped, "capped scores", bias=_bias(2)),
         _example(_flattened, "heads that are seen apart while a bias is added", bias=_bias(2)),
-        _example(_tokens_first, "einsum, heads behind tokens"),
+        _example(_tokens_first, "einsum, heads after tokens"),
         _example(_batched, "baddbmm", bias=_bias(1)),
         _example(_sloped, "a slope for each head, as ALiBi has it", bias=nn.Parameter(torch.randn(2, 1, 5))),
     ]

@@ -37,7 +37,7 @@ def translations_are_given(subject: BackendSubject) -> None:
         except PluginError as error:
             raise ConformanceFailure(str(error), "a mapping from overloads to functions of onnxscript") from error
         if not found:
-            raise DoesNotApply("the backend brings no operators of its own")
+            raise DoesNotApply("the backend has no operators of its own")
         for operator in found:
             schema = operator._schema  # type: ignore[attr-defined]  # an overload, as has been checked
             missing = _missing_arguments(found[operator], [argument.name for argument in schema.arguments])

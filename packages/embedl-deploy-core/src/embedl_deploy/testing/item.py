@@ -65,7 +65,7 @@ class ConformanceItem(pytest.Item):
 def advice(check: Check[Any], subject: Subject, error: BaseException) -> str:
     """What failed, on what, what was found and expected, and what to do."""
     complaint = complaint_of(error, subject.packages)
-    lines = [f"{owner_of(subject)}: it does not hold that {subject.label} {check.title}."]
+    lines = [f"{owner_of(subject)} fails a check: {subject.label} {check.title}."]
     if complaint.where:
         lines.append(f"  where:    {complaint.where}")
     lines += [f"  found:    {complaint.found}", f"  expected: {complaint.expected}", f"  why:      {check.why}"]

@@ -24,7 +24,7 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "declares-examples",
         "declares examples",
         "Without an example nothing else about a pattern can be tried.",
-        "Override examples() and return models of a few channels, built anew at each call, with a batch of two.",
+        "Override examples() and return models of a few channels, created anew in each call, with a batch of two.",
         declares_examples,
     ),
     Check(
@@ -132,7 +132,7 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
     Check(
         "state-dict",
         "takes the state of another",
-        "A checkpoint is loaded into a model that was transformed anew.",
+        "A checkpoint is loaded into a model that was transformed again.",
         "Compute in forward from parameters and buffers, not from numbers that the constructor took from them.",
         state_can_be_loaded,
     ),
@@ -163,7 +163,7 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
     Check(
         "stubs-used",
         "computes with the quantizers of its module",
-        "A weight that is not passed through its quantizer stays in float, whatever the report says.",
+        "A weight that is not passed through its quantizer stays in float although the report lists it as quantized.",
         "Compute with self.weight_fake_quant(weight), as FusedConv and FusedMatmul do.",
         stubs_are_used,
         fusions_only=True,
@@ -172,7 +172,7 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "quantized",
         "is quantized, or says why not",
         "Every point has a quantizer with a finite scale, or a reason in the report.",
-        "Look at quantization_report(quantize(result, data)); mend the module, or the policy's answer.",
+        "Look at quantization_report(quantize(result, data)); fix the module, or the policy's answer.",
         is_quantized,
         fusions_only=True,
     ),

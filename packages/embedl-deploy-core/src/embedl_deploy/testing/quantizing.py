@@ -166,7 +166,7 @@ def _require_told(quantized: fx.GraphModule, report: PointReport) -> None:
         return
     stub = quantized.get_submodule(report.stub)
     if not isinstance(stub, QuantStub) or not stub.enabled:
-        raise ConformanceFailure(f"{where}: no quantizer stands at {report.stub}", "a quantizer")
+        raise ConformanceFailure(f"{where}: there is no quantizer at {report.stub}", "a quantizer")
     if report.kind is not PointKind.INPUT or report.stub.startswith(f"{report.path}."):
         return
     node = next(node for node in quantized.graph.nodes if node.name == report.node)

@@ -60,7 +60,7 @@ def keeps_parameters(subject: PatternSubject, example: Example) -> None:
         holders = pieces_of(parameter, result.parameters()) if other is None else [other]
         if not holders:
             raise ConformanceFailure(
-                f"no parameter of the result holds the numbers of {name}", "the original parameter, nothing folded"
+                f"no parameter of the result has the values of {name}", "the original parameter, nothing folded"
             )
         for holder in holders:
             known.add(numbers_of(holder))

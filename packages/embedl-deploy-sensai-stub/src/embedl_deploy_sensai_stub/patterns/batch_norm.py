@@ -77,7 +77,7 @@ class BatchNormToDepthwiseConvPattern(Pattern):
         return (
             Example(nn.Sequential(batch_norm(4), nn.ReLU(), nn.Conv2d(4, 4, 3)), image(), "as in DenseNet"),
             Example(nn.Sequential(nn.MaxPool2d(2), batch_norm(4)), image(), "behind pooling"),
-            Example(nn.Sequential(nn.Conv2d(4, 4, 5), batch_norm(4)), image(), "behind what the engine cannot run"),
+            Example(nn.Sequential(nn.Conv2d(4, 4, 5), batch_norm(4)), image(), "after an unsupported layer"),
         )
 
     def near_misses(self) -> Sequence[Example]:

@@ -18,7 +18,7 @@ def in_each_others_way(label: str, first: PluginSource, second: PluginSource, ou
     titles = {"first": title_of(first), "second": title_of(second)}
     return (
         f"{titles['first']} and {titles['second']} both bring {label}: {outcome.format(**titles)}. Uninstall one of "
-        "them, or have the one that shall win ask for it: @hookimpl(tryfirst=True)."
+        "them, or mark the one that should win with @hookimpl(tryfirst=True)."
     )
 
 

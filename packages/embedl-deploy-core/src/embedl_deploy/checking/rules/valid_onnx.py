@@ -32,7 +32,7 @@ def check_operator_set(model: "ir.Model", what: str) -> None:
     newest = onnx.defs.onnx_opset_version()
     if version is not None and not 1 <= version <= newest:
         raise InputError(
-            f"{what} asks for operator set {version} of ONNX; the installed onnx {onnx.__version__} knows 1 to "
+            f"{what} requires operator set {version} of ONNX; the installed onnx {onnx.__version__} knows 1 to "
             f"{newest}. Export the model for one of those, or install a newer onnx."
         )
 

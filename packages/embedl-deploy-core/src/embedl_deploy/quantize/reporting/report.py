@@ -139,7 +139,7 @@ class QuantizationReport:
             lines += [f"  {c.where}: {c.outcome}" for c in places if c.declined]
         if self.vanishing:
             lines.append(
-                "Rounded to zero, because most values are small beside the largest (leave the module in float):"
+                "Rounded to zero, because most values are small compared with the largest (leave the module in float):"
             )
             lines += [f"  {name}: {share:.0%}" for name, share in self.vanishing]
         if self.findings:

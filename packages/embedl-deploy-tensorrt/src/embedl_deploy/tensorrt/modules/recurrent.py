@@ -12,7 +12,7 @@ class FusedRecurrent(FusedModule):
     """``LSTM``, ``GRU`` or ``RNN``, in float.
 
     TensorRT for RTX 1.7 unrolls it. With the input and its weight quantized, their product is INT8; that of each step
-    with the one before is computed in float whatever is quantized, and weights that alone are quantized are
+    with the one before is computed in float even if it is quantized, and weights that alone are quantized are
     dequantized in front of the loop.
     """
 
@@ -23,7 +23,7 @@ class FusedRecurrent(FusedModule):
         self.recurrent = recurrent
         self.why_not_quantized = (
             f"{type(recurrent).__name__}: TensorRT for RTX computes the recurrent product in float, step by step, "
-            "whatever is quantized"
+            "even if it is quantized"
         )
 
     def forward(self, x: torch.Tensor, hx: Any = None) -> Any:
