@@ -229,8 +229,8 @@ def embedl_deploy_onnx_translations(opset):
         assert backend.conflicts == ()
         assert backend.onnx_translation_conflicts(18) == (
             "tensorrt.b (b 1) and tensorrt.a (a 1) both bring a translation of aten.relu.default to ONNX: that of "
-            "tensorrt.b (b 1) is used, and that of tensorrt.a (a 1) is not. Uninstall one of them, or have the one "
-            "that shall win ask for it: @hookimpl(tryfirst=True).",
+            "tensorrt.b (b 1) is used, and that of tensorrt.a (a 1) is not. Uninstall one of them, or mark the one "
+            "that should win with @hookimpl(tryfirst=True).",
         )
         assert [function(None) for function in backend.onnx_translations(18).values()] == [2]
 
@@ -272,7 +272,7 @@ def embedl_deploy_check_rules():
         assert get_backend("acme").rule_origins == {"ACME-1": winner}
         text = (
             "acme (acme 1.2) and acme.more (more 3) both bring rule 'ACME-1': that of acme (acme 1.2) is used, and "
-            "that of acme.more (more 3) is not. Uninstall one of them, or have the one that shall win ask for it: "
+            "that of acme.more (more 3) is not. Uninstall one of them, or mark the one that should win with "
             "@hookimpl(tryfirst=True)."
         )
         assert get_backend("acme").conflicts == ((text,) if told else ())
