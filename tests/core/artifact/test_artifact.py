@@ -35,7 +35,7 @@ class TestReading:
     def test_what_is_no_onnx(self, tmp_path, content):
         path = tmp_path / "bad.onnx"
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"bad\.onnx' (cannot be read as ONNX|holds no graph)"):
+        with pytest.raises(InputError, match=r"bad\.onnx' (cannot be read as ONNX|contains no graph)"):
             read_onnx(path)
 
     def test_what_is_no_file(self, tmp_path):
