@@ -32,7 +32,7 @@ class InputError(EmbedlDeployError, ValueError):
 
 
 class FileWriteError(EmbedlDeployError, OSError):
-    """A file cannot be written where it should be: there is no such place, or no leave to write there."""
+    """A file cannot be written where it should be: there is no such place, or no permission to write there."""
 
 
 class ArgumentError(InputError):

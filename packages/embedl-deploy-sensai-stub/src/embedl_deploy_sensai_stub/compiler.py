@@ -1,4 +1,4 @@
-"""The hand-over to Lattice's tools, behind the hook for compilers.
+"""The hand-over to Lattice's tools, as a compiler of the backend.
 
 There is no engine in it. Lattice's neural network compiler makes one, for an accelerator that Lattice Radiant builds
 into the FPGA; both are Lattice's own programs, and nothing here pretends to be them. What is written is what can be

@@ -82,7 +82,7 @@ def explain_unfused(node: fx.Node) -> str | None:
     """Why the engine cannot run the operator at ``node``.
 
     Returns:
-        ``"<operator>: <reason>"``, with ``". Exact rewrite: <what to do>"`` behind it where there is one; ``None`` when
+        ``"<operator>: <reason>"``, with ``". Exact rewrite: <what to do>"`` after it where there is one; ``None`` when
         there is nothing that the engine could not do.
     """
     module = get_module(node)

@@ -29,7 +29,7 @@ SENSAI_FUSION_PATTERNS: list[Pattern] = [
     ConvBNReLUPattern(),  # up to 3 nodes
     ConvBNPattern(),  # up to 2 nodes: what the pattern above has left
     LinearPattern(),  # up to 2 nodes; takes nothing that the others want
-    AddPattern(),  # up to 2 nodes; a ReLU behind a convolution or linear layer is theirs already
+    AddPattern(),  # up to 2 nodes; a ReLU after a convolution or linear layer is theirs already
     MaxPoolPattern(),  # 1 node
     GlobalAveragePoolPattern(),  # 1 node
 ]

@@ -24,7 +24,7 @@ class Tensor:
     """A tensor.
 
     Attributes:
-        name: Its name in the ONNX file: that of the numbers in front of the quantizers.
+        name: Its name in the ONNX file: that of the numbers before the quantizers.
         shape: Sizes, ``None`` where one is open; ``None`` if the file does not tell.
         fractional_bits: Of its eight bits; negative for a scale above one. Of a bias those of the accumulator that it
             is added to. ``None`` where the file has no scale for it, as for outputs of the model.
@@ -196,7 +196,7 @@ def _tensor(value: "ir.Value | None") -> Tensor:
 
 
 def _stored(value: "ir.Value | None") -> "ir.Value":
-    """The numbers in front of the quantizers."""
+    """The numbers before the quantizers."""
     assert value is not None
     while (maker := value.producer()) is not None and maker.op_type in QUANTIZERS:
         before = input_of(maker, 0)
@@ -208,7 +208,7 @@ def _stored(value: "ir.Value | None") -> "ir.Value":
 def _bits(value: "ir.Value") -> "Iterator[int]":
     """Fractional bits that a tensor is given: by the quantizer that made it, or by those that read it.
 
-    Max pooling and another shape change no number, so what is quantized behind them is quantized in front as well.
+    Max pooling and another shape change no number, so what is quantized after them is quantized in front as well.
     """
     maker = value.producer()
     if maker is not None and maker.op_type in QUANTIZERS:

@@ -22,7 +22,7 @@ RESHAPES = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"})
 WEIGHTED = ("Conv", "Gemm", "MatMul")
 AVERAGES = ("GlobalAveragePool", "ReduceMean")
 _HEADS = frozenset({*WEIGHTED, *AVERAGES, "Add", "MaxPool"})
-#: What can follow, and what it can follow. A constant is added behind MatMul only: the others have a bias.
+#: What can follow, and what it can follow. A constant is added after MatMul only: the others have a bias.
 BEHIND = {
     "Relu": (*WEIGHTED, "Add"),
     "Add": ("MatMul",),

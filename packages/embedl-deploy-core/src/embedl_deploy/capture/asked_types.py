@@ -1,7 +1,7 @@
 """Types and devices in a symbolic graph that the model's code took from its own tensors.
 
 ``x.to(next(self.parameters()).dtype)`` and ``torch.finfo(self.dtype).min`` are literals in a trace, as what the author
-wrote down is. Where there may be such, the model is traced once more in another type, see ``marked.py``; what differs
+wrote down is. Where there may be such, the model is traced again in another type, see ``marked.py``; what differs
 was asked for, and follows the model from here on.
 """
 

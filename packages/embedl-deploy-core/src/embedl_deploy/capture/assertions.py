@@ -5,7 +5,7 @@ with such notes cannot be moved to another type or device. ``torch._check`` and 
 numbers that no file of ONNX can hold, and what they are computed from would be an output of every fusion around it.
 What is asked of inputs is asked before the graph runs, see ``graph/exported_inputs.py``.
 
-An assertion on a number that the graph goes on with, such as a size that is read from a tensor, stays: whoever traces
+An assertion on a number that the graph continues with, such as a size that is read from a tensor, stays: whoever traces
 the graph again needs to know what is asserted.
 """
 
@@ -69,7 +69,7 @@ def _read_by_none_but(assertions: list[fx.Node]) -> set[fx.Node]:
 
 
 def _is_free(assertion: fx.Node, idle: set[fx.Node]) -> bool:
-    """Whether it is on values alone: not on sizes of inputs, and on no number that the graph goes on with."""
+    """Whether it is on values alone: not on sizes of inputs, and on no number that the graph continues with."""
     first = assertion.all_input_nodes[0].meta.get("val") if assertion.all_input_nodes else None
     numbers = _numbers_of(assertion)
     return isinstance(first, torch.Tensor) or (bool(numbers) and numbers <= idle)

@@ -164,7 +164,7 @@ def _both(symbolic: CaptureError, export: CaptureError) -> CaptureError:
 
 def _fallback_note(error: CaptureError) -> str:
     where = f" at {error.source}" if error.source else ""
-    # What to do about it, which has been done, comes behind the reason.
+    # What to do about it, which has been done, comes after the reason.
     said = str(error).splitlines()[0].partition(". Give example inputs")[0]
     reason = "symbolic tracing failed" if error.reason else said
     line = error.source.rpartition(":") if error.source else ("", "", "")
@@ -174,7 +174,7 @@ def _fallback_note(error: CaptureError) -> str:
 
 
 def _refuse_what_does_not_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Say of a model that cannot be captured that it does not run either, if that is so.
+    """Say of a model that cannot be captured that it does not run either, if that is the case.
 
     Raises:
         CaptureError: It does not.

@@ -18,7 +18,7 @@ class TracedInputs:
         tracer: Makes the proxies.
         signature: That of the model's forward.
         example: Example inputs, by position and by keyword; ``None`` if nothing is known of the inputs.
-        bound: What comes in front of the inputs: the model, for a method.
+        bound: What comes before the inputs: the model, for a method.
 
     Attributes:
         fixed: The inputs that are replaced by a value, by name.
@@ -88,7 +88,7 @@ class TracedInputs:
         rest = given.pop(name, {} if stars == 2 else ())
         named = dict(rest) if stars == 2 else {f"{name}_{i}": value for i, value in enumerate(rest)}
         place = starred.node
-        if stars == 1:  # in front of the inputs that go by keyword
+        if stars == 1:  # before the inputs that go by keyword
             by_keyword = {p.name for p in self._parameters.values() if p.kind is p.KEYWORD_ONLY}
             place = next((node for node in graph.nodes if node.target in by_keyword), place)
         with graph.inserting_before(place):

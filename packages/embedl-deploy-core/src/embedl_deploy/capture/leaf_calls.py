@@ -96,7 +96,7 @@ def _run(tensors: list[torch.Tensor], sizes: list[Any], key: int) -> list[torch.
 _library.impl("leaf_call", _run, "CompositeExplicitAutograd")
 torch.library.register_fake("embedl_deploy::leaf_call", _run, lib=_library)
 _operator = torch.ops.embedl_deploy.leaf_call.default
-has_side_effect(_operator)  # the leaf may write into its input
+has_side_effect(_operator)  # the leaf may write to its input
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from embedl_deploy.capture.operand_types import OperandsOfOneType
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.graph.edit import deep_copy
 
-#: The type in which a model is traced, by its own. One that authors seldom write themselves.
+#: The type in which a model is traced, by its own. One that authors rarely write themselves.
 _MARKERS = {torch.float32: torch.bfloat16, torch.float64: torch.bfloat16, torch.bfloat16: torch.float16}
 _PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
 _NEARLY_ONE = 1 - 2.0**-40

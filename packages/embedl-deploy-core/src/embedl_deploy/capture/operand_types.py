@@ -6,7 +6,7 @@ converted, the casts are made that autocast would make:
 
     products          in the model's type: ``conv(coordinates)`` is ``conv(coordinates.to(model's type))``
     samplers, norms   in the wider of the two, as the author has it
-    what is written   in the type of what it is written into
+    what is written   in the type of what it is written to
 
 What takes operands of two types, such as a sum, is left alone.
 """

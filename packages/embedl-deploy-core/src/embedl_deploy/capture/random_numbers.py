@@ -34,7 +34,7 @@ from embedl_deploy.graph.lookup import get_constant
 _NOBODYS_SEED = 0x5EEDED_0F_0BEDDED
 #: The Mersenne Twister turns each number of its state into a number that it gives.
 _STATE_SIZE = 624
-#: How many are chosen. Those behind them are ordinary, for code that draws again until it likes what it got.
+#: How many are chosen. Those after them are ordinary, for code that draws again until it likes what it got.
 _CHOSEN = 416
 #: Numbers of the state that give 0x01000000; 0xfeffffff and 0x80000001, the second where the first is drawn again.
 _LOW, _HIGH = (0x81102244, 0x81102244), (0x93CDB9F7, 0x903266CD)

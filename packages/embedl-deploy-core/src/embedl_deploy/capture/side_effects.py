@@ -1,7 +1,7 @@
 """Records what ``forward`` changes in the model during tracing, and undoes it.
 
 Tracing runs the model's Python code once, on a copy. What the code assigns to attributes happens there and then, with
-proxies for values; what it writes into tensors, without a traced value involved, likewise.
+proxies for values; what it writes to tensors, without a traced value involved, likewise.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class SideEffects:
 
     Attributes:
         kept: Paths of the attributes and buffers that hold traced values.
-        written: Paths of the other buffers that were replaced or written into.
+        written: Paths of the other buffers that were replaced or written to.
         others: Paths of the other attributes that hold something else.
     """
 

@@ -82,7 +82,7 @@ def _part(node: Any) -> _Part | None:
 
 
 def _cut(value: torch.Tensor, settings: list[Any]) -> tuple[int, int, int] | None:
-    """Which axis a slice cuts, and how much it leaves out before and behind."""
+    """Which axis a slice cuts, and how much it leaves out before and after."""
     given: tuple[Any, ...] = (*settings, *(0, None, None, 1)[len(settings) :])
     dim, start, end, step = given
     start, end = 0 if start is None else start, sys.maxsize if end is None else end
@@ -138,7 +138,7 @@ def _rewrite(
             made.append(graph.call_function(_aten.pad.default, (made[-1], sizes)))
         kinds = {value.dtype for step in steps if (value := _value(step.other)) is not None}
         made.append(graph.call_function(_aten.add.Tensor, (whole, made[-1])))
-        if kinds - {whole.meta["val"].dtype}:  # what is written takes the type of what it is written into
+        if kinds - {whole.meta["val"].dtype}:  # what is written takes the type of what it is written to
             made.append(graph.call_function(_aten.type_as.default, (made[-1], whole)))
     total = made[-1]
     for node in made:

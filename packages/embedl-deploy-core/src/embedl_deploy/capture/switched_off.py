@@ -17,7 +17,7 @@ _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
 def inline_switched_off(graph_module: fx.GraphModule) -> None:
     """Put the nodes of each part where it is called, in place; the results of one without gradients are detached.
 
-    A part stays as it is whose graph has parts of another kind inside, or, without gradients, writes into what is from
+    A part stays as it is whose graph has parts of another kind inside, or, without gradients, writes to what is from
     outside: into a parameter that is allowed without gradients alone. So does one under autocast that is on, with all
     that is in it: there, autocast that is off makes a difference.
     """

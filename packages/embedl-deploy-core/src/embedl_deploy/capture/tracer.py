@@ -9,7 +9,7 @@ the model asks or does                         torch.fx           here
                                                                   without example inputs as well
 ``mask is None``, mask given as None           no                 yes: the input stays, and is not read
 ``len(xs)`` of ``*xs``, ``"m" in kwargs``      a proxy            known: one input for each value that is given
-catches the error that stopped the trace       goes on            the trace ends with that error
+catches the error that stopped the trace       continues            the trace ends with that error
 ``torch.rand(...)``                            a constant         tracing fails
 ``generator=torch.Generator()``                a constant         tracing fails
 ``with torch.autocast(...)``                   lost               tracing fails
@@ -151,7 +151,7 @@ class CaptureTracer(LeafTracer):
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node, unless it is computed in a context that a graph cannot represent."""
-        calls = kind in ("call_function", "call_method")  # a module writes into its inputs or into its own
+        calls = kind in ("call_function", "call_method")  # a module writes to its inputs or into its own
         without_gradient = calls and self._context[0] and not torch.is_grad_enabled()
         if kind.startswith("call_") and self._context != (context := _context()):
             if self._context[1:] != context[1:]:
@@ -179,7 +179,7 @@ class CaptureTracer(LeafTracer):
         return proxy
 
     def create_arg(self, a: Any) -> Any:
-        """What a value is as an argument of a node; a dictionary stays of its class, where that can be made anew."""
+        """What a value is as an argument of a node; a dictionary stays of its class, where that can be made again."""
         if _is_output_class(a):
             return self.create_node("call_function", type(a), (), {k: self.create_arg(v) for k, v in a.items()})
         if isinstance(a, dict) and type(a) not in (dict, OrderedDict, immutable_dict):

@@ -1,8 +1,8 @@
 """Detects tensors that the graph writes to and tracing has read, which would become wrong constants.
 
-``self.b[:2] = x`` is a node of the graph if ``x`` is traced, and so is ``y + self.b`` behind it. But ``self.b.sum(0)``
+``self.b[:2] = x`` is a node of the graph if ``x`` is traced, and so is ``y + self.b`` after it. But ``self.b.sum(0)``
 is computed there and then, without the write. And a tensor that forward makes itself, ``t = torch.zeros(3)``, is one
-constant: what one call writes into it the next call would find.
+constant: what one call writes to it, the next call would find.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ class WrittenTensors:
             self._read.update(place_of(t) for t in pytree.tree_leaves(operands) if isinstance(t, torch.Tensor))
 
     def fault(self, graph_module: fx.GraphModule) -> tuple[str, str] | None:
-        """The first tensor that the graph writes into and that is not what it would be in the next call.
+        """The first tensor that the graph writes to and that is not what it would be in the next call.
 
         Returns:
             What forward does to it, as the rest of a sentence, and its path; ``None`` if there is none.

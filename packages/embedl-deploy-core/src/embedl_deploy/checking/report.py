@@ -30,7 +30,7 @@ class Finding:
         module: Path of the PyTorch module that it was exported from, or ``None`` if the file does not say.
         message: What is there and what the rule expects.
         title: What the rule asks.
-        remedy: How to mend it.
+        remedy: How to fix it.
     """
 
     rule: str

@@ -47,7 +47,7 @@ def export_command(output: Output, subject: Callable[[], Subject], rewrites: Rew
 def check_command(context: click.Context, output: Output, onnx: Path, backend: str | None) -> None:
     """Ask whether a compiler will take an ONNX file.
 
-    Prints the places that break its rules and how to mend them; exit code 1 if there are errors, or if a rule that
+    Prints the places that break its rules and how to fix them; exit code 1 if there are errors, or if a rule that
     finds errors fails.
     """
     with output.working("checking"):

@@ -29,7 +29,7 @@ WORDS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
 
 
 def for_the_shell(text: str) -> str:
-    """A message or report with options in the place of arguments."""
+    """A message or report with options in place of arguments."""
     for said, instead in WORDS:
         text = re.sub(said, instead, text)
     return text

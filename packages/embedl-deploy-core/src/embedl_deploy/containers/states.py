@@ -7,7 +7,7 @@ _STATES: set[type] = set()
 
 
 def note_state(kind: type) -> None:
-    """Remember that objects of a class are what a model goes on with."""
+    """Remember that objects of a class are what a model continues with."""
     _STATES.add(kind)
 
 

@@ -11,7 +11,7 @@ are the model's own, shared as they were, and are trained through it. Patterns, 
 module's weight; freezing and export make a constant of it. Where the computation only shows one parameter in another
 shape, and nothing else reads it, the module's parameter lies in its memory, and there is no computation.
 
-Declined: a tensor that the graph writes into; settings that no module has. What draws random numbers, calls a module or
+Declined: a tensor that the graph writes to; settings that no module has. What draws random numbers, calls a module or
 comes from outside torch is not taken for a computation from parameters, nor is what a hook computes.
 """
 

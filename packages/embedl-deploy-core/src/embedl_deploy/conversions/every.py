@@ -25,7 +25,7 @@ from embedl_deploy.recomposition import (
     RecomposeNormPattern,
 )
 
-#: None undoes another, so their order decides nothing but the order of reports.
+#: None undoes another, so their order decides only the order of reports.
 _CLASSES: tuple[type[Pattern], ...] = (
     RemoveIdentityPattern,
     ComputedWeightPattern,

@@ -72,7 +72,7 @@ class ClipPoolWindowPattern(Pattern):
         ]
 
     def check(self, match: PatternMatch) -> str | None:
-        """Take windows of which no more than the map is looked at, and maps of one size."""
+        """Take windows of which only the map is looked at, and maps of one size."""
         node = match.tree_match.last
         module = get_module(node)
         assert module is not None  # the tree has seen it

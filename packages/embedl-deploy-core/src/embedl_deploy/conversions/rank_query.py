@@ -3,7 +3,7 @@
 Layers check their input before they use it, ``assert x.ndim == 4``, and so give the value before them a second user
 that forbids every fusion. An operator that keeps the number of dimensions can be asked at its input just as well. The
 question climbs to a value that no fusion takes away: an input of the model, what flows into a convolution or a product,
-or what several operators read. So a sum with the activation behind it is not asked, and the activation is.
+or what several operators read. So a sum with the activation after it is not asked, and the activation is.
 """
 
 import torch

@@ -92,7 +92,7 @@ class EngineFigures:
 
     @property
     def reformats(self) -> tuple[EngineLayer, ...]:
-        """Layers that change nothing but type or layout."""
+        """Layers that change only type or layout."""
         return tuple(layer for layer in self.layers if layer.is_reformat)
 
     @property

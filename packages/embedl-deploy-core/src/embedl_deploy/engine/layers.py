@@ -149,7 +149,7 @@ class EngineLayer:
 
     @property
     def is_reformat(self) -> bool:
-        """Whether it changes nothing but type, layout or place."""
+        """Whether it changes only type, layout or place."""
         return self.kind is LayerKind.REFORMAT
 
     def to_dict(self) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def explain(model: nn.Module, error: Exception) -> str:
 
 
 def may_be_of_sizes(error: Exception) -> bool:
-    """Whether fixed sizes may mend an export: not where torch or torch.onnx lacks an operator, whatever the sizes."""
+    """Whether fixed sizes may help an export: not where torch or torch.onnx lacks an operator, whatever the sizes."""
     cause = list(_chain(error))[-1]
     if type(cause).__name__ in ("DispatchError", "GuardOnDataDependentSymNode") or _STORAGE in str(cause):
         return False
@@ -185,7 +185,7 @@ def _users_line(trace: str) -> str:
 
 
 def in_words(module: str, line: str) -> str:
-    """Where something is, to be put behind it: ``, in module 'a' (file:line: code)``."""
+    """Where something is, to be appended to it: ``, in module 'a' (file:line: code)``."""
     where = f", in module {module!r}" if module else ""
     return f"{where} ({line})" if line else where
 

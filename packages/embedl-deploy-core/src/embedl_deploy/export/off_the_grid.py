@@ -69,7 +69,7 @@ def run_without_quantizers(
     grids: list[_Grid] = []
     for node in _quantizing_activations(file):
         grid = _pass_by(node)
-        # What was quantized once more behind a cast says which product it is for, and is found among all of them only.
+        # What was quantized again after a cast says which product it is for, and is found among all of them only.
         if grid is None or wanted.get(f"{module_of(node)}.quantizer", grid) != grid:
             return None, 0
         grids.append(grid)

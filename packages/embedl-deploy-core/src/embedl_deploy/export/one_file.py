@@ -17,7 +17,7 @@ _GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9  # in a model, in a graph, in a tensor
 
 @dataclass(frozen=True)
 class _Weight:
-    """A tensor of a graph: what is before its numbers, where these are, and what is behind."""
+    """A tensor of a graph: what is before its numbers, where these are, and what is after."""
 
     before: bytes
     file: Path | None
@@ -91,7 +91,7 @@ def _tensors_inside(graph: Any) -> Iterator[Any]:
 
 
 def _around(message: Any, number: int) -> tuple[bytes, bytes]:
-    """What a message has in its fields before one, and behind it; they are written in the order of their numbers."""
+    """What a message has in its fields before one, and after it; they are written in the order of their numbers."""
     sides = []
     for is_outside in (number.__le__, number.__ge__):
         part = type(message)()

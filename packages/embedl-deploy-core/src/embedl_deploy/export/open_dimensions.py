@@ -164,7 +164,7 @@ def notes_on_ones(model: nn.Module, opened: OpenDimensions) -> list[str]:
 
 
 def refuse_closed(model: nn.Module, inputs: Sequence[Any], asked: Sequence[dict[int, Any]]) -> None:
-    """The exporter closes a dimension that the model fixes, without a word.
+    """The exporter closes a dimension that the model fixes, silently.
 
     Args:
         model: What was exported.

@@ -56,7 +56,7 @@ def compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def writes(func: Any) -> bool:
-    """Whether an operator writes into what it is given."""
+    """Whether an operator writes to what it is given."""
     return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
 
 

@@ -1,6 +1,6 @@
 """Pools that torch.onnx writes wrongly, or not at all, in a form that it writes as torch computes them.
 
-A window that starts in the padding behind is left out by torch, and ONNX's checker counts it where sizes are rounded
+A window that starts in the trailing padding is left out by torch, and ONNX's checker counts it where sizes are rounded
 up. Of ``divisor_override`` the exporter takes no notice, and adaptive maxima it does not know.
 """
 
@@ -57,7 +57,7 @@ def average_pool(
         for at in range(axes):
             found, started = averages.shape[at - axes], (input.shape[at - axes] + around[at] + step[at] - 1) // step[at]
             fewest = torch.sym_min(found, started)  # type: ignore[no-untyped-call]  # of torch
-            averages = averages.narrow(at - axes, 0, fewest)  # without windows that start in the padding behind
+            averages = averages.narrow(at - axes, 0, fewest)  # without windows that start in the trailing padding
     return averages * (math.prod(window) / divisor_override)
 
 

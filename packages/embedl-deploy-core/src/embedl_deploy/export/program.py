@@ -127,7 +127,7 @@ def translated(
 
 
 def _wrong_fused_module(exported: Run, error: Exception) -> str:
-    """The module of a pattern that gives what the module behind it cannot take, in words; empty if there is none."""
+    """The module of a pattern that gives what the module after it cannot take, in words; empty if there is none."""
     if describe_failed_module(error):
         return ""  # it raised itself
     try:

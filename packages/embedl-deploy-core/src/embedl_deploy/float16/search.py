@@ -98,7 +98,7 @@ class Search:
         """Nodes, and those that have to stay in float32 with them.
 
         They are the readers of values that float16 does not hold, other calls of the same modules, what takes values
-        out of a tuple, and quantizers in front of what stays: compilers want no cast between the two.
+        out of a tuple, and quantizers before what stays: compilers want no cast between the two.
         """
         kept = {node for node in nodes if node.op != "output"}
         shared = {node.target for node in kept if node.op == "call_module"}

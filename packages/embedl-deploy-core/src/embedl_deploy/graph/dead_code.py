@@ -57,7 +57,7 @@ def remove_what_nobody_reads(graph_module: fx.GraphModule) -> None:
 
 
 def is_pure(node: fx.Node, *, was_replaced: bool = False) -> bool:
-    """Whether a node does nothing but give a value, the same for the same inputs.
+    """Whether a node only computes a value, the same for the same inputs.
 
     Args:
         node: The node.

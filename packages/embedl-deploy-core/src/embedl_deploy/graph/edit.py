@@ -50,7 +50,7 @@ def _memory(model: nn.Module) -> dict[int, Any]:
 
 
 def _computed_weights(model: nn.Module) -> dict[int, Any]:
-    """Copies of weights that hooks compute anew in every call; torch copies none that have a gradient.
+    """Copies of weights that hooks compute again in every call; torch copies none that have a gradient.
 
     ``torch.nn.utils.weight_norm``, ``spectral_norm`` and ``prune`` keep them as plain attributes.
     """

@@ -98,7 +98,7 @@ class Effects:
                 for root in self._roots[value]:
                     if root.op == "get_attr":
                         return f"{writer.name} changes the model's {str(root.target)!r} in place"
-                    if root.op == "placeholder" and get_module(writer) is None:  # a module in it goes on writing
+                    if root.op == "placeholder" and get_module(writer) is None:  # a module in it continues writing
                         return f"{writer.name} changes the input {root.name!r} in place"
                 reader = self._reads_after(writer, value, inside)
                 if reader is not None:

@@ -1,7 +1,7 @@
 """Which values of a graph are the same in every call: computed from parameters, buffers, literals and sizes alone.
 
 Unlike a weight (:mod:`embedl_deploy.graph.state_values`) they may depend on the sizes of inputs, go through layers, and
-be written into. What the numbers of an input are written into is another in every call, and so is all that shares its
+be written to. What the numbers of an input are written to is another in every call, and so is all that shares its
 memory.
 """
 

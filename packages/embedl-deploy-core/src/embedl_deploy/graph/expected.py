@@ -1,7 +1,7 @@
 """Compares the output of a module with the values of the nodes that it replaced: type, shape, device.
 
 Sizes may be others than when the graph was captured, so shapes are compared where the inputs have those of then. A
-module that gives no tensor, or writes into what it was given, is wrong whatever its inputs are.
+module that gives no tensor, or writes to what it was given, is wrong whatever its inputs are.
 """
 
 from collections.abc import Sequence

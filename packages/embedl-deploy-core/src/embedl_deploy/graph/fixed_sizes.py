@@ -1,7 +1,7 @@
 """Distinguishes sizes that are the same in every call from sizes of the example inputs.
 
 A tensor of the model has its sizes for good; what flows in has not: the length of a sequence, a batch. A layer with a
-weight fixes the sizes that its weight has, and what keeps an axis behind it keeps its size. Where ``torch.export`` has
+weight fixes the sizes that its weight has, and what keeps an axis after it keeps its size. Where ``torch.export`` has
 noted sizes, those count. A size that nothing fixes for certain counts as one that may change.
 """
 

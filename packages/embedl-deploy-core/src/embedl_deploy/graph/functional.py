@@ -5,7 +5,7 @@ only given a module form when the module computes the same thing for every input
 tensor, or a weight that is computed on the way, has none.
 
 Which arguments flow in is a matter of their roles: the form names them, whatever kind of node they come from. A
-parameter of the model in the place of the input is an input; the rest are shared, never copied: the module built for
+parameter of the model in place of the input is an input; the rest are shared, never copied: the module built for
 ``F.linear(x, self.w)`` holds ``self.w`` itself.
 """
 

@@ -1,4 +1,4 @@
-"""Readers of a tensor that a call has written into  become  readers of what the call gives.
+"""Readers of a tensor that a call has written to  become  readers of what the call gives.
 
 ``y = x.add_(1)`` gives ``x`` itself. Who reads ``x`` afterwards, as in ``x.relu()`` and ``y.tanh()``, reads one tensor
 under two names, and to patterns these are two: the sum seems to be used by others, and ``x`` to be read after it was
@@ -6,7 +6,7 @@ overwritten. With one name for it a sum or an activation in place is a step of a
 in what is computed or written. What was read before stays as it is, and so does what is read through a view or an
 attribute of the model, which ``graph/effects.py`` is asked about.
 
-A number is not written into: ``m = n = x.shape[0]; m += 1`` leaves ``n`` as it is. The code that ``torch.fx`` makes of
+A number is not written to: ``m = n = x.shape[0]; m += 1`` leaves ``n`` as it is. The code that ``torch.fx`` makes of
 ``operator.iadd``, the statement ``n += 1``, would not, so it becomes ``operator.add``. Of what may be a number or a
 tensor, such as ``x.stride(0)``, ``n`` and ``m`` are two names: ``m = (n,)[0]; m += 1`` is right for both.
 """
@@ -27,9 +27,9 @@ from embedl_deploy.graph.sizes import is_number, is_python_operator
 
 
 def read_results_of_writes(graph_module: fx.GraphModule) -> None:
-    """Give every write in place the readers that its tensor has behind it; the graph is changed in place.
+    """Give every write in place the readers that its tensor has after it; the graph is changed in place.
 
-    Several writes into one tensor are a chain afterwards. Shapes should be known: of ``x += 1`` nothing is said
+    Several writes to one tensor are a chain afterwards. Shapes should be known: of ``x += 1`` nothing is said
     unless ``x`` is surely a tensor.
     """
     order = {node: at for at, node in enumerate(graph_module.graph.nodes)}
@@ -67,7 +67,7 @@ def _give_second_name(write: fx.Node, order: dict[fx.Node, int]) -> bool:
 
 
 def tensor_given_back(node: fx.Node) -> fx.Node | None:
-    """The input that a call writes into and gives back, the very same tensor; ``None`` if it is not sure to do so."""
+    """The input that a call writes to and gives back, the very same tensor; ``None`` if it is not sure to do so."""
     given = None
     if node.op == "call_module":
         given = argument_at(node, 0) if _is_layer_in_place(get_module(node)) else None

@@ -23,7 +23,7 @@ _LIKE_THE_FIRST = frozenset({"pad", "index", "getitem", "gather", "masked_fill",
 
 
 def why_not_a_new_value(node: fx.Node) -> str | None:
-    """Why a call that writes into its first operand, such as ``x += y``, does something else than ``x + y``.
+    """Why a call that writes to its first operand, such as ``x += y``, does something else than ``x + y``.
 
     Args:
         node: Any node.

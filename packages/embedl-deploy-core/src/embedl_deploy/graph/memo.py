@@ -14,7 +14,7 @@ _answers: ContextVar[dict[Any, Any] | None] = ContextVar("answers", default=None
 def graph_unchanged() -> Iterator[None]:
     """Within the block no graph is changed, so what was found out once need not be found out again.
 
-    A block inside another goes on with what the outer one remembers.
+    A block inside another continues with what the outer one remembers.
     """
     token = _answers.set({} if _answers.get() is None else _answers.get())
     try:

@@ -76,7 +76,7 @@ ALIASES = {
 #: Functions of torch.linalg that are the operation of that name; those of torch.special all are.
 _SAME_IN_LINALG = frozenset({"linalg_matmul", "linalg_diagonal"})
 
-#: Names of the methods by which ``x += y``, ``x[i] = y`` and the like write into ``x``.
+#: Names of the methods by which ``x += y``, ``x[i] = y`` and the like write to ``x``.
 _WRITING_METHODS = frozenset(
     {
         *(f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")),
@@ -150,7 +150,7 @@ def is_commutative(node: fx.Node) -> bool:
 
 
 def is_in_place(node: fx.Node) -> bool:
-    """Whether a call is spelled as one that writes into its first operand: ``x += y``, ``x.relu_()``, ``aten.add_``."""
+    """Whether a call is spelled as one that writes to its first operand: ``x += y``, ``x.relu_()``, ``aten.add_``."""
     target = node.target
     if getattr(target, "__module__", None) == "_operator":
         return target in _WRITING_OPERATORS

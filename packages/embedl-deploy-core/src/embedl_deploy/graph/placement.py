@@ -1,6 +1,6 @@
 """Records which pattern placed a module, and names it when the module fails.
 
-A module of a plugin raises whatever it likes, deep inside torch, or gives something at which the module behind it
+A module of a plugin raises whatever it likes, deep inside torch, or gives something at which the module after it
 raises. The person who runs the model has never seen that module: they need its path, the pattern that put it there, and
 who ships the pattern.
 """
@@ -151,7 +151,7 @@ class _Watch:
         self._versions: dict[nn.Module, list[tuple[torch.Tensor, int]]] = {}
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Note how often each input was written into; what is made in inference mode does not say."""
+        """Note how often each input was written to; what is made in inference mode does not say."""
         self._versions[module] = [(t, t._version) for t in tensors_in(args, kwargs) if not t.is_inference()]
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:

@@ -1,6 +1,6 @@
 """A graph module that can be pickled without changing.
 
-fx stores generated code and traces it anew when it is loaded: nodes lose their metadata, the model its notes, and the
+fx stores generated code and traces it again when it is loaded: nodes lose their metadata, the model its notes, and the
 tracer is one that was not made to be used twice. Here the nodes themselves are stored.
 """
 

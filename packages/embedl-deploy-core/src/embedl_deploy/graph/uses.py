@@ -34,7 +34,7 @@ class TargetUses:
         return self._counts[path]
 
     def reset(self) -> None:
-        """Count anew when next asked."""
+        """Count again when next asked."""
         self._counts = None
 
 

@@ -14,7 +14,7 @@ from embedl_deploy.validation.quoting import quoted
 
 
 def require_no_arrays(args: Sequence[Any], kwargs: dict[str, Any]) -> None:
-    """Refuse NumPy arrays, of which torch says no more than that they are not tensors.
+    """Refuse NumPy arrays, of which torch says only that they are not tensors.
 
     Raises:
         InputError: There are some.

@@ -38,7 +38,7 @@ class FusedModule(nn.Module):
 
     A subclass stores the original modules, folds nothing, and calls them in the original order, so that it computes
     what they computed in training mode as well as in evaluation mode, hooks included. It does not look at
-    ``input_quant_stubs``: quantization puts them into the graph, in front of the call. A quantized weight it does
+    ``input_quant_stubs``: quantization puts them into the graph, before the call. A quantized weight it does
     look at: where it has a ``weight_fake_quant``, it computes with ``self.weight_fake_quant(weight)``. It may have any
     number of weights; :mod:`embedl_deploy.modules.weights` says which place is for which.
 

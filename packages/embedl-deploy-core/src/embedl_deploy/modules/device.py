@@ -9,7 +9,7 @@ from torch import nn
 def device_of(*modules: nn.Module) -> torch.device:
     """The device of the first parameter or buffer of the first of the modules that has one; the processor if none has.
 
-    A model whose tensors are on several devices is asked part by part, with the whole of it behind.
+    A model whose tensors are on several devices is asked part by part, then as a whole.
     """
     tensors = (tensor for module in modules for tensor in chain(module.parameters(), module.buffers()))
     return next((tensor.device for tensor in tensors), torch.device("cpu"))

@@ -154,7 +154,7 @@ def _spread(x: torch.Tensor, dim: int, step: int) -> torch.Tensor:
     size = x.shape[dim]
     if step == 1 or size == 1:
         return x
-    spread = _padded(x.unsqueeze(dim), dim, 0, step - 1)  # the new one stands behind
+    spread = _padded(x.unsqueeze(dim), dim, 0, step - 1)  # the new one comes last
     return spread.flatten(dim - 1, dim).narrow(dim, 0, (size - 1) * step + 1)
 
 

@@ -113,7 +113,7 @@ def _attributes(value: fx.Node) -> list[str]:
 
 
 def _is_new(value: fx.Node) -> bool:
-    """Whether a value is made by a product or softmax, with no stub behind it."""
+    """Whether a value is made by a product or softmax, without a stub after it."""
     called = _called(value)
     if value.op in ("get_attr", "placeholder") or isinstance(called, QuantStub):
         return False

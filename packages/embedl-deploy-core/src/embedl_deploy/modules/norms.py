@@ -155,7 +155,7 @@ class LayerNorm2d(_OverChannels):
         super().__init__(num_channels, eps, has_weight=elementwise_affine, has_bias=elementwise_affine and bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W), or with any number of axes behind the channels, to the same."""
+        """(N, C, H, W), or with any number of axes after the channels, to the same."""
         return self._normalized(x, centred=True)
 
 
@@ -176,5 +176,5 @@ class RMSNorm2d(_OverChannels):
         super().__init__(num_channels, eps, has_weight=elementwise_affine, has_bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W), or with any number of axes behind the channels, to the same."""
+        """(N, C, H, W), or with any number of axes after the channels, to the same."""
         return self._normalized(x, centred=False)

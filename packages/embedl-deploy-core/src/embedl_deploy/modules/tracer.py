@@ -30,7 +30,7 @@ class InPlaceProxy(fx.Proxy):
     """A proxy that records ``x += y`` as what it is.
 
     Python falls back to ``x = x + y`` for a class without ``__iadd__``. For tensors that is another thing: it makes a
-    new one, with another dtype perhaps, while everything else that refers to ``x`` goes on seeing the old values.
+    new one, with another dtype perhaps, while everything else that refers to ``x`` continues seeing the old values.
     """
 
     __iadd__ = _augmented("add")
@@ -68,7 +68,7 @@ class LeafTracer(fx.Tracer):
     def trace(
         self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | tuple[Any, ...] | None = None
     ) -> fx.Graph:
-        """The graph of ``root``. One thread at a time traces; others wait, or go on calling their own models."""
+        """The graph of ``root``. One thread at a time traces; others wait, or continue calling their own models."""
         with global_state:
             self._thread = threading.get_ident()
             return super().trace(root, concrete_args)  # type: ignore[arg-type]  # fx takes tuples as well

@@ -5,7 +5,7 @@ With running statistics, batch norm is part of the weight (Ioffe and Szegedy 201
     w' = w · f,   b' = (b − μ) · f + β,   f = γ/√(σ²+ε)
 
 and what hardware quantizes is w'. So a quantized weight is always w', in training mode too, where the running σ takes
-the place of the batch's and the batch norm goes on working on what comes out, divided by f again (Krishnamoorthi
+the place of the batch's and the batch norm continues working on what comes out, divided by f again (Krishnamoorthi
 2018, section 3.2.2; as torch's own fused modules do it).
 """
 
@@ -59,7 +59,7 @@ class FusedConv(FusedModule):
 
     Args:
         conv: A ``Conv1d``, ``Conv2d``, ``Conv3d``, ``ConvTranspose1d``, ``ConvTranspose2d`` or ``ConvTranspose3d``.
-        bn: The batch norm behind it, of as many dimensions.
+        bn: The batch norm after it, of as many dimensions.
 
     Attributes:
         conv: The convolution.
@@ -166,7 +166,7 @@ def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | 
 
     They are plain parameters. Where ``module`` computes them by a parametrization
     (``torch.nn.utils.parametrizations``), the new module is of the class from before it: the property of the
-    generated class would go on giving the old weight. A new bias is trained if the weight is. Hooks for
+    generated class would continue giving the old weight. A new bias is trained if the weight is. Hooks for
     the gradient of a tensor are those of the one before, if it has the same shape.
     """
     changed: ModuleT = module.__new__(parametrize.type_before_parametrizations(module))

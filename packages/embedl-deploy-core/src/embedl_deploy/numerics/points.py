@@ -15,7 +15,7 @@ class PointKind(Enum):
     """What is quantized at a point.
 
     Attributes:
-        INPUT: A tensor on its way into a module, in front of the call.
+        INPUT: A tensor on its way into a module, before the call.
         OUTPUT: A module's result.
         WEIGHT: A weight, inside the module.
         INNER: A value that a module computes on its way, such as a softmax.

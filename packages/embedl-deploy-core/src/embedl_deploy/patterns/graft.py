@@ -57,7 +57,7 @@ def collect_modules(tree: CompiledTree, match: TreeMatch) -> tuple[Any, ...]:
     """The modules that a match gives to a graft: nested branches first, then the trunk, in tree order.
 
     An optional element gives its module or ``None``, an unlimited wildcard a tuple; functions give nothing. A fork
-    whose branches may come in any order gives that order, behind its branches.
+    whose branches may come in any order gives that order, after its branches.
     """
     collected: list[Any] = []
     for element, placement in zip(tree.elements, match.placements, strict=True):

@@ -111,7 +111,7 @@ class PatternMatch:
 
     @property
     def key(self) -> tuple[str, str, tuple[str, ...], int]:
-        """What tells it from every other match, and finds it again in a graph that was made anew."""
+        """What tells it from every other match, and finds it again in a graph that was made again."""
         return self.stage, self.pattern_name, self.node_names, self.twin
 
     @property

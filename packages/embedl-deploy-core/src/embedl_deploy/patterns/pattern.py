@@ -49,11 +49,11 @@ class Pattern:
         return type(self).replace is Pattern.replace
 
     def examples(self) -> Sequence[Example]:
-        """Small models in each of which the pattern matches exactly once, made anew at each call."""
+        """Small models in each of which the pattern matches exactly once, made again at each call."""
         return ()
 
     def near_misses(self) -> Sequence[Example]:
-        """Small models that look as if it matched and in which it must not, made anew at each call."""
+        """Small models that look as if it matched and in which it must not, made again at each call."""
         return ()
 
     @checked
@@ -73,7 +73,7 @@ class Pattern:
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Rewrite one match, and return the new nodes. The default puts the graft there.
 
-        Everything raised here undoes the whole rewrite of this match. It must not write into the values of existing
+        Everything raised here undoes the whole rewrite of this match. It must not write to the values of existing
         parameters: build new modules around them.
         """
         return graft_match(pattern_match)

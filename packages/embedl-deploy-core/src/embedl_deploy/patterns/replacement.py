@@ -112,7 +112,7 @@ def _input_problem(kind: type, count: int) -> str | None:
 
 @checked
 def claim_container(pattern_match: PatternMatch, home: fx.Node) -> str:
-    """Make room for several modules in the place of one: an empty container that takes over its path.
+    """Make room for several modules in place of one: an empty container that takes over its path.
 
     Args:
         pattern_match: The match that is being replaced.

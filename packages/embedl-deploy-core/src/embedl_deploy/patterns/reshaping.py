@@ -33,7 +33,7 @@ def share_reshaped(pattern_match: PatternMatch, module: nn.Module, name: str, te
 
     No value is copied, and the parameter is trained as it was. One that nothing else uses becomes a parameter of the
     new shape over the same memory. One that is shared stays the parameter that it is, and the module sees it through a
-    parametrization (``torch.nn.utils.parametrize``), so that everything that shares it goes on doing so. Either way
+    parametrization (``torch.nn.utils.parametrize``), so that everything that shares it continues doing so. Either way
     the module can be deep-copied and fused, and its weight be quantized.
 
     Args:

@@ -41,7 +41,7 @@ class Fork:
         branches: One tree per operand, in operand order; the empty tree ``()`` takes any value and consumes nothing.
             If the join is commutative the operands may come in any order.
         any_order: The operands may come in any order although the order makes a difference, as in a concatenation. A
-            graft is then given the order in front of what the join gives: for each branch, the position of its
+            graft is then given the order before what the join gives: for each branch, the position of its
             operand. In ``replace`` and ``check`` it is ``match.tree_match.placements[0].operands``.
 
     Example:

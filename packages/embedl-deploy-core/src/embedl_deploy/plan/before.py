@@ -28,7 +28,7 @@ class Before:
         self._state = State(graph_module, random_numbers=False) if state is None else state
 
     def noting_writes(self) -> CopiedBeforeWrites:
-        """Within the block, which rewrites have to run in, parameters are copied before they are written into."""
+        """Within the block, which rewrites have to run in, parameters are copied before they are written to."""
         return CopiedBeforeWrites(self._state.parameters)
 
     def restore(self) -> dict[fx.Node, fx.Node]:

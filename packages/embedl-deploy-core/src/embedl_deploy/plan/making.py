@@ -69,7 +69,7 @@ def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule
     """Carry out a plan.
 
     The graph that was prepared while planning is used if it was converted as the plan now says. If conversions were
-    switched since, it is prepared anew, and a match that the plan has not seen is applied as if it had been planned.
+    switched since, it is prepared again, and a match that the plan has not seen is applied as if it had been planned.
 
     Raises:
         PlanError: The plan was applied before.

@@ -62,7 +62,7 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.equalization`).
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
             (:mod:`embedl_deploy.quantize.accuracy.smoothing`): ``True``, a migration strength for all, or a
-            :class:`SmoothQuantConfig`. Reads the data once more.
+            :class:`SmoothQuantConfig`. Reads the data again.
         bias_correction: Correct the mean of every layer's output
             (:mod:`embedl_deploy.quantize.accuracy.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output

@@ -3,7 +3,7 @@
     scores = (q @ k.transpose(-2, -1)) * f + bias        q, k, v, bias ─▶ ScaledDotProductAttention(scale=f)
     scores.softmax(-1) @ v
 
-Products may be ``@``, ``bmm``, ``baddbmm`` or ``einsum``. The factor may stand before or behind the product, and be a
+Products may be ``@``, ``bmm``, ``baddbmm`` or ``einsum``. The factor may stand before or after the product, and be a
 number or a tensor with one value for each query or head. Masks are added, or filled in. Scores may be capped, computed
 in another dtype, and seen as windows while a mask is added; weights may be dropped. What is done to queries, keys and
 values before, their projections, norms and rotations, stays as it is.

@@ -64,7 +64,7 @@ def _is_swap(node: fx.Node) -> bool:
 
 
 def _ways(node: fx.Node, passed: tuple[fx.Node, ...] = ()) -> Iterator[tuple[tuple[fx.Node, ...], fx.Node]]:
-    """The readers of a value, also those behind casts, dropout, views and, last of all, a swap of rows and columns."""
+    """The readers of a value, also those after casts, dropout, views and, last of all, a swap of rows and columns."""
     for user in node.users:
         yield passed, user
         if user.args and user.args[0] is node:

@@ -54,7 +54,7 @@ def _heads() -> tuple[torch.Tensor, ...]:
 
 
 class ConvertDotProductAttentionPattern(Pattern):
-    """Call a module in the place of the function."""
+    """Call a module in place of the function."""
 
     tree = (F.scaled_dot_product_attention,)
     is_conversion = True

@@ -121,7 +121,7 @@ def _sizes_of(tensor: fx.Node, norm: Norm) -> tuple[int, ...] | None:
     if not isinstance(value, torch.Tensor) or _is_written(tensor):
         return None
     axes = norm.normalized.axes
-    behind = -axes[0] - len(axes)  # behind channels there are others
+    behind = -axes[0] - len(axes)  # after channels there are others
     wanted = None if norm.shape is None else (*norm.shape, *(1,) * behind)
     sizes = tuple(value.shape)
     while len(sizes) > -axes[0] and sizes[0] == 1:
@@ -164,7 +164,7 @@ def _with_weight(norm: Norm) -> Norm:
 
 
 def _is_written(tensor: fx.Node) -> bool:
-    """Whether the graph writes into what a weight is made of."""
+    """Whether the graph writes to what a weight is made of."""
     effects = remembered(Effects, tensor.graph)
     return any(next(iter(effects.written_after(each)), None) is not None for each in made_from(tensor))
 

@@ -45,13 +45,13 @@ def _axes(node: fx.Node) -> list[int]:
 
 
 def moves_channels_last(node: fx.Node) -> bool:
-    """Whether a node puts the second axis behind the others."""
+    """Whether a node puts the second axis after the others."""
     axes = _axes(node)
     return len(axes) > 2 and axes == [0, *range(2, len(axes)), 1]
 
 
 def moves_channels_first(node: fx.Node) -> bool:
-    """Whether a node puts the last axis behind the first."""
+    """Whether a node puts the last axis after the first."""
     axes = _axes(node)
     return len(axes) > 2 and axes == [0, len(axes) - 1, *range(1, len(axes) - 1)]
 

@@ -106,7 +106,7 @@ def _scaled_by_tensor(node: fx.Node, scores: Scores, name: str, by: fx.Node) -> 
 
 
 def _cap(node: fx.Node) -> Scores:
-    """tanh(f·q·kᵀ), a cap at one, which a factor behind it raises."""
+    """tanh(f·q·kᵀ), a cap at one, which a factor after it raises."""
     scores = scores_of(node.all_input_nodes[0])
     if scores.softcap is not None or scores.added or scores.hidden:
         raise NoScoresError(f"{node.name} caps scores that are masked or capped already")

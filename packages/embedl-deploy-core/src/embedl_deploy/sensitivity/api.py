@@ -51,7 +51,7 @@ def sensitivity(
             and ``metric``.
         probes: Backward passes for each batch; more make the result of few samples more certain.
         seed: Of the probes.
-        state: A file that keeps what was measured, so that the next call goes on after an interruption.
+        state: A file that keeps what was measured, so that the next call continues after an interruption.
         progress: Show a progress bar, on a terminal.
 
     Raises:

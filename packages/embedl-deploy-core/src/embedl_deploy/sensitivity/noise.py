@@ -55,7 +55,7 @@ class _Walk(BoundInterpreter):
         self.found: list[tuple[Layer, torch.Tensor, dict[str, torch.Tensor]]] = []
 
     def run_node(self, n: fx.Node) -> Any:
-        """The value of a node; of a layer a copy, since what comes next may write into it."""
+        """The value of a node; of a layer a copy, since what comes next may write to it."""
         layer = self.layers.get(n)
         if layer is None:
             return super().run_node(n)

@@ -20,9 +20,9 @@ class LayerSensitivity:
         node: The node that calls it.
         module: Class of the module.
         group: The same for layers of equal structure, such as those of all blocks of a transformer.
-        alone: With nothing but this layer quantized.
-        weight_alone: With nothing but its weights quantized; ``None`` where that was not measured.
-        activation_alone: With nothing but its activations quantized; ``None`` where that was not measured.
+        alone: With only this layer quantized.
+        weight_alone: With only its weights quantized; ``None`` where that was not measured.
+        activation_alone: With only its activations quantized; ``None`` where that was not measured.
         left_in_float: With everything but this layer quantized.
         share: Its share of the noise of all layers, 0 to 1.
     """

@@ -1,7 +1,7 @@
 """The check of a pattern on its examples as torch.export.export gives them: it matches there, too, keeping the numbers.
 
 Users pass programs that they exported themselves, and functions are calls of ATen in every graph that torch.export
-made; a pattern that does not match there leaves them in float without a word. What torch.export takes apart or computes
+made; a pattern that does not match there leaves them in float silently. What torch.export takes apart or computes
 beforehand is no longer there to be matched, and is not asked for.
 """
 

@@ -13,7 +13,7 @@ from embedl_deploy.verify import output_tensors
 
 
 def declares_examples(subject: PatternSubject) -> None:
-    """There is an example; each has a batch, gives numbers that differ, and is made anew at each call."""
+    """There is an example; each has a batch, gives numbers that differ, and is made again at each call."""
     once = list(declared(subject.pattern.examples(), "example"))
     again = list(declared(subject.pattern.examples(), "example"))
     if not once:

@@ -121,7 +121,7 @@ def can_be_copied(subject: PatternSubject, example: Example) -> None:
 
 @for_each_example
 def state_can_be_loaded(subject: PatternSubject, example: Example) -> None:
-    """A ``state_dict`` fits a model with other weights that is transformed anew, which then computes the same."""
+    """A ``state_dict`` fits a model with other weights that is transformed again, which then computes the same."""
     result = subject.rewrite(with_distinct_weights(example.model), example).model
     state = result.state_dict()
     if not state:

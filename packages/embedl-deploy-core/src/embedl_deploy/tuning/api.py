@@ -76,7 +76,7 @@ def tune(
         config: Formats, exceptions; its policy is one more start.
         compiler: Name of the compiler; by default the backend's first that is installed.
         seconds: When to stop searching; the starts are tried in any case.
-        state: A file that keeps every engine's report, so that the next call goes on after an interruption.
+        state: A file that keeps every engine's report, so that the next call continues after an interruption.
         progress: Show progress bars, on a terminal.
 
     Raises:

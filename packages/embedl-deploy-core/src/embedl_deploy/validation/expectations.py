@@ -2,7 +2,7 @@
 
 Stricter than ``isinstance``: ``True`` and NaN are not numbers, a string is not a list of strings, a whole number has at
 most 64 bits. More lenient where values mean the same:
-NumPy's scalars, lists in the place of tuples, the value of an enumeration in the place of its member. What fits is
+NumPy's scalars, lists in place of tuples, the value of an enumeration in place of its member. What fits is
 handed on as the annotation says it.
 
 Elements are looked at in lists, tuples, sets and dictionaries. Other iterables, such as a DataLoader, are not read.

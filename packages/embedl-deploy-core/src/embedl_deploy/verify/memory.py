@@ -78,7 +78,7 @@ class Handle(Kept):
         self.inside = ((vars(tensor), name),)
 
     def changes(self) -> Iterator[Change]:
-        """See :class:`Kept`. A tensor that is written into counts even if it holds the same values."""
+        """See :class:`Kept`. A tensor that is written to counts even if it holds the same values."""
         if self._differs() or _version(self._tensor) != self._version:
             yield Change(self.name, self._tensor, self._tensor, lambda _: self._restore())
 
@@ -103,12 +103,12 @@ class Handle(Kept):
 
 
 def _version(tensor: torch.Tensor) -> int:
-    """Counts what is written into a tensor. That of a parameter is not looked at: its values are not kept."""
+    """Counts what is written to a tensor. That of a parameter is not looked at: its values are not kept."""
     return 0 if tensor.is_inference() or isinstance(tensor, nn.Parameter) else tensor._version
 
 
 class CopiedBeforeWrites(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's class has no types
-    """Within the block, an operation that is about to write into some memory has it copied first.
+    """Within the block, an operation that is about to write to some memory has it copied first.
 
     Args:
         memory: The memory, by its place.
@@ -143,7 +143,7 @@ class CopiedBeforeWrites(TorchDispatchMode):  # type: ignore[no-untyped-call]  #
 
 @cache
 def _written(func: OpOverload) -> tuple[tuple[int, str], ...]:
-    """Positions and names of the arguments that an operator writes into."""
+    """Positions and names of the arguments that an operator writes to."""
     if not func._schema.is_mutable:
         return ()
     arguments = enumerate(func._schema.arguments)

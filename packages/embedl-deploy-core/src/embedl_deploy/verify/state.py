@@ -1,6 +1,6 @@
 """Records the state of a model before it runs, reports changes by name, and restores it.
 
-A model's forward may do anything to itself: count, keep outputs in a list of a dictionary of an object, write into a
+A model's forward may do anything to itself: count, keep outputs in a list of a dictionary of an object, write to a
 buffer, replace a parameter, seed a generator. What can be reached from the ``vars`` of its modules is put back, and
 objects keep their identity. Each has the path of the attribute of a module in which it was found:
 
@@ -116,7 +116,7 @@ class State:
         random_numbers: Whether the global generators belong to it.
 
     Attributes:
-        parameters: The memory of parameters and gradients, by place. It is large and seldom written, so nothing is
+        parameters: The memory of parameters and gradients, by place. It is large and rarely written, so nothing is
             copied here; see :class:`~embedl_deploy.verify.memory.CopiedBeforeWrites`.
     """
 

@@ -1,4 +1,4 @@
-"""BatchNorm2d that no convolution comes before  gets  a depthwise 1×1 Conv2d with weights of one in front of it.
+"""BatchNorm2d that no convolution comes before  gets  a depthwise 1×1 Conv2d with weights of one before it.
 
 The convolution changes nothing (a product with one is exact), and makes the batch norm one that is folded into the
 convolution before it:
@@ -6,10 +6,10 @@ convolution before it:
     y = BN(1 · x),   folded: w' = γ/√(σ²+ε),   b' = β − μ·w'
 
 so networks that normalize before they convolve, such as DenseNet, run. The batch norm itself stays as it is: in
-training it goes on using and updating its statistics. The ones are a parameter without gradient, because the batch
+training it continues using and updating its statistics. The ones are a parameter without gradient, because the batch
 norm's own weight does what they could learn.
 
-Left alone is a batch norm behind a convolution that it is folded into. Declined: what `limits` names.
+Left alone is a batch norm after a convolution that it is folded into. Declined: what `limits` names.
 """
 
 from collections.abc import Sequence
@@ -73,7 +73,7 @@ class BatchNormToDepthwiseConvPattern(Pattern):
         return [conv, norm]
 
     def examples(self) -> Sequence[Example]:
-        """A network that normalizes first, and a batch norm behind pooling."""
+        """A network that normalizes first, and a batch norm after pooling."""
         return (
             Example(nn.Sequential(batch_norm(4), nn.ReLU(), nn.Conv2d(4, 4, 3)), image(), "as in DenseNet"),
             Example(nn.Sequential(nn.MaxPool2d(2), batch_norm(4)), image(), "behind pooling"),

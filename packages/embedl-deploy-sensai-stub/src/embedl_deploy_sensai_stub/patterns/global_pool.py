@@ -3,7 +3,7 @@
     y[n, c] = Σ_{i, j} x[n, c, i, j] / (H · W)
 
 is written in three ways: ``AdaptiveAvgPool2d(1)``, ``x.mean((2, 3))``, and ``AvgPool2d`` with a window as large as the
-map. Two conversions make the second and the third the first, with a ``Flatten`` behind it where the mean drops the two
+map. Two conversions make the second and the third the first, with a ``Flatten`` after it where the mean drops the two
 dimensions; so there is one fusion.
 
 Declined: what `limits` names; an unknown shape; hooks on the pool, which would be lost. ``AvgPool2d`` is a global
@@ -44,7 +44,7 @@ class GlobalAveragePoolPattern(Pattern):
         return global_pool_limit(resolve_module(match.tree_match.get_node(0), nn.AdaptiveAvgPool2d))
 
     def examples(self) -> Sequence[Example]:
-        """The pool in front of a classifier."""
+        """The pool before a classifier."""
         return (Example(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), image(), "as in ResNet"),)
 
     def near_misses(self) -> Sequence[Example]:
@@ -63,7 +63,7 @@ class MeanToGlobalPoolPattern(Pattern):
         return mean_limit(match.tree_match.get_node(0))
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
-        """Put the pool there, with a flatten behind it unless the mean keeps its dimensions."""
+        """Put the pool there, with a flatten after it unless the mean keeps its dimensions."""
         node = pattern_match.tree_match.get_node(0)
         keeps = node.args[2] if len(node.args) > 2 else node.kwargs.get("keepdim", False)
         nodes = [insert_call(pattern_match, nn.AdaptiveAvgPool2d(1), pattern_match.tree_match.inputs())]

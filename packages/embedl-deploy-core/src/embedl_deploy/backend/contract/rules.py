@@ -67,7 +67,7 @@ class Rule(ABC):
         id: Short and stable, with the backend's own prefix, for example ``"ACME-01"``; unique in a backend.
         severity: What it costs to break the rule.
         title: What the rule asks, in one sentence.
-        remedy: How to mend a file that breaks it, in one sentence.
+        remedy: How to fix a file that breaks it, in one sentence.
     """
 
     id: ClassVar[str]

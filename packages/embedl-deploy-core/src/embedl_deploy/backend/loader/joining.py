@@ -126,7 +126,7 @@ def _same_names(kind: str, entries: list[tuple[LoadedPlugin, str]], outcome: str
         if first is loaded or not loaded.source.is_extension:
             continue
         if not first.source.is_extension and outcome is _LATER:
-            continue  # it stands behind the backend's because it asks for that
+            continue  # it comes after the backend's because it asks for that
         label = f"{kind} {name}" if " " in kind else f"{kind} {name!r}"
         yield in_each_others_way(label, first.source, loaded.source, outcome)
 

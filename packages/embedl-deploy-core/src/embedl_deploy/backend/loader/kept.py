@@ -66,13 +66,13 @@ def joined_and_told(name: str) -> Backend:
 
 
 def forget_backend(name: str) -> None:
-    """Join the backend of a name anew when it is next asked for."""
+    """Join the backend of a name again when it is next asked for."""
     with _lock:
         _backends.pop(name, None)
 
 
 def forget_all() -> None:
-    """Load everything anew when it is next asked for."""
+    """Load everything again when it is next asked for."""
     with _lock:
         _plugins.clear()
         _backends.clear()

@@ -56,7 +56,7 @@ class ValidOnnx(Rule):
 
         domains = {schema.domain for schema in onnx.defs.get_all_schemas()}
         checker = _NodeChecker(model)
-        doubtful: set[ir.Value | None] = set()  # behind a quantizer that ONNX does not allow, which has no ONNX type
+        doubtful: set[ir.Value | None] = set()  # after a quantizer that ONNX does not allow, which has no ONNX type
         for node in model.graph.all_nodes():
             after = not doubtful.isdisjoint(node.inputs)
             faults = []

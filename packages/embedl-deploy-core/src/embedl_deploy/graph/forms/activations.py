@@ -11,7 +11,7 @@ from embedl_deploy.graph.forms.fixed_mode import FrozenRReLU, in_mode
 from embedl_deploy.graph.forms.form import Call, Form, from_constructor, set_tensor
 from embedl_deploy.validation.checked import checked
 
-#: An activation that fusions take with the convolution or product in front of it. Usable as a type, in ``isinstance``
+#: An activation that fusions take with the convolution or product before it. Usable as a type, in ``isinstance``
 #: and as an element of a pattern's tree.
 #:
 #: ``Sigmoid`` and ``Tanh``, which compilers merge as well, are left out, and nothing is lost: no quantizer stands
@@ -51,7 +51,7 @@ class Activation:
 
     @property
     def is_fused(self) -> bool:
-        """Whether fusions take it with what stands in front of it: whether it is :data:`ActivationLike`."""
+        """Whether fusions take it with what stands before it: whether it is :data:`ActivationLike`."""
         return self.module_class in get_args(ActivationLike)
 
     @property

@@ -26,7 +26,7 @@ class Call:
             in, or is computed on the way, is a node.
         defaults: The defaults of those that have one.
         shape: Shape of the first input, where it is known.
-        rank: Its number of dimensions, where that is known; also without a shape, behind a convolution.
+        rank: Its number of dimensions, where that is known; also without a shape, after a convolution.
         in_place: Whether the call is spelled as one that overwrites its first input.
     """
 

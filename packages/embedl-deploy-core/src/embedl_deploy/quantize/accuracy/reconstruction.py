@@ -28,7 +28,7 @@ from embedl_deploy.quantize.reporting.corrections import (
     not_corrected,
 )
 
-#: Steps in which the mean behind an activation is brought to the exact one.
+#: Steps in which the mean after an activation is brought to the exact one.
 _STEPS = 4
 #: No channel's bias moves faster than its mean by more than the inverse of this: of a channel that is hardly ever
 #: active the mean says little.
@@ -38,8 +38,8 @@ _LEAST_SLOPE = 0.1
 def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
     """Give every layer with a quantized weight the bias at which the means of its outputs are the exact ones.
 
-    Means are those of each channel behind the module's activation function, because rounding errors of mean zero have
-    another mean once they went through a ReLU. (Nagel et al. 2019, section 4.2, correct in front of it.) Batch norm is
+    Means are those of each channel after the module's activation function, because rounding errors of mean zero have
+    another mean once they went through a ReLU. (Nagel et al. 2019, section 4.2, correct before it.) Batch norm is
     folded first.
 
     Args:
@@ -186,7 +186,7 @@ def _match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> NotCor
 
 
 def _match_product(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> NotCorrected | None:
-    """Move the bias by as much as rounding shifts the mean of the product, in front of any function."""
+    """Move the bias by as much as rounding shifts the mean of the product, before any function."""
     operator: Any = weight.operator
     pairs = runs.operator_inputs(node, weight) if is_supported(operator) else []
     if not pairs:

@@ -8,7 +8,7 @@ Dividing channel j of the input by s_j, and multiplying column j of the weight b
 (Xiao et al. 2023, equation 4). All products that read one tensor share s. How much to move, α, differs from layer to
 layer: too little leaves outliers, too much puts them into the weights. Unless it is given, it is the one with the least
 expected error of the products' outputs, by the formats that they will have. The division is folded into the layer
-norm or product before, if every reader of its result is in the group; behind a gate, into the product that the
+norm or product before, if every reader of its result is in the group; after a gate, into the product that the
 activation is multiplied by. Otherwise it is an operator of its own, which compilers run together with the quantizer
 after it.
 """

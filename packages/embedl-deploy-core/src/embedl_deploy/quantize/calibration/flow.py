@@ -2,7 +2,7 @@
 
 A forward that calls a place and throws the result away looks right to whoever counts calls, and its weight stays in
 float. So the first call of every module is followed operation by operation. What that does not see (NumPy, C code) is
-tried: the module runs once more with NaN from the place, and a place that matters changes the output.
+tried: the module runs again with NaN from the place, and a place that matters changes the output.
 """
 
 from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ class _Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's clas
         return hook
 
     def behind(self, tensors: list[torch.Tensor]) -> set[str]:
-        """The places behind some tensors."""
+        """The places after some tensors."""
         return {path for tensor in tensors for path in self._behind.get(place_of(tensor), ())}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

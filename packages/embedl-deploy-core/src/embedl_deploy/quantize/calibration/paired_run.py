@@ -41,7 +41,7 @@ class InputRecorder:
 
 
 class _Walk(BoundInterpreter):
-    """One run of a graph, a node at a time, which changes nothing of the model: what it writes into is its own."""
+    """One run of a graph, a node at a time, which changes nothing of the model: what it writes to is its own."""
 
     def __init__(self, model: fx.GraphModule, inputs: Inputs, written: frozenset[str]) -> None:
         super().__init__(model, garbage_collect_values=False)
@@ -49,7 +49,7 @@ class _Walk(BoundInterpreter):
         self._written = {name: self.fetch_attr(name).clone() for name in written}
 
     def get_attr(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """A tensor of the model, or this run's own, if the graph writes into it."""
+        """A tensor of the model, or this run's own, if the graph writes to it."""
         own = self._written.get(target)
         return super().get_attr(target, args, kwargs) if own is None else own
 

@@ -20,7 +20,7 @@ class Histogram:
 
     Attributes:
         counts: (2, BINS): row 0 for values ≥ 0, row 1 for magnitudes of values < 0; float64, exact up to 2⁵³.
-        exponent: Bins are 2**exponent wide; ``None`` as long as nothing but zeros was seen.
+        exponent: Bins are 2**exponent wide; ``None`` while only zeros have been seen.
     """
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ def decide(points: Iterable[QuantPoint], config: QuantConfig, policy: ChosenPoli
 
     A layer with hooks stays in float, where it is called as a module, because a quantized layer computes with its
     weight directly.
-    A module that is given nothing but what is the same in every call computes a constant, which is computed beforehand:
+    A module that is given only what is the same in every call computes a constant, which is computed beforehand:
     rounding what it computes with would gain nothing.
     Inner points follow the inputs of their module: quantized if, and only if, one of those is.
 

@@ -27,7 +27,7 @@ _TOLERANCE = 0.01
 
 
 class AttentionScales(Rule):
-    """TRT-Q20. TensorRT for RTX 1.7 takes any scale, and a multiplication behind the first product, which it puts into
+    """TRT-Q20. TensorRT for RTX 1.7 takes any scale, and a multiplication after the first product, which it puts into
     the kernel of the softmax. NVIDIA asks for both where attention is to be one kernel.
     """
 
@@ -40,7 +40,7 @@ class AttentionScales(Rule):
     )
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
-        """Look at what is in front of and behind every Softmax."""
+        """Look at what is before and after every Softmax."""
         constants = Constants()
         for node in nodes_of(model, "Softmax"):
             factor = self._factor(node.inputs[0], constants)
@@ -80,7 +80,7 @@ class AttentionScales(Rule):
 
 
 class LayerNormInFloat(Rule):
-    """TRT-Q21. TensorRT for RTX 1.7 takes all of it, and puts Q/DQ in front of the normalization into its kernel, so
+    """TRT-Q21. TensorRT for RTX 1.7 takes all of it, and puts Q/DQ before the normalization into its kernel, so
     that they cost accuracy only.
     """
 

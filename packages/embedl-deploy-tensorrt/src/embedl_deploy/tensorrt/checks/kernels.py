@@ -24,7 +24,7 @@ def _quantized(model: "ir.Model", kind: str) -> Iterator[tuple["ir.Node", int, i
 
 class TransposedConvolutions(Rule):
     """TRT-Q10. TensorRT 8 took scales along axis 0 and one group only. TensorRT for RTX 1.7 takes either axis and any
-    number of groups, in INT8 and FP8, and computes all of them in float, behind a kernel that rounds.
+    number of groups, in INT8 and FP8, and computes all of them in float, after a kernel that rounds.
     """
 
     id = "TRT-Q10"

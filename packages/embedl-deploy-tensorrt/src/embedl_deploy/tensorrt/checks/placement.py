@@ -1,4 +1,4 @@
-"""Rules about where Q/DQ cost a fusion: behind weighted operators, between their parts, on one side of others."""
+"""Rules about where Q/DQ cost a fusion: after weighted operators, between their parts, on one side of others."""
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 #: ReLU and ReLU6, of which TRT-Q14 speaks.
 _RELUS = frozenset({"Relu", "Clip"})
-#: Operators that TensorRT computes in the kernel of the convolution or product in front of them, but for ReLU.
+#: Operators that TensorRT computes in the kernel of the convolution or product before them, but for ReLU.
 _ACTIVATIONS = frozenset(name for each in ACTIVATIONS if each.elementwise for name in each.onnx) - _RELUS
 _POOLS = ("AveragePool", "GlobalAveragePool")
 
 
 def _pairs_behind(model: "ir.Model") -> Iterator[tuple["ir.Node", "ir.Node", str]]:
-    """Q/DQ behind weighted operators: (DequantizeLinear, a reader of it, name of the weighted operator)."""
+    """Q/DQ after weighted operators: (DequantizeLinear, a reader of it, name of the weighted operator)."""
     constants = Constants()
     for node in nodes_of(model, DEQUANTIZE):
         source = weighted_source(quantized_value(node), constants)
@@ -41,7 +41,7 @@ def _pairs_behind(model: "ir.Model") -> Iterator[tuple["ir.Node", "ir.Node", str
 
 
 class BeforeActivation(Rule):
-    """TRT-Q13. TensorRT for RTX 1.7 takes it: the kernel behind the convolution rounds and dequantizes, and nothing is
+    """TRT-Q13. TensorRT for RTX 1.7 takes it: the kernel after the convolution rounds and dequantizes, and nothing is
     stored in INT8.
     """
 
@@ -73,7 +73,7 @@ class BetweenConvAndRelu(Rule):
 
 
 class BothAddendsQuantized(Rule):
-    """TRT-Q15. TensorRT for RTX 1.7 takes it: the kernel of the sum rounds the product once more, for nothing."""
+    """TRT-Q15. TensorRT for RTX 1.7 takes it: the kernel of the sum rounds the product again, for nothing."""
 
     id = "TRT-Q15"
     severity = Severity.WARNING
@@ -127,7 +127,7 @@ class OneSideOfPoolOrAdd(Rule):
                     yield Violation(node, f"{before.name!r} before and {after.name!r} behind it have different scales")
 
     def _is_quantized(self, node: "ir.Node") -> bool:
-        """Whether a result is quantized, itself or behind its activation."""
+        """Whether a result is quantized, itself or after its activation."""
         readers = consumers(node)
         behind = [reader for first in readers for reader in (first, *consumers(first))]
         return any(reader.op_type == QUANTIZE for reader in behind)

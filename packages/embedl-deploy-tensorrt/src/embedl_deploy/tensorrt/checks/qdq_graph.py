@@ -140,7 +140,7 @@ def dequantizer(value: "ir.Value | None", *through: str) -> "ir.Node | None":
 
 
 def quantized_value(dequantize: "ir.Node") -> "ir.Value | None":
-    """What was quantized: in front of the QuantizeLinear of a pair, or the stored numbers themselves."""
+    """What was quantized: before the QuantizeLinear of a pair, or the stored numbers themselves."""
     quantize = producer(dequantize.inputs[0], QUANTIZE)
     return dequantize.inputs[0] if quantize is None else quantize.inputs[0]
 

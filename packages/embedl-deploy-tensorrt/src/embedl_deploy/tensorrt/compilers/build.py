@@ -80,7 +80,7 @@ def make_logger(trt: Any, log: Log) -> Any:
 
 
 def make_monitor(trt: Any, signals: _Signals, progress: Progress) -> Any:
-    """A progress monitor of TensorRT's: it is asked after each step whether to go on."""
+    """A progress monitor of TensorRT's: it is asked after each step whether to continue."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
         def __init__(self) -> None:
@@ -116,7 +116,7 @@ def build_engine(
         trt: The Python module of the compiler.
         onnx: The file.
         options: What was asked for; a timeout is kept by whoever called.
-        progress: Called as the build goes on.
+        progress: Called as the build continues.
         network_flags: Flags for ``create_network``.
         configure: Called with the builder's configuration, for what the two compilers do not share.
 

@@ -13,7 +13,7 @@ class FusedRecurrent(FusedModule):
 
     TensorRT for RTX 1.7 unrolls it. With the input and its weight quantized, their product is INT8; that of each step
     with the one before is computed in float even if it is quantized, and weights that alone are quantized are
-    dequantized in front of the loop.
+    dequantized before the loop.
     """
 
     inputs_to_quantize = frozenset()

@@ -105,7 +105,7 @@ class FlattenLinearToConv1x1Pattern(Pattern):
         return _sharing(linear_node, linear)
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
-        """Move the flatten behind a convolution."""
+        """Move the flatten after a convolution."""
         match = pattern_match.tree_match
         flatten, between, linear_node = match.get_node(0), match.get_node(1).nodes, match.get_node(2)
         linear, graph = resolve_module(linear_node, nn.Linear), linear_node.graph

@@ -1,6 +1,6 @@
 """nn.MultiheadAttention  becomes  MHAInProjection → ScaledDotProductAttention → Linear.
 
-Where query, key and value are not the same tensor, three ``Linear`` → ``SplitHeads`` stand in the place of the first.
+Where query, key and value are not the same tensor, three ``Linear`` → ``SplitHeads`` stand in place of the first.
 The parts hold the original parameters. If one parameter projects all three inputs, each of the three gets a copy of its
 third. Only the first output of ``attention(query, key, value)`` is computed. Masks go through ``AttentionMask`` first.
 

@@ -2,7 +2,7 @@
 
 Declined: a transposed convolution whose output size is chosen at the call, because the fused module is called with the
 map alone; and a batch norm over another dimension than the convolution's output channels, as ``BatchNorm1d`` has it
-behind a ``Conv1d`` that is given one sequence and no batch.
+after a ``Conv1d`` that is given one sequence and no batch.
 """
 
 import operator
@@ -54,7 +54,7 @@ def _volumes() -> tuple[torch.Tensor]:
 
 
 def _why_not_these(match: PatternMatch) -> str | None:
-    """Why a convolution and the batch norm behind it cannot become one module."""
+    """Why a convolution and the batch norm after it cannot become one module."""
     modules = {node: get_module(node) for node in match.nodes}
     conv, node = next((module, node) for node, module in modules.items() if isinstance(module, Convolution))
     if conv.transposed and node.op == "call_module" and len(node.args) + len(node.kwargs) > 1:
