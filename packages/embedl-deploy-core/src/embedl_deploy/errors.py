@@ -8,7 +8,13 @@ from typing import Any
 
 
 class EmbedlDeployError(Exception):
-    """Root of all errors raised by embedl-deploy and by backends written for it. All of them can be pickled."""
+    """Root of all errors raised by embedl-deploy and by backends written for it. All of them can be pickled.
+
+    Attributes:
+        fault: What failed, in a line and without what to do about it, where a note quotes it; empty elsewhere.
+    """
+
+    fault: str = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are otherwise made again from their message alone, and those of ours take more than it.
@@ -22,6 +28,11 @@ def _made_again(kind: type[EmbedlDeployError], args: tuple[Any, ...], attributes
     return error
 
 
+def in_a_line(error: EmbedlDeployError) -> str:
+    """What failed, for a note that says itself what was done about it."""
+    return (error.fault or str(error) or "no message").splitlines()[0]
+
+
 #: What code of a plugin may raise that is told as its failure: ``sys.exit()`` in it must not end the user's process.
 #: What the user raises, with Ctrl-C, passes.
 PLUGIN_FAILURES = (Exception, SystemExit)
@@ -29,6 +40,10 @@ PLUGIN_FAILURES = (Exception, SystemExit)
 
 class InputError(EmbedlDeployError, ValueError):
     """An argument does not fit: example inputs of the wrong number or shape, not a model, an unknown option."""
+
+    def __init__(self, *message: str, fault: str = "") -> None:
+        super().__init__(*message)
+        self.fault = fault
 
 
 class FileWriteError(EmbedlDeployError, OSError):
@@ -48,8 +63,11 @@ class CaptureError(EmbedlDeployError):
         reason: What was raised there, in a line; empty if that is not all there is to say.
     """
 
-    def __init__(self, message: str, *, module_path: str = "", source: str | None = None, reason: str = "") -> None:
+    def __init__(
+        self, message: str, *, module_path: str = "", source: str | None = None, reason: str = "", fault: str = ""
+    ) -> None:
         super().__init__(message)
+        self.fault = fault
         self.module_path = module_path
         self.source = source
         self.reason = reason
@@ -150,6 +168,10 @@ class QuantizationError(EmbedlDeployError):
     def __init__(self, message: str, *, tensor: str | None = None) -> None:
         super().__init__(message)
         self.tensor = tensor
+
+
+class NotFiniteError(QuantizationError):
+    """A tensor that is calibrated holds NaN or infinity."""
 
 
 class QuantizationConfigError(QuantizationError, ValueError):

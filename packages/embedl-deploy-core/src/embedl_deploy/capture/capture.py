@@ -21,7 +21,7 @@ from embedl_deploy.capture.opaque_functions import hides_weights
 from embedl_deploy.capture.unknown_containers import UnknownContainerError
 from embedl_deploy.capture.user_code import user_line
 from embedl_deploy.capture.ways import Capturing, Leaves
-from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.errors import CaptureError, InputError, in_a_line
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.open_dimensions import OPEN_DIMENSIONS, OpenDimensions
@@ -164,11 +164,9 @@ def _both(symbolic: CaptureError, export: CaptureError) -> CaptureError:
 
 def _fallback_note(error: CaptureError) -> str:
     where = f" at {error.source}" if error.source else ""
-    # What to do about it, which has been done, comes after the reason.
-    said = str(error).splitlines()[0].partition(". Give example inputs")[0]
-    reason = "symbolic tracing failed" if error.reason else said
+    reason = "symbolic tracing failed" if error.reason else in_a_line(error)
     line = error.source.rpartition(":") if error.source else ("", "", "")
-    unrolled = bool(line[0]) and stops_at_loop(error.reason, linecache.getline(line[0], int(line[2])))
+    unrolled = bool(line[0]) and stops_at_loop(error.__cause__, linecache.getline(line[0], int(line[2])))
     loop = "; the loop is unrolled, so the graph has as many steps as the example inputs need" if unrolled else ""
     return f"captured by torch.export, because {reason}{where}{f': {error.reason}' if error.reason else ''}{loop}"
 

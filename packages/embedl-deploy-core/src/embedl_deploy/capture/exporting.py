@@ -114,12 +114,13 @@ def capture_by_export(
     except Exception as error:  # the model's own code runs here and may raise anything
         first = str(error).strip().splitlines()
         reasons = [line.rstrip() for line in first[1:] if line.lstrip().startswith("- ")] if opened else []
-        reasons += [f"  - a size is needed as a number at {line}" for line in lines.all()] if reasons else []
+        needed = [f"  - a size is needed as a number at {line}" for line in lines.all()] if reasons else []
         what = f"{type(error).__name__}: {first[0] if first else 'no message'}"
         fixed = fixed_by_code(str(error)) if opened else ""
         if fixed:
             what = f"{fixed} ({what.partition(' For more information')[0]})"
-            reasons = [reason for reason in reasons if "size is needed" in reason] + about_loops(lines.all())
+            reasons = about_loops(lines.all())
+        reasons = [*needed, *reasons] if fixed else [*reasons, *needed]
         reasons += [_BY_VALUES] if type(error).__name__ in _ABOUT_VALUES and not reasons else []
         path, (source, code) = raising_module(traced, error), user_line(error)
         place = f"{place_in_words(traced, path, source, code)}\n  " if source else ""

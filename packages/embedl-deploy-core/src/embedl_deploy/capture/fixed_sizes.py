@@ -7,6 +7,8 @@ inputs need, so a dimension that the code loops over cannot be open.
 import re
 from collections.abc import Iterable
 
+from torch.fx.proxy import TraceError
+
 from embedl_deploy.errors import CaptureError
 
 #: Of torch.export, for a dimension that was to be open.
@@ -31,9 +33,19 @@ def is_loop(code: str) -> bool:
     return _LOOP.search(code) is not None
 
 
-def stops_at_loop(reason: str, code: str) -> bool:
-    """Whether symbolic tracing ended because a loop has no known number of steps."""
-    return is_loop(code) and ("interpreted as an integer" in reason or "a loop iterates over" in reason)
+class UnknownLengthError(TraceError):
+    """Symbolic tracing ended because a loop iterates over what has no known length."""
+
+
+def stops_at_loop(error: BaseException | None, code: str) -> bool:
+    """Whether symbolic tracing ended because a loop has no known number of steps.
+
+    Args:
+        error: What ended it.
+        code: The line at which it ended.
+    """
+    by_number = isinstance(error, TypeError) and "interpreted as an integer" in str(error)  # what range() says
+    return is_loop(code) and (by_number or isinstance(error, UnknownLengthError))
 
 
 def about_loops(codes: Iterable[str]) -> list[str]:

@@ -32,11 +32,13 @@ class InputGuard(nn.Module):
         try:
             self.guards.forward(*inputs)
         except AssertionError as error:
+            fault = f"{str(error).removeprefix('Guard failed: ')} does not hold"
             raise InputError(
-                f"{str(error).removeprefix('Guard failed: ')} does not hold: the model was captured by torch.export, "
-                "which fixed this size (or value) of the example inputs; a note in the report may name the line. "
-                "Transform the model with dynamic_shapes that open this dimension, with an example of the size that "
-                "you need, or with trace='symbolic'. A dimension that the code loops over cannot be open."
+                f"{fault}: the model was captured by torch.export, which fixed this size (or value) of the example "
+                "inputs; a note in the report may name the line. Transform the model with dynamic_shapes that open "
+                "this dimension, with an example of the size that you need, or with trace='symbolic'. A dimension "
+                "that the code loops over cannot be open.",
+                fault=fault,
             ) from error
 
 

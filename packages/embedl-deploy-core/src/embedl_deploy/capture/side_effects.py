@@ -124,10 +124,14 @@ def depends_on_state(original: nn.Module, what: str, path: str) -> CaptureError:
         what: What forward does, as the rest of a sentence.
         path: What it does it to.
     """
+    fault = (
+        f"{type(original).__name__} cannot be traced symbolically: its forward {what}, which a symbolic graph cannot do"
+    )
     return CaptureError(
-        f"{type(original).__name__} cannot be traced symbolically: its forward {what}, which a symbolic graph cannot "
-        "do. Give example inputs, transform(model, args=(...)), so that torch.export can capture the model instead.",
+        f"{fault}. Give example inputs, transform(model, args=(...)), so that torch.export can capture the model "
+        "instead.",
         module_path=path.rpartition(".")[0],
+        fault=fault,
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import fx, nn
+from torch.fx.proxy import TraceError
 
 from embedl_deploy.capture.asked_types import follow_what_was_asked_for
 from embedl_deploy.capture.fixed_sizes import about_loops, stops_at_loop, without_proxies
@@ -173,12 +174,13 @@ def _capture_error(model: nn.Module, path: str, error: Exception, fixed: dict[st
     place = place_in_words(model, path, source, code)
     lines = [f"{type(model).__name__} cannot be traced symbolically: {place}"]
     first = str(error).strip().splitlines()
-    reason = without_proxies(f"{type(error).__name__}: {first[0] if first else 'no message'}")
+    kind = TraceError if isinstance(error, TraceError) else type(error)
+    reason = without_proxies(f"{kind.__name__}: {first[0] if first else 'no message'}")
     lines.append(f"  {reason}")
     if fixed:
         lines.append(f"Without example inputs it was traced with the defaults of inputs: {_described(fixed)}")
     given = "" if fixed is None else _GIVE_INPUTS
-    if stops_at_loop(reason, code):
+    if stops_at_loop(error, code):
         lines += [f"Try one of these:{given}", *about_loops([code])]
     else:
         lines.append(f"Try one of these:{given}{'' if source is None else _REWRITE}{_ADVICE}")

@@ -35,6 +35,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from embedl_deploy.capture.asking_builtins import builtins_know_proxies, gradient_mode_is_asked_by
+from embedl_deploy.capture.fixed_sizes import UnknownLengthError
 from embedl_deploy.capture.inputs import TracedInputs
 from embedl_deploy.capture.proxies import TruthfulProxy
 from embedl_deploy.capture.random_numbers import RandomNumbers, another_generator
@@ -118,9 +119,9 @@ class CaptureTracer(LeafTracer):
         del self.values
         return graph
 
-    def stop(self, reason: str) -> NoReturn:
+    def stop(self, reason: str, kind: type[TraceError] = TraceError) -> NoReturn:
         """End the trace, now or, if the model catches the error, later."""
-        error = TraceError(reason)
+        error = kind(reason)
         if self._stopped is None:
             self._stopped, self.failed_module = error, self._current_module()
         raise error
@@ -147,7 +148,8 @@ class CaptureTracer(LeafTracer):
 
     def iter(self, obj: fx.Proxy) -> Any:
         """Stop: the number of items is not known."""
-        self.stop(f"a loop iterates over {obj.node.name!r}, whose length is not known in symbolic tracing")
+        what = f"a loop iterates over {obj.node.name!r}, whose length is not known in symbolic tracing"
+        self.stop(what, UnknownLengthError)
 
     def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
         """Make a node, unless it is computed in a context that a graph cannot represent."""

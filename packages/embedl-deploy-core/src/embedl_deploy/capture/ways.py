@@ -22,7 +22,7 @@ from embedl_deploy.capture.random_numbers import RandomNumbers
 from embedl_deploy.capture.symbolic import trace_symbolically
 from embedl_deploy.capture.two_types import is_about_shapes, notes_of_fixed_types, same_calls
 from embedl_deploy.capture.unknown_containers import UnknownContainerError, refuse_unknown_containers
-from embedl_deploy.errors import CaptureError, InputError
+from embedl_deploy.errors import CaptureError, InputError, in_a_line
 from embedl_deploy.graph.dead_code import remove_what_nobody_reads
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.in_place import read_results_of_writes
@@ -131,7 +131,7 @@ class Capturing:
             raise
         except (CaptureError, InputError) as error:
             captured, own = self._exported(None, mark=mark)  # raises what does not come from the open batch
-            reason = str(error).partition(": the model was captured")[0].partition(". Given: ")[0].splitlines()[0]
+            reason = in_a_line(error)
             captured.graph_module.meta[CLOSED_DIMENSIONS] = (reason,)
             note = f"the batch is fixed to that of the example inputs: with an open one, {reason}"
             return replace(captured, notes=(*captured.notes, note)), own
@@ -223,9 +223,11 @@ def _refuse_what_replaces_forward(model: nn.Module) -> None:
         what = "has a __call__ of its own"
     else:
         return
+    fault = f"{type(model).__name__} {what}, which torch.fx ignores on the outermost module"
     raise CaptureError(
-        f"{type(model).__name__} {what}, which torch.fx ignores on the outermost module. Give example inputs, so that "
-        "torch.export can capture it, or wrap it in another module: nn.Sequential(model)."
+        f"{fault}. Give example inputs, so that torch.export can capture it, or wrap it in another module: "
+        "nn.Sequential(model).",
+        fault=fault,
     )
 
 

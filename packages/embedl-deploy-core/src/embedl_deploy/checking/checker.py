@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 from embedl_deploy.artifact import check_order, check_sorted, check_weight_files, model_of, read_onnx, users_module_of
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend, rules_in
 from embedl_deploy.checking import rules as rules_of_every_backend
-from embedl_deploy.checking.report import CheckReport, Finding, NotJudged
+from embedl_deploy.checking.report import CheckReport, Finding, NotJudged, WhyNotJudged
 from embedl_deploy.checking.rules.valid_onnx import check_operator_set
 from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.logs import quiet
@@ -65,7 +65,7 @@ def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> Chec
             origin = backend.rule_origins.get(rule.id, backend.origin)
             origin = "embedl-deploy-core" if rule in RULES_OF_EVERY_BACKEND else origin
             reason = f"the rule failed: {type(error).__name__}: {error}. Report it to the authors of {origin}"
-            undecided.append(NotJudged(rule.id, None, None, None, reason))
+            undecided.append(NotJudged(rule.id, None, None, None, reason, WhyNotJudged.RULE_FAILED))
             failed += [rule.id] if rule.severity is Severity.ERROR else []
             continue
         for result, place in results:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedl_deploy.backend import Severity
@@ -47,6 +48,18 @@ class Finding:
         return {**vars(self), "severity": self.severity.value}
 
 
+class WhyNotJudged(Enum):
+    """Why a rule could not judge a place; the values are stable, and stand beside the words in JSON.
+
+    Attributes:
+        NOT_KNOWN: The file does not say what the rule has to know.
+        RULE_FAILED: The rule raised.
+    """
+
+    NOT_KNOWN = "not_known"
+    RULE_FAILED = "rule_failed"
+
+
 @checked
 @dataclass(frozen=True)
 class NotJudged:
@@ -58,6 +71,7 @@ class NotJudged:
         operator: Its operator; ``None`` with ``node``.
         module: Path of the PyTorch module; ``None`` if there is no node or the file does not say.
         reason: What is not known, or the error of the rule.
+        cause: Which of the two.
     """
 
     rule: str
@@ -65,10 +79,11 @@ class NotJudged:
     operator: str | None
     module: str | None
     reason: str
+    cause: WhyNotJudged = WhyNotJudged.NOT_KNOWN
 
     def to_dict(self) -> dict[str, Any]:
         """Strings and ``None``, for JSON."""
-        return dict(vars(self))
+        return {**vars(self), "cause": self.cause.value}
 
 
 @checked

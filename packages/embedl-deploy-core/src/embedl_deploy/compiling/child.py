@@ -90,7 +90,7 @@ def _run(job: Job, answer: Any) -> None:
     try:
         compiler = pickle.loads(job.compiler)
     except Exception as error:  # noqa: BLE001 - importing and unpickling a plugin's class may raise anything
-        answer("not loaded", f"{type(error).__name__}: {error}")
+        answer("not_loaded", f"{type(error).__name__}: {error}")
         return
     answer("started")
     try:

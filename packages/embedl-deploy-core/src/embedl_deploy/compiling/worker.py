@@ -111,7 +111,7 @@ class Worker:
                 return parts[0]  # type: ignore[no-any-return]  # who asked for it looks at its type
             elif kind == "error":
                 raise parts[0]
-            elif kind == "not loaded":
+            elif kind == "not_loaded":
                 raise NotApartError(f"its class cannot be imported in a new process: {parts[0]}")
             elif kind == "unsendable":
                 raise FailedError(f"TypeError: {parts[0]} cannot be sent from the compiler's process")

@@ -153,9 +153,11 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         if (unknown := weights_not_there(graph_module)) and not any(t.is_meta for t in tensors_in(args, kwargs)):
             raise InputError(unknown) from error
         reason = str(told).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
+        not_accepted = f"The model does not accept the inputs{where}"
         raise InputError(
-            f"The model does not accept the inputs{where}: {reason.rstrip('.')}. Given: "
-            f"{describe_inputs(args, kwargs)}. {what_to_pass(graph_module, args, kwargs)}"
+            f"{not_accepted}: {reason.rstrip('.')}. Given: {describe_inputs(args, kwargs)}. "
+            f"{what_to_pass(graph_module, args, kwargs)}",
+            fault=f"{not_accepted}: {getattr(told, 'fault', '') or reason.rstrip('.')}",
         ) from error
     return None
 

@@ -87,7 +87,7 @@ def _why_not(subject: PatternSubject, result: TransformationResult) -> str:
     name, graph = subject.pattern.name, result.report.plan.converted.graph
     reasons = [str(refusal) for refusal in result.report.declined]
     calls = [node for node in graph.nodes if node.op.startswith("call_") and shape_of(node) is not None]
-    lines = (line for node in calls for line in result.report.why_not(node.name, name))
-    reasons += dict.fromkeys(line for line in lines if f" {name} " in line)
+    answers = (answer for node in calls for answer in result.report.answers(node.name, name))
+    reasons += dict.fromkeys(str(answer) for answer in answers if answer.pattern == name)
     kinds = dict.fromkeys(str(getattr(node.target, "__name__", node.target)) for node in calls)
     return "; ".join(reasons[:3]) or f"no node is what its tree has; there are {', '.join(kinds)}"

@@ -9,6 +9,7 @@ from torch import fx
 
 from embedl_deploy.backend import Severity
 from embedl_deploy.checking.checker import run_rules
+from embedl_deploy.checking.report import WhyNotJudged
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export import export_onnx
 from embedl_deploy.modules import FusedModule
@@ -112,7 +113,7 @@ def network_keeps_rules(subject: NetworkSubject) -> None:
     errors: list[str] = []
     for name, content in files.items():
         report = run_rules(subject.backend, subject.backend.check_rules, onnx.load_from_string(content))
-        failed = [f"{p.rule}: {p.reason}" for p in report.undecided if p.reason.startswith("the rule failed")]
+        failed = [f"{p.rule}: {p.reason}" for p in report.undecided if p.cause is WhyNotJudged.RULE_FAILED]
         if failed:
             raise ConformanceFailure("; ".join(failed), "rules that do not raise", f"the {name} file")
         found = report.of(Severity.ERROR)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from embedl_deploy.errors import QuantizationError
+from embedl_deploy.errors import NotFiniteError, QuantizationError
 
 
 def require_finite(parts: Iterable[tuple[str, nn.Module]]) -> None:
@@ -30,8 +30,8 @@ def blaming_the_model(model: nn.Module) -> Iterator[None]:
     """Within the block an error about NaN or infinity in calibration also names the model's tensors that hold any."""
     try:
         yield
-    except QuantizationError as error:
-        bad = {name: count for name, count in _not_finite(model, "").items() if "NaN or infinite" in str(error)}
+    except NotFiniteError as error:
+        bad = _not_finite(model, "")
         if not bad:
             raise
         raise QuantizationError(

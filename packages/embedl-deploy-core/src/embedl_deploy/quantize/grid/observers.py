@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 
-from embedl_deploy.errors import QuantizationConfigError, QuantizationError
+from embedl_deploy.errors import NotFiniteError, QuantizationConfigError
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.grid.findings import Finding, Seen
 from embedl_deploy.quantize.grid.histogram import Histogram
@@ -72,7 +72,7 @@ class Observer(ABC):
         low, high = float(by_sample[0].min()), float(by_sample[1].max())
         if not (abs(low) < float("inf") and abs(high) < float("inf")):  # NaN fails both
             count = int((~torch.isfinite(x)).sum())
-            raise QuantizationError(
+            raise NotFiniteError(
                 f"Calibration of {self.name}: {count} of {x.numel()} values in batch {self.batches + 1} are NaN or "
                 "infinite. Find the input that causes them, or the earlier layer that overflows.",
                 tensor=self.name,
