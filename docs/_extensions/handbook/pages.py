@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from handbook.api import room_reference
 from handbook.architecture import architecture_picture
+from handbook.codes import code_reference
 from handbook.forms import form_reference
 from handbook.hooks import hook_reference
 from handbook.patterns import pattern_reference
@@ -14,6 +15,7 @@ from handbook.rules import rule_reference
 GENERATORS: dict[str, Callable[..., str]] = {
     "api": room_reference,
     "architecture": architecture_picture,
+    "codes": code_reference,
     "forms": form_reference,
     "hooks": hook_reference,
     "patterns": pattern_reference,
