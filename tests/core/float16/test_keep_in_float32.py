@@ -12,7 +12,7 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.float16 import float32_report, keep_in_float32
-from embedl_deploy.float16.report import Limit
+from embedl_deploy.float16.report import Float16Limit
 from embedl_deploy.quantize import quantize
 from embedl_deploy.verify import signal_to_noise
 
@@ -130,7 +130,7 @@ def test_a_residual_stream_beyond_65504_is_summed_and_normalized_in_float32():
     held = keep_in_float32(transform(model, x, backend="tensorrt"), [x])
     report = float32_report(held)
     assert {each.module for each in report.nodes if each.module.startswith("layers")} == set()  # the products are not
-    assert next(each for each in report.nodes if each.limit is Limit.LARGEST).value > 65504
+    assert next(each for each in report.nodes if each.limit is Float16Limit.LARGEST).value > 65504
     assert report.sqnr_before == -float("inf")
     assert report.sqnr > 50
     assert held.half().get_submodule("layers.0.linear").weight.dtype is torch.float16

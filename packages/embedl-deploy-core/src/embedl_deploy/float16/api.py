@@ -8,7 +8,7 @@ from torch import fx
 from embedl_deploy.errors import InputError
 from embedl_deploy.float16.emulation import Call, run_taken_apart
 from embedl_deploy.float16.islands import put_into_float32
-from embedl_deploy.float16.report import REPORT, Float32Node, Float32Report, Limit
+from embedl_deploy.float16.report import REPORT, Float16Limit, Float32Node, Float32Report
 from embedl_deploy.float16.search import Search
 from embedl_deploy.float16.watching import Excess, Watching
 from embedl_deploy.graph.metadata import module_path_of
@@ -77,5 +77,5 @@ def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> t
 def _describe(node: fx.Node, excess: Excess | None) -> Float32Node:
     path = str(node.target) if node.op == "call_module" else module_path_of(node)
     if excess is None:
-        return Float32Node(node.name, path, node.name, Limit.NEIGHBOUR, 0.0)
+        return Float32Node(node.name, path, node.name, Float16Limit.NEIGHBOUR, 0.0)
     return Float32Node(node.name, path, excess.operator, excess.limit, excess.value)

@@ -16,7 +16,7 @@ REPORT = "embedl_deploy.float32"
 _LARGEST, _TINY = torch.finfo(torch.float16).max, torch.finfo(torch.float16).tiny
 
 
-class Limit(Enum):
+class Float16Limit(Enum):
     """What of float16 does not do.
 
     Attributes:
@@ -49,16 +49,16 @@ class Float32Node:
     node: str
     module: str
     operator: str
-    limit: Limit
+    limit: Float16Limit
     value: float
 
     def __str__(self) -> str:
         where = f"{self.operator} in {self.module!r}" if self.module else f"{self.operator} ({self.node})"
         said = {
-            Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
-            Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
-            Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
-            Limit.NEIGHBOUR: "reads or gives a value that only float32 holds",
+            Float16Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
+            Float16Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
+            Float16Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
+            Float16Limit.NEIGHBOUR: "reads or gives a value that only float32 holds",
         }
         return f"{where} {said[self.limit]}"
 

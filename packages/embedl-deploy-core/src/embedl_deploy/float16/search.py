@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import fx
 
 from embedl_deploy.float16.emulation import Call, run_emulated, run_exact
-from embedl_deploy.float16.report import Limit
+from embedl_deploy.float16.report import Float16Limit
 from embedl_deploy.float16.watching import Watching
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
@@ -57,7 +57,7 @@ class Search:
     def run(self) -> Kept:
         """Find the nodes."""
         before, broken = self._try(frozenset())
-        nodes = self._closed(node for node, excess in self.seen.found.items() if excess.limit is not Limit.STEP)
+        nodes = self._closed(node for node, excess in self.seen.found.items() if excess.limit is not Float16Limit.STEP)
         sqnr, broken = self._try(nodes) if nodes else (before, broken)
         while broken - nodes:
             nodes = self._closed(nodes | broken)
@@ -68,7 +68,7 @@ class Search:
 
     def _with_small_values(self, nodes: frozenset[fx.Node], sqnr: float) -> tuple[frozenset[fx.Node], float]:
         """Keep as many of the nodes as well whose values float16's steps are too coarse for as helps."""
-        small = {node for node, excess in self.seen.found.items() if excess.limit is Limit.STEP}
+        small = {node for node, excess in self.seen.found.items() if excess.limit is Float16Limit.STEP}
         small |= {source for node in small for source in node.all_input_nodes}
         more = self._closed(nodes | small)
         best, _ = self._try(more)

@@ -14,7 +14,7 @@ from embedl_deploy.export.constants import mask_value
 from embedl_deploy.export.operands import name_of
 from embedl_deploy.export.operators import Operators, compute, writes
 from embedl_deploy.export.out_of_range import LEAST_OF_ONE_OPERATOR_DB
-from embedl_deploy.float16.report import Limit
+from embedl_deploy.float16.report import Float16Limit
 from embedl_deploy.verify import output_tensors, signal_to_noise
 
 _HALF = torch.float16
@@ -39,15 +39,15 @@ class Excess:
         value: See :class:`Float32Node`.
     """
 
-    limit: Limit
+    limit: Float16Limit
     operator: str
     value: float
 
     def is_worse_than(self, other: "Excess | None") -> bool:
         """Whether this one is to be told instead of another of the same node."""
         if other is None or self.limit is not other.limit:
-            return other is None or list(Limit).index(self.limit) < list(Limit).index(other.limit)
-        return self.value < other.value if self.limit is Limit.STEP else self.value > other.value
+            return other is None or list(Float16Limit).index(self.limit) < list(Float16Limit).index(other.limit)
+        return self.value < other.value if self.limit is Float16Limit.STEP else self.value > other.value
 
 
 class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
@@ -81,7 +81,7 @@ class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
             largest = max((_largest(x) for x in output_tensors(value) if _counts(x)), default=0.0)
         if largest > _LARGEST and node.op != "output":
             self.outgrown.add(node)
-            self._note(node, Excess(Limit.LARGEST, node.name, largest))
+            self._note(node, Excess(Float16Limit.LARGEST, node.name, largest))
 
     def _note(self, node: fx.Node, excess: Excess) -> None:
         if excess.is_worse_than(self.found.get(node)):
@@ -96,23 +96,23 @@ def _excesses(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: 
         return
     largest = max(map(_largest, computed))
     if largest > _LARGEST:
-        yield Excess(Limit.LARGEST, name, largest)
+        yield Excess(Float16Limit.LARGEST, name, largest)
     if largest > _LARGEST or writes(func):
         return
     if name in _SUMS and isinstance(args[0], torch.Tensor) and args[0].is_floating_point():
         total = _largest_sum(func, args, kwargs)
         if total > _LARGEST:
-            yield Excess(Limit.SUM, name, total)
+            yield Excess(Float16Limit.SUM, name, total)
     if name in _STEPS:
         return
     rounded = pytree.tree_map(round_to_half, (args, kwargs))
     if all_finite(rounded) < all_finite((args, kwargs)):
-        yield Excess(Limit.NEIGHBOUR, name, 0.0)
+        yield Excess(Float16Limit.NEIGHBOUR, name, 0.0)
         return
     exact = [round_to_half(x) for x in values_of(name, compute(func, *rounded)) if _counts(x)]
     kept = signal_to_noise(computed, exact)
     if kept < LEAST_OF_ONE_OPERATOR_DB:
-        yield Excess(Limit.STEP, name, kept)
+        yield Excess(Float16Limit.STEP, name, kept)
 
 
 def values_of(name: str, result: Any) -> list[torch.Tensor]:

@@ -16,7 +16,7 @@ from embedl_deploy.backend import Backend, CompileOptions, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.export import export_onnx
+from embedl_deploy.export import OnnxExport, export_onnx
 from embedl_deploy.graph.fingerprint import tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.numerics.config import QuantConfig
@@ -93,7 +93,7 @@ def tune(
     objective_name, measured = objective_of(objective, backend)
     chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))
     calls = _recorded(result, held_out if held_out is not None else data)
-    settings = {"backend": backend.name, "compiler": chosen.name, "target": target}
+    settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
     quantized = quantize(result, data, _everywhere(config), progress=progress)
     report = quantization_report(quantized)
     layers = layers_of(quantized, report)
@@ -112,15 +112,15 @@ def tune(
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         args, kwargs = calls[0]
 
-        def export(model: fx.GraphModule, path: Path) -> None:
-            export_onnx(model, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
+        def export(model: fx.GraphModule, path: Path) -> OnnxExport:
+            return export_onnx(model, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
 
         units = units_of(layers)
-        unquantized = Path(folder) / "float16.onnx"
-        export(result.model, unquantized)
+        unquantized = export(result.model, Path(folder) / "float16.onnx")
+        settings["shapes"] = dict(unquantized.shapes) or None
         files = Files(quantized, all_points, units, Path(folder), export)
         known = found.setdefault(f"accuracy {measure}", {}) if evaluate is None else {}
-        builds = Builds(files, unquantized, settings, kept, found)
+        builds = Builds(files, unquantized.path, settings, kept, found)
         search = Search(
             units,
             Accuracy(quantized, layers, calls, evaluate, known),

@@ -34,7 +34,7 @@ class Files:
         points: Points,
         units: Sequence[Unit],
         folder: Path,
-        export: Callable[[fx.GraphModule, Path], None],
+        export: Callable[[fx.GraphModule, Path], object],
     ) -> None:
         self.model, self.points, self.folder, self.export = model, points, folder, export
         self.computing = [unit for unit in units if any(point.kind is PointKind.INNER for point in unit.points)]

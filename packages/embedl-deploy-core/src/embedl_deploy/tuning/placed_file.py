@@ -5,6 +5,7 @@ quantizer was given, and a quantizer that nobody reads goes. That is what an exp
 node, without the seconds that it takes.
 """
 
+import logging
 import os
 from ast import literal_eval
 from collections.abc import Collection, Iterable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedl_deploy.artifact import read_onnx
+from embedl_deploy.logs import quiet
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.quantize.reporting.report import PointReport
 
@@ -68,7 +70,8 @@ class PlacedFile:
                 if path is None or (path, stub) not in wanted:
                     use.node.replace_input_with(use.idx, given)
         _drop_unread(model)
-        simplify(model)
+        with quiet("onnxscript", below=logging.ERROR), quiet("onnx_ir", below=logging.ERROR):
+            simplify(model)
 
 
 def _drop_unread(model: "ir.Model") -> None:
