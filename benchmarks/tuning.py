@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     console = make_console()
-    console.print(describe_machine(), highlight=False)
+    console.print(describe_machine(torch.get_num_threads()), highlight=False)
     results: dict[str, TuneResult] = {}
     for network in arguments.networks:
         results[network] = study(network, arguments)

@@ -213,7 +213,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         (nn.Linear, nn.Linear(4, 4)), (nn.Conv2d, nn.Conv2d(4, 4, 1)), (torch.Tensor, torch.ones(4)),
         (Device, Device("d", "t", 1.0, {}, "s")), (Difference, Difference(0.0, 0.0)), (Severity, Severity.ERROR),
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
-        (Limit, Float16Limit.SUM), (torch.dtype, torch.int8),
+        (Float16Limit, Float16Limit.SUM), (torch.dtype, torch.int8),
         (Checkpoint, plan.captured), (WeightFakeQuantize, WeightFakeQuantize()), (str, "a"), (int, 1), (float, 1.0),
         (bool, True), (bytes, b"a"), (Path, Path("a")), (os.PathLike, Path("a")), (dict, {}), (list, []), (tuple, ()),
         (abc.Mapping, {}), (abc.Sequence, ()), (abc.Collection, ()), (abc.Callable, lambda *args: None),
