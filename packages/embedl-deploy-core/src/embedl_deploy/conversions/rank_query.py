@@ -9,9 +9,10 @@ or what several operators read. So a sum with the activation after it is not ask
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.arguments import tensor_inputs
 from embedl_deploy.graph.forms.activations import ACTIVATIONS
 from embedl_deploy.graph.kinds import POOLS
-from embedl_deploy.graph.lookup import get_module, tensor_inputs
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.graph.rank import is_rank_query
 from embedl_deploy.patterns.examples import Example

@@ -15,7 +15,8 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from embedl_deploy.conversions.transformer_parts import LayerParts, unknown_activation
-from embedl_deploy.graph.lookup import arguments_by_name, has_hooks, resolve_module
+from embedl_deploy.graph.arguments import arguments_by_name
+from embedl_deploy.graph.lookup import has_hooks, resolve_module
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.pattern import Pattern

@@ -19,8 +19,9 @@ import torch
 from torch import fx, nn
 from torch._ops import OpOverload
 
+from embedl_deploy.graph.arguments import argument_at
 from embedl_deploy.graph.kinds import ONE_TENSOR
-from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.metadata import dtype_of
 from embedl_deploy.graph.operators import is_in_place, operation
 from embedl_deploy.graph.sizes import is_number, is_python_operator

@@ -6,8 +6,9 @@ directions for as long as it fits; the attempt that gets furthest gives the reas
 
 from torch import fx
 
+from embedl_deploy.graph.arguments import tensor_inputs
 from embedl_deploy.graph.forms.fixed_mode import class_name
-from embedl_deploy.graph.lookup import get_module, tensor_inputs
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.patterns.elements import Element
 from embedl_deploy.patterns.pattern import Pattern
 from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard

@@ -11,9 +11,9 @@ from itertools import permutations
 from torch import fx
 
 from embedl_deploy.errors import PLUGIN_FAILURES, PatternError
+from embedl_deploy.graph.arguments import constant_arguments, tensor_inputs
 from embedl_deploy.graph.index import call_index
 from embedl_deploy.graph.kept_types import why_not_a_new_value
-from embedl_deploy.graph.lookup import constant_arguments, tensor_inputs
 from embedl_deploy.graph.operators import is_commutative
 from embedl_deploy.patterns.matches import Declined, Matches, PatternLike, PatternMatch
 from embedl_deploy.patterns.tree import CompiledFork, CompiledTree, CompiledWildcard

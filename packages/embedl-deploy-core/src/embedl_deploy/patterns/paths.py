@@ -6,9 +6,10 @@ from collections.abc import Collection
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.arguments import constants_of, tensor_inputs
 from embedl_deploy.graph.edit import add_module, put_module
 from embedl_deploy.graph.forms.fixed_mode import class_name
-from embedl_deploy.graph.lookup import constants_of, get_module, owner, submodule, tensor_inputs
+from embedl_deploy.graph.lookup import get_module, owner, submodule
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import target_uses
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import fx
 
 from embedl_deploy.errors import PatternError
-from embedl_deploy.graph.lookup import positional_arguments, tensor_inputs
+from embedl_deploy.graph.arguments import positional_arguments, tensor_inputs
 from embedl_deploy.validation.checked import checked
 
 

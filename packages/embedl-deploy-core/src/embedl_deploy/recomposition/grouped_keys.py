@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.arguments import argument_at, positional_arguments
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
-from embedl_deploy.graph.lookup import argument_at, positional_arguments, resolve_module
+from embedl_deploy.graph.lookup import resolve_module
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import VIEWS, operation
 from embedl_deploy.modules.attention import ScaledDotProductAttention

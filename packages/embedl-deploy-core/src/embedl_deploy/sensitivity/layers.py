@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.graph.lookup import argument_at, submodule
+from embedl_deploy.graph.arguments import argument_at
+from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.quantize.reporting.report import PointReport, QuantizationReport

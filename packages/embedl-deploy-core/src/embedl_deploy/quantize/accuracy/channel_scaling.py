@@ -6,8 +6,9 @@ The scale is folded into the operator that computes the tensor, if it can be, an
 import torch
 from torch import fx
 
+from embedl_deploy.graph.arguments import set_argument
 from embedl_deploy.graph.edit import add_call
-from embedl_deploy.graph.lookup import get_module, has_hooks, set_argument
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.metadata import shape_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.uses import times_read

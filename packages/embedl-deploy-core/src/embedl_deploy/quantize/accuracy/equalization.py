@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
-from embedl_deploy.graph.lookup import argument_at, get_module, has_hooks
+from embedl_deploy.graph.arguments import argument_at
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.uses import times_read
 from embedl_deploy.modules import FusedConv, named_weights, with_parameters
 from embedl_deploy.modules.convolution import rows_of, weight_of_rows

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import fx, nn
 
+from embedl_deploy.graph.arguments import argument_at
 from embedl_deploy.graph.casts import is_cast
-from embedl_deploy.graph.lookup import argument_at, get_module
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import named_weights
 from embedl_deploy.numerics.points import PointKind, QuantPoint

@@ -6,9 +6,10 @@ from typing import Any
 from torch import fx, nn
 
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.graph.arguments import argument_at, set_argument
 from embedl_deploy.graph.edit import add_call, deep_copy
 from embedl_deploy.graph.effects import Effects
-from embedl_deploy.graph.lookup import argument_at, get_module, set_argument
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.device import device_of
 from embedl_deploy.numerics.config import QuantConfig

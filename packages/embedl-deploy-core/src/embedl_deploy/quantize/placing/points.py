@@ -6,7 +6,8 @@ from typing import Any
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.graph.lookup import argument_at, get_module
+from embedl_deploy.graph.arguments import argument_at
+from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub, WeightFakeQuantize, named_weights
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.patterns import PatternMatch, QDQPoint

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from embedl_deploy.graph.lookup import (
+from embedl_deploy.graph.arguments import (
     argument_at,
     arguments_by_name,
     constants_of,
