@@ -7,6 +7,7 @@ up. Of ``divisor_override`` the exporter takes no notice, and adaptive maxima it
 import functools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,6 +16,62 @@ from torch.nn import functional as F
 from embedl_deploy.errors import ExportError
 
 _Sizes = int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of a pool, of each setting one number for each axis.
+
+    Attributes:
+        kernel: Their sizes.
+        stride: From one window to the next.
+        padding: On both sides.
+        dilation: From one value of a window to the next.
+    """
+
+    kernel: list[int]
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+
+    @staticmethod
+    def of(axes: int, kernel: _Sizes, stride: _Sizes | None, padding: _Sizes, dilation: _Sizes = 1) -> "_Windows":
+        """From settings as torch takes them: without a stride one window begins where another ends."""
+        sizes = _each(kernel, axes)
+        return _Windows(sizes, _each(stride, axes) if stride else sizes, _each(padding, axes), _each(dilation, axes))
+
+    def along(self, chosen: list[bool]) -> "_Windows":
+        """Windows that pool along the chosen axes, and leave the others as they are."""
+        settings = ((self.kernel, 1), (self.stride, 1), (self.padding, 0), (self.dilation, 1))
+        return _Windows(
+            *([size if take else other for size, take in zip(sizes, chosen, strict=True)] for sizes, other in settings)
+        )
+
+    def passes(self, input: torch.Tensor, ceil_mode: bool) -> list[tuple["_Windows", bool]]:
+        """Pools one after the other that make one: their windows, and whether the number of them is rounded up.
+
+        One that rounds up everywhere or nowhere; two where the last window counts along one axis and not along another.
+        """
+        if not ceil_mode:
+            return [(self, False)]
+        counts, left_out = [], []
+        for size, kernel, stride, padding, dilation in zip(
+            input.shape[-len(self.kernel) :], self.kernel, self.stride, self.padding, self.dilation, strict=True
+        ):
+            reach = dilation * (kernel - 1) + 1
+            rest = (size + 2 * padding - reach) % stride if isinstance(size, int) else None  # not known of open sizes
+            left_out.append(rest is not None and 0 < rest <= stride + padding - reach)
+            counts.append(rest is None or rest > max(0, stride + padding - reach))
+        if not any(left_out):
+            return [(self, True)]
+        if not any(counts):
+            return [(self, False)]
+        return [(self.along(counts), True), (self.along([not one for one in counts]), False)]
+
+
+def _each(sizes: _Sizes, axes: int) -> list[int]:
+    found = [sizes] if isinstance(sizes, int) else list(sizes)
+    return found * axes if len(found) == 1 else found
 
 
 def average_pool(
@@ -41,24 +98,22 @@ def average_pool(
         count_include_pad: Nothing where there is a divisor.
         divisor_override: What the sum of a window is divided by.
     """
-    window = _each(kernel_size, axes)
-    step = _each(stride, axes) if stride else window
-    around = _each(padding, axes)
+    windows = _Windows.of(axes, kernel_size, stride, padding)
     if divisor_override is None:
         result = input
-        for chosen, rounded_up in _passes(input, window, step, around, [1] * axes, ceil_mode):
-            sizes = [_of(each, chosen, other) for each, other in ((window, 1), (step, 1), (around, 0))]
-            result = pool(result, *sizes, rounded_up, count_include_pad)
+        for part, rounded_up in windows.passes(input, ceil_mode):
+            result = pool(result, part.kernel, part.stride, part.padding, rounded_up, count_include_pad)
         return result
+    step, around = windows.stride, windows.padding
     beyond = [one - 1 if ceil_mode else 0 for one in step]
     edges = [edge for at in reversed(range(axes)) for edge in (around[at], around[at] + beyond[at])]
-    averages = pool(F.pad(input, edges) if any(edges) else input, window, step)
+    averages = pool(F.pad(input, edges) if any(edges) else input, windows.kernel, step)
     if ceil_mode:
         for at in range(axes):
             found, started = averages.shape[at - axes], (input.shape[at - axes] + around[at] + step[at] - 1) // step[at]
             fewest = torch.sym_min(found, started)  # type: ignore[no-untyped-call]  # of torch
             averages = averages.narrow(at - axes, 0, fewest)  # without windows that start in the trailing padding
-    return averages * (math.prod(window) / divisor_override)
+    return averages * (math.prod(windows.kernel) / divisor_override)
 
 
 average_pool_1d = functools.partial(average_pool, F.avg_pool1d, 1)
@@ -78,17 +133,14 @@ def max_pool(
     return_indices: bool = False,
 ) -> Any:
     """What ``pool``, ``F.max_pool2d`` or another, computes of (N, C, ...) or (C, ...) over so many axes."""
-    window = _each(kernel_size, axes)
-    step = _each(stride, axes) if stride else window
-    around, apart = _each(padding, axes), _each(dilation, axes)
-    passes = _passes(input, window, step, around, apart, ceil_mode)
-    if return_indices:  # of two pools they would be indices into what the first gives
-        rounded_up = passes[0][1] if len(passes) == 1 else ceil_mode
-        return pool(input, window, step, around, apart, ceil_mode=rounded_up, return_indices=True)
-    result = input
-    for chosen, rounded_up in passes:
-        sizes = [_of(each, chosen, other) for each, other in ((window, 1), (step, 1), (around, 0), (apart, 1))]
-        result = pool(result, *sizes, ceil_mode=rounded_up)
+    windows = _Windows.of(axes, kernel_size, stride, padding, dilation)
+    passes = windows.passes(input, ceil_mode)
+    if return_indices and len(passes) > 1:  # of two pools they would be indices into what the first gives
+        passes = [(windows, ceil_mode)]
+    result: Any = input
+    for part, rounded_up in passes:
+        settings = (part.kernel, part.stride, part.padding, part.dilation)
+        result = pool(result, *settings, ceil_mode=rounded_up, return_indices=return_indices)
     return result
 
 
@@ -154,43 +206,3 @@ def _adaptive_maxima(input: torch.Tensor, at: int, size: int, wanted: int) -> to
     ends = [(part * size // wanted, -(-(part + 1) * size // wanted)) for part in range(wanted)]
     parts = [input.narrow(at, start, end - start).amax(at, keepdim=True) for start, end in ends]
     return input if size == wanted else torch.cat(parts, at)
-
-
-def _passes(
-    input: torch.Tensor,
-    window: list[int],
-    step: list[int],
-    around: list[int],
-    apart: list[int],
-    ceil_mode: bool,
-) -> list[tuple[list[bool], bool]]:
-    """Pools one after the other that make one: over which axes, and whether the number of windows is rounded up.
-
-    One that rounds up everywhere or nowhere; two where the last window counts along one axis and not along another.
-    """
-    everywhere = [True] * len(window)
-    if not ceil_mode:
-        return [(everywhere, False)]
-    counts, left_out = [], []
-    for size, kernel, stride, pad, dilation in zip(
-        input.shape[-len(window) :], window, step, around, apart, strict=True
-    ):
-        reach = dilation * (kernel - 1) + 1
-        rest = (size + 2 * pad - reach) % stride if isinstance(size, int) else None  # of open sizes nothing is known
-        left_out.append(rest is not None and 0 < rest <= stride + pad - reach)
-        counts.append(rest is None or rest > max(0, stride + pad - reach))
-    if not any(left_out):
-        return [(everywhere, True)]
-    if not any(counts):
-        return [(everywhere, False)]
-    return [(counts, True), ([not one for one in counts], False)]
-
-
-def _of(sizes: list[int], chosen: list[bool], other: int) -> list[int]:
-    """The sizes along the chosen axes, and what leaves the others as they are."""
-    return [size if take else other for size, take in zip(sizes, chosen, strict=True)]
-
-
-def _each(sizes: _Sizes, axes: int) -> list[int]:
-    found = [sizes] if isinstance(sizes, int) else list(sizes)
-    return found * axes if len(found) == 1 else found
