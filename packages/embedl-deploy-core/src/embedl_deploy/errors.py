@@ -8,10 +8,10 @@ from typing import Any
 
 
 class EmbedlDeployError(Exception):
-    """Root of all errors raised by embedl-deploy and by backends written for it. All of them can be pickled.
+    """The base class of all errors of embedl-deploy and of backends. All of them can be pickled.
 
     Attributes:
-        fault: What failed, in a line and without what to do about it, where a note quotes it; empty elsewhere.
+        fault: What failed, in one line without advice, if a note quotes it; otherwise empty.
     """
 
     fault: str = ""
@@ -155,7 +155,7 @@ class CompileError(EmbedlDeployError):
 
 
 class CompilerNotFoundError(CompileError, LookupError):
-    """The backend brings no compiler, or none of its compilers is installed."""
+    """The backend has no compiler, or none of its compilers is installed."""
 
 
 class QuantizationError(EmbedlDeployError):
@@ -175,4 +175,4 @@ class NotFiniteError(QuantizationError):
 
 
 class QuantizationConfigError(QuantizationError, ValueError):
-    """A combination of settings that no quantizer can be made of."""
+    """A combination of settings that no quantizer supports."""

@@ -108,7 +108,7 @@ def load_transformation_plan(
     verify_capture: bool = True,
     dynamic_shapes: Any = None,
 ) -> TransformationPlan:
-    """Make the plan of a model again and take over the decisions of a plan's JSON.
+    """Make a plan for a model, with the decisions of a saved plan.
 
     Args:
         text: What ``plan.to_json()`` gave.
@@ -147,7 +147,7 @@ def load_transformation_plan(
 @collector_paused()
 @registration_hooks_set_aside()
 def apply_transformation_plan(plan: TransformationPlan, *, strict: bool = False) -> TransformationResult:
-    """Carry out a plan.
+    """Apply a plan.
 
     Args:
         plan: A plan that was not applied before.

@@ -32,7 +32,7 @@ from embedl_deploy.verify.unfit import refuse_unfit_inputs
 
 
 class Trace(Enum):
-    """How a model is turned into a graph.
+    """How a model is captured as a graph.
 
     Attributes:
         AUTO: Symbolically; by ``torch.export`` if that fails and example inputs are given.

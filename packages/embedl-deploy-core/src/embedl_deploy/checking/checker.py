@@ -28,7 +28,7 @@ _ORDER = {severity: place for place, severity in enumerate(Severity)}
 
 @checked
 def check(model: Checkable, backend: str | None = None) -> CheckReport:
-    """Ask a backend's rules whether its compiler takes an ONNX file as it is meant.
+    """Check with a backend's rules whether its compiler will accept an ONNX file and compile it as intended.
 
     Two rules of every backend come before its own: whether the file is ONNX at all, ``ONNX-1`` and ``ONNX-2``.
 

@@ -62,7 +62,7 @@ def compile(  # noqa: A001 - the user's word for it
     timeout: float | None = None,
     progress: bool = True,
 ) -> CompileResult:
-    """Compile an ONNX file for a backend's hardware, and say what became of every layer.
+    """Compile an ONNX file for a backend's hardware, and report on every layer.
 
     The compiler runs in a process of its own: one that crashes, hangs or ends its process is an error here.
 

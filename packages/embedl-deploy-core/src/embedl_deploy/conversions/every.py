@@ -49,7 +49,7 @@ _CLASSES: tuple[type[Pattern], ...] = (
 
 
 def every_conversion() -> list[Pattern]:
-    """Make one of each conversion that holds for any hardware, for a backend that wants them all.
+    """Create one of each conversion for any hardware.
 
     They are those of ``embedl_deploy.conversions`` and of ``embedl_deploy.recomposition``, in the order in which they
     are tried. Each call makes new ones, because a pattern knows the distribution whose backend brings it.

@@ -80,7 +80,7 @@ class _Asking(nn.Module):
 
 
 class HoistRankQueryPattern(Pattern):
-    """Ask for the number of dimensions where nothing is in the way of a fusion."""
+    """Move a query of the number of dimensions to where it does not block a fusion."""
 
     tree = (is_rank_query,)
     is_conversion = True

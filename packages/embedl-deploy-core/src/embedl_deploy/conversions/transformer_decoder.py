@@ -141,7 +141,7 @@ class UnrollTransformerDecoderPattern(Pattern):
 
 
 class DecomposeTransformerDecoderLayerPattern(Pattern):
-    """Open up a layer so that its products can be fused and quantized, and its attentions taken apart."""
+    """Decompose a layer so that its products can be fused and quantized, and its attentions converted."""
 
     tree = (nn.TransformerDecoderLayer,)
     is_conversion = True

@@ -85,7 +85,7 @@ class UnrollTransformerEncoderPattern(Pattern):
 
 
 class DecomposeTransformerEncoderLayerPattern(Pattern):
-    """Open up a layer so that its products can be fused and quantized, and its attention taken apart."""
+    """Decompose a layer so that its products can be fused and quantized, and its attention converted."""
 
     tree = (nn.TransformerEncoderLayer,)
     is_conversion = True

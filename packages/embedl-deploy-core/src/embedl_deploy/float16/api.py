@@ -24,7 +24,7 @@ _TRIED = 4
 def keep_in_float32(
     model: fx.GraphModule | TransformationResult, data: CalibrationData, *, progress: bool = True
 ) -> fx.GraphModule:
-    """Keep in float32 what a model in float16 cannot hold, and nothing else.
+    """Keep the parts of a model in float32 whose values float16 cannot hold, and nothing else.
 
     The model is run on the data in float32, operator by operator: values beyond 65504, sums that are larger on the
     way, and values that float16's steps are too coarse for are noted. As few nodes as make the outputs right in

@@ -66,7 +66,7 @@ class Float32Node:
 @checked
 @dataclass(frozen=True)
 class Float32Report:
-    """What of a model stays in float32 when it is converted to float16.
+    """The parts of a model that stay in float32 when it is converted to float16.
 
     Attributes:
         nodes: In the order of the graph.

@@ -6,7 +6,7 @@ from embedl_deploy.graph.effects import Effects
 
 
 def why_copy_is_needed(node: fx.Node) -> str | None:
-    """Why a node whose value equals its input cannot give way to the input; ``None`` if it can.
+    """Why a node whose value equals its input cannot be replaced by the input; ``None`` if it can.
 
     The value of the node is a tensor of its own. Where something overwrites it in place afterwards, the input would be
     overwritten instead, and with it whatever shares memory with the input.

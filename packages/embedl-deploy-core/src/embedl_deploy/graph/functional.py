@@ -46,7 +46,7 @@ def register_form(
     *,
     inputs: tuple[str, ...] = ("input",),
 ) -> None:
-    """Tell which module a call of a function equals, so that patterns for the module match the call.
+    """Register the module that a call of a function equals, so that patterns for the module match the call.
 
     For functions that ``torch.nn`` has no module for, above all a custom operator of one's own. It holds for the
     whole process, for every backend: that a call and a module compute the same does not depend on hardware. Registering

@@ -8,7 +8,7 @@ import torch
 
 
 def open_unseen_rows(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """A mask that leaves no softmax without keys, and the queries whose result is then to be set to 0.
+    """A mask that leaves every query at least one key, and the queries whose result must then be set to 0.
 
     Setting the result to 0 after the second product, not the weights before it, lets compilers compute the
     softmax and both products in one kernel. The values of the other rows are those of ``mask``::

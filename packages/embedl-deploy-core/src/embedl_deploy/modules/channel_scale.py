@@ -15,7 +15,7 @@ _HOMOGENEOUS = (
 
 @checked
 def is_homogeneous(*operators: nn.Module | None) -> bool:
-    """Whether all of some operators (``None`` is left out) let a positive factor of a channel through.
+    """Whether all given operators (except ``None``) pass a positive factor of a channel through.
 
     ``ReLU6`` does not: its upper bound would have to be scaled as well, differently for every channel.
     """

@@ -33,7 +33,7 @@ class _InsideTracer(LeafTracer):
 @checked
 @dataclass(frozen=True)
 class InnerProduct:
-    """A product in a fused module with a factor for whose quantizer there is no place.
+    """A product in a fused module with a factor that has no quantization point.
 
     Attributes:
         path: Of the parameter or the operator, or the name of the operation where it is neither.
@@ -48,7 +48,7 @@ class InnerProduct:
 
 @checked
 def products_without_place(module: nn.Module) -> list[InnerProduct]:
-    """The products in a fused module that multiply by something in float, in the order of its ``forward``.
+    """The products in a fused module with a factor in float, in the order of its ``forward``.
 
     Empty where ``forward`` cannot be traced.
     """

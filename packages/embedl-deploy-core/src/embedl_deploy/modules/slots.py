@@ -7,7 +7,7 @@ from embedl_deploy.validation.checked import checked
 
 
 class QuantStub(nn.Module):
-    """A place where a quantizer can stand.
+    """A stub: the place of a quantizer inside a module.
 
     Empty (``quantizer is None``) it returns its input, the same object. Filled, it returns what the quantizer makes
     of the input; any module from a tensor to a tensor of the same shape will do.
@@ -46,4 +46,4 @@ class QuantStub(nn.Module):
 
 
 class WeightFakeQuantize(QuantStub):
-    """A place for the quantizer of a weight."""
+    """A stub for the quantizer of a weight."""

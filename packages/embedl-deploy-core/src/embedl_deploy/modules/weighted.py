@@ -54,7 +54,7 @@ def batch_norm_shift(bn: BatchNorm, bias: torch.Tensor | None) -> torch.Tensor:
 class FusedConv(FusedModule):
     """A convolution (of any dimension, transposed or not) and an optional batch norm; what follows is the subclass's.
 
-    It may also be a part of another fused module, which then has its weight, with a place for the quantizer. A
+    It may also be a part of another fused module, which then has its weight, with a stub for the quantizer. A
     transposed convolution is called with the input alone: its output has the size that its settings give.
 
     Args:

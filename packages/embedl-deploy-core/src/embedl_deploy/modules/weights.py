@@ -30,7 +30,7 @@ _ADVICE = "the module declares no quantization point for its weight"
 @checked
 @dataclass(frozen=True)
 class NamedWeight:
-    """A weight with a place for its quantizer.
+    """A weight with a stub for its quantizer.
 
     Attributes:
         name: ``"weight"`` for the place ``weight_fake_quant`` of the module itself; else the path of the part that it
@@ -67,7 +67,7 @@ class NamedWeight:
 
 @checked
 def named_weights(module: nn.Module) -> list[NamedWeight]:
-    """The weights of a module, its parts included, that have a place for a quantizer, in the order of their places."""
+    """The weights of a module and its parts that have a stub, in the order of their stubs."""
     paths: dict[int, str] = {}
     for path, part in module.named_modules():
         paths[id(part)] = path
@@ -128,7 +128,7 @@ def _with_problem(weight: NamedWeight, problem: str) -> NamedWeight:
 
 @checked
 def weights_besides(module: nn.Module, paths: Collection[str]) -> Iterator[tuple[str, nn.Module, str]]:
-    """Operators with a weight in a module, besides some, that stay in float: path, operator, and why.
+    """Operators with weights in a module that stay in float, except the given ones: path, operator, reason.
 
     Args:
         module: A fused module.
@@ -145,7 +145,7 @@ def weights_besides(module: nn.Module, paths: Collection[str]) -> Iterator[tuple
 
 @checked
 def reason_of_part(module: nn.Module, path: str) -> str | None:
-    """``why_not_quantized`` of the innermost fused module around a part that says it; ``None`` if none does."""
+    """``why_not_quantized`` of the innermost fused module around a part that has it, or ``None``."""
     reason, around = None, module
     for name in ("", *path.split(".")[:-1]):
         around = around.get_submodule(name)
@@ -157,7 +157,7 @@ def reason_of_part(module: nn.Module, path: str) -> str | None:
 @checked
 @torch.no_grad()
 def fix_parametrized_weights(model: nn.Module) -> None:
-    """Make plain parameters of all weights that are to be quantized and that parametrizations compute.
+    """Replace parametrized weights that will be quantized with plain parameters.
 
     A weight that is rounded once and for all is no longer computed. The parameters are new ones, and the operators new
     modules; whatever shares an operator in ``model`` shares the new one.

@@ -19,7 +19,7 @@ _FORMATS_OF_ACTIVATIONS = [precision for precision in Precision if precision.for
 @checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class ModulesToSkip:
-    """Exceptions, each a collection of selectors.
+    """Modules that stay in float, as collections of selectors.
 
     Attributes:
         stub: No quantizers at these modules' inputs, outputs and inner places.
@@ -58,7 +58,7 @@ class LeftOpen(Enum):
 @checked(error=QuantizationConfigError)
 @dataclass(frozen=True)
 class QuantConfig:
-    """How a model is quantized. What is left out is taken from the backend's configuration of its hardware.
+    """How a model is quantized. Settings that are left out come from the backend's configuration.
 
     Attributes:
         activation: Format of activations, one scale per tensor; ``None`` for weights only.

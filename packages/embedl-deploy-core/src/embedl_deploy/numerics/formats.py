@@ -12,7 +12,7 @@ from embedl_deploy.validation.checked import checked
 @checked
 @dataclass(frozen=True, kw_only=True)
 class NumberFormat:
-    """What a number format is made of.
+    """The properties of a number format.
 
     Formats in blocks (NVFP4, MXFP8) would need nothing that is not here: ``block``, ``scale_dtype`` and
     ``second_scale``.

@@ -30,7 +30,7 @@ class PointKind(Enum):
 @checked
 @dataclass(frozen=True)
 class QuantPoint:
-    """One place where a quantizer could stand.
+    """A quantization point: a place where a quantizer can go.
 
     Attributes:
         node: The call of the module.

@@ -11,7 +11,7 @@ from embedl_deploy.validation.checked import checked
 @checked
 @dataclass(frozen=True)
 class Example:
-    """A model in which a pattern matches, or one that looks like it and in which it must not.
+    """A model that a pattern matches, or a near miss that it must not match.
 
     Attributes:
         model: A module that capture takes. Its weights should not be all equal: agreement of zeros shows nothing.

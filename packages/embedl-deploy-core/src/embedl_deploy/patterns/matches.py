@@ -126,7 +126,7 @@ class PatternMatch:
 @checked
 @dataclass(frozen=True)
 class Declined:
-    """A place where a pattern's tree fits but must not be applied.
+    """A match that must not be applied, and why.
 
     Attributes:
         pattern_name: The pattern.

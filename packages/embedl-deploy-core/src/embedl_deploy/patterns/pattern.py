@@ -18,7 +18,7 @@ from embedl_deploy.validation.checked import checked
 
 
 class Pattern:
-    """A rewrite: what to find and what to put there.
+    """A pattern: what to find and what to replace it with.
 
     Declaring ``tree``, ``qdq_points`` and ``graft`` makes a complete fusion pattern. A conversion sets
     ``is_conversion`` and usually defines :meth:`replace`, with :meth:`check` for what the tree cannot say.
@@ -118,7 +118,7 @@ def _compiled_tree(key: _TreeKey) -> CompiledTree:
 
 
 def validate_pattern(pattern: Any) -> None:
-    """Check what can be checked of a pattern before any model is seen.
+    """Check a pattern as far as possible without a model.
 
     Raises:
         PatternError: It is not a pattern instance, has no tree and no ``match``, no graft and no ``replace``, its

@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class QDQPoint(Enum):
-    """A place at a fused module where a quantize/dequantize pair may stand.
+    """A quantization point that a pattern declares: an input or the output of its fused module.
 
     An input is a point where the pattern's ``qdq_points`` and the module's ``inputs_to_quantize`` both name its
     position. For ``OUTPUT`` the pattern is enough.

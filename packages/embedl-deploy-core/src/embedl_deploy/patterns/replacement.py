@@ -140,7 +140,7 @@ def call_module_there(pattern_match: PatternMatch, path: str, args: Sequence[Any
 
 @checked
 def replace_match(pattern_match: PatternMatch, output: fx.Node) -> None:
-    """Give ``output`` to everything that used the match's value, and remove the matched nodes.
+    """Replace a match by ``output``: redirect all users of its value, and remove the matched nodes.
 
     ``output`` takes over the recorded shape of that value.
     """

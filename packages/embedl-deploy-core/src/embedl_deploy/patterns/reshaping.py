@@ -29,7 +29,7 @@ class Reshape(nn.Module):
 
 @checked
 def share_reshaped(pattern_match: PatternMatch, module: nn.Module, name: str, tensor: torch.Tensor | None) -> None:
-    """Let a new module compute with a parameter of the model, seen in the shape that the module has for it.
+    """Let a new module compute with a parameter of the model, in the module's own shape.
 
     No value is copied, and the parameter is trained as it was. One that nothing else uses becomes a parameter of the
     new shape over the same memory. One that is shared stays the parameter that it is, and the module sees it through a

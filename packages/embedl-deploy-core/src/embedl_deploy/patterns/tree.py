@@ -34,7 +34,7 @@ class Wildcard:
 @checked
 @dataclass(frozen=True, init=False)
 class Fork:
-    """A node in which branches come together, such as an addition. Must be the first element of its trunk.
+    """A node in which branches meet, such as an addition. Must be the first element of its trunk.
 
     Args:
         join: The element of the node that joins.

@@ -15,7 +15,7 @@ from embedl_deploy.validation.checked import checked
 @checked
 @dataclass(frozen=True)
 class WildcardMatch:
-    """The nodes that a wildcard took, first to last; maybe none."""
+    """The nodes that a wildcard matched, in order; may be empty."""
 
     nodes: tuple[fx.Node, ...]
 
@@ -23,7 +23,7 @@ class WildcardMatch:
 @checked
 @dataclass(frozen=True)
 class ForkMatch:
-    """The node that joins, and what was matched in each branch.
+    """The joining node of a fork, and what was matched in each branch.
 
     Attributes:
         node: The joining node.
@@ -42,7 +42,7 @@ Placement = fx.Node | WildcardMatch | ForkMatch
 @checked
 @dataclass(frozen=True)
 class TreeMatch:
-    """A tree laid over a graph: one placement for each element of the trunk."""
+    """A matched tree: one placement for each element of the trunk."""
 
     placements: tuple[Placement, ...]
 

@@ -66,7 +66,7 @@ def make_plan(
 
 
 def carry_out(plan: TransformationPlan, *, strict: bool) -> tuple[fx.GraphModule, list[PatternMatch], list[Declined]]:
-    """Carry out a plan.
+    """Apply a plan.
 
     The graph that was prepared while planning is used if it was converted as the plan now says. If conversions were
     switched since, it is prepared again, and a match that the plan has not seen is applied as if it had been planned.

@@ -20,7 +20,7 @@ from embedl_deploy.validation.checked import checked
 @checked
 @dataclass(eq=False)
 class TransformationPlan(PlanState):
-    """What would be rewritten in a model, and why the rest would not.
+    """The possible rewrites of a model, and why the rest is left alone.
 
     Attributes:
         captured: The captured graph before any rewrite; ``model`` is made from it.

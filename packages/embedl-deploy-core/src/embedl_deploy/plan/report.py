@@ -23,7 +23,7 @@ from embedl_deploy.validation.checked import checked
 
 
 class TransformationReport(Mapping[str, Any]):
-    """What was rewritten, what was not and why, and what is left outside fused modules.
+    """What was rewritten, what was not and why, and what is unfused.
 
     As a mapping it holds plain data under ``applied_count``, ``skipped_count``, ``declined_count``, ``failed_count``,
     ``applied``, ``skipped``, ``declined``, ``failed``, ``unfused``, ``unfused_causes``, ``unsupported``, ``capture``,

@@ -16,7 +16,7 @@ from embedl_deploy.verify import Difference, compare_models
 @checked
 @dataclass(frozen=True, eq=False)
 class TransformationResult:
-    """A transformed model and the account of how it came about.
+    """A transformed model with its report.
 
     Attributes:
         model: The transformed model.

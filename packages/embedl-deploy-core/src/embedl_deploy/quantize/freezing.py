@@ -18,7 +18,7 @@ _BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 @checked
 def freeze_batchnorm(model: nn.Module) -> None:
-    """Let batch norm use its running statistics, and no longer update them, while the rest of the model trains.
+    """Make batch norm use its running statistics without updating them while the rest of the model trains.
 
     Call it again after every ``model.train()``, which sets all modules to training mode.
     """
@@ -29,7 +29,7 @@ def freeze_batchnorm(model: nn.Module) -> None:
 
 @checked
 def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
-    """Make of a calibrated or trained model the one to deploy.
+    """Make the deployable model from a calibrated or trained one.
 
     Batch norm is folded into weights, scales no longer learn, weights become the integers (or FP8 numbers) that they
     are rounded to, and the model is in evaluation mode. The outputs are those of the model in evaluation mode, to

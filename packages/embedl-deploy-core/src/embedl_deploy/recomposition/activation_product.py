@@ -111,7 +111,7 @@ def _is_product_of_activations(node: fx.Node) -> bool:
 
 
 class ActivationProductPattern(Pattern):
-    """A product of two tensors that both flow in: two inputs, each with a quantizer of its own."""
+    """A product of two computed tensors: two inputs, each with its own quantizer."""
 
     tree = (_is_product_of_activations,)
     qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.KEY_INPUT})

@@ -63,7 +63,7 @@ def _example(
 
 
 class GroupedKeysPattern(Pattern):
-    """Let attention have each key and value once."""
+    """Pass each key and value to attention only once."""
 
     is_conversion = True
 

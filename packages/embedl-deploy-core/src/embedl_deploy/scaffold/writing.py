@@ -19,7 +19,7 @@ _SUFFIX = ".tmpl"
 
 @checked
 def new_backend(name: str, directory: str | os.PathLike[str] = ".", *, title: str | None = None) -> Path:
-    """Write a complete backend: a distribution that installs, is found, and passes its own tests.
+    """Generate a complete backend: a distribution that installs, is discovered, and passes its own tests.
 
     It fuses convolutions and matrix products with what follows them, keeps the first convolution in float, has a rule
     for ONNX files, and tests for all of it.

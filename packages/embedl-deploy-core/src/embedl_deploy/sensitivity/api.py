@@ -35,7 +35,7 @@ def sensitivity(
     state: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> SensitivityReport:
-    """Find out what quantizing each layer costs the outputs, and what leaving it in float would give back.
+    """Measure how much quantizing each layer changes the outputs, and what leaving it in float would gain.
 
     All layers are measured in one pass over the data: each computes on the exact values at its border, once with its
     own quantizers and once without, and a backward pass tells what that error does to the outputs

@@ -9,7 +9,7 @@ from embedl_deploy.errors import PLUGIN_FAILURES
 
 
 class ConformanceFailure(Exception):  # noqa: N818 - a check that fails is not an error of the program
-    """A backend does not keep what a check asks.
+    """A backend does not meet a requirement.
 
     Args:
         found: What is there.
@@ -25,7 +25,7 @@ class ConformanceFailure(Exception):  # noqa: N818 - a check that fails is not a
 
 
 class DoesNotApply(Exception):  # noqa: N818 - as above
-    """A check has nothing to look at here; the message says why."""
+    """A check does not apply here; the message says why."""
 
 
 class UnexpectedError(Exception):

@@ -12,7 +12,7 @@ SubjectT = TypeVar("SubjectT")
 @checked
 @dataclass(frozen=True)
 class Check(Generic[SubjectT]):
-    """One thing that a backend has to keep.
+    """One requirement on a backend.
 
     Attributes:
         id: Short and stable: what ``pytest -k`` selects it by.

@@ -125,7 +125,7 @@ def _nothing_remains(model: nn.Module) -> Iterator[State]:
 
 @checked
 def run_unchanged(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Run a model so that no trace of it remains: on copies of inputs, its state and random numbers put back.
+    """Run a model without side effects: on copies of the inputs, with its state and random numbers restored.
 
     A model in training mode therefore updates no running statistics.
 

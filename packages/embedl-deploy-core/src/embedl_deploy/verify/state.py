@@ -223,7 +223,7 @@ class State:
 @checked
 @contextmanager
 def state_kept(model: nn.Module, *, random_numbers: bool = True) -> Iterator[State]:
-    """After the block, everything that can be reached from a model is what it was, but for values of parameters.
+    """Restore everything that can be reached from a model after the block, except values of parameters.
 
     Args:
         model: The model.

@@ -7,7 +7,7 @@ from embedl_deploy.modules import FusedModule
 
 
 class SensaiAdd(FusedModule):
-    """``x + y → [ReLU]``. It has no weight; each of the two maps has a scale of its own."""
+    """``x + y → [ReLU]``. It has no weight; each of the two maps has its own scale."""
 
     inputs_to_quantize = frozenset({0, 1})
 

@@ -7,7 +7,7 @@ from embedl_deploy.modules import FusedModule
 
 
 class SensaiMaxPool(FusedModule):
-    """``MaxPool2d``. It has no weight, and works on whatever numbers its input is made of."""
+    """``MaxPool2d``. It has no weight, and works on any kind of numbers."""
 
     inputs_to_quantize = frozenset({0})
 

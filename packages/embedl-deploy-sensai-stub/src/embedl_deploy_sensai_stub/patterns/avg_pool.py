@@ -35,7 +35,7 @@ _KERNEL = 3
 
 
 class AvgPoolToDepthwiseConvPattern(Pattern):
-    """Write average pooling as the depthwise convolution that it is."""
+    """Replace average pooling by the equivalent depthwise convolution."""
 
     tree = (nn.AvgPool2d,)
     is_conversion = True

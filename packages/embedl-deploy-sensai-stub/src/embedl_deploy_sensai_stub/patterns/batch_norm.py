@@ -46,7 +46,7 @@ def batch_norm_without_a_convolution(node: fx.Node) -> bool:
 
 
 class BatchNormToDepthwiseConvPattern(Pattern):
-    """Give a batch norm the convolution that it needs."""
+    """Insert the convolution that a batch norm needs."""
 
     tree = (batch_norm_without_a_convolution,)
     is_conversion = True

@@ -19,7 +19,7 @@ Progress = Callable[[str, int, int], None]
 @checked
 @dataclass(frozen=True)
 class CompileOptions:
-    """What a compilation can be asked for; a compiler that lacks something says so.
+    """The options of a compilation; a compiler refuses those that it does not support.
 
     Attributes:
         target: What to compile for, in the backend's words; ``None`` for the compiler's choice.
@@ -53,7 +53,7 @@ class CompileOptions:
 @checked
 @dataclass(frozen=True)
 class Build:
-    """What came out of a compiler.
+    """The output of a compiler.
 
     Attributes:
         engine: The artifact, as it is written to a file.

@@ -39,7 +39,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @checked
 @dataclass(frozen=True)
 class BackendInfo:
-    """What a backend says of itself.
+    """A backend's title and description.
 
     Attributes:
         title: Name for people, for example ``"Acme Edge NPU"``.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Severity(Enum):
-    """What a broken rule costs.
+    """How serious a broken rule is.
 
     Attributes:
         ERROR: The compiler refuses the file, or computes something else.
@@ -49,7 +49,7 @@ class Violation:
 @checked
 @dataclass(frozen=True, eq=False)
 class Undecided:
-    """A node that a rule is about, and about which it cannot say anything.
+    """A node that a rule applies to but cannot judge.
 
     Attributes:
         node: Where; ``None`` if it is the whole file.
@@ -61,7 +61,7 @@ class Undecided:
 
 
 class Rule(ABC):
-    """One thing that a compiler asks of a file.
+    """One requirement of a compiler on a file.
 
     Attributes:
         id: Short and stable, with the backend's own prefix, for example ``"ACME-01"``; unique in a backend.

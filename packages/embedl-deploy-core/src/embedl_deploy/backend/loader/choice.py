@@ -19,7 +19,7 @@ _block_choice: ContextVar[Backend | None] = ContextVar("embedl_deploy_backend", 
 
 @checked(error=BackendNotFoundError)
 def get_backend(name: str | None = None) -> Backend:
-    """Load a backend by name, or the one that is chosen.
+    """Load a backend by name, or the chosen one.
 
     Args:
         name: The backend's name. ``None`` takes the nearest choice: that of the enclosing :func:`use_backend` block,
@@ -51,7 +51,7 @@ def _only_installed() -> str:
 
 @checked(error=BackendNotFoundError)
 def set_backend(name: str | None, *, distribution: str | None = None) -> None:
-    """Choose a backend for the whole process; ``None`` takes the choice back.
+    """Choose a backend for the whole process; ``None`` undoes the choice.
 
     Args:
         name: The backend's name.
@@ -95,7 +95,7 @@ def use_backend(name: str) -> Iterator[Backend]:
 
 
 def reset_backends() -> None:
-    """Forget the choice and everything loaded, so that plugins installed meanwhile are found."""
+    """Forget the choice and everything loaded, so that newly installed plugins are found."""
     global _process_choice
     with _lock:
         _process_choice = None

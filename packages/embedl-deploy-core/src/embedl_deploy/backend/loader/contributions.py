@@ -8,7 +8,7 @@ from embedl_deploy.validation.checked import checked
 @checked
 @dataclass(frozen=True)
 class Contribution:
-    """One thing that a plugin brings to a backend.
+    """One contribution of a plugin to a backend.
 
     Attributes:
         kind: ``"conversion"``, ``"fusion"``, ``"policy"``, ``"rule"``, ``"compiler"`` or ``"device"``.

@@ -23,7 +23,7 @@ _INT8 = QuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True), Mo
 
 @checked
 def default_config(transformed_for: str | Backend | None) -> QuantConfig:
-    """What :func:`quantize` takes where it is given no configuration: the formats of a backend's hardware.
+    """The configuration that :func:`quantize` uses by default: the formats of a backend's hardware.
 
     Args:
         transformed_for: A backend or its name; ``None`` for no backend.

@@ -36,7 +36,7 @@ def insert_qdq(
     matches: Mapping[str, Any] | None = None,
     config: QuantConfig | None = None,
 ) -> fx.GraphModule:
-    """Put quantizers into a transformed model, which can be used once :func:`calibrate` has given them scales.
+    """Insert quantizers into a transformed model; run :func:`calibrate` to set their scales.
 
     A tensor that several modules read with the same format has one stub. The points are those that patterns
     (``qdq_points``) and modules (``inputs_to_quantize``) both declare, narrowed by the policy and the configuration.

@@ -102,7 +102,7 @@ class Quantizer(StoresFormat):
 
 
 class IntegerWeight(StoresFormat):
-    """A weight that is stored as the numbers of its grid. Takes the place of a quantizer; its argument is not used.
+    """A weight stored in its quantized format. Replaces a quantizer; its argument is not used.
 
     Args:
         quantizer: The calibrated quantizer that it takes over from.

@@ -126,7 +126,7 @@ def not_corrected(why: WhyNotCorrected, **data: object) -> NotCorrected:
 @checked
 @dataclass(frozen=True)
 class Correction:
-    """What one method for keeping accuracy did at one place.
+    """What a method that keeps accuracy did to one layer.
 
     Attributes:
         what: The method.

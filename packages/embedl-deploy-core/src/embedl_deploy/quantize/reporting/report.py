@@ -23,7 +23,7 @@ REPORT = "embedl_deploy.quantization"
 @checked
 @dataclass(frozen=True)
 class PointReport:
-    """What became of one point.
+    """The decision about one quantization point.
 
     Attributes:
         path: The module.

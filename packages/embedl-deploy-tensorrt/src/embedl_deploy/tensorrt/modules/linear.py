@@ -22,7 +22,7 @@ class FusedLinear(FusedMatmul):
 
 
 class FusedLinearReLU(FusedMatmul):
-    """``Linear → activation``. Named after the commonest activation; takes any it knows."""
+    """``Linear → activation``. Named after the most common activation function; takes any it knows."""
 
     inputs_to_quantize = frozenset({0})
 

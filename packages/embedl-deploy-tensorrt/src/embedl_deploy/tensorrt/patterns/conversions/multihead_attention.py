@@ -48,7 +48,7 @@ def _sequences() -> tuple[torch.Tensor]:
 
 
 class DecomposeMultiheadAttentionPattern(Pattern):
-    """Take attention apart, self-attention or not, so that its parts can be fused and quantized."""
+    """Decompose self-attention or cross-attention, so that its parts can be fused and quantized."""
 
     tree = (nn.MultiheadAttention,)
     is_conversion = True

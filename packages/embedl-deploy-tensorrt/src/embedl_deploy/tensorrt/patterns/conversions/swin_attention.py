@@ -35,7 +35,7 @@ def is_shifted_window_attention(node: fx.Node) -> bool:
 
 
 class DecomposeSwinAttentionPattern(Pattern):
-    """Open up Swin attention so that its parts can be fused and quantized."""
+    """Decompose Swin attention so that its parts can be fused and quantized."""
 
     tree = (is_shifted_window_attention,)
     is_conversion = True

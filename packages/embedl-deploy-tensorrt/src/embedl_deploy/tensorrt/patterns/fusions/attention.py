@@ -93,7 +93,7 @@ class ScaledDotProductAttentionPattern(Pattern):
 
 
 class SwinAttentionPattern(Pattern):
-    """``SwinAttention``: only the softmax inside has a place for a quantizer."""
+    """``SwinAttention``: only the softmax inside has a quantization point."""
 
     tree = (SwinAttention,)
     qdq_points = frozenset()
