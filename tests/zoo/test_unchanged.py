@@ -54,7 +54,7 @@ def test_the_same_outputs_have_no_differences(compared):
     ],
 )
 def test_a_difference_is_named_and_never_accepted(compared, change, line):
-    assert compared(change) == (1, [f"net/plan.json: {line}"])
+    assert compared(change) == (1, [f"net/plan.json: {line}", "Differences: 1 of values."])
     assert compared(change, "words", "new-keys")[0] == 1
 
 
@@ -73,7 +73,7 @@ def test_words_and_new_keys_count_unless_they_are_accepted(compared, change, kin
     status, lines = compared(change)
     assert status == 1 and lines
     assert compared(change, other) == (1, lines)
-    assert compared(change, kind)[0] == 0
+    assert compared(change, kind) == (0, [f"{lines[-1][:-1]} (accepted)."])
 
 
 def test_a_model_that_is_missing_is_a_difference(tmp_path, capsys):
@@ -81,7 +81,7 @@ def test_a_model_that_is_missing_is_a_difference(tmp_path, capsys):
         (tmp_path / path).mkdir(parents=True)
         (tmp_path / path / "report.json").write_text("{}")
     assert main(["compare", str(tmp_path / "before"), str(tmp_path / "after")]) == 1
-    assert capsys.readouterr().out == "a/report.json: it is missing after the change\n"
+    assert capsys.readouterr().out == "a/report.json: it is missing after the change\nDifferences: 1 of values.\n"
     with pytest.raises(FileNotFoundError, match="has no outputs"):
         main(["compare", str(tmp_path / "nothing"), str(tmp_path / "after")])
 

@@ -90,6 +90,7 @@ def test_findings_are_sorted_by_severity_and_place(backend):
     assert [(u.rule, u.node, u.operator, u.reason) for u in report.undecided] == [
         ("ACME-1", "Abs_3", "Abs", "Abs may be a Relu")
     ]
+    assert report.to_dict()["undecided"][0]["cause"] == "not_known"
     assert not report.ok
     assert (report.model, report.backend, report.rules_checked) == ("small", "acme", ("ACME-1",))
     assert (report.findings[0].title, report.findings[0].remedy) == (NoRelu.title, NoRelu.remedy)
@@ -168,6 +169,7 @@ def test_a_broken_rule_is_named_and_the_others_count(backend):
         ("MORE-2", None),
         ("MORE-3", None),
     ]
+    assert {place.cause.value for place in report.undecided} == {"rule_failed"}
     reasons = [place.reason for place in report.undecided]
     assert reasons[0] == "the rule failed: KeyError: 'scale'. Report it to the authors of more 3"
     assert "find() gave 'Relu'; expected Violation or Undecided" in reasons[1]
