@@ -55,7 +55,7 @@ class PointReport:
     @property
     def quantized(self) -> bool:
         """Whether a quantizer stands there."""
-        return bool(self.config)
+        return self.format is not None
 
 
 class _Uncovered(NamedTuple):
