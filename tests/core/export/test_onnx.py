@@ -287,7 +287,7 @@ class TestOutputsWithoutTensor:
     @pytest.mark.parametrize("prepare", [lambda m: m, lambda m: transform(m, X, patterns=[])])
     def test_are_named(self, tmp_path, prepare):
         model = net(lambda _self, x: (x * 2, {"size": 3, "none": None}))
-        with pytest.raises(ExportError, match=r"no tensor: output\[1\]\['size'\] = 3 \(int\)\. "):
+        with pytest.raises(ExportError, match=r"not a tensor: output\[1\]\['size'\] = 3 \(int\)\. "):
             export_onnx(prepare(model), X, tmp_path / "m.onnx")
         assert entries(tmp_path) == []
 

@@ -121,5 +121,5 @@ def test_outputs_that_cannot_be_compared_are_told_as_that(compared, monkeypatch)
 
 def test_so_are_they_where_the_models_outputs_cannot(compared, monkeypatch):
     monkeypatch.setattr(Add, "forward", lambda self, x, y: (x + y).mean((2, 3), keepdim=True))
-    with pytest.raises(InputError, match=r"add \(Add, placed by pattern 'AddPattern'\): gives float"):
+    with pytest.raises(InputError, match=r"add \(Add, placed by pattern 'AddPattern'\): returns float"):
         compared()
