@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 #: Keys whose values, where they are texts or lists of texts, are for people. ``unsupported`` holds texts by name.
-_TEXTS = frozenset({"config", "findings", "message", "notes", "outcome", "reason", "remedy", "text"})
+_TEXTS = frozenset({"config", "findings", "message", "notes", "outcome", "reason", "remedy", "text", "title"})
 #: The rule that decided a point is a text, while that of a finding is an identifier.
 _RULE_OF_A_POINT = re.compile(r"points\[\d+\].*\.rule")
 #: What names an entry of a list, where entries have it.
