@@ -87,7 +87,7 @@ def test_a_model_that_is_missing_is_a_difference(tmp_path, capsys):
 
 
 def test_a_file_is_written_node_by_node(tmp_path):
-    def data(name, alpha, weight):
+    def data(name, alpha, weight, told="because"):
         value = helper.make_tensor_value_info
         graph = helper.make_graph(
             [helper.make_node("Elu", ["x"], ["y"], name="act", alpha=alpha)],
@@ -96,11 +96,15 @@ def test_a_file_is_written_node_by_node(tmp_path):
             [value("y", TensorProto.FLOAT, [1])],
             [helper.make_tensor("w", TensorProto.FLOAT, [1], [weight])],
         )
-        save(helper.make_model(graph), tmp_path / name)
+        model = helper.make_model(graph)
+        helper.set_model_props(model, {"embedl_deploy.in_float": told})
+        save(model, tmp_path / name)
         return file_data(tmp_path / name)
 
     one, same, other = data("1", 1.0, 2.0), data("2", 1.0, 2.0), data("3", 0.5, 2.5)
     assert one == same
+    reworded = data("4", 1.0, 2.0, "for a reason")
+    assert {key for key in one if one[key] != reworded[key]} == {"metadata", "bytes"}
     assert one["nodes"][0]["attributes"] == {"alpha": 'name: "alpha" f: 1 type: FLOAT'}
     assert other["nodes"][0]["attributes"] == {"alpha": 'name: "alpha" f: 0.5 type: FLOAT'}
     assert one["initializers"].keys() == other["initializers"].keys() == {"w"}

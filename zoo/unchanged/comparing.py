@@ -8,8 +8,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-#: Keys whose values, where they are texts or lists of texts, are for people. ``unsupported`` holds texts by name.
-_TEXTS = frozenset({"config", "findings", "message", "notes", "outcome", "reason", "remedy", "text", "title"})
+#: The entry of a file's metadata that says, in words, why layers are in float.
+IN_FLOAT = "embedl_deploy.in_float"
+#: Keys whose values, where they are texts or lists of texts, are for people. ``unsupported`` holds texts by name, and
+#: ``bytes`` is of a file with such a text in it, of which ``sha256`` has the rest.
+_TEXTS = frozenset(
+    {"config", "findings", "message", "notes", "outcome", "reason", "remedy", "text", "title", IN_FLOAT, "bytes"}
+)
 #: The rule that decided a point is a text, while that of a finding is an identifier.
 _RULE_OF_A_POINT = re.compile(r"points\[\d+\].*\.rule")
 #: What names an entry of a list, where entries have it.

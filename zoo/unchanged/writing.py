@@ -20,6 +20,7 @@ from embedl_deploy.quantize import QuantizationReport, quantization_recipe, quan
 from zoo.member import Made, perturb_constants, settle_statistics
 from zoo.stages import in_a_line
 from zoo.unchanged.cases import Case
+from zoo.unchanged.comparing import IN_FLOAT
 
 TYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -190,8 +191,17 @@ def file_data(path: Path) -> dict[str, Any]:
             for tensor in graph.initializer
         },
         "metadata": {entry.key: entry.value for entry in model.metadata_props},
-        "sha256": digest(path.read_bytes()),
+        "bytes": digest(path.read_bytes()),
+        "sha256": _digest_without_words(model),
     }
+
+
+def _digest_without_words(model: onnx.ModelProto) -> str:
+    """The digest of a file without what it says of layers in float, in words; changes the model."""
+    others = [entry for entry in model.metadata_props if entry.key != IN_FLOAT]
+    del model.metadata_props[:]
+    model.metadata_props.extend(others)
+    return digest(model.SerializeToString(deterministic=True))
 
 
 def _text(message: Any) -> str:
