@@ -142,6 +142,18 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session
+def page(session: nox.Session) -> None:
+    """Pages of three networks in the system's Chromium, headless: errors, requests, sorting, links; writes pictures."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        session.error("There is no Chromium to open pages in; on Debian: apt-get update && apt-get install chromium")
+    _install_wheels(session, *TEST_REQUIREMENTS, "playwright", compilers=True)
+    pictures = Path(session.create_tmp()).resolve() / "pictures"
+    session.log(f"Pages, screenshots and prints go to {pictures}")
+    settings = {"OMP_NUM_THREADS": "2", "PAGE_PICTURES": str(pictures)}
+    session.run("python", "-m", "pytest", "tests/browser", *session.posargs, env=settings)
+
+
+@nox.session
 def bare(session: nox.Session) -> None:
     """The tests that have to do with compilers, where none is installed."""
     _install_wheels(session, *TEST_REQUIREMENTS)
@@ -332,6 +344,6 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
-    quick = ("lint", "typecheck", "tests", "slow", "bare", "conformance", "docs", "scaffold", "matrix", "build")
+    quick = ("lint", "typecheck", "tests", "slow", "page", "bare", "conformance", "docs", "scaffold", "matrix", "build")
     for name in (*quick, "demo", "digits", "sentences", "craft", "accuracy", "zoo", "engines", "tune", "fuzz", "bench"):
         session.notify(name)

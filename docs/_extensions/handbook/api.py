@@ -22,6 +22,7 @@ ROOMS = (
     "embedl_deploy.float16",
     "embedl_deploy.sensitivity",
     "embedl_deploy.tuning",
+    "embedl_deploy.page",
     "embedl_deploy.checking",
     "embedl_deploy.compiling",
     "embedl_deploy.stages",

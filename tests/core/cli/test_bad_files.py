@@ -18,6 +18,7 @@ from PIL import Image
 from embedl_deploy.cli.arrays import read_arrays
 from embedl_deploy.errors import InputError
 from support.cli_folder import small_onnx
+from support.variants import variants
 
 B, X = ("-b", "tensorrt"), ("-i", "1,3,16,16")
 #: What is read, by the ending of its name: the commands, with "BAD" where the file's name goes.
@@ -214,25 +215,12 @@ def test_shapes(command, text):
     assert done.code == 2 and "--input '" in done.err and "Traceback" not in done.err
 
 
-def variants(plain):
-    """A JSON value with one thing in it after the other replaced by what does not belong there."""
-    wrong = (None, True, -1, 2**70, 1e308 * 10, "words", [], {}, [None], {"a": 1})
-    if isinstance(plain, (dict, list)):
-        for key in list(plain) if isinstance(plain, dict) else range(len(plain)):
-            for other in (*variants(plain[key]), *wrong):
-                copy = plain.copy()
-                copy[key] = other
-                yield copy
-        if isinstance(plain, dict):
-            yield from ({k: v for k, v in plain.items() if k != key} for key in plain)
-
-
 def test_reports_with_something_else_in_them(command, folder):
     tensor = {"name": "x", "shape": [1, 3], "dtype": "int8", "layout": "", "elements": None}
     layer = {"name": "a", "kind": "gemm", "type": "t", "inputs": [tensor], "outputs": [], "constants": []}
     layer.update(onnx_nodes=["n"], modules=["m"], operations=9, reason="")
     unquantized = {"layer": "a", "kind": "gemm", "precision": "int8", "module": None, "reason": ""}
-    report = {"version": 2, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
+    report = {"version": 3, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
     report.update(layers=[layer], float_layers=[unquantized], messages=["careful"], usual_inputs=[tensor])
     path = folder / "report.json"
     codes = set()

@@ -75,9 +75,10 @@ def test_reasons_that_differ_in_numbers_only_are_one_line():
     ("text", "message"),
     [
         ("{", "is not an engine report"),
-        ("[]", "not an engine report of version 2: its version is None"),
+        ("[]", "not an engine report of version 3: its version is None"),
         ('{"version": 1}', "its version is 1"),
-        ('{"version": 2}', "damaged"),
+        ('{"version": 2}', "its version is 2"),
+        ('{"version": 3}', "damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):

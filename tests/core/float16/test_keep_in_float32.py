@@ -229,6 +229,7 @@ def test_the_report_is_json_and_words():
         "operator": "sum",
         "limit": "largest",
         "value": report.nodes[0].value,
+        "reason": report.nodes[0].reason,
     }
     assert "sum (sum_1) reaches" in str(report)
     assert "float16 ends at 65504" in str(report)

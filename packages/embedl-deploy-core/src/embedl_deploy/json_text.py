@@ -1,6 +1,7 @@
-"""Parses JSON from outside; every fault is the same error."""
+"""Parses JSON from outside, with one error for every fault; replaces numbers that JSON does not have."""
 
 import json
+import math
 from typing import Any
 
 
@@ -26,3 +27,14 @@ def parse_json(text: str | bytes) -> Any:
 
 def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not in JSON")
+
+
+def finite(data: Any) -> Any:
+    """The same without infinity and NaN, which JSON does not have: ``None`` stands for them; tuples become lists."""
+    if isinstance(data, float):
+        return data if math.isfinite(data) else None
+    if isinstance(data, dict):
+        return {key: finite(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [finite(value) for value in data]
+    return data

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from embedl_deploy.backend import Severity
+from embedl_deploy.page import render_page
 from embedl_deploy.plan.tables import new_table, render
 from embedl_deploy.validation.checked import checked
 
@@ -128,6 +129,10 @@ class CheckReport:
             "findings": [finding.to_dict() for finding in self.findings],
             "undecided": [place.to_dict() for place in self.undecided],
         }
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(check=self)
 
     def __str__(self) -> str:
         if not self.rules_checked and self.ok:

@@ -9,6 +9,7 @@ from embedl_deploy import compile as compile_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.cli.options import backend_option, output_option, resolve_backend
 from embedl_deploy.cli.output import Output, json_option
+from embedl_deploy.cli.page_files import PageFiles
 from embedl_deploy.cli.parameters import count_of_bytes, shape_ranges
 from embedl_deploy.cli.paths import FileCommand, InputFile, OutputFile
 from embedl_deploy.engine import Device, EngineReport, compare, estimate
@@ -54,14 +55,54 @@ def compile_command(
 @click.option("--layers", is_flag=True, help="List every layer.")
 @click.option("--module", metavar="PATH", help="What became of a PyTorch module and of those in it.")
 @click.option("--estimate", "device", metavar="DEVICE", help="Least time on a device; see `backends -v`.")
+@click.option("--html", "html", type=OutputFile(), metavar="FILE", help="Write a page; FILE.json may be any report.")
+@click.option(
+    "--with",
+    "others",
+    type=InputFile(),
+    multiple=True,
+    metavar="FILE.json",
+    help="What else the page shows: JSON of other commands, or the engine to compare with. Repeatable.",
+)
+@click.option(
+    "--command",
+    "commands",
+    multiple=True,
+    metavar="TEXT",
+    help="One that makes the run again, for the page. Repeatable.",
+)
+@click.option("--title", metavar="TEXT", help="Of the page.")
 @backend_option
 @json_option
 def report_command(
-    output: Output, file: Path, layers: bool, module: str | None, device: str | None, backend: str | None
+    output: Output,
+    file: Path,
+    layers: bool,
+    module: str | None,
+    device: str | None,
+    html: Path | None,
+    others: tuple[Path, ...],
+    commands: tuple[str, ...],
+    title: str | None,
+    backend: str | None,
 ) -> None:
-    """Print the report that `compile` wrote beside an engine."""
-    report = EngineReport.load(file)
-    data: dict[str, Any] = {"report": report.to_dict()}
+    """Print the report that `compile` wrote beside an engine; or write a page about a whole run."""
+    report: EngineReport | None
+    data: dict[str, Any] = {}
+    if html is None:
+        if others or commands or title is not None:
+            raise InputError("--with, --command and --title are for a page: say where it goes with --html FILE.")
+        report = EngineReport.load(file)
+    else:
+        shown, report = PageFiles((file, *others), commands, title).written(html)
+        output.say(f"Wrote {html}")
+        data["page"] = {"path": str(html), "shows": shown}
+        if report is None:
+            if layers or module is not None or device is not None:
+                raise InputError("--layers, --module and --estimate ask an engine's report, and none is given.")
+            output.result(f"The page shows: {', '.join(shown)}.", data)
+            return
+    data["report"] = report.to_dict()
     texts = [report.table(layers=layers)]
     if module is not None:
         found = report.layers_of(module)

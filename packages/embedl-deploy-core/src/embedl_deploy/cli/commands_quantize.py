@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -55,31 +54,13 @@ def quantize_command(
         with atomic_write(recipe) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
         output.say(f"Wrote {recipe}")
-    points = [
-        {
-            **vars(point),
-            "kind": point.kind.value,
-            "format": _format(point.format),
-            "cause": None if point.cause is None else point.cause.value,
-        }
-        for point in report.points
-    ]
-    plain = {
-        "policy": report.policy,
-        "points": points,
-        "uncovered": [{**entry._asdict(), "cause": entry.cause.value} for entry in report.uncovered],
-        "corrections": [correction.to_dict() for correction in report.corrections],
-    }
     output.result(
         f"{report}\n{float32_text(fitted)}{exported}",
         {
-            "quantization": plain,
+            "transformation": dict(result.report),
+            "quantization": report.to_dict(),
             **float32_data(fitted),
             "export": export_data(exported),
             "calibrated_with": batches.samples,
         },
     )
-
-
-def _format(config: Any) -> Any:
-    return None if config is None else config.to_dict()

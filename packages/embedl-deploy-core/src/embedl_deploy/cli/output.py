@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import os
 import re
 import sys
@@ -13,6 +12,7 @@ from typing import Any, TextIO
 import click
 
 from embedl_deploy.cli.wording import for_the_shell
+from embedl_deploy.json_text import finite
 from embedl_deploy.logs import stages_told
 
 _COLOURS = {"error": "red", "warning": "yellow"}
@@ -41,7 +41,7 @@ class Output:
         """Print the result: ``text`` for people, ``data`` for programs."""
         colour = uses_colour(self._results)
         if self.as_json:
-            click.echo(json.dumps(_finite(data), indent=2), file=self._results)
+            click.echo(json.dumps(finite(data), indent=2), file=self._results)
         else:
             said = for_the_shell(str(text))
             click.echo(_painted(said) if colour else said, file=self._results, color=colour)
@@ -83,14 +83,3 @@ def _painted(text: str) -> str:
         word = re.match(r"(error|warning)\b", line)
         lines.append(click.style(word[0], fg=_COLOURS[word[0]]) + line[word.end() :] if word else line)
     return "\n".join(lines)
-
-
-def _finite(data: Any) -> Any:
-    """The same without infinity and NaN, which JSON does not have: ``null`` stands for them."""
-    if isinstance(data, float):
-        return data if math.isfinite(data) else None
-    if isinstance(data, dict):
-        return {key: _finite(value) for key, value in data.items()}
-    if isinstance(data, (list, tuple)):
-        return [_finite(value) for value in data]
-    return data

@@ -77,4 +77,5 @@ class FileCommand(click.Command):
                 name = (
                     max(parameter.opts, key=len) if isinstance(parameter, click.Option) else parameter.make_metavar(ctx)
                 )
-                yield from (NamedFile(name, path) for path in parameter.type.files(value))
+                for each in value if parameter.multiple else (value,):
+                    yield from (NamedFile(name, path) for path in parameter.type.files(each))

@@ -5,6 +5,7 @@ from typing import Any
 
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.files import size_in_words
+from embedl_deploy.page import render_page
 from embedl_deploy.validation.checked import checked
 
 
@@ -99,6 +100,10 @@ class EngineComparison:
             "verdict": self.verdict,
             "by_module": [asdict(row) for row in self.by_module],
         }
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(comparison=self)
 
     def __str__(self) -> str:
         a, b = self.first, self.second

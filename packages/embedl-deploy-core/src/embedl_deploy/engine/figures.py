@@ -112,4 +112,12 @@ class EngineFigures:
         """What it is of, and the sums over all layers."""
         own = ("model", "compiler", "target", "engine_bytes", "build_seconds")
         sums = ("kernels", "activation_bytes", "weight_bytes", "activation_bytes_by_type")
-        return {name: getattr(self, name) for name in (*own, *sums)}
+        weighted = [
+            {"kind": kind.value, "precision": precision, "count": count}
+            for (kind, precision), count in self.weighted_by_precision.items()
+        ]
+        return {
+            **{name: getattr(self, name) for name in (*own, *sums)},
+            "reformats": len(self.reformats),
+            "weighted_by_precision": weighted,
+        }

@@ -5,8 +5,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.errors import InputError
+from embedl_deploy.plain_values import value_of
 from embedl_deploy.validation.checked import checked
 
 _TYPES_BY_BITS = {
@@ -18,6 +18,9 @@ _TYPES_BY_BITS = {
 }
 #: Bits of an element.
 BITS = {dtype: bits for bits, dtypes in _TYPES_BY_BITS.items() for dtype in dtypes}
+
+#: What a layer's plain values hold besides its fields, for programs that read JSON.
+_DERIVED = ("precision", "bytes_read", "bytes_written", "weight_bytes")
 
 
 class LayerKind(str, enum.Enum):
@@ -153,8 +156,8 @@ class EngineLayer:
         return self.kind is LayerKind.REFORMAT
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "kind": self.kind.value}
+        """Plain values, with precision and bytes, which follow from the tensors."""
+        return {**asdict(self), "kind": self.kind.value, **{name: getattr(self, name) for name in _DERIVED}}
 
     @classmethod
     @checked

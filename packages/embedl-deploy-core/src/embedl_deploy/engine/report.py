@@ -6,14 +6,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from embedl_deploy.engine.figures import EngineFigures
-from embedl_deploy.engine.plain_values import value_of
 from embedl_deploy.engine.tables import report_table
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
+from embedl_deploy.page import render_page
+from embedl_deploy.plain_values import value_of
 from embedl_deploy.validation.checked import checked
 
-_VERSION = 2
+_VERSION = 3
 
 
 @checked
@@ -38,6 +39,10 @@ class EngineReport(EngineFigures):
     def table(self, *, layers: bool = False) -> str:
         """Totals, precisions, reformats and what stayed in float, for people; every layer, if asked."""
         return report_table(self, layers=layers)
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(engine=self)
 
     def __str__(self) -> str:
         return self.table()

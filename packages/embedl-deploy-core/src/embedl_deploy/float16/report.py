@@ -9,6 +9,7 @@ import torch
 from torch import fx
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.page import render_page
 from embedl_deploy.validation.checked import checked
 
 #: Where a graph module's ``meta`` has its report.
@@ -52,15 +53,19 @@ class Float32Node:
     limit: Float16Limit
     value: float
 
-    def __str__(self) -> str:
-        where = f"{self.operator} in {self.module!r}" if self.module else f"{self.operator} ({self.node})"
-        said = {
+    @property
+    def reason(self) -> str:
+        """What float16 does not do, with the value, in words."""
+        return {
             Float16Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
             Float16Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
             Float16Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
             Float16Limit.NEIGHBOUR: "reads or gives a value that only float32 holds",
-        }
-        return f"{where} {said[self.limit]}"
+        }[self.limit]
+
+    def __str__(self) -> str:
+        where = f"{self.operator} in {self.module!r}" if self.module else f"{self.operator} ({self.node})"
+        return f"{where} {self.reason}"
 
 
 @checked
@@ -81,8 +86,12 @@ class Float32Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        nodes = [{**asdict(node), "limit": node.limit.value} for node in self.nodes]
+        nodes = [{**asdict(node), "limit": node.limit.value, "reason": node.reason} for node in self.nodes]
         return {"nodes": nodes, "sqnr_before": self.sqnr_before, "sqnr": self.sqnr}
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(float32=self)
 
     def __str__(self) -> str:
         if not self.nodes:

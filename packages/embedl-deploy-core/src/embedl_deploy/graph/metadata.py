@@ -9,6 +9,9 @@ from torch.fx.passes.shape_prop import TensorMetadata
 #: ``node.meta`` entry: why no pattern has taken a node, as the plan has it: a ``NotTaken`` of ``plan.causes``.
 NOT_TAKEN = "embedl_deploy.not_taken"
 
+#: What torch.export notes as the path of a node that it cannot place.
+_NO_STACK = "_empty_nn_module_stack_from_metadata_hook"
+
 
 def shape_of(node: fx.Node) -> tuple[int, ...] | None:
     """The shape of a node's value if shapes were propagated and it is one tensor of known sizes, else ``None``.
@@ -34,4 +37,4 @@ def dtype_of(node: fx.Node) -> torch.dtype | None:
 def module_path_of(node: fx.Node) -> str:
     """The path of the innermost module whose forward a node comes from, ``""`` for the model itself or if not known."""
     stack: dict[str, Any] = node.meta.get("nn_module_stack") or {}
-    return next((str(path) for path, _ in reversed(list(stack.values())) if path), "")
+    return next((str(path) for path, _ in reversed(list(stack.values())) if path and path != _NO_STACK), "")

@@ -7,15 +7,16 @@ from torch import fx
 
 from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.foreign import holds_values
-from embedl_deploy.graph.forms.fixed_mode import class_name
 from embedl_deploy.graph.gradient_hooks import has_gradient_hooks
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.metadata import NOT_TAKEN
 from embedl_deploy.graph.module_paths import nodes_named
 from embedl_deploy.modules import FusedModule
+from embedl_deploy.page import render_page
 from embedl_deploy.patterns import Declined, MatchStatus, PatternMatch, sources_of
 from embedl_deploy.patterns.causes import Why
 from embedl_deploy.plan.causes import Answer, NotTaken, Verdict, WhyUnfused
+from embedl_deploy.plan.drawing import graph_rows, kind_of
 from embedl_deploy.plan.plan import TransformationPlan
 from embedl_deploy.plan.refusing import refuse_storing
 from embedl_deploy.plan.tables import declined_rows, matches_table, reasons_table, render, summarize_names
@@ -27,7 +28,8 @@ class TransformationReport(Mapping[str, Any]):
 
     As a mapping it holds plain data under ``applied_count``, ``skipped_count``, ``declined_count``, ``failed_count``,
     ``applied``, ``skipped``, ``declined``, ``failed``, ``unfused``, ``unfused_causes``, ``unsupported``, ``capture``,
-    ``notes`` and ``backend``. Printed, it is a table.
+    ``notes``, ``backend``, ``model`` and ``graph``, the transformed graph's nodes with what they read. Printed, it is
+    a table.
 
     Attributes:
         plan: The plan that was carried out.
@@ -63,13 +65,13 @@ class TransformationReport(Mapping[str, Any]):
                 continue  # an assertion or guard: it computes nothing that the model gives
             if holds_values(node):
                 continue
-            self.unfused[node.name] = _kind(node)
+            self.unfused[node.name] = kind_of(node)
             reason = plan.backend.explain_unfused(node) if plan.backend is not None else None
             if reason is not None:
                 self.unsupported[node.name] = reason
             self.unfused_causes[node.name] = _why_unfused(node, unsupported=reason is not None)
         self._notes = [*plan.notes, *_lost_hooks(plan, model)]
-        self._data = self._as_data()
+        self._data = self._as_data() | {"graph": graph_rows(model.graph)}
 
     def __reduce__(self) -> NoReturn:
         refuse_storing(self)
@@ -104,6 +106,7 @@ class TransformationReport(Mapping[str, Any]):
             return entry
 
         return {
+            "model": self.plan.model_name,
             "backend": None if self.plan.backend is None else self.plan.backend.name,
             "capture": self.plan.capture_method,
             "notes": list(self._notes),
@@ -130,6 +133,14 @@ class TransformationReport(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self._data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The same, for JSON."""
+        return dict(self._data)
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(transformation=self)
 
     @checked
     def why_not(self, node: str, pattern: str | None = None) -> list[str]:
@@ -204,10 +215,3 @@ def _lost_hooks(plan: TransformationPlan, model: fx.GraphModule) -> Iterator[str
             f"gradient hooks are lost, because rewrites replaced the tensors that had them: {summarize_names(lost)}. "
             "Register them again on the parameters of the result"
         )
-
-
-def _kind(node: fx.Node) -> str:
-    module = get_module(node)
-    if module is not None:
-        return class_name(module)
-    return str(getattr(node.target, "__name__", node.target))

@@ -31,6 +31,14 @@ class TransformationResult:
     def __reduce__(self) -> NoReturn:
         refuse_storing(self)
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report in plain values, for JSON."""
+        return self.report.to_dict()
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return self.report.to_html()
+
     @checked
     def verify(self, *args: Any, **kwargs: Any) -> Difference:
         """Run the user's model and the transformed one on the same inputs, and compare.

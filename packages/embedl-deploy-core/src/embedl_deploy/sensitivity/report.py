@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from embedl_deploy.page import render_page
 from embedl_deploy.validation.checked import checked
 
 
@@ -86,6 +87,10 @@ class SensitivityReport:
             "layers": layers,
             "groups": self.groups(),
         }
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(sensitivity=self)
 
     def __str__(self) -> str:
         head = f"Sensitivity, {self.metric}: {self.quantized:.4g} with everything quantized"

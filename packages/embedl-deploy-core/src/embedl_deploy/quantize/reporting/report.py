@@ -10,6 +10,7 @@ from torch import fx
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.page import render_page
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.grid.findings import Finding
 from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyPoint, WhyUncovered, recorded_kind
@@ -56,6 +57,15 @@ class PointReport:
     def quantized(self) -> bool:
         """Whether a quantizer stands there."""
         return self.format is not None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            **vars(self),
+            "kind": self.kind.value,
+            "format": None if self.format is None else self.format.to_dict(),
+            "cause": None if self.cause is None else self.cause.value,
+        }
 
 
 class _Uncovered(NamedTuple):
@@ -124,6 +134,19 @@ class QuantizationReport:
     def not_quantized(self) -> list[PointReport]:
         """The points that are not."""
         return [point for point in self.points if not point.quantized]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "policy": self.policy,
+            "points": [point.to_dict() for point in self.points],
+            "uncovered": [{**entry._asdict(), "cause": entry.cause.value} for entry in self.uncovered],
+            "corrections": [correction.to_dict() for correction in self.corrections],
+        }
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(quantization=self)
 
     def __str__(self) -> str:
         weights = sum(point.kind is PointKind.WEIGHT for point in self.quantized)

@@ -1,0 +1,1 @@
+"""The sections of a page, each of which is there if its data is."""

@@ -1,0 +1,27 @@
+"""What a search has seen, drawn."""
+
+from embedl_deploy.page import render_page
+from embedl_deploy.page.parts import read_part
+from embedl_deploy.page.sections.frontier import best_of, draw_frontier
+from support import run_parts
+
+FOUND = read_part("frontier", run_parts.frontier())
+
+
+def test_what_nothing_beats():
+    assert [(point.objective, point.accuracy) for point in best_of(FOUND.points)] == [(8, 18), (9, 25), (12, 26)]
+
+
+def test_every_point_tells_its_decision():
+    drawn = draw_frontier(FOUND)
+    assert drawn.count("<circle") == 4 and drawn.count('class="chosen"') == 1 and drawn.count('class="best"') == 2
+    assert "<title>decision 2\n9, 25 (chosen)</title>" in drawn
+    assert "activations, MB" in drawn and "SQNR, dB" in drawn
+
+
+def test_points_at_one_place_are_drawn():
+    point = {"objective": 3.0, "accuracy": 0.0, "decision": "the only one"}
+    assert "the only one" in render_page(frontier={"objective": "MB", "accuracy": "dB", "points": [point]})
+    assert (
+        "frontier" not in render_page(frontier={"objective": "MB", "accuracy": "dB", "points": []}).split("</style>")[1]
+    )
