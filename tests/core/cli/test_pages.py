@@ -55,7 +55,10 @@ def test_it_needs_no_engine(command, runs):
         (("int8.json", "--html", "x.html", "--with", "nets.py"), "'nets.py' is no JSON"),
         (("int8.json", "--html", "x.html", "--with", "empty.json"), "'empty.json' holds nothing that a page shows"),
         (("int8.json", "--html", "x.html", "--with", "list.json"), "'list.json' holds nothing that a page shows"),
-        (("int8.json", "--html", "x.html", "--with", "old.json"), "'old.json': This is no engine report of version 3"),
+        (
+            ("int8.json", "--html", "x.html", "--with", "old.json"),
+            "'old.json': This is not an engine report of ver",
+        ),
         (
             ("int8.json", "--html", "x.html", "--with", "fp16.json", "--with", "int8.json"),
             "compares two engines, and 3",

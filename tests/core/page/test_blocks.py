@@ -1,7 +1,7 @@
 """The graph as blocks in blocks."""
 
 from embedl_deploy.page.blocks import Block, blocks_of
-from embedl_deploy.page.run import GraphNode
+from embedl_deploy.page.model_reports import GraphNode
 
 
 def module(path):

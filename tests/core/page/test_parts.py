@@ -30,6 +30,17 @@ def test_a_plan_is_the_transformation_that_it_would_be():
     assert "1 rewrite applied, 1 skipped" in page and "switched off" in page and "Net · backend acme" in page
 
 
+def test_trials_of_a_search_are_points_of_a_frontier():
+    best = {"name": "mixed", "objective": 9.0, "accuracy": 25.0, "outcome": "fewer bytes", "quantized": 4}
+    refused = {"name": "all", "objective": None, "accuracy": 20.0, "outcome": "refused"}
+    search = {"objective": "activation bytes", "measure": "sqnr", "best": best, "trials": [best, refused]}
+    point = {"objective": 9.0, "accuracy": 25.0, "decision": "mixed: fewer bytes", "chosen": True}
+    assert parts_of(search) == {
+        "frontier": {"objective": "activation bytes", "accuracy": "SQNR, dB", "points": [point]}
+    }
+    assert "mixed: fewer bytes" in render_page(frontier=search)
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_what_is_damaged_is_refused_in_words(name):
     plain = PARTS[name]

@@ -41,7 +41,7 @@ def render_page(
         comparison: What ``compare`` returned; its second engine should be that of ``engine``.
         check: What ``check`` returned.
         float32: What ``float32_report`` returned.
-        frontier: What a search has tried: a :class:`Frontier`.
+        frontier: What a search has tried: what ``tune`` returned, or a :class:`Frontier`.
         commands: Those that make the run again, one to a line.
         title: Of the page.
 

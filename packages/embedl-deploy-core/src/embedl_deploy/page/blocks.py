@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from embedl_deploy.page.run import GraphNode
+from embedl_deploy.page.model_reports import GraphNode
 
 #: The name of a block of functions, and how many make one.
 _FUNCTIONS, _MANY = "functions", 4

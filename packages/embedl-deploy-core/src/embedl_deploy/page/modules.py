@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass, field
 
-from embedl_deploy.page.run import EngineLayer, GraphNode, LayerSensitivity, Match, Point, Run
+from embedl_deploy.page.file_reports import EngineLayer
+from embedl_deploy.page.model_reports import GraphNode, LayerSensitivity, Match, Point
+from embedl_deploy.page.run import Run
 
 
 @dataclass

@@ -58,6 +58,8 @@ def parts_of(plain: Mapping[str, Any]) -> dict[str, Any]:
 def _part(plain: Mapping[str, Any]) -> dict[str, Any]:
     if plain.get("format") == "embedl-deploy/plan":
         return {"transformation": _of_plan(plain)}
+    if {"objective", "measure", "trials"} <= set(plain):
+        return {"frontier": _of_search(plain)}
     return next(({name: plain} for name, entries in PARTS.items() if entries <= set(plain)), {})
 
 
@@ -73,6 +75,24 @@ def _of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {"applied": by_flag[True], "skipped": by_flag[False], **named, **shared}
 
 
+def _of_search(search: Mapping[str, Any]) -> dict[str, Any]:
+    """A search's trials as points; those that came to no figure are left out."""
+    trials, best = search.get("trials"), search.get("best")
+    points = [
+        {
+            "objective": trial.get("objective"),
+            "accuracy": trial.get("accuracy"),
+            "decision": ": ".join(str(trial[name]) for name in ("name", "outcome") if trial.get(name)),
+            "chosen": isinstance(best, dict) and trial.get("name") == best.get("name"),
+        }
+        for trial in (trials if isinstance(trials, list) else ())
+        if isinstance(trial, dict) and trial.get("objective") is not None and trial.get("accuracy") is not None
+    ]
+    measure = search.get("measure")
+    accuracy = "SQNR, dB" if measure == "sqnr" else measure
+    return {"objective": search.get("objective"), "accuracy": accuracy, "points": points}
+
+
 def read_part(name: str, given: Mapping[str, Any] | Report) -> Any:
     """A part of the run, from a report or from plain values.
 
@@ -84,6 +104,7 @@ def read_part(name: str, given: Mapping[str, Any] | Report) -> Any:
         InputError: It is something else.
     """
     plain = finite(dict(given) if isinstance(given, Mapping) else given.to_dict())
+    plain = parts_of(plain).get(name, plain)
     if not PARTS[name] <= set(plain):
         other = ", ".join(parts_of(plain))
         raise InputError(

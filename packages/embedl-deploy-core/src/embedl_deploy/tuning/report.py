@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.page import render_page
 from embedl_deploy.tuning.decisions import TunedPolicy
 from embedl_deploy.validation.checked import checked
 
@@ -87,6 +88,10 @@ class TuneResult:
             "seconds": self.seconds,
             "finished": self.finished,
         }
+
+    def to_html(self) -> str:
+        """The report as a page that needs nothing else; :func:`embedl_deploy.page.write_page` joins several."""
+        return render_page(frontier=self)
 
     def __str__(self) -> str:
         ended = "" if self.finished else ", the time was over"

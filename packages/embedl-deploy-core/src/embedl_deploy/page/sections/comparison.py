@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from embedl_deploy.page.file_reports import Comparison, EngineTotals
 from embedl_deploy.page.html import join, tag
-from embedl_deploy.page.run import Comparison, EngineTotals
 from embedl_deploy.page.section import Section, Source, module_named
 from embedl_deploy.page.table import Cell, Column, Line, table
 from embedl_deploy.page.words import size

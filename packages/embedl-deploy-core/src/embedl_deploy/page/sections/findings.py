@@ -1,7 +1,7 @@
 """What ``check`` found in the file, rule by rule, and how to mend it."""
 
+from embedl_deploy.page.file_reports import Finding
 from embedl_deploy.page.html import Html, code, join, tag
-from embedl_deploy.page.run import Finding
 from embedl_deploy.page.section import Section, Source, folded, module_named
 from embedl_deploy.page.words import counted
 

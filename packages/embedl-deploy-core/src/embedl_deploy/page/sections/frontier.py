@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from embedl_deploy.page.html import Html, join, tag
-from embedl_deploy.page.run import Frontier, FrontierPoint
+from embedl_deploy.page.search_points import Frontier, FrontierPoint
 from embedl_deploy.page.section import Section, Source
 from embedl_deploy.page.table import Cell, Column, Line, table
 from embedl_deploy.page.words import counted, number

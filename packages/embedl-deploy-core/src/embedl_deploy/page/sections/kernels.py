@@ -1,7 +1,7 @@
 """The engine's kernels in the order in which they run, with the modules that they came from."""
 
+from embedl_deploy.page.file_reports import EngineLayer
 from embedl_deploy.page.html import breakable, code, join, tag
-from embedl_deploy.page.run import EngineLayer
 from embedl_deploy.page.section import Section, Source, folded, module_link, module_named
 from embedl_deploy.page.table import Cell, Column, Line, table
 from embedl_deploy.page.words import chip, colour_of, counted, size

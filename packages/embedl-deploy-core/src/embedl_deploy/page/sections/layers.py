@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from embedl_deploy.page.html import Html, breakable, join, link, tag
+from embedl_deploy.page.model_reports import Sensitivity
 from embedl_deploy.page.modules import ModuleLine
-from embedl_deploy.page.run import Sensitivity
 from embedl_deploy.page.section import Section, Source
 from embedl_deploy.page.table import Cell, Column, Line, table
 from embedl_deploy.page.words import chip, colour_of, number, size

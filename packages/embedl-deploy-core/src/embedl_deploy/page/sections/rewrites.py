@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 from embedl_deploy.page.blocks import Block, blocks_of, path_of
 from embedl_deploy.page.html import Html, breakable, code, join, link, tag
+from embedl_deploy.page.model_reports import GraphNode, Match, Transformation
 from embedl_deploy.page.modules import ModuleLine
-from embedl_deploy.page.run import GraphNode, Match, Transformation
 from embedl_deploy.page.section import Section, Source, folded
 from embedl_deploy.page.words import LEGEND, chip, colour_of, counted, size
 
