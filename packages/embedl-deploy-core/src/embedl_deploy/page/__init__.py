@@ -5,7 +5,7 @@ class; so every report can give itself as a page (``to_html``).
 """
 
 from embedl_deploy.page.api import render_page, write_page
-from embedl_deploy.page.parts import Report, parts_of
+from embedl_deploy.page.parts import parts_of
 from embedl_deploy.page.search_points import Frontier, FrontierPoint
 
-__all__ = ["Frontier", "FrontierPoint", "Report", "parts_of", "render_page", "write_page"]
+__all__ = ["Frontier", "FrontierPoint", "parts_of", "render_page", "write_page"]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from embedl_deploy.errors import InputError
 from embedl_deploy.validation.checked import checked
 
 #: Larger values are not drawn: their difference would be infinite.
@@ -28,7 +29,7 @@ class FrontierPoint:
 
     def __post_init__(self) -> None:
         if max(abs(self.objective), abs(self.accuracy)) > _LARGEST:
-            raise ValueError(f"the decision {self.decision!r} has a value that is too large to draw")
+            raise InputError(f"the decision {self.decision!r} has a value that is too large to draw")
 
 
 @checked
