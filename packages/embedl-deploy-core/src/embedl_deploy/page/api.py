@@ -63,12 +63,34 @@ def render_page(
 
 
 @checked
-def write_page(path: str | os.PathLike[str], **parts: Any) -> Path:
-    """Write a page about a run, whole or not at all.
+def write_page(
+    path: str | os.PathLike[str],
+    *,
+    transformation: Given = None,
+    quantization: Given = None,
+    sensitivity: Given = None,
+    engine: Given = None,
+    comparison: Given = None,
+    check: Given = None,
+    float32: Given = None,
+    frontier: Given = None,
+    commands: Sequence[str] = (),
+    title: str = "embedl-deploy",
+) -> Path:
+    """Write a page about a run, whole or not at all: :func:`render_page` says what the arguments are.
 
     Args:
-        path: Where; by custom it ends in ``.html``.
-        **parts: As :func:`render_page` takes them.
+        path: Where; by custom it ends in ``.html``. Missing folders are made.
+        transformation: As for :func:`render_page`.
+        quantization: As for :func:`render_page`.
+        sensitivity: As for :func:`render_page`.
+        engine: As for :func:`render_page`.
+        comparison: As for :func:`render_page`.
+        check: As for :func:`render_page`.
+        float32: As for :func:`render_page`.
+        frontier: As for :func:`render_page`.
+        commands: As for :func:`render_page`.
+        title: As for :func:`render_page`.
 
     Returns:
         The path.
@@ -77,7 +99,18 @@ def write_page(path: str | os.PathLike[str], **parts: Any) -> Path:
         InputError: A part is a report of another kind, or something is missing in it.
         FileWriteError: The file cannot be written.
     """
-    text = render_page(**parts)
+    text = render_page(
+        transformation=transformation,
+        quantization=quantization,
+        sensitivity=sensitivity,
+        engine=engine,
+        comparison=comparison,
+        check=check,
+        float32=float32,
+        frontier=frontier,
+        commands=commands,
+        title=title,
+    )
     with atomic_write(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
