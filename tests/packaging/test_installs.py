@@ -76,6 +76,8 @@ def test_source_distributions_build_by_themselves(tmp_path):
         build("wheel", tmp_path / "unpacked" / archive.name.removesuffix(".tar.gz"), tmp_path)
         (wheel,) = tmp_path.glob(f"{name.replace('-', '_')}-*.whl")
         assert _contents(wheel) == _contents(tmp_path / "wanted" / wheel.name)
+        if name == "embedl-deploy-core":
+            assert {f"embedl_deploy/page/assets/page.{kind}" for kind in ("css", "js")} <= set(_contents(wheel))
         with zipfile.ZipFile(wheel) as opened:
             opened.extractall(site)
     paths = {**os.environ, "PYTHONPATH": str(site)}
