@@ -21,6 +21,7 @@ GOOD = {
     "transform": MODEL,
     "quantize": (*MODEL, "--samples", "1", "-o", "out.onnx"),
     "sensitivity": (*MODEL, "--samples", "1"),
+    "deploy": (*MODEL, "--samples", "1", "--seconds", "0", "-o", "out"),
     "tune": (*MODEL, "--samples", "1", "--seconds", "0", "-o", "tuned.json"),
     "export": (*MODEL, "-o", "out.onnx"),
     "check": ("a.onnx", "-b", "tensorrt"),

@@ -17,6 +17,7 @@ from click.exceptions import Exit
 
 import embedl_deploy
 from embedl_deploy.cli.commands_backends import backends_command
+from embedl_deploy.cli.commands_deploy import deploy_command
 from embedl_deploy.cli.commands_engine import compare_command, compile_command, report_command
 from embedl_deploy.cli.commands_graph import plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
@@ -50,6 +51,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     commands=[
+        deploy_command,
         backends_command,
         plan_command,
         transform_command,
@@ -108,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # rather a "?" than no report where "×" cannot be shown
     try:
         with _ended_in_order():
-            code = program.main(arguments, prog_name=_NAME, standalone_mode=False)
+            code = program.main(arguments, prog_name=_NAME, standalone_mode=False, obj=arguments)
         sys.stdout.flush()
         return int(code) if isinstance(code, int) else ExitCode.DONE
     except Terminated:
