@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from embedl_deploy.backend import BackendStatus
-from embedl_deploy.cli import commands_backends, commands_graph, program
+from embedl_deploy.cli import commands_backends, commands_deploy, commands_graph, program
 from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.cli.program import program as group
@@ -267,6 +267,39 @@ def test_what_tune_decides_is_what_quantize_does(command, folder, monkeypatch):
     points = json.loads(done.out)["quantization"]["points"]
     assert sorted([point["path"], point["label"]] for point in points if point["config"]) == sorted(decided)
     assert decided
+
+
+@pytest.mark.parametrize("tunes", [True, False])
+def test_deploy_writes_everything_that_repeats_it(command, folder, monkeypatch, tunes):
+    def compiled(path, engine=None, **settings):
+        return CompileResult(engine or path, path, report(layer("kernel")))
+
+    monkeypatch.setattr(candidates, "compile_onnx", compiled)
+    monkeypatch.setattr(commands_deploy, "compile_onnx", compiled)
+    np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
+    given = (
+        "deploy",
+        "nets:Mlp",
+        "-b",
+        "tensorrt",
+        "-i",
+        "4,16",
+        "--data",
+        "rows.npy",
+        "--target",
+        "sm89",
+        "-o",
+        "out",
+    )
+    done = command(*given, "--seconds", 0, *(() if tunes else ("--no-tune",)), "--json")
+    assert done.code == 0, done.err
+    written = {file.name for file in Path("out").iterdir()}
+    always = {"plan.json", "model.onnx", "run.html", "command.txt"}
+    assert written == always | ({"decisions.json", "tune_state.json"} if tunes else {"recipe.json"})
+    repeated = Path("out/command.txt").read_text()
+    assert repeated.startswith("embedl-deploy deploy nets:Mlp -b tensorrt -i 4,16 --data rows.npy --target sm89 -o out")
+    assert "kernel" in Path("out/run.html").read_text()
+    assert command("deploy", *given[1:-1], "rows.npy").code != 0  # a file is not a folder
 
 
 @pytest.mark.parametrize("quantize", [False, True])
