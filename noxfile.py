@@ -228,7 +228,7 @@ def bench(session: nox.Session) -> None:
     """Time and memory, as ratios with limits: transformation, capture, export, calibration, and against a peer."""
     _install_wheels(session, "psutil", "transformers", *DEMO_REQUIREMENTS, *PEER_REQUIREMENTS)
     missed = []
-    for script in ("bench", "torch_export_cost", "quantization_cost", "peer"):
+    for script in ("bench", "torch_export_cost", "quantization_cost", "sensitivity_cost", "peer"):
         try:
             session.run("python", f"benchmarks/{script}.py", *session.posargs, env=SUPPORT)
         except CommandFailed:
