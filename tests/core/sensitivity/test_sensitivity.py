@@ -81,6 +81,20 @@ def test_of_a_linear_network_the_noise_is_exact_in_the_mean():
     assert report.uncertainty == pytest.approx(math.sqrt(2 / 3200))
 
 
+def test_layers_that_give_several_tensors_are_measured():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True).eval()
+    x = torch.randn(64, 5, 16)
+    model = quantized(layer, x)
+    report = sensitivity(model, [x], probes=4)
+    layers = layers_of(model, quantization_report(model))
+    several = [row for row in report.layers if "in_proj" in row.path]
+    assert several
+    wanted = dict(zip([layer.path for layer in layers], alone(model, x, layers), strict=True))
+    for row in report.layers:
+        assert row.alone == pytest.approx(wanted[row.path], abs=2.5)
+
+
 def test_weights_and_activations_are_told_apart():
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), torch.randn(32, 8)

@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
 from embedl_deploy.sensitivity.metrics import Metric
 from embedl_deploy.verify import output_tensors
@@ -45,6 +47,21 @@ class Noise:
     probes: int = 0
 
 
+@dataclass(frozen=True)
+class _Result:
+    """What a layer gives, and by how much it is off.
+
+    Attributes:
+        layer: The layer.
+        exact: Its tensors in floating point.
+        errors: By part, the error of each of them.
+    """
+
+    layer: Layer
+    exact: list[torch.Tensor]
+    errors: dict[str, list[torch.Tensor]]
+
+
 class _Walk(BoundInterpreter):
     """Runs a graph on exact values and keeps, of each layer, its result and the errors that its quantizers make."""
 
@@ -52,24 +69,30 @@ class _Walk(BoundInterpreter):
         super().__init__(model)
         self.layers = {layer.node: layer for layer in layers}
         self.own = own
-        self.found: list[tuple[Layer, torch.Tensor, dict[str, torch.Tensor]]] = []
+        self.found: list[_Result] = []
 
     def run_node(self, n: fx.Node) -> Any:
-        """The value of a node; of a layer a copy, since what comes next may write to it."""
+        """The value of a node; of a layer a copy, since what comes next may write into it."""
         layer = self.layers.get(n)
         if layer is None:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        exact = self.own.result(layer, args, kwargs, ())
-        if not isinstance(exact, torch.Tensor) or not exact.is_floating_point():
-            return exact
-        if not exact.requires_grad:
-            exact.requires_grad_()
+        value = self.own.result(layer, args, kwargs, ())
+        exact = _floats(value)
+        for tensor in exact:
+            if not tensor.requires_grad:
+                tensor.requires_grad_()
         with torch.no_grad():
             parts = dict(zip(PARTS, (layer.points, layer.weights, layer.activations), strict=True))
-            errors = {part: self.own.result(layer, args, kwargs, points) - exact for part, points in parts.items()}
-        self.found.append((layer, exact, errors))
-        return exact.clone()
+            errors = {part: self._errors(layer, args, kwargs, points, exact) for part, points in parts.items()}
+        self.found.append(_Result(layer, exact, errors))
+        return pytree.tree_map_only(torch.Tensor, torch.Tensor.clone, value)
+
+    def _errors(
+        self, layer: Layer, args: Any, kwargs: Any, points: tuple[PointReport, ...], exact: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        found = _floats(self.own.result(layer, args, kwargs, points))
+        return [y - x for x, y in zip(exact, found, strict=True)]
 
 
 def add_batch(
@@ -101,24 +124,29 @@ def add_batch(
         noise.scale += metric.scale([y.detach() for y in exact])
         noise.total += metric.energy([y.detach() for y in exact], quantized)
         samples = _batch_size(call)
-        results = [result for _, result, _ in walk.found]
+        results = [tensor for found in walk.found for tensor in found.exact]
         for probe in range(probes):
             loss = sum(((metric.probe(y, generator) * y).sum() for y in exact if y.requires_grad), torch.zeros(()))
             last = probe == probes - 1
-            gradients = torch.autograd.grad(loss, results, allow_unused=True, retain_graph=not last)
-            for (layer, _, errors), gradient in zip(walk.found, gradients, strict=True):
-                of_layer = noise.layers.setdefault(layer.node.name, dict.fromkeys(PARTS, 0.0))
-                for part, error in errors.items() if gradient is not None else ():
-                    of_layer[part] += _energy(gradient * error, samples) / probes
+            gradients = iter(torch.autograd.grad(loss, results, allow_unused=True, retain_graph=not last))
+            for found in walk.found:
+                of_layer = noise.layers.setdefault(found.layer.node.name, dict.fromkeys(PARTS, 0.0))
+                own_gradients = [next(gradients) for _ in found.exact]
+                for part, errors in found.errors.items():
+                    pairs = zip(own_gradients, errors, strict=True)
+                    products = [gradient * error for gradient, error in pairs if gradient is not None]
+                    of_layer[part] += _energy(products, samples) / probes
     noise.batches += 1
     noise.probes += probes * samples
 
 
-def _energy(products: torch.Tensor, samples: int) -> float:
-    """Σ over samples of the square of the sum of what belongs to one."""
-    if products.dim() and samples and products.shape[0] % samples == 0:
-        return float(products.reshape(samples, -1).sum(1, dtype=torch.float64).square().sum())
-    return float(products.sum(dtype=torch.float64) ** 2)
+def _energy(products: Sequence[torch.Tensor], samples: int) -> float:
+    """Σ over samples of the square of the sum of what belongs to one; of all at once where that cannot be told."""
+    if samples and all(product.dim() and product.shape[0] % samples == 0 for product in products):
+        sums = [product.reshape(samples, -1).sum(1, dtype=torch.float64) for product in products]
+    else:
+        sums = [product.sum(dtype=torch.float64).reshape(1) for product in products]
+    return float(torch.stack(sums).sum(0).square().sum()) if sums else 0.0
 
 
 def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
