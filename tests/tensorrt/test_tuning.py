@@ -309,3 +309,15 @@ def test_decisions_that_are_none_are_refused(tmp_path, text):
     (tmp_path / "tuned.json").write_text(text)
     with pytest.raises(InputError, match="uned decisions"):
         TunedPolicy.load(tmp_path / "tuned.json")
+
+
+def test_what_cannot_be_searched_is_refused_in_words(residual, chip):
+    result, x = residual
+    with pytest.raises(InputError, match="tune reads the calibration data twice"):
+        tune(result, iter([x]), target="sm89", progress=False)
+    chip(refuses=lambda _: True)
+    with pytest.raises(CompileError, match="refuses the model in float16 and quantized"):
+        tune(result, [x], target="sm89", progress=False)
+    chip()
+    with pytest.raises(InputError, match="gave nan for the engine of 'float16'; expected a number"):
+        tune(result, [x], target="sm89", objective=lambda _: math.nan, progress=False)

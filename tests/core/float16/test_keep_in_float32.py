@@ -12,7 +12,7 @@ from embedl_deploy import export_onnx, transform
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.float16 import float32_report, keep_in_float32
-from embedl_deploy.float16.report import Float16Limit
+from embedl_deploy.float16.report import Float16Limit, Float32Report
 from embedl_deploy.quantize import quantize
 from embedl_deploy.verify import signal_to_noise
 
@@ -233,3 +233,47 @@ def test_the_report_is_json_and_words():
     }
     assert "sum (sum_1) reaches" in str(report)
     assert "float16 ends at 65504" in str(report)
+
+
+class Written(nn.Module):
+    """A part of a value is overwritten through a view with what float16 does not hold."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = self.layer(x)
+        y[:, :4].mul_(1e6)
+        return y.sum(1) / 1e6, y.cos() * 0 + (y / 1e6).clamp(-1, 1)
+
+
+def test_what_is_written_through_a_view_is_read_in_float16():
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    model = transform(Written().eval(), x, backend="tensorrt").model
+    held = keep_in_float32(model, [x], progress=False)
+
+    assert all(torch.equal(a, b) for a, b in zip(held(x), model(x), strict=True))
+    in_half = [y.float() for y in copy.deepcopy(held).half()(x.half())]
+    assert signal_to_noise(list(model(x)), in_half) > 40
+
+
+def test_inputs_are_those_of_the_call_and_running_statistics_stay():
+    torch.manual_seed(0)
+    model = transform(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval(), torch.randn(2, 4), backend="tensorrt")
+    model.model.train()
+    before, given = copy.deepcopy(model.model.state_dict()), torch.zeros(2, 4)
+
+    def runs(candidate):
+        for scale in (1e6, 1.0):
+            candidate(given.fill_(scale))
+
+    held = keep_in_float32(model, runs, progress=False)
+    assert float32_report(held).sqnr_before == -torch.inf
+    assert model.model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.model.state_dict().items())
+
+
+def test_what_does_not_hold_is_not_said_to_hold():
+    assert str(Float32Report((), 10.0, 10.0)).startswith("Nothing stays in float32, since that would not help: 10.0 dB")

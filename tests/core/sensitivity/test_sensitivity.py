@@ -10,8 +10,9 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.quantize import QuantConfig, TensorQuantConfig, insert_qdq, quantization_report, quantize
+from embedl_deploy.quantize import QuantConfig, TensorQuantConfig, freeze, insert_qdq, quantization_report, quantize
 from embedl_deploy.sensitivity import sensitivity
+from embedl_deploy.sensitivity.evaluation import number_from
 from embedl_deploy.sensitivity.layers import OwnQuantizers, layers_of
 from embedl_deploy.sensitivity.metrics import METRICS
 from embedl_deploy.sensitivity.partly import PartlyQuantized
@@ -257,3 +258,66 @@ def test_the_table_has_the_worst_first(blocks):
     assert lines[2].startswith(report.ranking()[0].path)
     assert len(lines) == 2 + len(report.layers)
     assert report.to_dict()["layers"][0]["path"] == "stem"
+
+
+class Mixing(nn.Module):
+    """A layer that gives a tuple, on a first dimension that is not one of samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.attention, self.last = nn.Linear(8, 8), nn.MultiheadAttention(8, 2), nn.Linear(8, 8)
+
+    def forward(self, x):
+        y = torch.relu(self.first(x))
+        return self.last(self.attention(y, y, y, need_weights=False)[0]).mean(0)
+
+
+def test_samples_that_mix_are_one_probe_and_a_layer_may_give_several_tensors():
+    torch.manual_seed(0)
+    model, x = Mixing().eval(), torch.randn(16, 4, 8)
+    model = quantized(model, x)
+    report = sensitivity(model, [x], probes=64, progress=False)
+    layers = layers_of(model, quantization_report(model))
+
+    assert report.probes == 64
+    assert any(layer.kind == "FusedMHAInProjection" for layer in layers)
+    assert [layer.alone for layer in report.layers] == pytest.approx(alone(model, x, layers), abs=2.5)
+
+
+def test_a_state_with_more_batches_is_of_other_data(blocks, tmp_path):
+    model, x = blocks
+    sensitivity(model, [x[:2], x[2:4]], state=tmp_path / "state.json", progress=False)
+    with pytest.raises(InputError, match="of other data: it has 2 batches, and this has 1"):
+        sensitivity(model, [x[:2]], state=tmp_path / "state.json", progress=False)
+
+
+def test_what_cannot_be_measured_is_refused_in_words(blocks):
+    model, x = blocks
+    with pytest.raises(InputError, match="an output of the model is NaN or infinite"):
+        sensitivity(model, [x[:2] * math.nan], progress=False)
+    with pytest.raises(QuantizationError, match="The model is frozen"):
+        sensitivity(freeze(model), [x[:2]], progress=False)
+
+
+def test_no_gradient_is_refused_in_words():
+    class Decision(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).argmax(-1)
+
+    x = torch.randn(2, 4)
+    with pytest.raises(QuantizationError, match="Gradients reach no quantized layer"):
+        sensitivity(quantized(Decision(4, 4).eval(), x), [x], progress=False)
+
+
+def test_it_measures_in_inference_mode(blocks):
+    model, x = blocks
+    with torch.inference_mode():
+        inside = sensitivity(model, [x[:2].clone()], progress=False)
+    assert inside.quantized == sensitivity(model, [x[:2]], progress=False).quantized
+
+
+def test_evaluate_may_give_a_tensor_with_one_value():
+    assert number_from(torch.tensor([2.0]), "evaluate", "a model") == 2.0
+    for wrong in (torch.zeros(2), None, "1", math.nan, math.inf):
+        with pytest.raises(InputError, match=r"evaluate gave .* for a model; expected a finite number"):
+            number_from(wrong, "evaluate", "a model")

@@ -47,7 +47,9 @@ class StateFile:
                     f"{name} is the state of another {what}: {plain['of'].get(what)!r}, and this is {value!r}. Give "
                     "another file, or delete it to start over."
                 )
-        found: dict[str, Any] = plain["found"]
+        found = plain.get("found")
+        if not isinstance(found, dict):
+            raise InputError(f"{name} is a state file without what was found. Delete it to start over.")
         return found
 
     def save(self, found: Mapping[str, Any]) -> None:

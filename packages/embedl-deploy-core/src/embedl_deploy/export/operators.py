@@ -60,6 +60,11 @@ def writes(func: Any) -> bool:
     return isinstance(func, torch._ops.OpOverload) and func._schema.is_mutable
 
 
+def shows(func: Any) -> bool:
+    """Whether what an operator gives is a view of what it is given."""
+    return isinstance(func, torch._ops.OpOverload) and func.is_view
+
+
 class Plain(Operators):  # type: ignore[no-untyped-call]  # of torch
     """Computes operators as a file has them, and nothing else."""
 

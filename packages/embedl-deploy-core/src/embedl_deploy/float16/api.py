@@ -13,7 +13,8 @@ from embedl_deploy.float16.search import Search
 from embedl_deploy.float16.watching import Excess, Watching
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.plan.result import TransformationResult
-from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
+from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, copy_of_call, for_each_call
 from embedl_deploy.validation.checked import checked
 
 #: Calls that sets of nodes are tried on; all of the data is watched for what leaves the range.
@@ -46,15 +47,17 @@ def keep_in_float32(
     graph_module = model.model if isinstance(model, TransformationResult) else model
     check_data(data)
     for name, parameter in graph_module.named_parameters():
-        if parameter.dtype in (torch.float16, torch.bfloat16):
+        if parameter.dtype in (torch.float16, torch.bfloat16, torch.float64):
             raise InputError(
                 f"The parameter {name!r} is in {parameter.dtype}; keep_in_float32 has to see the model's values in "
-                "float32. Pass the model as it was before it was converted."
+                "float32. Pass the model as it was before it was converted, or in .float()."
             )
-    watching, calls = _watch(graph_module, data, progress=progress)
-    kept = Search(graph_module, calls, watching).run()
+    with evaluation_mode(graph_module):
+        watching, calls = _watch(graph_module, data, progress=progress)
+        kept = Search(graph_module, calls, watching).run()
     names = {node.name for node in kept.nodes}
-    held = put_into_float32(graph_module, names, {node.name for node in watching.outgrown})
+    written = {node.name for others in watching.written.values() for node in others}
+    held = put_into_float32(graph_module, names, {node.name for node in watching.outgrown}, written)
     nodes = (node for node in graph_module.graph.nodes if node in kept.nodes)
     described = tuple(_describe(node, watching.found.get(node)) for node in nodes)
     held.meta[REPORT] = Float32Report(described, kept.sqnr_before, kept.sqnr)
@@ -68,7 +71,7 @@ def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> t
     def watch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run_taken_apart(model, (args, kwargs), watching)
         if len(calls) < _TRIED:
-            calls.append((args, kwargs))
+            calls.append(copy_of_call(args, kwargs))
 
     for_each_call(model, data, watch, progress=progress)
     return watching, calls

@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.export.operands import name_of
-from embedl_deploy.export.operators import Operators, Plain, compute, run_operators, writes
+from embedl_deploy.export.operators import Operators, Plain, compute, run_operators, shows, writes
 from embedl_deploy.float16.watching import all_finite, round_to_half, values_of
 from embedl_deploy.verify import output_tensors
 
@@ -38,7 +38,7 @@ class Emulating(Operators):  # type: ignore[no-untyped-call]  # of torch
 
     def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute an operator, and round what it is given and what it returns."""
-        if self.node is None or self.node in self.kept:
+        if self.node is None or self.node in self.kept or shows(func):  # what shows others' memory may be written to
             return compute(func, args, kwargs)
         if writes(func):
             result = compute(func, args, kwargs)

@@ -12,16 +12,19 @@ from embedl_deploy.modules import fix_parametrized_weights
 from embedl_deploy.modules.float32 import Float32Tensor, ToFloat32, ToModelType, keep_float32
 
 
-def put_into_float32(model: fx.GraphModule, names: Collection[str], outgrown: Collection[str]) -> fx.GraphModule:
+def put_into_float32(
+    model: fx.GraphModule, names: Collection[str], outgrown: Collection[str], written: Collection[str] = ()
+) -> fx.GraphModule:
     """A copy of a model in which some nodes stay in float32 whatever type the model is converted to.
 
     Args:
         model: In float32. Not modified.
         names: Names of the nodes. Inputs among them are given in float32.
         outgrown: Names of nodes whose value float16 does not hold; an output among them is in float32.
+        written: Names of nodes whose value others write to, which is cast where it is read.
     """
     copied = deep_copy(model)
-    islands = _Islands(copied, {node for node in copied.graph.nodes if node.name in names})
+    islands = _Islands(copied, {node for node in copied.graph.nodes if node.name in names}, written)
     for node in list(copied.graph.nodes):
         if node in islands.kept:
             islands.keep(node)
@@ -41,10 +44,11 @@ class _Islands:
     Args:
         model: The model, which is changed.
         kept: Its nodes that stay in float32.
+        written: Names of nodes whose value others write to.
     """
 
-    def __init__(self, model: fx.GraphModule, kept: set[fx.Node]) -> None:
-        self.model, self.kept = model, kept
+    def __init__(self, model: fx.GraphModule, kept: set[fx.Node], written: Collection[str]) -> None:
+        self.model, self.kept, self.written = model, kept, written
         self.casts: dict[tuple[fx.Node, type[nn.Module]], fx.Node] = {}
         self.elsewhere = {
             id(tensor)
@@ -67,6 +71,11 @@ class _Islands:
         """Cast what a node reads of those in float32 to the model's type."""
         for source in node.all_input_nodes:
             if source in self.kept and not (node.op == "output" and source.name in outgrown):
+                if source.name in self.written:
+                    with self.model.graph.inserting_before(node):
+                        name = f"{source.name}_to_model_type"
+                        node.replace_input_with(source, add_call(self.model, name, ToModelType(), source))
+                    continue
                 node.replace_input_with(source, self._cast(source, ToModelType))
 
     def _cast(self, source: fx.Node, kind: type[nn.Module]) -> fx.Node:

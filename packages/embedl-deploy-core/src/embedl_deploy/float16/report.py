@@ -12,6 +12,8 @@ from embedl_deploy.errors import InputError
 from embedl_deploy.page import render_page
 from embedl_deploy.validation.checked import checked
 
+#: Outputs that are as near as this are right: noise of a hundredth of the largest values.
+GOOD_DB = 40.0
 #: Where a graph module's ``meta`` has its report.
 REPORT = "embedl_deploy.float32"
 _LARGEST, _TINY = torch.finfo(torch.float16).max, torch.finfo(torch.float16).tiny
@@ -94,6 +96,8 @@ class Float32Report:
         return render_page(float32=self)
 
     def __str__(self) -> str:
+        if not self.nodes and not self.sqnr >= GOOD_DB:
+            return f"Nothing stays in float32, since that would not help: {self.sqnr:.1f} dB in float16 on the data."
         if not self.nodes:
             return f"Everything holds in float16: {self.sqnr:.1f} dB on the data."
         lines = [f"{len(self.nodes)} node(s) stay in float32: {self.sqnr_before:.1f} → {self.sqnr:.1f} dB on the data"]

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from torch import fx
 
 from embedl_deploy.float16.emulation import Call, run_emulated, run_exact
-from embedl_deploy.float16.report import Float16Limit
+from embedl_deploy.float16.report import GOOD_DB, Float16Limit
 from embedl_deploy.float16.watching import Watching
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.verify import signal_to_noise
 
-#: Outputs that are as near as this are right: noise of a hundredth of the largest values.
-_GOOD_DB = 40.0
 #: What keeping small values has to gain, and what leaving some of them out may cost.
 _GAIN_DB, _LOSS_DB = 3.0, 1.0
 
@@ -62,7 +60,7 @@ class Search:
         while broken - nodes:
             nodes = self._closed(nodes | broken)
             sqnr, broken = self._try(nodes)
-        if sqnr < _GOOD_DB:
+        if sqnr < GOOD_DB:
             nodes, sqnr = self._with_small_values(nodes, sqnr)
         return Kept(nodes, before, sqnr)
 
@@ -74,7 +72,7 @@ class Search:
         best, _ = self._try(more)
         if not best >= sqnr + _GAIN_DB:
             return nodes, sqnr
-        enough = min(_GOOD_DB, best - _LOSS_DB)
+        enough = min(GOOD_DB, best - _LOSS_DB)
         size = (len(more - nodes) + 1) // 2
         while size:
             for part in _parts(sorted(more - nodes, key=self.order.__getitem__), size):
@@ -100,7 +98,7 @@ class Search:
         They are the readers of values that float16 does not hold, other calls of the same modules, what takes values
         out of a tuple, and quantizers before what stays: compilers want no cast between the two.
         """
-        kept = {node for node in nodes if node.op != "output"}
+        kept = self._with_what_they_write_to({node for node in nodes if node.op != "output"})
         shared = {node.target for node in kept if node.op == "call_module"}
         for node in self.order:
             reads = any(
@@ -114,7 +112,20 @@ class Search:
             for node in self.order
             if node.op == "call_module" and isinstance(get_module(node), QuantStub) and node.users.keys() <= kept
         }
-        return frozenset(kept)
+        return frozenset(self._with_what_they_write_to(kept))
+
+    def _with_what_they_write_to(self, kept: set[fx.Node]) -> set[fx.Node]:
+        """Nodes, and those in whose memory they write what is read there later: a cast between them would be a copy."""
+        for writer, others in self.seen.written.items():
+            place = self.order[writer]
+            read_later = {node for node in others if any(self.order[user] > place for user in node.users)}
+            group = read_later | {node for node in others if writer in node.users}
+            for node in reversed(self.order):
+                if node in others and not group.isdisjoint(node.users):
+                    group.add(node)
+            if read_later and not kept.isdisjoint(group | {writer}):
+                kept = kept | group | {writer}
+        return kept
 
 
 def _parts(nodes: list[fx.Node], size: int) -> Iterator[list[fx.Node]]:

@@ -56,6 +56,7 @@ class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
     Attributes:
         found: By node, the worst of what it does.
         outgrown: Nodes whose own value float16 does not hold.
+        written: Nodes that write to values of others, with those whose memory they write to.
         infinite: Nodes that compute infinities or NaN in float32, too, as masks are made of.
     """
 
@@ -64,11 +65,17 @@ class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
         self.found: dict[fx.Node, Excess] = {}
         self.outgrown: set[fx.Node] = set()
         self.infinite: set[fx.Node] = set()
+        self.written: dict[fx.Node, set[fx.Node]] = {}
+        self._memory: dict[fx.Node, set[int]] = {}
 
     def operate(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Compute an operator, and look at its result."""
         result = compute(func, args, kwargs)
         if self.node is not None:
+            if writes(func):
+                to = _memory_of(result)
+                others = {node for node, memory in self._memory.items() if memory & to and node is not self.node}
+                self.written.setdefault(self.node, set()).update(others)
             if not all_finite(result):
                 self.infinite.add(self.node)
             for excess in _excesses(func, args, kwargs, result):
@@ -77,6 +84,7 @@ class Watching(Operators):  # type: ignore[no-untyped-call]  # of torch
 
     def computed(self, node: fx.Node, value: Any) -> None:
         """Look at the value of a node: inputs and parameters are computed by no operator."""
+        self._memory[node] = _memory_of(value)
         with _disable_current_modes():
             largest = max((_largest(x) for x in output_tensors(value) if _counts(x)), default=0.0)
         if largest > _LARGEST and node.op != "output":
@@ -113,6 +121,11 @@ def _excesses(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: 
     kept = signal_to_noise(computed, exact)
     if kept < LEAST_OF_ONE_OPERATOR_DB:
         yield Excess(Float16Limit.STEP, name, kept)
+
+
+def _memory_of(value: Any) -> set[int]:
+    """Addresses of the memory that tensors are in; of what is empty there is none."""
+    return {x.untyped_storage().data_ptr() for x in output_tensors(value)} - {0}
 
 
 def values_of(name: str, result: Any) -> list[torch.Tensor]:

@@ -9,10 +9,11 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.graph.fingerprint import tensors_fingerprint
+from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
+from embedl_deploy.quantize.placing.quantizer import IntegerWeight
 from embedl_deploy.quantize.reporting.report import quantization_report
 from embedl_deploy.sensitivity.evaluation import evaluate_groups
 from embedl_deploy.sensitivity.layers import Layer, layers_of
@@ -55,9 +56,15 @@ def sensitivity(
         progress: Show a progress bar, on a terminal.
 
     Raises:
-        QuantizationError: The model is not quantized; there is no data, or the model fails on a batch.
+        QuantizationError: The model is not quantized, or frozen; no gradient reaches a layer; there is no data, or the
+            model fails on a batch.
         InputError: The data is invalid, or the state is of another model, metric or data.
     """
+    if any(isinstance(part, IntegerWeight) for part in model.modules()):
+        raise QuantizationError(
+            "The model is frozen: its weights are integers, and nothing tells what they were in float. Pass it as it "
+            "was before freeze, or quantize without freeze_weights."
+        )
     report = quantization_report(model)
     layers = layers_of(model, report)
     if not layers:
@@ -68,6 +75,7 @@ def sensitivity(
         state,
         {
             "model": tensors_fingerprint(sorted(model.state_dict().items())),
+            "graph": fingerprint(model),
             "metric": metric if evaluate is None else "evaluate",
             "number of probes": str(probes),
             "seed": str(seed),
@@ -115,6 +123,11 @@ class _Measuring:
 
         with evaluation_mode(self.model):
             for_each_call(self.model, data, measure, progress=progress)
+        if len(known) > len(self.seen):
+            raise InputError(
+                f"{os.fspath(self.state.path or '')!r} is the state of other data: it has {len(known)} batches, and "
+                f"this has {len(self.seen)}. Give another file, or delete it to start over."
+            )
         return self.noise
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import fx, nn
@@ -13,6 +14,28 @@ from embedl_deploy.sensitivity.layers import Layer
 from embedl_deploy.sensitivity.partly import PartlyQuantized
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
 from embedl_deploy.state_file import StateFile
+from embedl_deploy.validation.quoting import quoted
+
+
+def number_from(value: Any, function: str, of: str, *, infinite: bool = False) -> float:
+    """What a user's function gave, as a number; of numpy and of a tensor with one value as well.
+
+    Args:
+        value: What it gave.
+        function: What the function is called.
+        of: What it was given.
+        infinite: Whether infinities are numbers.
+
+    Raises:
+        InputError: It is something else.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        number = math.nan
+    if math.isnan(number) or (math.isinf(number) and not infinite) or isinstance(value, str):
+        raise InputError(f"{function} gave {quoted(value)} for {of}; expected a {'' if infinite else 'finite '}number.")
+    return number
 
 
 def evaluate_groups(
@@ -47,9 +70,7 @@ def evaluate_groups(
         for name in names:
             with torch.no_grad(), evaluation_mode(model):
                 value = evaluate(PartlyQuantized(model, tasks[name]).eval())
-            if not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"evaluate gave {value!r} for the model with {name}; expected a finite number.")
-            values[name] = float(value)
+            values[name] = number_from(value, "evaluate", f"the model with {name}")
             state.save(values)
     lost = {group: values["float"] - values[f"alone {group}"] for group in groups}
     whole = sum(max(each, 0.0) for each in lost.values())

@@ -85,7 +85,7 @@ class KullbackLeibler(Metric):
 
     def scale(self, exact: Sequence[torch.Tensor]) -> float:
         """The number of positions."""
-        return float(sum(x.numel() // x.shape[-1] for x in exact))
+        return float(sum(x.numel() // x.shape[-1] if x.dim() else 1 for x in exact))
 
     def value(self, energy: float, scale: float) -> float:
         """The mean divergence."""

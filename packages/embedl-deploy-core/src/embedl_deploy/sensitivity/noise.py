@@ -6,7 +6,8 @@ is small. The energy of that is found by random probes. For v of mean 0 and cova
     E (vᵀ·J·δ)² = (J·δ)ᵀ·M·(J·δ),    and vᵀ·J = ∂(vᵀ·y)/∂t
 
 is what one backward pass gives for all layers at once (Hutchinson 1989). M is the metric's. Each sample is a probe of
-its own. Errors of different layers are taken to be independent, so that their energies add up.
+its own, unless it has an effect on the outputs of others; then the whole batch is one. Errors of different layers are
+taken to be independent, so that their energies add up.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
@@ -37,7 +39,8 @@ class Noise:
         total: With everything quantized, measured.
         scale: What they are compared with.
         batches: How many batches were seen.
-        probes: How many independent probes there were: samples, times backward passes.
+        probes: How many independent probes there were: samples, or batches whose samples mix, times backward
+            passes.
     """
 
     layers: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -114,17 +117,30 @@ def add_batch(
         metric: Of the outputs.
         generator: For the probes.
         probes: How many backward passes.
+
+    Raises:
+        InputError: An output is not finite.
+        QuantizationError: No layer has a gradient.
     """
     own = OwnQuantizers(model)
     with torch.no_grad():
         quantized = _floats(model(*call[0], **call[1]))
-    with own.taken_out(), _without_gradients_of(model), torch.enable_grad():
+    _require_finite(quantized)
+    with torch.inference_mode(False), own.taken_out(), _without_gradients_of(model), torch.enable_grad():
+        call = pytree.tree_map_only(torch.Tensor, lambda x: x.clone() if x.is_inference() else x, call)
         walk = _Walk(model, layers, own)
         exact = _floats(walk.run(*bind_inputs(model, *call), enable_io_processing=False))
+        _require_finite(exact)
+        if not any(y.requires_grad for y in exact):
+            raise QuantizationError(
+                "Gradients reach no quantized layer from the outputs, as after argmax or rounding, so no layer can "
+                "be measured with them. Pass evaluate=..., or a model that ends before that."
+            )
         noise.scale += metric.scale([y.detach() for y in exact])
         noise.total += metric.energy([y.detach() for y in exact], quantized)
         samples = _batch_size(call)
         results = [tensor for found in walk.found for tensor in found.exact]
+        alone = samples > 1 and _is_alone(exact, results, samples, metric)
         for probe in range(probes):
             loss = sum(((metric.probe(y, generator) * y).sum() for y in exact if y.requires_grad), torch.zeros(()))
             last = probe == probes - 1
@@ -135,9 +151,21 @@ def add_batch(
                 for part, errors in found.errors.items():
                     pairs = zip(own_gradients, errors, strict=True)
                     products = [gradient * error for gradient, error in pairs if gradient is not None]
-                    of_layer[part] += _energy(products, samples) / probes
+                    of_layer[part] += _energy(products, samples if alone else 1) / probes
     noise.batches += 1
-    noise.probes += probes * samples
+    noise.probes += probes * (samples if alone else 1)
+
+
+def _is_alone(exact: Sequence[torch.Tensor], results: Sequence[torch.Tensor], samples: int, metric: Metric) -> bool:
+    """Whether the first dimension of all results is one of samples, each of which only its own output depends on."""
+    if any(not t.dim() or t.shape[0] % samples for t in results) or any(
+        not y.dim() or y.shape[0] != samples for y in exact
+    ):
+        return False
+    generator = torch.Generator().manual_seed(0)
+    last = sum((metric.probe(y, generator) * y)[-1].sum() for y in exact if y.requires_grad)
+    gradients = torch.autograd.grad(last, results, allow_unused=True, retain_graph=True)  # type: ignore[arg-type]  # an output has one
+    return not any(bool(g.reshape(samples, -1)[:-1].any()) for g in gradients if g is not None and g.numel())
 
 
 def _energy(products: Sequence[torch.Tensor], samples: int) -> float:
@@ -147,6 +175,15 @@ def _energy(products: Sequence[torch.Tensor], samples: int) -> float:
     else:
         sums = [product.sum(dtype=torch.float64).reshape(1) for product in products]
     return float(torch.stack(sums).sum(0).square().sum()) if sums else 0.0
+
+
+def _require_finite(outputs: Sequence[torch.Tensor]) -> None:
+    """Refuse a batch whose outputs hold NaN or infinities, which have no noise."""
+    if any(not bool(y.isfinite().all()) for y in outputs):
+        raise InputError(
+            "an output of the model is NaN or infinite, so that it has no signal to noise. Leave out inputs that make "
+            "it so."
+        )
 
 
 def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:

@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import OnnxExport, export_onnx
-from embedl_deploy.graph.fingerprint import tensors_fingerprint
+from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import QuantPoint
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.api import quantize
-from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
+from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, first_calls
 from embedl_deploy.quantize.placing.placement import decide_for
 from embedl_deploy.quantize.reporting.report import quantization_report
 from embedl_deploy.sensitivity.layers import layers_of
@@ -86,6 +87,11 @@ def tune(
     """
     began = time.monotonic()
     check_data(data)
+    if held_out is None and isinstance(data, Iterator):
+        raise InputError(
+            f"tune reads the calibration data twice, but it is a {type(data).__name__}, which can be read once. Pass a "
+            "list, a DataLoader, a function that takes the model and runs it, or other data as held_out."
+        )
     for name, value in (("keep", keep), ("seconds", seconds)):
         if value is not None and (math.isnan(value) or (name == "seconds" and value < 0)):
             raise InputError(f"{name} is {value!r}; expected a number{', not negative' if name == 'seconds' else ''}.")
@@ -101,6 +107,7 @@ def tune(
         state,
         {
             "model": tensors_fingerprint(sorted(quantized.state_dict().items())),
+            "graph": fingerprint(quantized),
             "compiler": chosen.describe(),
             "target": str(target),
             "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
@@ -158,14 +165,8 @@ def _everywhere(config: QuantConfig | None) -> QuantConfig | None:
 
 
 def _recorded(result: TransformationResult, data: CalibrationData) -> list[Call]:
-    calls: list[Call] = []
-
-    def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if len(calls) < _MEASURED:
-            calls.append((args, kwargs))
-
-    for_each_call(result.model, data, keep, progress=False)
-    return calls
+    with evaluation_mode(result.model):
+        return first_calls(result.model, data, _MEASURED, progress=False)
 
 
 def _starts(

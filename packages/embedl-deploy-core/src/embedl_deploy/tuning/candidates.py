@@ -14,6 +14,7 @@ from torch import fx, nn
 from embedl_deploy.compiling import compile as compile_onnx
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import CompileError
+from embedl_deploy.sensitivity.evaluation import number_from
 from embedl_deploy.sensitivity.layers import Layer
 from embedl_deploy.sensitivity.partly import PartlyQuantized
 from embedl_deploy.state_file import StateFile
@@ -64,7 +65,8 @@ class Accuracy:
     def _measured(self, points: Points) -> float:
         candidate = PartlyQuantized(self.model, by_layer(self.layers, points)).eval()
         if self.evaluate is not None:
-            return float(self.evaluate(candidate))
+            value, of = self.evaluate(candidate), f"the model with {len(points)} points quantized"
+            return number_from(value, "evaluate", of, infinite=True)
         if self._exact is None:
             exact = PartlyQuantized(self.model, {})
             self._exact = [_floats(exact(*args, **kwargs)) for args, kwargs in self.calls]

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedl_deploy.engine import EngineReport
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.quantize.reporting.report import PointReport
+from embedl_deploy.sensitivity.evaluation import number_from
 from embedl_deploy.tuning.candidates import Accuracy, Builds, key_of, worse
 from embedl_deploy.tuning.objectives import Objective
 from embedl_deploy.tuning.report import Trial
@@ -50,6 +51,7 @@ class Search:
             starts: Candidates to begin with, by name; all of them are tried, whatever the time.
 
         Raises:
+            CompileError: The compiler builds none of the starts.
             InputError: Not even the start with the fewest points keeps the accuracy.
         """
         best: Points | None = None
@@ -57,6 +59,10 @@ class Search:
             if self._try(name, points, best):
                 best = points
         if best is None:
+            if any(not worse(trial.accuracy, self.keep) for trial in self.trials):
+                raise CompileError(
+                    "The compiler refuses the model in float16 and quantized, so there is nothing to tune."
+                )
             most = max(trial.accuracy for trial in self.trials)
             raise InputError(f"keep is {self.keep:.6g}, and no start is better than {most:.6g}. Ask for less.")
         for name, start in sorted(starts.items(), key=lambda item: self._value(item[1])[0]):
@@ -135,7 +141,7 @@ class Search:
         if report is None:
             self._note(name, points, math.inf, accuracy, "the compiler refuses it")
             return False
-        objective = float(self.objective(report))
+        objective = number_from(self.objective(report), "objective", f"the engine of {name!r}", infinite=True)
         least = math.inf if best is None else self._value(best)[0]
         better = objective < least * (1 - _LEAST_GAIN) if math.isfinite(least) else True
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"

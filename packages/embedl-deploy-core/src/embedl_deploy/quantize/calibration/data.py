@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
 from embedl_deploy.graph.input_fit import misfit
@@ -164,6 +165,31 @@ def for_each_call(
         run_data(model, data, progress=progress)
     finally:
         handle.remove()
+
+
+def first_calls(
+    model: nn.Module, data: CalibrationData, number: int, *, progress: bool
+) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """Run the model over all data, and return copies of the inputs of the first calls.
+
+    Copies, because the model or a function that is the data may write to them later. Errors: :func:`for_each_call`.
+    """
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def keep(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if len(calls) < number:
+            calls.append(copy_of_call(args, kwargs))
+
+    for_each_call(model, data, keep, progress=progress)
+    return calls
+
+
+def copy_of_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs of a call whose tensors nobody else writes to."""
+    copied: tuple[tuple[Any, ...], dict[str, Any]] = pytree.tree_map_only(
+        torch.Tensor, lambda x: x.detach().clone(), (args, kwargs)
+    )
+    return copied
 
 
 def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
