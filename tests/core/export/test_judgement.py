@@ -50,7 +50,7 @@ def deep(layers=8):
 
 class TestFloat16:
     def test_a_weight_beyond_its_range_is_refused_and_named(self, tmp_path):
-        said = r"does not fit into float16: the tensor '0\.weight' reaches .*e\+05, .* not finite in float16.*bfloat16"
+        said = r"does not fit into float16: the tensor '0\.weight' reaches .*e\+05; .* not finite in float16.*bfloat16"
         with pytest.raises(ExportError, match=said):
             export_onnx(overflowing(), X, tmp_path / "m.onnx", dtype=torch.float16)
         assert not list(tmp_path.iterdir())
@@ -59,11 +59,11 @@ class TestFloat16:
     @pytest.mark.parametrize("tolerance", ["auto", 0.01])
     def test_an_input_beyond_its_range_is_named(self, tmp_path, tolerance):
         model = net(lambda _self, x: x / 1e4)
-        with pytest.raises(ExportError, match=r"input 0 reaches 1e\+05, and float16 ends at 65504"):
+        with pytest.raises(ExportError, match=r"input 0 reaches 1e\+05; the largest float16 number is 65504"):
             export_onnx(model, torch.full((2, 2), 1e5), tmp_path / "m.onnx", dtype=torch.float16, tolerance=tolerance)
 
     def test_finite_outputs_of_an_overflow_are_refused(self, tmp_path):
-        said = r"\(?pow\)? computes \(.*test_judgement\.py:\d+: .*y\.pow\(2\).*\) reaches .*Its outputs are wrong"
+        said = r"\(?pow\)? computes \(.*test_judgement\.py:\d+: .*y\.pow\(2\).*\) reaches .*The outputs are wrong"
         with pytest.raises(ExportError, match=rf"'pow_1' {said}"):
             model = transform(RootMeanSquare().eval(), patterns=[])
             export_onnx(model, random_input(4, 8), tmp_path / "m.onnx", dtype=torch.float16)

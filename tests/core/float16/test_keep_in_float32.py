@@ -171,7 +171,7 @@ def test_what_holds_is_left_as_it_is():
     held = keep_in_float32(result, [x])
     assert float32_report(held).nodes == ()
     assert [node.name for node in held.graph.nodes] == [node.name for node in result.model.graph.nodes]
-    assert "holds in float16" in str(float32_report(held))
+    assert "fits into float16" in str(float32_report(held))
 
 
 def test_masks_need_no_float32():
@@ -207,7 +207,7 @@ def test_shared_weights_stay_in_float32_only_where_they_have_to():
     ("wrong", "error", "words"),
     [
         (lambda model, x: keep_in_float32(copy.deepcopy(model).half(), [x]), InputError, "before it was converted"),
-        (lambda model, x: keep_in_float32(model, []), QuantizationError, "gave no batch"),
+        (lambda model, x: keep_in_float32(model, []), QuantizationError, "has no batch"),
         (lambda model, x: keep_in_float32(model, x), InputError, "a function or an iterable"),
         (lambda model, x: float32_report(model), InputError, "keep_in_float32 returned"),
     ],
@@ -232,7 +232,7 @@ def test_the_report_is_json_and_words():
         "reason": report.nodes[0].reason,
     }
     assert "sum (sum_1) reaches" in str(report)
-    assert "float16 ends at 65504" in str(report)
+    assert "the largest float16 number is 65504" in str(report)
 
 
 class Written(nn.Module):

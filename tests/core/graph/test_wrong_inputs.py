@@ -44,7 +44,7 @@ def test_arrays_are_found_in_containers():
         (torch.ones(2, 4, dtype=torch.float16), "convert the inputs, x.to(torch.float32)"),
         (torch.ones(2, 4, device="meta"), "move the inputs there, x.to('cpu')"),
         (torch.ones(2, 4, dtype=torch.uint8), "convert integers that are not indices"),
-        (torch.ones(2, 5), "Pass inputs of the shapes, types and device that the model is called with."),
+        (torch.ones(2, 5), "Pass inputs with the shapes and types that the model expects, on its device."),
     ],
     ids=["float16", "device", "uint8", "shape"],
 )

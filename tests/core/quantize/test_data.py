@@ -155,7 +155,7 @@ def test_data_runs_without_gradients():
 
 
 def test_no_batches_are_an_error():
-    with pytest.raises(QuantizationError, match="it gave no batch"):
+    with pytest.raises(QuantizationError, match="it has no batch"):
         run_data(perceptron(), [], progress=False)
 
 

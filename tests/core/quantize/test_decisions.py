@@ -99,7 +99,7 @@ class TestSkip:
     @pytest.mark.parametrize("trace", ["symbolic", "export"])
     def test_what_a_fusion_took_in_has_no_path_any_more(self, trace):
         result = nested(trace)
-        message = r"selects 'blocks\.0\.act', which fits no module of the transformed model\. Near it: 'blocks\.0'"
+        message = r"selects 'blocks\.0\.act', which matches no module of the transformed model\. Near it: 'blocks\.0'"
         with pytest.raises(QuantizationConfigError, match=message):
             insert_qdq(result.model, result.matches, QuantConfig(skip=["blocks.0.act"]))
 
@@ -147,11 +147,14 @@ class TestSkip:
     @pytest.mark.parametrize(
         ("selector", "message"),
         [
-            ("third", "selects 'third', which fits no module of the transformed model. Paths begin with first, second"),
-            ("secnd", "selects 'secnd', which fits no module of the transformed model. Near it: 'second'."),
-            ("x.first", "selects 'x.first', which fits no module of the transformed model. Near it: 'first'."),
-            ("", "selects '', which fits no module"),
-            ("*.conv", "selects '*.conv', which fits no module"),
+            (
+                "third",
+                "selects 'third', which matches no module of the transformed model. Paths begin with first, second",
+            ),
+            ("secnd", "selects 'secnd', which matches no module of the transformed model. Near it: 'second'."),
+            ("x.first", "selects 'x.first', which matches no module of the transformed model. Near it: 'first'."),
+            ("", "selects '', which matches no module"),
+            ("*.conv", "selects '*.conv', which matches no module"),
             (nn.Linear(1, 1), "selects a Linear that is not in the transformed model"),
         ],
         ids=["path", "slip", "end", "nothing", "glob", "module"],

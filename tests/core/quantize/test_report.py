@@ -75,7 +75,7 @@ def test_it_stays_with_the_model():
 
 @pytest.mark.parametrize("model", [fused(perceptron()).model], ids=["fused"])
 def test_a_model_without_quantizers_has_none(model):
-    with pytest.raises(QuantizationError, match="has no quantization report; pass what insert_qdq or quantize"):
+    with pytest.raises(QuantizationError, match="is not a quantized model: it has no quantization report"):
         quantization_report(model)
 
 

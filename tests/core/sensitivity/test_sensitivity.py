@@ -243,7 +243,7 @@ def test_what_cannot_be_measured_is_said(blocks):
         sensitivity(model)
     with pytest.raises(InputError, match="finite number"):
         sensitivity(model, evaluate=lambda _: math.nan)
-    with pytest.raises(QuantizationError, match="gave no batch"):
+    with pytest.raises(QuantizationError, match="has no batch"):
         sensitivity(model, [])
     result = transform(Blocks().eval(), x[:2], backend="tensorrt")
     nothing = insert_qdq(result.model, result.matches, QuantConfig(skip=["*"]))

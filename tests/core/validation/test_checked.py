@@ -95,7 +95,7 @@ def test_what_means_the_same_is_taken(name, value, handed_on):
         ("flag", 1, "flag is 1; expected True or False."),
         ("count", True, "count is True; expected a whole number (of at most 64 bits) or None."),
         ("count", 2**63, "count is 9223372036854775808; expected"),
-        ("count", "3", 'or None. It is documented as: "How many".'),
+        ("count", "3", 'or None. Its documentation says: "How many".'),
         ("rate", "fast", "rate is 'fast'; expected a number (not NaN) or 'auto'."),
         ("rate", float("nan"), "rate is nan"),
         ("path", "a\0b", "expected a path"),
@@ -158,7 +158,7 @@ def test_classes():
         x: float
 
     with pytest.raises(
-        QuantizationConfigError, match=r'Settings: sizes is 3; expected a tuple, .*documented as: "Of all'
+        QuantizationConfigError, match=r'Settings: sizes is 3; expected a tuple, .*documentation says: "Of all'
     ):
         Settings(3)
     assert replace(Settings([1]), sizes=[2]) == Settings((2,))

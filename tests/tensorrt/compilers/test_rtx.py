@@ -163,9 +163,9 @@ class TestOptions:
 
     def test_an_unknown_target(self, tmp_path):
         path = exported(tmp_path / "net.onnx", network(), IMAGE)
-        with pytest.raises(InputError, match=r"target is 'sm12'; TensorRT for RTX .* has .*sm89"):
+        with pytest.raises(InputError, match=r"target is 'sm12'; TensorRT for RTX .* builds for .*sm89"):
             built(path, target="sm12")
-        with pytest.raises(InputError, match=r"That of RTX 4090 is sm89\."):
+        with pytest.raises(InputError, match=r"The target of RTX 4090 is sm89\."):
             built(path, target="rtx 4090")
 
     def test_an_option_that_this_compiler_lacks(self, tmp_path):

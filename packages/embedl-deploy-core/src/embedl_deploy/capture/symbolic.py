@@ -27,9 +27,9 @@ _GIVE_INPUTS = """
 _REWRITE = """
   - rewrite the line so that it does not depend on the values of tensors (torch.where instead of if);"""
 _ADVICE = """
-  - make the function that contains it a single node: torch.fx.wrap("name") at module level;
+  - if it is in a function, keep that function as a single node: torch.fx.wrap("name") at module level;
   - trace the model yourself and pass the GraphModule: embedl_deploy.modules.symbolic_trace(model, leaf_modules=[...])
-    keeps modules whole, and its concrete_args fixes inputs that decide the control flow."""
+    keeps modules of these classes whole, and its concrete_args fixes inputs that decide the control flow."""
 
 
 def trace_symbolically(

@@ -187,10 +187,10 @@ def in_words(replaced: Sequence[Replaced], dtype: torch.dtype) -> list[str]:
     lowest = torch.finfo(dtype).min
 
     def why(value: float) -> str:
-        return f"from which {kind} can subtract nothing" if value == lowest else f"which {kind} does not hold"
+        return f"from which {kind} can subtract nothing" if value == lowest else f"which {kind} cannot hold"
 
     return [
-        f"{value:.6g}, {why(value)}, is {by:.6g} in {first[value, by]}"
+        f"{value:.6g}, {why(value)}, is replaced with {by:.6g} in {first[value, by]}"
         + (f" and {count - 1} more place(s)." if count > 1 else ".")
         for (value, by), count in places.items()
     ]

@@ -70,7 +70,7 @@ class InFloat16:
         how = f"are wrong ({difference(self.reference.wanted, found)})" if finite else "are not finite"
         where = str(left) if left is not None else "a value is infinite or NaN, and it is not known where"
         return (
-            f"The model does not fit into float16: {where}. Its outputs {how} in float16, but correct in the model's "
+            f"The model does not fit into float16: {where}. The outputs {how} in float16, but correct in the model's "
             f"own types. Nothing was written. {listed(self.constants)}Keep such places in float32: "
             "embedl_deploy.float16.keep_in_float32(result, data); or export in torch.bfloat16, which has the range of "
             "float32."

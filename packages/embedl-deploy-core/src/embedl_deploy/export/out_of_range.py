@@ -37,12 +37,12 @@ class OutOfRange:
     def __str__(self) -> str:
         kind, limits = str(self.dtype).removeprefix("torch."), torch.finfo(self.dtype)
         if self.largest is None:
-            return f"{self.place} is infinite or no number in {kind}, of finite numbers"
+            return f"{self.place} is infinite or NaN in {kind}, although it is computed from finite numbers"
         if self.largest > limits.max:
-            return f"{self.place} reaches {self.largest:.3g}, and {kind} ends at {limits.max:g}"
+            return f"{self.place} reaches {self.largest:.3g}; the largest {kind} number is {limits.max:g}"
         smallest = limits.smallest_normal * limits.eps
         has = "has nothing between 0 and" if self.largest < smallest else "has no finer steps there than"
-        return f"{self.place} is {self.largest:.3g} at most, and {kind} {has} {smallest:.1g}"
+        return f"{self.place} is at most {self.largest:.3g}, and {kind} {has} {smallest:.1g}"
 
 
 def run_watched(

@@ -59,10 +59,10 @@ class Float32Node:
     def reason(self) -> str:
         """What float16 does not do, with the value, in words."""
         return {
-            Float16Limit.LARGEST: f"reaches {self.value:.3g}, and float16 ends at {_LARGEST:g}",
-            Float16Limit.SUM: f"adds up to {self.value:.3g} on the way, and float16 ends at {_LARGEST:g}",
-            Float16Limit.STEP: f"would keep {self.value:.1f} dB in float16, whose steps are too coarse for its values",
-            Float16Limit.NEIGHBOUR: "reads or gives a value that only float32 holds",
+            Float16Limit.LARGEST: f"reaches {self.value:.3g}; the largest float16 number is {_LARGEST:g}",
+            Float16Limit.SUM: f"adds up to {self.value:.3g} on the way; the largest float16 number is {_LARGEST:g}",
+            Float16Limit.STEP: f"would have {self.value:.1f} dB in float16, whose steps are too coarse for its values",
+            Float16Limit.NEIGHBOUR: "reads or returns a value that only float32 can hold",
         }[self.limit]
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class Float32Report:
         if not self.nodes and not self.sqnr >= GOOD_DB:
             return f"Nothing stays in float32, since that would not help: {self.sqnr:.1f} dB in float16 on the data."
         if not self.nodes:
-            return f"Everything holds in float16: {self.sqnr:.1f} dB on the data."
+            return f"Everything fits into float16: {self.sqnr:.1f} dB on the data."
         lines = [f"{len(self.nodes)} node(s) stay in float32: {self.sqnr_before:.1f} → {self.sqnr:.1f} dB on the data"]
         return "\n".join([*lines, *(f"  {node}" for node in self.nodes)])
 

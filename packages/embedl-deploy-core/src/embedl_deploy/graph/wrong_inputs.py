@@ -99,7 +99,7 @@ def what_to_pass(model: nn.Module, *inputs: Any) -> str:
     """What to do about inputs that a layer refuses, in a sentence."""
     weights = [tensor for tensor in model.parameters() if tensor.is_floating_point()]
     given = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    general = "Pass inputs of the shapes, types and device that the model is called with."
+    general = "Pass inputs with the shapes and types that the model expects, on its device."
     if not weights:
         return general
     dtypes = {tensor.dtype for tensor in weights}

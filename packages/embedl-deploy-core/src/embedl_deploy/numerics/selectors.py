@@ -94,7 +94,7 @@ def require_selection(
 def _missing(selector: str | nn.Module, known: Iterable[str]) -> str:
     if isinstance(selector, str):
         there = near_names(selector, known, first="Paths begin with")
-        return f"{selector!r}, which fits no module of the transformed model. {there}"
+        return f"{selector!r}, which matches no module of the transformed model. {there}"
     return (
         f"a {type(selector).__name__} that is not in the transformed model. Take it from there, "
         "result.model.get_submodule('path'), or select it by its path."

@@ -54,7 +54,7 @@ def quantize(
 
     Args:
         model: What :func:`embedl_deploy.transform` returned, or the model in it. Not modified.
-        data: Calibration data: an iterable of batches, or a function that takes the model and runs it.
+        data: Calibration data: an iterable of batches, such as ``[x]``, or a function that takes the model and runs it.
         config: Formats, exceptions and policy; what is left out is that of the backend's hardware.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.

@@ -40,6 +40,6 @@ def objective_of(asked: str | Objective, backend: Backend) -> tuple[str, Objecti
         known = ", ".join(f"{_ESTIMATE}{device.name}" for device in backend.devices) or "none"
         raise InputError(f"objective is {asked!r}; backend {backend.name!r} estimates times for: {known}.")
     raise InputError(
-        f"objective is {asked!r}; expected one of {', '.join(_OBJECTIVES)}, '{_ESTIMATE}DEVICE', or a function of the "
-        "engine's report."
+        f"objective is {asked!r}; expected one of {', '.join(map(repr, _OBJECTIVES))}, or '{_ESTIMATE}DEVICE' for a "
+        "lower bound of the run time, or a function of the engine's report."
     )

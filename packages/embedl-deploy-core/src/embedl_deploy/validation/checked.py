@@ -105,7 +105,7 @@ def _guarded(
 def _message(name: str, parameter: _Parameter, unfit: Unfit, documented: Any) -> str:
     wrong = f"{parameter.name}{unfit.where} is {quoted(unfit.value)}"
     meaning = _documentation_of(parameter.name, documented)
-    said = f' It is documented as: "{meaning}".' if meaning else ""
+    said = f' Its documentation says: "{meaning}".' if meaning else ""
     words = parameter.expected.words
     of_it = " Pass an instance of it." if isinstance(unfit.value, type) and "class" not in words else ""
     return f"{name}: {wrong}; expected {words}.{of_it}{said}"

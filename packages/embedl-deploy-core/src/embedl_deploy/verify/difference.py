@@ -13,6 +13,7 @@ from embedl_deploy.containers.known import know_containers
 from embedl_deploy.containers.unknown import how_to_register
 from embedl_deploy.errors import EmbedlDeployError, InputError
 from embedl_deploy.exclusive import global_state
+from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
@@ -171,7 +172,13 @@ def _call(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> An
     return model(*args, **kwargs)
 
 
-def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], name: str = "") -> Any:
+def run_on_given(
+    model: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    name: str = "",
+    transformed: nn.Module | None = None,
+) -> Any:
     """Run a user's own model on the inputs that the user gives, as :func:`run_unchanged` does.
 
     Args:
@@ -179,6 +186,7 @@ def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
         args: Its inputs.
         kwargs: Its keyword inputs.
         name: What the user calls it; by default its class.
+        transformed: What it was transformed into, whose example inputs an error compares the inputs with.
 
     Raises:
         InputError: It cannot be run on them.
@@ -193,9 +201,11 @@ def run_on_given(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             raise
         require_no_arrays(args, kwargs)
         reason = " ".join(str(error).partition("\n\nWhile executing")[0].split())
+        different = misfit(transformed, args, kwargs) if transformed is not None else ""
+        compared = f"They differ from the example inputs: {different.rstrip('.')}. " if different else ""
         raise InputError(
             f"{name or type(model).__name__} cannot be run on the inputs {describe_inputs(args, kwargs)}: "
-            f"{type(error).__name__}: {reason.rstrip('.')}. {what_to_pass(model, args, kwargs)}"
+            f"{type(error).__name__}: {reason.rstrip('.')}. {compared}{what_to_pass(model, args, kwargs)}"
         ) from error
 
 
@@ -212,4 +222,4 @@ def compare_models(
     kwargs = kwargs or {}
     know_containers()
     require_samples(args, kwargs)
-    return difference(run_on_given(reference, args, kwargs), run_unchanged(other, args, kwargs))
+    return difference(run_on_given(reference, args, kwargs, transformed=other), run_unchanged(other, args, kwargs))

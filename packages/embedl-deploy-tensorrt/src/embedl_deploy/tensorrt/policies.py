@@ -43,7 +43,7 @@ def quantize_all(point: QuantPoint) -> str | None:
 def quantize_mixed(point: QuantPoint) -> str | None:
     """Leave depthwise convolutions, global pooling, stems over a few channels and products with a vector in float."""
     if _is_vector_product(point):
-        return "a product with one vector an image: quantizing it takes a kernel of its own"
+        return "a product with one vector per image: quantizing it takes a kernel of its own"
     for part in point.parts:
         if isinstance(part, nn.AdaptiveAvgPool2d):
             return "global pooling is bound by memory"

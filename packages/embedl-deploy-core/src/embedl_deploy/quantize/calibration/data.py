@@ -125,7 +125,7 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
             for number, batch in enumerate(shown, 1):
                 _run_batch(model, batch, number)
         if number == 0:
-            raise QuantizationError("The calibration data is empty: it gave no batch. Pass at least one.")
+            raise QuantizationError("The calibration data is empty: it has no batches. Pass at least one.")
 
 
 def for_each_call(

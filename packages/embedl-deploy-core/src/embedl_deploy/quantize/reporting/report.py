@@ -192,7 +192,8 @@ def quantization_report(model: fx.GraphModule | TransformationResult) -> Quantiz
     report = getattr(model, "meta", {}).get(REPORT)
     if not isinstance(report, QuantizationReport):
         raise QuantizationError(
-            f"The {type(model).__name__} has no quantization report; pass what insert_qdq or quantize returned."
+            f"The {type(model).__name__} is not a quantized model: it has no quantization report. Pass what insert_qdq "
+            "or quantize returned."
         )
     return report
 

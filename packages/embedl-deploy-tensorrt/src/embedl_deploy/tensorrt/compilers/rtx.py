@@ -54,8 +54,8 @@ class TensorRTForRTX(Compiler):
         if target.upper() not in known:
             named = [gpu for gpu in TENSORRT_GPUS if gpu.name.lower() == target.lower()]
             raise InputError(
-                f"target is {target!r}; {self.describe()} has {', '.join(name.lower() for name in known)}."
-                + "".join(f" That of {gpu.name} is {gpu.target}." for gpu in named)
+                f"target is {target!r}; {self.describe()} builds for {', '.join(name.lower() for name in known)}."
+                + "".join(f" The target of {gpu.name} is {gpu.target}." for gpu in named)
             )
 
         def configure(config: Any) -> None:
