@@ -12,7 +12,7 @@ def float32(source: Source) -> Section | None:
     if found is None:
         return None
     if not found.nodes:
-        said = f"Everything holds in float16: {number(found.sqnr)} dB on the data."
+        said = f"Everything fits into float16: {number(found.sqnr)} dB on the data."
         return Section("float32", "Float32", "What stays in float32", tag("p", said))
     before = "outputs that are not finite" if found.sqnr_before is None else f"{number(found.sqnr_before)} dB"
     said = (
