@@ -12,7 +12,9 @@ from embedl_deploy.backend import discover_backends, get_backend, list_backends
 
 SOURCE = Path(stub.__file__).parent
 README = Path(__file__).parents[2] / "packages" / "embedl-deploy-sensai-stub" / "README.md"
-ROOMS = ("artifact", "backend", "conversions", "engine", "errors", "modules", "numerics", "patterns", "quantize")
+ROOMS = (
+    *("artifact", "backend", "conversions", "engine", "errors", "graph", "modules", "numerics", "patterns", "quantize"),
+)
 PUBLIC = {"embedl_deploy", *(f"embedl_deploy.{name}" for name in ROOMS)}
 
 

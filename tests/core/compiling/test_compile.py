@@ -61,7 +61,7 @@ def test_nothing_installed(use, file, tmp_path):
 
 def test_a_backend_without_compilers(use, file):
     use()
-    with pytest.raises(CompilerNotFoundError, match="'sensai' brings no compiler"):
+    with pytest.raises(CompilerNotFoundError, match="'sensai' has no compiler"):
         compile(file)
 
 

@@ -9,7 +9,7 @@ from embedl_deploy.scaffold.writing import rendered_files
 
 TUTORIAL = Path(__file__).parents[3] / "docs" / "write_a_backend.md"
 #: Those that a new backend has, as the tutorial shows it; what it is grown by comes after.
-SHOWN, GROWN = TUTORIAL.read_text(encoding="utf-8").split("## A look at what it does")
+SHOWN, GROWN = TUTORIAL.read_text(encoding="utf-8").split("## Trying patterns")
 
 
 def definitions(text: str) -> dict[str, str]:

@@ -14,23 +14,16 @@ from embedl_deploy import compile as compile_onnx
 from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
-from embedl_deploy.cli.paths import FileCommand
+from embedl_deploy.cli.paths import FileCommand, OutputFolder
 from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
 from embedl_deploy.files import atomic_write
 from embedl_deploy.pipeline import BACKEND
 
-
-class OutputFolder(click.Path):
-    """A folder to write to, made if it is not there."""
-
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False, writable=True)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path that a text is; an empty one would be the current folder."""
-        if value == "":
-            self.fail("the name of a folder is empty.", param, ctx)
-        return super().convert(value, param, ctx)
+#: What is written into the folder; the compiler may give the engine another ending.
+_FILES = (
+    *("plan.json", "decisions.json", "tune_state.json", "recipe.json", "model.onnx", "model.onnx.data"),
+    *("model.engine", "model.engine.json", "run.html", "command.txt"),
+)
 
 
 @click.command("deploy", cls=FileCommand)
@@ -44,7 +37,9 @@ class OutputFolder(click.Path):
 @click.option("--objective", default="activation_bytes", metavar="NAME", help="As for `tune`.")
 @click.option("--keep", type=float, metavar="DB", help="As for `tune`.")
 @click.option("--seconds", type=click.FloatRange(0.0), default=600.0, metavar="N", help="As for `tune`.")
-@click.option("-o", "--output", "folder", type=OutputFolder(), metavar="FOLDER", required=True, help="For all files.")
+@click.option(
+    "-o", "--output", "folder", type=OutputFolder(*_FILES), metavar="FOLDER", required=True, help="For all files."
+)
 @json_option
 @click.pass_context
 def deploy_command(

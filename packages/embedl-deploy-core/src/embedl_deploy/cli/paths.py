@@ -43,6 +43,22 @@ class OutputFile(click.Path):
         return [value, *(value.with_name(value.name + ending) for ending in self._companions)]
 
 
+class OutputFolder(OutputFile):
+    """A folder to write to, made if it is not there.
+
+    Args:
+        names: Names of the files that are written into it.
+    """
+
+    def __init__(self, *names: str) -> None:
+        click.Path.__init__(self, path_type=Path, file_okay=False, writable=True)
+        self._names = names
+
+    def files(self, value: Path) -> list[Path]:
+        """The files that are written for a value."""
+        return [value / name for name in self._names]
+
+
 class ModelSource(click.types.StringParamType):
     """A model: a .pt2 file, or ``package.module:factory``, whose source is read."""
 

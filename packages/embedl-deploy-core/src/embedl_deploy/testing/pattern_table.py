@@ -38,7 +38,7 @@ PATTERN_CHECKS: tuple[Check[PatternSubject], ...] = (
         "matches-once",
         "matches each of its examples once",
         "An example that does not match shows nothing, and one with two matches does not show which is meant.",
-        "Ask get_transformation_plan(model, args, patterns=[...]).why_not(node), then mend the tree, check() or the "
+        "Ask get_transformation_plan(model, args, patterns=[...]).why_not(node), then fix the tree, check() or the "
         "example.",
         matches_each_example_once,
     ),
