@@ -9,8 +9,7 @@ The exit code is 1 if the cost is over 8 calibrations, or Spearman's rank correl
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
@@ -21,7 +20,7 @@ from embedl_deploy.sensitivity import sensitivity
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.sensitivity.partly import PartlyQuantized
 from embedl_deploy.verify import signal_to_noise
-from measurement import Measurement, describe_machine, make_console, paired, print_measurements
+from measurement import Measurement, describe_machine, make_console, paired, print_measurements, processor_seconds
 from torchvision_import import import_torchvision
 
 
@@ -34,13 +33,6 @@ def images(size: int) -> list[torch.Tensor]:
         return 0.5 * F.interpolate(shapes, size=(size, size)) + colour + 0.5 * noise
 
     return [batch() for _ in range(8)]
-
-
-def processor_seconds(function: Callable[[], object]) -> float:
-    """Processor time of a call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:

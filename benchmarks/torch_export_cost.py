@@ -26,7 +26,7 @@ from torch import nn
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.capture import ones, ways
 from embedl_deploy.quantize import quantize
-from measurement import Measurement, describe_machine, make_console, paired, print_measurements
+from measurement import Measurement, describe_machine, make_console, paired, print_measurements, processor_seconds
 from torchvision_import import import_torchvision
 
 #: A model and the keyword arguments that it is called with.
@@ -55,13 +55,6 @@ def llama() -> Network:
     sizes = {"hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=1000, num_hidden_layers=4, **sizes))
     return model.eval(), {"input_ids": torch.randint(0, 1000, (2, 16)), "use_cache": False}
-
-
-def processor_seconds(function: Callable[[], object]) -> float:
-    """Processor time of a call, which what else runs on the machine disturbs less than the clock."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFolder
-from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
 from embedl_deploy.files import atomic_write
 from embedl_deploy.pipeline import BACKEND
 
@@ -67,12 +67,8 @@ def deploy_command(
     from embedl_deploy.quantize import quantization_recipe, quantization_report
     from embedl_deploy.tuning import tune as search
 
-    with output.working("transforming"):
-        loaded = subject()
-        args = loaded.needed_inputs("Deploying")
-        batches = data(loaded)
-        result = rewrites.transform(loaded)
-        batches.check(result.model)
+    loaded, batches, result = transform_for_data(output, subject, rewrites, data, "Deploying")
+    args = loaded.needed_inputs("Deploying")
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "plan.json", result.report.plan.to_json())
     parts: dict[str, Any] = {"transformation": result}

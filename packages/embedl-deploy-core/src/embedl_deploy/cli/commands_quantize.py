@@ -10,7 +10,7 @@ from embedl_deploy.cli.onnx_options import OnnxFile, export_data, float32_data, 
 from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFile
-from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
 from embedl_deploy.files import atomic_write
 
 
@@ -39,11 +39,7 @@ def quantize_command(
     """
     from embedl_deploy.quantize import quantization_recipe, quantization_report
 
-    with output.working("transforming"):
-        loaded = subject()
-        batches = data(loaded)
-        result = rewrites.transform(loaded)
-        batches.check(result.model)
+    loaded, batches, result = transform_for_data(output, subject, rewrites, data)
     quantized = quantization.quantized(result, batches)
     report = quantization_report(quantized)
     with output.working("exporting"):

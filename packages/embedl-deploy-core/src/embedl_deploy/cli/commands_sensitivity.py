@@ -10,7 +10,7 @@ from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFile
-from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
 
 
 @click.command("sensitivity", cls=FileCommand)
@@ -38,11 +38,7 @@ def sensitivity_command(
     """
     from embedl_deploy.sensitivity import sensitivity
 
-    with output.working("transforming"):
-        loaded = subject()
-        batches = data(loaded)
-        result = rewrites.transform(loaded)
-        batches.check(result.model)
+    _, batches, result = transform_for_data(output, subject, rewrites, data)
     quantized = quantization.quantized(result, batches)
     report = sensitivity(quantized, batches, metric=metric, probes=probes, state=state)
     output.result(report, report.to_dict())

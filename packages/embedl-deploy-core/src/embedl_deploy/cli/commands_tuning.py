@@ -9,7 +9,7 @@ from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, output_option, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFile
-from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options
+from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
 
 
 @click.command("tune", cls=FileCommand)
@@ -50,11 +50,7 @@ def tune_command(
     """
     from embedl_deploy.tuning import tune
 
-    with output.working("transforming"):
-        loaded = subject()
-        batches = data(loaded)
-        result = rewrites.transform(loaded)
-        batches.check(result.model)
+    _, batches, result = transform_for_data(output, subject, rewrites, data)
     with output.working("tuning"):
         tuned = tune(
             result,

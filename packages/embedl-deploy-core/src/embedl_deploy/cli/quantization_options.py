@@ -11,7 +11,8 @@ from torch import fx
 
 from embedl_deploy import TransformationResult
 from embedl_deploy.cli.data import Batches, array_batches
-from embedl_deploy.cli.options import Subject, with_options
+from embedl_deploy.cli.options import Rewrites, Subject, with_options
+from embedl_deploy.cli.output import Output
 from embedl_deploy.cli.parameters import numbers, size
 from embedl_deploy.cli.paths import InputFile
 from embedl_deploy.errors import InputError
@@ -73,6 +74,31 @@ def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--mean", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's mean."),
         click.option("--std", callback=numbers, metavar="R,G,B", help="Images, of values up to 1: ImageNet's."),
     )
+
+
+def transform_for_data(
+    output: Output,
+    subject: Callable[[], Subject],
+    rewrites: Rewrites,
+    data: Callable[[Subject], Batches],
+    why: str = "Quantizing",
+) -> tuple[Subject, Batches, TransformationResult]:
+    """Load a model, transform it, and see that it takes the data.
+
+    Args:
+        output: Where progress is shown.
+        subject: Loads the model.
+        rewrites: How it is transformed.
+        data: Opens the data.
+        why: What needs example inputs, for the message where there are none.
+    """
+    with output.working("transforming"):
+        loaded = subject()
+        loaded.needed_inputs(why)
+        batches = data(loaded)
+        result = rewrites.transform(loaded)
+        batches.check(result.model)
+    return loaded, batches, result
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
 from embedl_deploy.sensitivity.metrics import Metric
-from embedl_deploy.verify import output_tensors
+from embedl_deploy.verify.difference import float_tensors
 
 #: Parts of a layer that are quantized alone.
 PARTS = ("both", "weight", "activation")
@@ -81,7 +81,7 @@ class _Walk(BoundInterpreter):
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
         value = self.own.result(layer, args, kwargs, ())
-        exact = _floats(value)
+        exact = float_tensors(value)
         for tensor in exact:
             if not tensor.requires_grad:
                 tensor.requires_grad_()
@@ -94,7 +94,7 @@ class _Walk(BoundInterpreter):
     def _errors(
         self, layer: Layer, args: Any, kwargs: Any, points: tuple[PointReport, ...], exact: list[torch.Tensor]
     ) -> list[torch.Tensor]:
-        found = _floats(self.own.result(layer, args, kwargs, points))
+        found = float_tensors(self.own.result(layer, args, kwargs, points))
         return [y - x for x, y in zip(exact, found, strict=True)]
 
 
@@ -124,12 +124,12 @@ def add_batch(
     """
     own = OwnQuantizers(model)
     with torch.no_grad():
-        quantized = _floats(model(*call[0], **call[1]))
+        quantized = float_tensors(model(*call[0], **call[1]))
     _require_finite(quantized)
     with torch.inference_mode(False), own.taken_out(), _without_gradients_of(model), torch.enable_grad():
         call = pytree.tree_map_only(torch.Tensor, lambda x: x.clone() if x.is_inference() else x, call)
         walk = _Walk(model, layers, own)
-        exact = _floats(walk.run(*bind_inputs(model, *call), enable_io_processing=False))
+        exact = float_tensors(walk.run(*bind_inputs(model, *call), enable_io_processing=False))
         _require_finite(exact)
         if not any(y.requires_grad for y in exact):
             raise QuantizationError(
@@ -189,10 +189,6 @@ def _require_finite(outputs: Sequence[torch.Tensor]) -> None:
 def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
     first = next((t for t in tensors_in(call) if t.dim()), None)
     return 1 if first is None else int(first.shape[0])
-
-
-def _floats(outputs: Any) -> list[torch.Tensor]:
-    return [y for y in output_tensors(outputs) if y.is_floating_point()]
 
 
 @contextmanager

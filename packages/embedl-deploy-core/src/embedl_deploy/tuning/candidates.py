@@ -20,7 +20,8 @@ from embedl_deploy.sensitivity.partly import PartlyQuantized
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.tuning.files import Files
 from embedl_deploy.tuning.units import Points, by_layer
-from embedl_deploy.verify import output_tensors, signal_to_noise
+from embedl_deploy.verify import signal_to_noise
+from embedl_deploy.verify.difference import float_tensors
 
 #: What a model is called with.
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -69,12 +70,8 @@ class Accuracy:
             return number_from(value, "evaluate", of, infinite=True)
         if self._exact is None:
             exact = PartlyQuantized(self.model, {})
-            self._exact = [_floats(exact(*args, **kwargs)) for args, kwargs in self.calls]
-        return signal_to_noise(self._exact, [_floats(candidate(*args, **kwargs)) for args, kwargs in self.calls])
-
-
-def _floats(outputs: Any) -> list[torch.Tensor]:
-    return [y for y in output_tensors(outputs) if y.is_floating_point()]
+            self._exact = [float_tensors(exact(*args, **kwargs)) for args, kwargs in self.calls]
+        return signal_to_noise(self._exact, [float_tensors(candidate(*args, **kwargs)) for args, kwargs in self.calls])
 
 
 class Builds:

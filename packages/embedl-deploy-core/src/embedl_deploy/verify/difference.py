@@ -45,6 +45,11 @@ def output_tensors(output: Any) -> list[torch.Tensor]:
     return tensors_in(output)
 
 
+def float_tensors(output: Any) -> list[torch.Tensor]:
+    """Those of a model's output tensors that are in floating point."""
+    return [tensor for tensor in output_tensors(output) if tensor.is_floating_point()]
+
+
 def difference(reference: Any, other: Any) -> Difference:
     """Compare two outputs tensor by tensor, in double precision. NaN equals NaN, infinity itself.
 
