@@ -10,18 +10,22 @@ import torch
 from torch import nn
 
 from embedl_deploy import export_onnx, transform
+from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.compiling import CompileResult
 from embedl_deploy.engine import LayerKind
 from embedl_deploy.errors import CompileError, InputError
-from embedl_deploy.quantize import QuantConfig, quantization_report, quantize
+from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
+from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
-from embedl_deploy.tuning import TunedPolicy, candidates, tune
+from embedl_deploy.sensitivity.partly import PartlyQuantized
+from embedl_deploy.tuning import TunedPolicy, builds, tune
 from embedl_deploy.tuning.decisions import policy_of
+from embedl_deploy.tuning.file_digest import digest_of
 from embedl_deploy.tuning.files import Files
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.placed_file import PlacedFile
-from embedl_deploy.tuning.units import units_of
+from embedl_deploy.tuning.units import by_layer, units_of
 from support.engines import layer, report, tensor
 
 
@@ -111,12 +115,52 @@ def test_a_file_with_some_quantizers_is_what_an_export_gives(network, tmp_path, 
 
     export(some, tmp_path / "wanted.onnx")
     on = frozenset(report.quantized) - off
-    files = Files(everything, frozenset(report.quantized), units, tmp_path, export)
+    files = Files(everything, units, {}, tmp_path, export)
     files.fitting(on).write(tmp_path / "found.onnx", on)
 
     assert 0 < len(quantization_report(some).quantized) < len(report.quantized)
     assert nodes_of(tmp_path / "found.onnx") == nodes_of(tmp_path / "wanted.onnx")
 
+
+def test_a_file_with_two_formats_is_what_an_export_gives(network, tmp_path):
+    result, x = network
+    everything = quantize(result, [x], progress=False)
+    report = quantization_report(everything)
+    model = quantize(result, [x], FP8, progress=False)
+    points = quantization_report(model).quantized
+    others = {point: model.get_submodule(point.stub).quantizer for point in points}
+    units = units_of(layers_of(everything, report), {"FP8": points})
+    chosen = frozenset[PointReport]()
+    for index, unit in enumerate(units):
+        chosen |= (unit.points, unit.others.get("FP8", unit.points), frozenset())[index % 3]
+    off = frozenset().union(*(unit.points for unit in units[2::3]))
+    in_fp8 = [point for point in chosen if point in others]
+    policy = policy_of(report.points, dict.fromkeys(off, "for the test"), in_fp8, "tensorrt")
+    some = quantize(result, [x], policy.config(), progress=False)
+
+    def export(model, path):
+        return export_onnx(model, x, path, dtype=torch.float16, tolerance=None)
+
+    export(some, tmp_path / "wanted.onnx")
+    files = Files(everything, units, others, tmp_path, export)
+    files.fitting(chosen).write(tmp_path / "found.onnx", chosen)
+
+    found = {(point.path, point.label): point.format for point in quantization_report(some).quantized}
+    assert found == {(point.path, point.label): point.format for point in chosen}
+    assert {given.precision.name for given in found.values()} == {"INT8", "FP8"}
+    assert sorted(operators(tmp_path / "found.onnx")) == sorted(operators(tmp_path / "wanted.onnx"))
+    assert digest_of(read_onnx(tmp_path / "found.onnx")) == digest_of(read_onnx(tmp_path / "wanted.onnx"))
+    layers = layers_of(everything, report)
+    with torch.no_grad():
+        candidate = PartlyQuantized(everything, by_layer(layers, chosen), others)
+        torch.testing.assert_close(candidate(x), some(x))
+
+
+def operators(path):
+    return [node.op_type for node in ir.load(path).graph]
+
+
+FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_channel=True))
 
 #: What the compiler below makes of a convolution or product: bytes in float16, and in INT8.
 COSTS = {"stem": (30, 40), "blocks.0": (60, 20), "blocks.1": (60, 20), "head": (10, 5)}
@@ -158,7 +202,7 @@ def made(module, size):
 def chip(monkeypatch):
     def install(**settings):
         made = Chip(**settings)
-        monkeypatch.setattr(candidates, "compile_onnx", made)
+        monkeypatch.setattr(builds, "compile_onnx", made)
         return made
 
     return install
@@ -169,7 +213,7 @@ def tuned(residual):
     """What is found with nothing to hold it back."""
     result, x = residual
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "compile_onnx", Chip())
+        patch.setattr(builds, "compile_onnx", Chip())
         return tune(result, [x], target="sm89", progress=False)
 
 

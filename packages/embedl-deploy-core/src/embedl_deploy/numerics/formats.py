@@ -27,6 +27,7 @@ class NumberFormat:
         storage: The dtype that holds the numbers. Formats that torch has no dtype for are stored in a wider one.
         onnx_type: Name of the tensor element type in ONNX (``onnx.TensorProto.DataType``).
         opset: First version of ONNX's operator set whose QuantizeLinear and DequantizeLinear take it.
+        engine_type: What reports of engines, and devices, call it.
         for_activations: Whether activations may be quantized to it, and not only weights.
         block: Number of values that always share a scale; ``None`` leaves that to the configuration.
         scale_dtype: Type of the scales; ``None`` for the type of the values.
@@ -42,6 +43,7 @@ class NumberFormat:
     storage: torch.dtype
     onnx_type: str
     opset: int
+    engine_type: str
     for_activations: bool = True
     block: int | None = None
     scale_dtype: torch.dtype | None = None
@@ -59,6 +61,7 @@ def _integer(name: str, bits: int, storage: torch.dtype, opset: int, *, for_acti
         storage=storage,
         onnx_type=name.upper(),
         opset=opset,
+        engine_type=name,
         for_activations=for_activations,
     )
 
@@ -86,6 +89,7 @@ class Precision(Enum):
         storage=torch.float8_e4m3fn,
         onnx_type="FLOAT8E4M3FN",
         opset=19,
+        engine_type="float8_e4m3",
     )
 
     _value_: str

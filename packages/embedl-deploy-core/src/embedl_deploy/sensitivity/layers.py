@@ -1,7 +1,7 @@
 """The layers of a quantized model, and the output of each with some of its own quantizers on float inputs."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,10 +70,12 @@ class OwnQuantizers:
 
     Args:
         model: A calibrated model.
+        others: Quantizers to use at some points instead of the model's own.
     """
 
-    def __init__(self, model: fx.GraphModule) -> None:
+    def __init__(self, model: fx.GraphModule, others: Mapping[PointReport, nn.Module] | None = None) -> None:
         self.model = model
+        self.others = others or {}
         self.quantizers = {
             part: part.quantizer
             for part in model.modules()
@@ -105,27 +107,28 @@ class OwnQuantizers:
         given = [*args]
         with ExitStack() as stack:
             for point in points:
-                stub = submodule(self.model, point.stub)
+                quantizer = self._quantizer(point)
                 if point.stub.startswith(f"{layer.path}."):
-                    stack.enter_context(self._filled(stub))
+                    stack.enter_context(self._filled(submodule(self.model, point.stub), quantizer))
                 elif point.kind is PointKind.INPUT and point.index < len(given):
-                    given[point.index] = self._quantized(given[point.index], stub)
+                    given[point.index] = quantizer(given[point.index])
                 elif point.kind is PointKind.INPUT:
                     source = argument_at(layer.node, point.index)
                     name = next(name for name, value in layer.node.kwargs.items() if value is source)
-                    kwargs = {**kwargs, name: self._quantized(kwargs[name], stub)}
+                    kwargs = {**kwargs, name: quantizer(kwargs[name])}
             value = submodule(self.model, layer.path)(*given, **kwargs)
         for point in points:
             if point.kind is PointKind.OUTPUT:
-                value = self._quantized(value, submodule(self.model, point.stub))
+                value = self._quantizer(point)(value)
         return value
 
-    def _quantized(self, value: Any, stub: Any) -> Any:
-        return self.quantizers[stub](value)
+    def _quantizer(self, point: PointReport) -> Any:
+        stub: Any = submodule(self.model, point.stub)
+        return self.others[point] if point in self.others else self.quantizers[stub]
 
     @contextmanager
-    def _filled(self, stub: Any) -> Iterator[None]:
-        stub.quantizer = self.quantizers[stub]
+    def _filled(self, stub: Any, quantizer: Any) -> Iterator[None]:
+        stub.quantizer = quantizer
         try:
             yield
         finally:

@@ -16,20 +16,25 @@ class PartlyQuantized(nn.Module):
     Args:
         model: The model. It is itself again after each call.
         points: The points that are quantized, by layer; or layers that are quantized as a whole.
+        others: Quantizers to use at some points instead of the model's own.
     """
 
     def __init__(
-        self, model: fx.GraphModule, points: Mapping[Layer, Collection[PointReport]] | Collection[Layer]
+        self,
+        model: fx.GraphModule,
+        points: Mapping[Layer, Collection[PointReport]] | Collection[Layer],
+        others: Mapping[PointReport, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         if not isinstance(points, Mapping):
             points = {layer: layer.points for layer in points}
         self.points = {layer.node: (layer, of_layer) for layer, of_layer in points.items()}
+        self._others = dict(others or {})  # not modules of this one: they are those of another model
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model gives."""
-        own = OwnQuantizers(self.model)
+        own = OwnQuantizers(self.model, self._others)
         with own.taken_out():
             walk = _Walk(self.model, own, self.points)
             return walk.run(*bind_inputs(self.model, args, kwargs), enable_io_processing=False)

@@ -4,38 +4,39 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from embedl_deploy.backend import Backend, CompileOptions, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.export import OnnxExport, export_onnx
 from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.numerics.config import QuantConfig
-from embedl_deploy.numerics.points import QuantPoint
+from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.pipeline import BACKEND, TransformationResult
-from embedl_deploy.quantize.api import quantize
+from embedl_deploy.plan.serialization import plan_to_json
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, first_calls
-from embedl_deploy.quantize.placing.placement import decide_for
-from embedl_deploy.quantize.reporting.report import quantization_report
-from embedl_deploy.sensitivity.layers import layers_of
+from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.state_file import StateFile
-from embedl_deploy.tuning.candidates import Accuracy, Builds, Call
+from embedl_deploy.tuning.accuracy import Call
+from embedl_deploy.tuning.builds import Builds
 from embedl_deploy.tuning.decisions import policy_of
-from embedl_deploy.tuning.files import Files
+from embedl_deploy.tuning.formats import other_formats
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.report import TuneResult
 from embedl_deploy.tuning.search import Search
-from embedl_deploy.tuning.units import Points, units_of
+from embedl_deploy.tuning.subject import Subject
+from embedl_deploy.tuning.task import Task
+from embedl_deploy.tuning.units import Points
+from embedl_deploy.tuning.without import try_without_matches
 from embedl_deploy.validation.checked import checked
 
 #: Calls on which accuracy is measured.
@@ -53,16 +54,19 @@ def tune(
     evaluate: Callable[[nn.Module], float] | None = None,
     held_out: CalibrationData | None = None,
     config: QuantConfig | None = None,
+    formats: Collection[Precision] | None = None,
+    rewrites: bool = True,
     compiler: str | None = None,
     seconds: float = 600.0,
     state: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> TuneResult:
-    """Search which points to quantize, judged by the compiler's own engine and by the numbers on data.
+    """Search what to quantize, how, and what to rewrite, judged by the compiler's engines and by the numbers on data.
 
     Layers of equal structure decide together. The search starts from float16, from every point quantized, and from
-    each of the backend's policies, and never returns anything worse than the best of them that keeps the accuracy. The
-    model is exported once; for each candidate, quantizers are taken out of the file, and the compiler builds it.
+    each of the backend's policies, in each format, and never returns anything worse than the best of them that keeps
+    the accuracy. The model is exported once; for each candidate, quantizers are taken out of the file or changed, and
+    the compiler builds it. Then matches of the plan are switched off, where that gives another file.
 
     Args:
         result: What :func:`embedl_deploy.transform` returned, in float32.
@@ -75,6 +79,9 @@ def tune(
         evaluate: A measure of your own, from a model to a number, of which more is better.
         held_out: Data to measure accuracy on; by default the calibration data.
         config: Formats, exceptions; its policy is one more start.
+        formats: Number formats to choose from beside the configuration's; by default those of one byte that a device
+            of the target computes in, such as FP8.
+        rewrites: Whether to try the plan without some of its matches, in the time that is left.
         compiler: Name of the compiler; by default the backend's first that is installed.
         seconds: When to stop searching; the starts are tried in any case.
         state: A file that keeps every engine's report, so that the next call continues after an interruption.
@@ -97,56 +104,54 @@ def tune(
             raise InputError(f"{name} is {value!r}; expected a number{', not negative' if name == 'seconds' else ''}.")
     backend = _backend_of(result)
     objective_name, measured = objective_of(objective, backend)
+    complete = complete_config(config, backend.name)
+    complete = replace(complete, policy=None if config is None else config.policy)
+    other_formats(complete, formats, backend, "")  # refused before any work
     chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))
     calls = _recorded(result, held_out if held_out is not None else data)
     settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
-    quantized = quantize(result, data, _everywhere(config), progress=progress)
-    report = quantization_report(quantized)
-    layers = layers_of(quantized, report)
     kept = StateFile(
         state,
         {
-            "model": tensors_fingerprint(sorted(quantized.state_dict().items())),
-            "graph": fingerprint(quantized),
+            "model": tensors_fingerprint(sorted(result.model.state_dict().items())),
+            "graph": fingerprint(result.model),
             "compiler": chosen.describe(),
             "target": str(target),
             "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
         },
     )
     found = kept.load()
-    all_points: Points = frozenset(report.quantized)
-    measure = "sqnr" if evaluate is None else "evaluate"
+    builds = Builds(settings, kept, found)
+    search = Search(measured, -math.inf if keep is None else keep, began + seconds)
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        args, kwargs = calls[0]
-
-        def export(model: fx.GraphModule, path: Path) -> OnnxExport:
-            return export_onnx(model, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
-
-        units = units_of(layers)
-        unquantized = export(result.model, Path(folder) / "float16.onnx")
-        settings["shapes"] = dict(unquantized.shapes) or None
-        files = Files(quantized, all_points, units, Path(folder), export)
-        known = found.setdefault(f"accuracy {measure}", {}) if evaluate is None else {}
-        builds = Builds(files, unquantized.path, settings, kept, found)
-        search = Search(
-            units,
-            Accuracy(quantized, layers, calls, evaluate, known),
-            builds,
-            measured,
-            -math.inf if keep is None else keep,
-            began + seconds,
-        )
-        best, trial = search.run(_starts(result, backend, config, all_points))
-    policy = policy_of(report.points, search.why_in_float(best, objective_name))
+        task = Task(backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
+        subject = Subject(result, task)
+        settings["shapes"] = dict(subject.unquantized.shapes) or None
+        search.try_starts(subject)
+        engine = subject.engine(Points())
+        configs = {} if engine is None else other_formats(complete, formats, backend, engine.target)
+        if configs:
+            subject.add_formats(configs)
+            search.try_starts(subject)
+        search.require_best()
+        search.improve(subject)
+        tried = try_without_matches(search, subject, configs) if rewrites else {}
+    best = search.require_best()
+    others = [point for point in best.points if point not in best.subject.report.quantized]
+    reasons = search.why_in_float(best, objective_name)
+    policy = policy_of(best.subject.report.points, reasons, others, backend.name)
     return TuneResult(
         policy=policy,
+        config=policy.config(None if config is None else complete),
+        plan=plan_to_json(best.subject.result.report.plan),
+        rewrites=tried,
         objective_name=objective_name,
-        measure=measure,
-        best=trial,
+        measure="sqnr" if evaluate is None else "evaluate",
+        best=best.trial,
         trials=tuple(search.trials),
         builds=builds.count,
         seconds=time.monotonic() - began,
-        finished=search.finished,
+        finished=search.in_time,
     )
 
 
@@ -157,30 +162,6 @@ def _backend_of(result: TransformationResult) -> Backend:
     return get_backend(name)
 
 
-def _everywhere(config: QuantConfig | None) -> QuantConfig | None:
-    """A configuration whose policy is the backend's default: what the hardware can do at all."""
-    if config is None or config.policy is None:
-        return config
-    return replace(config, policy=None)
-
-
 def _recorded(result: TransformationResult, data: CalibrationData) -> list[Call]:
     with evaluation_mode(result.model):
         return first_calls(result.model, data, _MEASURED, progress=False)
-
-
-def _starts(
-    result: TransformationResult, backend: Backend, config: QuantConfig | None, all_points: Points
-) -> dict[str, Points]:
-    """Nothing quantized, everything, and what each policy of the backend quantizes."""
-    starts = {"float16": frozenset[Any](), "everything": all_points}
-    policies: dict[str, str | Callable[[QuantPoint], str | None]] = {name: name for name in backend.policies}
-    if config is not None and config.policy is not None:
-        policies["the given policy"] = config.policy
-    for name, policy in policies.items():
-        decisions, _ = decide_for(result.model, result.matches, replace(config or QuantConfig(), policy=policy))
-        wanted = {(each.point.path, each.point.label) for each in decisions if each.config is not None}
-        points = frozenset(point for point in all_points if (point.path, point.label) in wanted)
-        if points not in starts.values():
-            starts[name] = points
-    return starts

@@ -42,7 +42,10 @@ class TuneResult:
     """The best decisions that were found.
 
     Attributes:
-        policy: The decisions: ``QuantConfig(policy=...)`` applies them, ``policy.save(path)`` writes them as JSON.
+        policy: Which points are quantized, and how: ``policy.save(path)`` writes it as JSON.
+        config: The configuration that quantizes so: ``quantize(result, data, tuned.config)``.
+        plan: The plan as JSON; :func:`embedl_deploy.load_transformation_plan` reads it.
+        rewrites: What became of each group of matches of the plan, and why.
         objective_name: What was made smaller.
         measure: What accuracy is: ``"sqnr"`` or ``"evaluate"``.
         best: The trial that it is.
@@ -53,6 +56,9 @@ class TuneResult:
     """
 
     policy: TunedPolicy
+    config: QuantConfig
+    plan: str
+    rewrites: Mapping[str, str]
     objective_name: str
     measure: str
     best: Trial
@@ -60,11 +66,6 @@ class TuneResult:
     builds: int
     seconds: float
     finished: bool
-
-    @property
-    def config(self) -> QuantConfig:
-        """The configuration that quantizes as was found, with the formats of the hardware."""
-        return QuantConfig(policy=self.policy)
 
     @property
     def frontier(self) -> tuple[Trial, ...]:
@@ -84,6 +85,7 @@ class TuneResult:
             "trials": [_plain(asdict(trial)) for trial in self.trials],
             "frontier": [trial.name for trial in self.frontier],
             "policy": self.policy.to_dict(),
+            "rewrites": dict(self.rewrites),
             "builds": self.builds,
             "seconds": self.seconds,
             "finished": self.finished,
@@ -100,7 +102,8 @@ class TuneResult:
             f"{self.seconds:.0f} s{ended}"
         )
         rows = [f"  {_marked(trial, self.best)} {trial.name}: {trial.outcome}" for trial in self.trials]
-        return "\n".join((head, *rows))
+        rewrites = [f"  {name}: {outcome}" for name, outcome in self.rewrites.items()]
+        return "\n".join((head, *rows, *(["Rewrites:", *rewrites] if rewrites else [])))
 
 
 def _marked(trial: Trial, best: Trial) -> str:

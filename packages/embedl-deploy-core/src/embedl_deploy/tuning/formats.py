@@ -1,0 +1,75 @@
+"""The number formats that a search chooses from, beside those of the configuration."""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from embedl_deploy.backend import Backend
+from embedl_deploy.errors import InputError
+from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.numerics.formats import Precision
+from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+
+
+def other_formats(
+    config: QuantConfig, asked: Collection[Precision] | None, backend: Backend, target: str
+) -> dict[str, QuantConfig]:
+    """A configuration for each further format, by the format's name.
+
+    Args:
+        config: The complete configuration, in its own format.
+        asked: The formats; ``None`` for those of one byte that a device of the target computes in.
+        backend: Whose devices.
+        target: What is compiled for.
+
+    Raises:
+        InputError: One that was asked for does not go with the configuration.
+    """
+    formats = config.formats
+    own = {each.precision for each in (formats.activation, formats.weight) if each is not None}
+    if formats.activation is None or formats.weight is None or not _is_plain(formats.weight):
+        if asked:
+            raise InputError(
+                f"formats is {_names(asked)}, but the configuration quantizes activations as {formats.activation} and "
+                f"weights as {formats.weight}. Other formats can only take the place of both, without blocks."
+            )
+        return {}
+    for precision in asked or ():
+        if not precision.format.for_activations:
+            raise InputError(f"formats has {precision.name}, which is for weights alone; leave it out.")
+    chosen = _of_target(backend, target) if asked is None else asked
+    return {
+        precision.name: replace(
+            config,
+            activation=_in(formats.activation, precision),
+            weight=_in(formats.weight, precision),
+            policy=None,
+        )
+        for precision in chosen
+        if precision not in own
+    }
+
+
+def _is_plain(config: TensorQuantConfig) -> bool:
+    return config.block_size is None
+
+
+def _in(config: TensorQuantConfig, precision: Precision) -> TensorQuantConfig:
+    """The same settings in another format, where it has them."""
+    method = config.calibration_method
+    if precision.is_float and method is CalibrationMethod.ENTROPY:
+        method = CalibrationMethod.MINMAX
+    symmetric = config.symmetric or precision.is_float
+    return replace(config, precision=precision, calibration_method=method, symmetric=symmetric)
+
+
+def _of_target(backend: Backend, target: str) -> list[Precision]:
+    computed = {dtype for device in backend.devices if device.target == target for dtype in device.operations}
+    return [
+        precision
+        for precision in Precision
+        if precision.bits == 8 and precision.format.for_activations and precision.format.engine_type in computed
+    ]
+
+
+def _names(precisions: Collection[Precision]) -> str:
+    return ", ".join(precision.name for precision in precisions)

@@ -1,0 +1,55 @@
+"""What all candidates of a search have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.backend import Backend
+from embedl_deploy.export import OnnxExport, export_onnx
+from embedl_deploy.float16 import keep_in_float32
+from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.quantize.calibration.data import CalibrationData
+from embedl_deploy.tuning.accuracy import Call
+from embedl_deploy.tuning.builds import Builds
+
+
+@dataclass(frozen=True)
+class Task:
+    """A search's data, settings and places.
+
+    Attributes:
+        backend: The backend whose compiler judges.
+        data: Calibration data.
+        calls: What a model is called with to measure its accuracy, and to export it.
+        config: The complete configuration, with the policy that was given.
+        evaluate: The user's measure of a model, if there is one.
+        builds: Builds engines.
+        found: What the state file holds.
+        folder: For exported files.
+        progress: Whether to show progress bars.
+    """
+
+    backend: Backend
+    data: CalibrationData
+    calls: Sequence[Call]
+    config: QuantConfig
+    evaluate: Callable[[nn.Module], float] | None
+    builds: Builds
+    found: dict[str, Any]
+    folder: Path
+    progress: bool
+
+    def export(self, model: fx.GraphModule, path: Path) -> OnnxExport:
+        """Export a model in float16, with float32 where float16 cannot hold its values."""
+        args, kwargs = self.calls[0]
+        with torch.no_grad():
+            held = keep_in_float32(model, self._run, progress=False)
+            return export_onnx(held, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
+
+    def _run(self, model: nn.Module) -> None:
+        for args, kwargs in self.calls:
+            model(*args, **kwargs)
