@@ -14,7 +14,7 @@ from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.compiling import CompileResult
 from embedl_deploy.engine import LayerKind
-from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.errors import CompileError, InputError, QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
@@ -170,8 +170,9 @@ PER_QUANTIZER = 3
 class Chip:
     """Takes the place of the compiler: bytes by layer, and some for each quantizer of an activation."""
 
-    def __init__(self, breaks_at=math.inf, refuses=lambda model: False):
+    def __init__(self, breaks_at=math.inf, refuses=lambda model: False, costs=None):
         self.builds, self.breaks_at, self.refuses = 0, breaks_at, refuses
+        self.costs = costs or (lambda node, name, precision: COSTS[name][precision != "float16"])
 
     def __call__(self, path, engine, **settings):
         if self.builds >= self.breaks_at:
@@ -185,12 +186,18 @@ class Chip:
             scopes = node.metadata_props.get("pkg.torch.onnx.name_scopes", "")
             name = next((name for name in COSTS if f"'{name}'" in scopes), None)
             if node.op_type in ("Conv", "MatMul", "Gemm") and name:
-                producer = node.inputs[1].producer()
-                quantized = (producer is not None and "Linear" in producer.op_type) or "Transpose" in str(producer)
-                layers.append(made(name, COSTS[name][quantized]))
+                layers.append(made(name, self.costs(node, name, precision_of(node.inputs[1]))))
             elif node.op_type == "QuantizeLinear" and node.inputs[0].const_value is None:
                 layers.append(made("", PER_QUANTIZER))
-        return CompileResult(engine, engine, report(*layers))
+        return CompileResult(engine, engine, report(*layers, target=settings["target"]))
+
+
+def precision_of(weight):
+    """The number format that a weight was rounded to."""
+    producer = weight.producer()
+    while producer is not None and producer.op_type == "Transpose":
+        producer = producer.inputs[0].producer()
+    return "float16" if producer is None else producer.inputs[2].dtype.name.lower()
 
 
 def made(module, size):
@@ -214,7 +221,7 @@ def tuned(residual):
     result, x = residual
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builds, "compile_onnx", Chip())
-        return tune(result, [x], target="sm89", progress=False)
+        return tune(result, [x], target="sm89", formats=(), progress=False)
 
 
 def least(result, x, chip):
@@ -226,7 +233,7 @@ def least(result, x, chip):
     for chosen in itertools.product((False, True), repeat=len(units)):
         points = frozenset().union(*(unit.points for unit, on in zip(units, chosen, strict=True) if on))
         file.write(chip.folder / "one.onnx", points)
-        found.append(chip(chip.folder / "one.onnx", chip.folder / "e").report.activation_bytes)
+        found.append(chip(chip.folder / "one.onnx", chip.folder / "e", target="sm89").report.activation_bytes)
     return min(found)
 
 
@@ -244,6 +251,46 @@ def test_the_search_finds_the_best_of_all_candidates(residual, tuned, tmp_path):
     assert ("blocks.0", "weight") in found.policy.quantized
 
 
+IN_FP8 = {"stem": (30, 40, 10), "blocks.0": (60, 20, 40), "blocks.1": (60, 20, 40), "head": (20, 10, 1)}
+FORMATS = ["float16", "int8", "float8e4m3fn"]
+
+
+def test_each_layer_gets_the_format_that_the_compiler_makes_the_best_of(residual, chip, tmp_path):
+    result, x = residual
+    chip(costs=lambda node, name, precision: IN_FP8[name][FORMATS.index(precision)])
+    found = tune(result, [x], target="sm89", progress=False)
+    names = {trial.name for trial in found.trials}
+    assert {"everything in FP8", "mixed in FP8"} <= names
+    formats = {"stem": "float16", "blocks.0": "INT8", "blocks.1": "INT8", "head": "FP8"}  # FP8 needs four channels
+    assert found.best.objective < 30 + 2 * 20 + 1 + 4 * PER_QUANTIZER
+    found.policy.save(tmp_path / "tuned.json")
+    policy = TunedPolicy.load(tmp_path / "tuned.json")
+    assert policy == found.policy
+    for config in (found.config, policy.config()):
+        again = quantization_report(quantize(result, [x], config, progress=False))
+        weights = {point.path: point for point in again.points if point.label == "weight"}
+        assert {
+            path: "float16" if point.format is None else point.format.precision.name for path, point in weights.items()
+        } == formats
+    with pytest.raises(QuantizationError, match=r"Pass policy\.config\(\) instead"):
+        quantize(result, [x], QuantConfig(policy=policy), progress=False)
+
+
+def test_formats_are_those_of_the_target(residual, chip):
+    result, x = residual
+    chip()
+    how = {"seconds": 0.0, "progress": False}
+    assert not any("FP8" in trial.name for trial in tune(result, [x], target="sm86", **how).trials)
+    assert not any("FP8" in trial.name for trial in tune(result, [x], target="sm89", formats=(), **how).trials)
+    asked = tune(result, [x], target="sm86", formats=[Precision.FP8], **how)
+    assert any("FP8" in trial.name for trial in asked.trials)
+    with pytest.raises(InputError, match="INT4, which is for weights alone"):
+        tune(result, [x], target="sm89", formats=[Precision.INT4], **how)
+    blocks = QuantConfig(weight=TensorQuantConfig(Precision.INT4, block_size=4), activation=None)
+    with pytest.raises(InputError, match="only take the place of both"):
+        tune(result, [x], target="sm89", formats=[Precision.FP8], config=blocks, **how)
+
+
 def test_the_decisions_are_applied_without_the_search(residual, tuned, tmp_path):
     (result, x), found = residual, tuned
     found.policy.save(tmp_path / "tuned.json")
@@ -259,7 +306,7 @@ def test_the_accuracy_holds(residual, tuned, chip):
     (result, x), free = residual, tuned
     chip()
     keep = free.best.accuracy + 3
-    held = tune(result, [x], target="sm89", keep=keep, progress=False)
+    held = tune(result, [x], target="sm89", formats=(), keep=keep, progress=False)
     assert held.best.accuracy >= keep
     assert held.best.objective > free.best.objective
     assert any("not built" in trial.outcome for trial in held.trials)
@@ -272,11 +319,13 @@ def test_the_accuracy_holds(residual, tuned, chip):
 def test_the_users_own_measure_decides(residual, chip):
     result, x = residual
     chip()
-    found = tune(result, [x], target="sm89", evaluate=lambda model: 1.0, keep=1.0, seconds=0.0, progress=False)
+    found = tune(
+        result, [x], target="sm89", formats=(), evaluate=lambda model: 1.0, keep=1.0, seconds=0.0, progress=False
+    )
     assert found.measure == "evaluate"
     assert found.best.accuracy == 1.0
     with pytest.raises(InputError, match="no start is better"):
-        tune(result, [x], target="sm89", evaluate=lambda model: 0.5, keep=1.0, progress=False)
+        tune(result, [x], target="sm89", formats=(), evaluate=lambda model: 0.5, keep=1.0, progress=False)
 
 
 def test_an_interrupted_search_loses_no_engine_that_was_built(residual, tuned, chip, tmp_path):
@@ -284,10 +333,10 @@ def test_an_interrupted_search_loses_no_engine_that_was_built(residual, tuned, c
     state = tmp_path / "state.json"
     first = chip(breaks_at=4)
     with pytest.raises(KeyboardInterrupt):
-        tune(result, [x], target="sm89", state=state, progress=False)
+        tune(result, [x], target="sm89", formats=(), state=state, progress=False)
     assert first.builds == 4
     second = chip()
-    resumed = tune(result, [x], target="sm89", state=state, progress=False)
+    resumed = tune(result, [x], target="sm89", formats=(), state=state, progress=False)
     assert second.builds == whole.builds - 4
     assert resumed.builds == second.builds
     assert (resumed.policy, resumed.trials) == (whole.policy, whole.trials)
@@ -297,18 +346,18 @@ def test_the_state_of_another_target_or_data_is_refused_by_name(residual, chip, 
     result, x = residual
     chip()
     state = tmp_path / "state.json"
-    tune(result, [x], target="sm89", state=state, seconds=0.0, progress=False)
+    tune(result, [x], target="sm89", formats=(), state=state, seconds=0.0, progress=False)
     with pytest.raises(InputError, match="another target"):
-        tune(result, [x], target="sm86", state=state, progress=False)
+        tune(result, [x], target="sm86", formats=(), state=state, progress=False)
     with pytest.raises(InputError, match="another data"):
-        tune(result, [x], target="sm89", held_out=[x + 1], state=state, progress=False)
+        tune(result, [x], target="sm89", formats=(), held_out=[x + 1], state=state, progress=False)
     assert json.loads(state.read_text())["of"]["target"] == "sm89"
 
 
 def test_the_time_is_kept_and_the_starts_are_tried_all_the_same(residual, chip):
     result, x = residual
     compiler = chip()
-    found = tune(result, [x], target="sm89", seconds=0.0, progress=False)
+    found = tune(result, [x], target="sm89", formats=(), seconds=0.0, progress=False)
     assert not found.finished
     assert compiler.builds == len(found.trials) <= 3
     assert "the time was over" in str(found)
@@ -317,7 +366,7 @@ def test_the_time_is_kept_and_the_starts_are_tried_all_the_same(residual, chip):
 def test_what_the_compiler_refuses_is_not_chosen(residual, chip):
     result, x = residual
     chip(refuses=lambda graph: any(node.op_type == "QuantizeLinear" for node in graph))
-    found = tune(result, [x], target="sm89", progress=False)
+    found = tune(result, [x], target="sm89", formats=(), progress=False)
     assert found.best.name == "float16"
     assert "the compiler refuses it" in str(found)
 
@@ -358,10 +407,10 @@ def test_decisions_that_are_none_are_refused(tmp_path, text):
 def test_what_cannot_be_searched_is_refused_in_words(residual, chip):
     result, x = residual
     with pytest.raises(InputError, match="tune reads the calibration data twice"):
-        tune(result, iter([x]), target="sm89", progress=False)
+        tune(result, iter([x]), target="sm89", formats=(), progress=False)
     chip(refuses=lambda _: True)
     with pytest.raises(CompileError, match="refuses the model in float16 and quantized"):
-        tune(result, [x], target="sm89", progress=False)
+        tune(result, [x], target="sm89", formats=(), progress=False)
     chip()
     with pytest.raises(InputError, match="gave nan for the engine of 'float16'; expected a number"):
-        tune(result, [x], target="sm89", objective=lambda _: math.nan, progress=False)
+        tune(result, [x], target="sm89", formats=(), objective=lambda _: math.nan, progress=False)

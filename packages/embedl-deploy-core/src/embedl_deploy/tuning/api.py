@@ -39,6 +39,8 @@ from embedl_deploy.tuning.units import Points
 from embedl_deploy.tuning.without import try_without_matches
 from embedl_deploy.validation.checked import checked
 
+#: The share of the time in which points are decided, before matches of the plan are.
+_SHARE_OF_POINTS = 0.8
 #: Calls on which accuracy is measured.
 _MEASURED = 8
 
@@ -134,7 +136,7 @@ def tune(
             subject.add_formats(configs)
             search.try_starts(subject)
         search.require_best()
-        search.improve(subject)
+        search.improve(subject, _SHARE_OF_POINTS if rewrites else 1.0)
         tried = try_without_matches(search, subject, configs) if rewrites else {}
     best = search.require_best()
     others = [point for point in best.points if point not in best.subject.report.quantized]

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,35 +78,54 @@ class Search:
         most = max(trial.accuracy for trial in self.trials)
         raise InputError(f"keep is {self.keep:.6g}, and no start is better than {most:.6g}. Ask for less.")
 
-    def improve(self, subject: Subject) -> None:
-        """Change the starts, the best first, one unit after the other."""
-        for name, start in sorted(subject.starts().items(), key=lambda item: subject.value(item[1])[0]):
-            if not self.in_time:
-                return
-            feasible = self._feasible(subject, start)
-            if feasible != start and math.isnan(subject.value(feasible)[0]):
-                self.attempt(subject, f"{name}, less until the accuracy holds", feasible)
-            self.descend(subject, feasible)
+    def improve(self, subject: Subject, share: float) -> None:
+        """Change the starts, one unit after the other, each start in its turn, so that none takes all the time.
 
-    def descend(self, subject: Subject, start: Points, prefix: str = "") -> None:
+        Args:
+            subject: The model.
+            share: The share of the time that is left, to be spent on this.
+        """
+        now = time.monotonic()
+        until = now + max(self.deadline - now, 0.0) * share
+        starts = sorted(subject.starts().items(), key=lambda item: subject.value(item[1])[0])
+        turns = deque(self._improved(subject, name, start) for name, start in starts)
+        while turns and time.monotonic() < until:
+            turn = turns.popleft()
+            if next(turn, None) is not None:
+                turns.append(turn)
+
+    def _improved(self, subject: Subject, name: str, start: Points) -> Iterator[Points]:
+        feasible = self._feasible(subject, start)
+        if feasible != start and math.isnan(subject.value(feasible)[0]):
+            self.attempt(subject, f"{name}, less until the accuracy holds", feasible)
+        yield from self.descend(subject, feasible)
+
+    def descend(self, subject: Subject, start: Points, prefix: str = "") -> Iterator[Points]:
         """Change one unit after the other, from a candidate that was tried, until nothing helps any more.
 
         Args:
             subject: The model.
             start: The candidate.
             prefix: For the names of trials.
+
+        Yields:
+            Where it is, after each unit that was not known yet.
         """
         here, helped = start, True
-        while helped and self.in_time:
+        while helped:
             helped = False
             for unit in subject.by_bytes(here):
+                unknown = False
                 for how, choice in unit.choices.items():
                     candidate = unit.switched(here, choice)
                     if not self.in_time or not math.isnan(subject.value(candidate)[0]):
                         continue
+                    unknown = True
                     self.attempt(subject, f"{prefix}{unit.name} {how}", candidate)
                     if subject.value(candidate)[0] < subject.value(here)[0] * (1 - _LEAST_GAIN):
                         here, helped = candidate, True
+                if unknown:
+                    yield here
 
     def attempt(self, subject: Subject, name: str, points: Points) -> bool:
         """Measure and build a candidate; whether it is the best so far."""

@@ -7,7 +7,7 @@ from embedl_deploy.errors import EmbedlDeployError
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.tuning.search import Search
 from embedl_deploy.tuning.subject import Subject
-from embedl_deploy.tuning.units import place_of
+from embedl_deploy.tuning.units import name_of, place_of
 from embedl_deploy.tuning.variants import groups_of, without
 
 
@@ -44,13 +44,15 @@ def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, 
         if other.digest == best.subject.digest and there <= here:
             outcomes[group.name] = "kept: the compiler gets the same file without it"
         else:
-            if configs:
-                other.add_formats(configs)
+            used = {name_of(point) for point in best.points} & configs.keys()
+            if used:
+                other.add_formats({name: configs[name] for name in used})
             points = other.translated(best.points)
             better = search.attempt(other, f"without {group.name}", points)
             outcomes[group.name] = ("switched off: " if better else "kept: without it, ") + search.trials[-1].outcome
             if better:
                 off = frozenset(keys)
-                search.descend(other, points, f"without {group.name}: ")
+                for _ in search.descend(other, points, f"without {group.name}: "):
+                    pass
         longest = max(longest, time.monotonic() - began)
     return outcomes
