@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy import export_onnx, transform
+from embedl_deploy import apply_transformation_plan, export_onnx, load_transformation_plan, transform
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.compiling import CompileResult
@@ -289,6 +289,51 @@ def test_formats_are_those_of_the_target(residual, chip):
     blocks = QuantConfig(weight=TensorQuantConfig(Precision.INT4, block_size=4), activation=None)
     with pytest.raises(InputError, match="only take the place of both"):
         tune(result, [x], target="sm89", formats=[Precision.FP8], config=blocks, **how)
+
+
+class Pooled(nn.Module):
+    """A classifier on pooled features, which the backend makes a convolution before the pooled sides are dropped."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.pool, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(torch.flatten(self.pool(torch.relu(self.stem(x))), 1))
+
+
+def test_a_rewrite_that_costs_is_switched_off(chip):
+    result, x = transformed(Pooled, (2, 3, 8, 8))
+    compiler = chip(costs=lambda node, name, precision: 50 if (name, node.op_type) == ("head", "Conv") else 5)
+    found = tune(result, [x], target="sm89", formats=(), progress=False)
+    name = "FlattenLinearToConv1x1Pattern at head"
+    assert found.rewrites[name].startswith("switched off: ")
+    assert found.rewrites["ConvBNReLUPattern at stem"] == "kept: the compiler gets the same file without it"
+    assert found.best.objective == 5 + 5
+    assert compiler.builds == found.builds
+
+    plan = load_transformation_plan(found.plan, result.report.plan.original, x)
+    again = apply_transformation_plan(plan)
+    assert any(isinstance(part, nn.Linear) for part in again.model.modules())
+    kept = tune(result, [x], target="sm89", formats=(), rewrites=False, progress=False)
+    assert kept.rewrites == {}
+    assert kept.best.objective == 50 + 5
+
+
+def test_a_files_digest_is_of_what_it_computes(residual, tmp_path):
+    result, x = residual
+    path = export_onnx(result, x, tmp_path / "a.onnx").path
+    model = ir.load(path)
+    for index, node in enumerate(model.graph):
+        for output in node.outputs:
+            if output not in model.graph.outputs:
+                output.name = f"other_{index}"
+    assert digest_of(model) == digest_of(ir.load(path))
+    weight = next(value for value in model.graph.initializers.values() if len(value.shape) == 4)
+    weight.const_value = ir.Tensor(weight.const_value.numpy() * 2)
+    assert digest_of(model) != digest_of(ir.load(path))
+    other = export_onnx(result, x, tmp_path / "b.onnx", dtype=torch.float16).path
+    assert digest_of(ir.load(other)) != digest_of(ir.load(path))
 
 
 def test_the_decisions_are_applied_without_the_search(residual, tuned, tmp_path):
