@@ -16,7 +16,7 @@ from embedl_deploy.cli.exit_codes import ExitCode
 from embedl_deploy.cli.output import uses_colour
 from embedl_deploy.cli.program import program as group
 from embedl_deploy.compiling import CompileResult
-from embedl_deploy.tuning import candidates
+from embedl_deploy.tuning import builds
 from embedl_deploy.verify import Difference
 from support.cli_folder import left_behind
 from support.engines import layer, report
@@ -250,16 +250,19 @@ def test_sensitivity_lists_the_layers_and_goes_on_where_it_was(command, folder):
     assert f"{plain['quantized']:.4g} with everything quantized" in again.out
 
 
-def test_what_tune_decides_is_what_quantize_does(command, folder, monkeypatch):
+@pytest.mark.parametrize("saved", [(), ("--plan-output", "tuned_plan.json", "--format", "fp8")])
+def test_what_tune_decides_is_what_quantize_does(command, folder, monkeypatch, saved):
     def compiled(path, engine, **settings):
         quantizers = sum(node.op_type == "QuantizeLinear" for node in ir.load(path).graph)
         return CompileResult(engine, engine, report(*[layer("kernel")] * (10 - quantizers)))  # each saves a kernel
 
-    monkeypatch.setattr(candidates, "compile_onnx", compiled)
+    monkeypatch.setattr(builds, "compile_onnx", compiled)
     np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
     given = ("nets:Mlp", "-b", "tensorrt", "-i", "4,16", "--data", "rows.npy")
-    tuned = command("tune", *given, "--target", "sm89", "--objective", "kernels", "-o", "tuned.json", "--json")
+    tuned = command("tune", *given, "--target", "sm89", "--objective", "kernels", "-o", "tuned.json", *saved, "--json")
     assert tuned.code == 0, tuned.err
+    assert Path("tuned_plan.json").exists() is bool(saved)
+    given = (*given, *(("--plan", "tuned_plan.json") if saved else ()))
     decided = json.loads(tuned.out)["policy"]["quantized"]
     assert json.loads(Path("tuned.json").read_text())["quantized"] == decided
     done = command("quantize", *given, "--decisions", "tuned.json", "-o", "out.onnx", "--no-run", "--json")
@@ -274,7 +277,7 @@ def test_deploy_writes_everything_that_repeats_it(command, folder, monkeypatch, 
     def compiled(path, engine=None, **settings):
         return CompileResult(engine or path, path, report(layer("kernel")))
 
-    monkeypatch.setattr(candidates, "compile_onnx", compiled)
+    monkeypatch.setattr(builds, "compile_onnx", compiled)
     monkeypatch.setattr(commands_deploy, "compile_onnx", compiled)
     np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))
     given = (

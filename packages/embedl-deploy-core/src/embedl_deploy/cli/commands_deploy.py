@@ -70,8 +70,7 @@ def deploy_command(
     loaded, batches, result = transform_for_data(output, subject, rewrites, data, "Deploying")
     args = loaded.needed_inputs("Deploying")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "plan.json", result.report.plan.to_json())
-    parts: dict[str, Any] = {"transformation": result}
+    parts: dict[str, Any] = {}
     if tune:
         with output.working("tuning"):
             searched: dict[str, Any] = {"objective": objective, "keep": keep, "seconds": seconds, "target": target}
@@ -81,6 +80,9 @@ def deploy_command(
         tuned.policy.save(folder / "decisions.json")
         quantization = replace(quantization, decisions=folder / "decisions.json")
         parts["frontier"] = tuned
+        result = tuned.result
+    parts["transformation"] = result
+    _write(folder / "plan.json", result.report.plan.to_json())
     model = result.model
     if not tune or tuned.policy.quantized:
         model = quantization.quantized(result, batches)

@@ -9,7 +9,15 @@ from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, output_option, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFile
-from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
+from embedl_deploy.cli.quantization_options import (
+    PRECISIONS,
+    Quantization,
+    data_options,
+    quantization_options,
+    transform_for_data,
+)
+from embedl_deploy.files import atomic_write
+from embedl_deploy.numerics import Precision
 
 
 @click.command("tune", cls=FileCommand)
@@ -28,6 +36,16 @@ from embedl_deploy.cli.quantization_options import Quantization, data_options, q
 @click.option("--keep", type=float, metavar="DB", help="Least signal to noise ratio of the outputs; by default any.")
 @click.option("--seconds", type=click.FloatRange(0.0), default=600.0, metavar="N", help="When to stop; by default 600.")
 @click.option("--state", type=OutputFile(), metavar="FILE", help="Keeps what was built, to go on from there.")
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(PRECISIONS),
+    multiple=True,
+    help="A number format to choose from beside --precision; by default those that the target computes in. Repeatable.",
+)
+@click.option(
+    "--plan-output", type=OutputFile(), metavar="FILE", help="Search rewrites as well, and write the plan, for --plan."
+)
 @output_option("Write the decisions as JSON, to review, change and pass to --decisions.", required=True)
 @json_option
 def tune_command(
@@ -42,9 +60,11 @@ def tune_command(
     keep: float | None,
     seconds: float,
     state: Path | None,
+    formats: tuple[str, ...],
+    plan_output: Path | None,
     output_path: Path,
 ) -> None:
-    """Search where to quantize, judged by the compiler's engines and by the accuracy.
+    """Search where and to what to quantize, judged by the compiler's engines and by the accuracy.
 
     Prints what was tried. `quantize --decisions FILE` applies what was found.
     """
@@ -59,11 +79,16 @@ def tune_command(
             objective=objective,
             keep=keep,
             config=quantization.config(result),
+            formats=[Precision[name.upper()] for name in formats] or None,
+            rewrites=plan_output is not None,
             compiler=compiler,
             seconds=seconds,
             state=state,
             progress=False,
         )
     tuned.policy.save(output_path)
-    output.say(f"Wrote {output_path}")
+    if plan_output is not None:
+        with atomic_write(plan_output) as temporary:
+            temporary.write_text(tuned.plan + "\n", encoding="utf-8")
+    output.say(f"Wrote {' and '.join(str(path) for path in (output_path, plan_output) if path is not None)}")
     output.result(tuned, tuned.to_dict())

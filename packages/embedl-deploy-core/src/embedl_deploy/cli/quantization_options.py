@@ -139,8 +139,8 @@ class Quantization:
         hardware = default_config(result.model.meta.get(BACKEND))
         config = _formats(hardware, self.precision, self.method, self.weights_only, self.block_size)
         skipped = {part: frozenset({*own, *self.skip}) for part, own in vars(config.exceptions).items()}
-        tuned = None if self.decisions is None else TunedPolicy.load(self.decisions)
-        return replace(config, skip=ModulesToSkip(**skipped), policy=tuned or self.policy or config.policy)
+        config = replace(config, skip=ModulesToSkip(**skipped), policy=self.policy or config.policy)
+        return config if self.decisions is None else TunedPolicy.load(self.decisions).config(config)
 
 
 def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -145,6 +145,7 @@ def tune(
     return TuneResult(
         policy=policy,
         config=policy.config(None if config is None else complete),
+        result=best.subject.result,
         plan=plan_to_json(best.subject.result.report.plan),
         rewrites=tried,
         objective_name=objective_name,

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.page import render_page
+from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.tuning.decisions import TunedPolicy
 from embedl_deploy.validation.checked import checked
 
@@ -44,7 +45,8 @@ class TuneResult:
     Attributes:
         policy: Which points are quantized, and how: ``policy.save(path)`` writes it as JSON.
         config: The configuration that quantizes so: ``quantize(result, data, tuned.config)``.
-        plan: The plan as JSON; :func:`embedl_deploy.load_transformation_plan` reads it.
+        result: The transformed model, by the best plan: ``quantize(tuned.result, data, tuned.config)``.
+        plan: That plan as JSON; :func:`embedl_deploy.load_transformation_plan` reads it.
         rewrites: What became of each group of matches of the plan, and why.
         objective_name: What was made smaller.
         measure: What accuracy is: ``"sqnr"`` or ``"evaluate"``.
@@ -57,7 +59,8 @@ class TuneResult:
 
     policy: TunedPolicy
     config: QuantConfig
-    plan: str
+    result: TransformationResult = field(repr=False, compare=False)
+    plan: str = field(repr=False)
     rewrites: Mapping[str, str]
     objective_name: str
     measure: str
