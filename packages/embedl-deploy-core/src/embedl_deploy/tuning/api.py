@@ -1,5 +1,7 @@
 """Searching the decisions that the compiler makes the best engine of."""
 
+import hashlib
+import json
 import math
 import os
 import tempfile
@@ -23,23 +25,20 @@ from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import QuantPoint
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.quantize.api import quantize
-from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, first_calls
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data
 from embedl_deploy.quantize.placing.placement import decide_for
-from embedl_deploy.quantize.reporting.report import quantization_report
+from embedl_deploy.quantize.reporting.report import QuantizationReport, quantization_report
 from embedl_deploy.sensitivity.layers import layers_of
-from embedl_deploy.state_file import StateFile
+from embedl_deploy.state_file import StateFile, release
 from embedl_deploy.tuning.candidates import Accuracy, Builds, Call
 from embedl_deploy.tuning.decisions import policy_of
 from embedl_deploy.tuning.files import Files
+from embedl_deploy.tuning.measured_calls import measured_calls
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.report import TuneResult
 from embedl_deploy.tuning.search import Search
 from embedl_deploy.tuning.units import Points, units_of
 from embedl_deploy.validation.checked import checked
-
-#: Calls on which accuracy is measured.
-_MEASURED = 8
 
 
 @checked
@@ -77,11 +76,13 @@ def tune(
         config: Formats, exceptions; its policy is one more start.
         compiler: Name of the compiler; by default the backend's first that is installed.
         seconds: When to stop searching; the starts are tried in any case.
-        state: A file that keeps every engine's report, so that the next call continues after an interruption.
+        state: A file that keeps every engine's report, so that the next call continues after an interruption, also one
+            with another objective, ``keep`` or ``evaluate``.
         progress: Show progress bars, on a terminal.
 
     Raises:
-        InputError: An argument does not fit, or the state is of another model, compiler, target or data.
+        InputError: An argument does not fit; the state is of another model, compiler, target, configuration or data,
+            was changed by hand, or another run uses it.
         CompileError: There is no compiler.
         QuantizationError: There is no data, or the model fails on a batch.
     """
@@ -98,25 +99,16 @@ def tune(
     backend = _backend_of(result)
     objective_name, measured = objective_of(objective, backend)
     chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))
-    calls = _recorded(result, held_out if held_out is not None else data)
+    own = ("data", data) if held_out is None else ("held_out", held_out)
+    calls = measured_calls(result.model, own[1], own[0], evaluate)
     settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
     quantized = quantize(result, data, _everywhere(config), progress=progress)
     report = quantization_report(quantized)
     layers = layers_of(quantized, report)
-    kept = StateFile(
-        state,
-        {
-            "model": tensors_fingerprint(sorted(quantized.state_dict().items())),
-            "graph": fingerprint(quantized),
-            "compiler": chosen.describe(),
-            "target": str(target),
-            "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
-        },
-    )
-    found = kept.load()
+    kept = StateFile(state, _identity(result, quantized, report, calls, chosen.describe(), target))
     all_points: Points = frozenset(report.quantized)
     measure = "sqnr" if evaluate is None else "evaluate"
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with kept.in_use() as found, tempfile.TemporaryDirectory() as folder, torch.no_grad():
         args, kwargs = calls[0]
 
         def export(model: fx.GraphModule, path: Path) -> OnnxExport:
@@ -164,9 +156,27 @@ def _everywhere(config: QuantConfig | None) -> QuantConfig | None:
     return replace(config, policy=None)
 
 
-def _recorded(result: TransformationResult, data: CalibrationData) -> list[Call]:
-    with evaluation_mode(result.model):
-        return first_calls(result.model, data, _MEASURED, progress=False)
+def _identity(
+    result: TransformationResult,
+    quantized: fx.GraphModule,
+    report: QuantizationReport,
+    calls: list[Call],
+    compiler: str,
+    target: str | None,
+) -> dict[str, str]:
+    """What engines and accuracies are of, by name. The objective is not: it is read from an engine's report."""
+    points = [(point.path, point.label, point.node, point.config) for point in report.points]
+    return {
+        "function": "tune",
+        "release": release(),
+        "model": tensors_fingerprint(sorted(result.model.state_dict().items())),
+        "graph": fingerprint(result.model),
+        "compiler": compiler,
+        "target": str(target),
+        "config": hashlib.sha256(json.dumps(points).encode()).hexdigest(),
+        "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
+        "calibration": tensors_fingerprint(sorted(quantized.state_dict().items())),
+    }
 
 
 def _starts(

@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.compiling import compile as compile_onnx
+from embedl_deploy.compiling.guarded import CompilerEndedError
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import CompileError
 from embedl_deploy.sensitivity.evaluation import number_from
@@ -108,11 +109,15 @@ class Builds:
             if points:
                 path = Path(folder) / "candidate.onnx"
                 self.files.fitting(points).write(path, points)
-            try:
-                done = compile_onnx(path, Path(folder) / "candidate.engine", progress=False, **self.settings)
-            except CompileError:
-                return None
-            return done.report.to_dict()
+            engine = Path(folder) / "candidate.engine"
+            for may_repeat in (True, False):
+                try:
+                    return compile_onnx(path, engine, progress=False, **self.settings).report.to_dict()
+                except CompileError as error:
+                    # A crash may come from outside, such as a system out of memory; a refusal would come again.
+                    if not (may_repeat and isinstance(error.__cause__, CompilerEndedError)):
+                        return None
+        return None
 
 
 def worse(value: float, than: float) -> bool:

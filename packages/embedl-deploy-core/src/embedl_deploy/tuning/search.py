@@ -59,6 +59,11 @@ class Search:
             if self._try(name, points, best):
                 best = points
         if best is None:
+            if any(trial.totals for trial in self.trials):
+                raise InputError(
+                    "The objective is infinite for every engine that was built, so there is none to choose. Return a "
+                    "finite number for those that may be chosen."
+                )
             if any(not worse(trial.accuracy, self.keep) for trial in self.trials):
                 raise CompileError(
                     "The compiler refuses the model in float16 and quantized, so there is nothing to tune."
@@ -89,6 +94,8 @@ class Search:
                 why = "not tried in time"
             elif worse(accuracy, self.keep):
                 why = f"accuracy {accuracy:.4g} with it, below {self.keep:.4g}"
+            elif math.isinf(objective):
+                why = "the compiler refuses it, or its objective is infinite"
             else:
                 why = f"{name} {objective:.6g} with it, {least:.6g} without"
             reasons.update(dict.fromkeys(unit.points - best, f"tuned: {why}"))
@@ -142,8 +149,16 @@ class Search:
             self._note(name, points, math.inf, accuracy, "the compiler refuses it")
             return False
         objective = number_from(self.objective(report), "objective", f"the engine of {name!r}", infinite=True)
+        if objective == -math.inf:
+            raise InputError(
+                f"objective gave -inf for the engine of {name!r}; expected a number, of which less is better, or inf "
+                "for an engine that must not be chosen."
+            )
+        if objective == math.inf:
+            self._note(name, points, objective, accuracy, "its objective is infinite", totals=report.totals)
+            return False
         least = math.inf if best is None else self._value(best)[0]
-        better = objective < least * (1 - _LEAST_GAIN) if math.isfinite(least) else True
+        better = best is None or objective < least * (1 - _LEAST_GAIN)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
         outcome = said if better else f"{said}, no better"
         self._note(name, points, objective, accuracy, outcome, accepted=better, totals=report.totals)
