@@ -87,6 +87,33 @@ def test_blocks_fold_and_edges_follow(opened, name):
         assert counts["Blocks"] < nodes < counts["All modules"]
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_point_of_the_frontier_tells_its_decision_and_leads_to_its_line(opened, width):
+    with opened("resnet18", width) as page:
+        dots = page.locator("svg.frontier a")
+        for at in range(dots.count()):
+            dot = dots.nth(at)
+            dot.hover()
+            assert dot.evaluate("dot => dot.matches(':hover')"), "nothing lies over it"
+            decision = dot.locator("title").text_content().splitlines()[0]
+            line = dot.get_attribute("href")
+            dot.click()
+            assert page.locator(line).is_visible() and page.inner_text(f"{line} th") == decision
+        assert dots.count() == 4
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_two_engines_stand_side_by_side(opened, name):
+    with opened(name) as page:
+        titles = page.locator("#t-totals thead th").all_inner_texts()
+        assert titles[1:3] == [f"{name}_fp16.onnx", f"{name}_int8.onnx"]
+        first, second = (page.locator(f"#t-totals tbody tr:first-child td:nth-child({at})") for at in (2, 3))
+        assert first.bounding_box()["y"] == second.bounding_box()["y"]
+        assert first.bounding_box()["x"] < second.bounding_box()["x"]
+        page.locator("#t-compared tbody th a").first.click()
+        assert page.locator(page.evaluate("location.hash")).is_visible()
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_text_stands_out_from_its_ground(opened, scheme):
     with opened("resnet18", scheme=scheme) as page:

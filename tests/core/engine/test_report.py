@@ -102,3 +102,21 @@ def test_printed():
     assert "compiler: be careful" in text
     assert "block.act" not in text
     assert "block.act" in REPORT.table(layers=True)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "constants", "outputs", "wanted"),
+    [
+        (["int8", "float16"], ["float32"], ["float16"], "int8"),
+        (["int64"], ["float16"], ["float16"], "float16"),  # an embedding: indices, and a table
+        (["bool", "float16"], [], ["float16"], "float16"),  # where a condition holds
+        ([], ["int8"], ["float16"], "int8"),
+        (["int64"], [], ["int32"], "int64"),
+        (["int32"], [], ["float16"], "float16"),
+        ([], [], [], ""),
+    ],
+)
+def test_a_layer_computes_in_the_type_of_values(inputs, constants, outputs, wanted):
+    sides = {"inputs": inputs, "constants": constants, "outputs": outputs}
+    made = {name: tuple(tensor(4, dtype=dtype) for dtype in types) for name, types in sides.items()}
+    assert layer("a", **made).precision == wanted

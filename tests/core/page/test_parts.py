@@ -35,9 +35,8 @@ def test_trials_of_a_search_are_points_of_a_frontier():
     refused = {"name": "all", "objective": None, "accuracy": 20.0, "outcome": "refused"}
     search = {"objective": "activation bytes", "measure": "sqnr", "best": best, "trials": [best, refused]}
     point = {"objective": 9.0, "accuracy": 25.0, "decision": "mixed: fewer bytes", "chosen": True}
-    assert parts_of(search) == {
-        "frontier": {"objective": "activation bytes", "accuracy": "SQNR, dB", "points": [point]}
-    }
+    words = {"objective": "activation bytes", "accuracy": "SQNR, dB"}
+    assert parts_of(search) == {"frontier": {**words, "points": [point], "not_drawn": ["all: refused"]}}
     assert "mixed: fewer bytes" in render_page(frontier=search)
 
 

@@ -19,6 +19,9 @@ _TYPES_BY_BITS = {
 #: Bits of an element.
 BITS = {dtype: bits for bits, dtypes in _TYPES_BY_BITS.items() for dtype in dtypes}
 
+#: Types of indices and conditions.
+_INDICES = frozenset({"int64", "int32", "bool"})
+
 #: What a layer's plain values hold besides its fields, for programs that read JSON.
 _DERIVED = ("precision", "bytes_read", "bytes_written", "weight_bytes")
 
@@ -141,9 +144,12 @@ class EngineLayer:
 
     @property
     def precision(self) -> str:
-        """The type that it computes in: that of its first input, or of its first constant if it has none."""
-        tensors = self.inputs or self.constants or self.outputs
-        return tensors[0].dtype if tensors else ""
+        """The type that it computes in: that of its first input, constant or output that holds values.
+
+        Indices and conditions are no values, unless there is nothing else.
+        """
+        types = [tensor.dtype for tensor in (*self.inputs, *self.constants, *self.outputs)]
+        return next((dtype for dtype in types if dtype not in _INDICES), types[0] if types else "")
 
     @property
     def is_kernel(self) -> bool:

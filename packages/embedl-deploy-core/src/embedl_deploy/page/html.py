@@ -65,8 +65,8 @@ def code(value: object) -> Html:
 
 
 def breakable(value: object) -> Html:
-    """A name that a line may break behind its dots and underscores."""
-    return Html(re.sub(r"([._/])(?=\w)", r"\1<wbr>", text(value)))
+    """A name that a line may break behind its dots and underscores, and before a capital letter after a small one."""
+    return Html(re.sub(r"([._/])(?=\w)|(?<=[a-z])(?=[A-Z])", r"\1<wbr>", text(value)))
 
 
 def link(target: str, *children: Any, **attributes: Any) -> Html:

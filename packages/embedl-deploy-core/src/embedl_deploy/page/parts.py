@@ -76,21 +76,27 @@ def _of_plan(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_search(search: Mapping[str, Any]) -> dict[str, Any]:
-    """A search's trials as points; those that came to no figure are left out."""
-    trials, best = search.get("trials"), search.get("best")
+    """A search's trials as points; those that came to no figure, or an infinite one, are not drawn."""
+    listed, best = search.get("trials"), search.get("best")
+    trials = [trial for trial in (listed if isinstance(listed, list) else ()) if isinstance(trial, dict)]
+    drawn = [trial for trial in trials if None not in (trial.get("objective"), trial.get("accuracy"))]
     points = [
         {
-            "objective": trial.get("objective"),
-            "accuracy": trial.get("accuracy"),
-            "decision": ": ".join(str(trial[name]) for name in ("name", "outcome") if trial.get(name)),
-            "chosen": isinstance(best, dict) and trial.get("name") == best.get("name"),
+            "objective": trial["objective"],
+            "accuracy": trial["accuracy"],
+            "decision": _decision(trial),
+            "chosen": trial == best,
         }
-        for trial in (trials if isinstance(trials, list) else ())
-        if isinstance(trial, dict) and trial.get("objective") is not None and trial.get("accuracy") is not None
+        for trial in drawn
     ]
+    others = [_decision(trial) + (" (chosen)" if trial == best else "") for trial in trials if trial not in drawn]
     measure = search.get("measure")
     accuracy = "SQNR, dB" if measure == "sqnr" else measure
-    return {"objective": search.get("objective"), "accuracy": accuracy, "points": points}
+    return {"objective": search.get("objective"), "accuracy": accuracy, "points": points, "not_drawn": others}
+
+
+def _decision(trial: Mapping[str, Any]) -> str:
+    return ": ".join(str(trial[name]) for name in ("name", "outcome") if trial.get(name))
 
 
 def read_part(name: str, given: Mapping[str, Any] | Report) -> Any:

@@ -41,13 +41,20 @@ class Frontier:
         objective: What the points' ``objective`` is, with its unit.
         accuracy: What their ``accuracy`` is, with its unit.
         points: In the order in which they were tried.
+        not_drawn: Decisions without a place in the drawing: not built, or as accurate as the model in float.
     """
 
     objective: str
     accuracy: str
     points: tuple[FrontierPoint, ...]
+    not_drawn: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         points = [dict(vars(point)) for point in self.points]
-        return {"objective": self.objective, "accuracy": self.accuracy, "points": points}
+        return {
+            "objective": self.objective,
+            "accuracy": self.accuracy,
+            "points": points,
+            "not_drawn": list(self.not_drawn),
+        }

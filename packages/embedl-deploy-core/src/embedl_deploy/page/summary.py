@@ -6,6 +6,9 @@ from embedl_deploy.page.html import Html, tag
 from embedl_deploy.page.run import Run
 from embedl_deploy.page.words import number, size
 
+#: Unit and name of what sensitivity measures.
+_METRICS = {"sqnr": (" dB", "SQNR"), "kl": (" nats", "KL divergence"), "evaluate": ("", "your measure")}
+
 
 def summary(run: Run) -> Html | None:
     """Figures, each with what it counts."""
@@ -42,8 +45,9 @@ def _figures(run: Run) -> Iterator[tuple[object, str]]:
         ratio = run.comparison.second.activation_bytes / run.comparison.first.activation_bytes
         yield f"{ratio:.2f} ×", f"the activations of {run.comparison.first.model}"
     if run.sensitivity is not None:
-        unit = " dB" if run.sensitivity.metric == "sqnr" else ""
-        yield f"{number(run.sensitivity.quantized)}{unit}", f"{run.sensitivity.metric}, all quantized"
+        metric = run.sensitivity.metric
+        unit, name = _METRICS.get(metric, ("", metric))
+        yield f"{number(run.sensitivity.quantized)}{unit}", f"{name}, all quantized"
     if run.check is not None:
         yield len(run.check.findings), "findings of the check"
     if run.float32 is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
@@ -20,7 +21,7 @@ from embedl_deploy.sensitivity.layers import Layer, layers_of
 from embedl_deploy.sensitivity.metrics import METRICS, Metric
 from embedl_deploy.sensitivity.noise import Noise, add_batch
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
-from embedl_deploy.state_file import StateFile
+from embedl_deploy.state_file import StateFile, release
 from embedl_deploy.validation.checked import checked
 
 
@@ -65,15 +66,19 @@ def sensitivity(
             "The model is frozen: its weights are integers, and nothing tells what they were in float. Pass it as it "
             "was before freeze, or quantize without freeze_weights."
         )
+    if probes < 1:
+        raise InputError(f"probes is {probes}; expected 1 or more.")
     report = quantization_report(model)
+    with torch.inference_mode(False):  # a copy in which gradients can be computed
+        model = deep_copy(model)  # quantizers are taken out of it meanwhile, and other threads may use the model
     layers = layers_of(model, report)
     if not layers:
         raise QuantizationError("Nothing of the model is quantized, so there is nothing to measure.")
-    if probes < 1:
-        raise InputError(f"probes is {probes}; expected 1 or more.")
     kept = StateFile(
         state,
         {
+            "function": "sensitivity",
+            "release": release(),
             "model": tensors_fingerprint(sorted(model.state_dict().items())),
             "graph": fingerprint(model),
             "metric": metric if evaluate is None else "evaluate",
@@ -103,10 +108,14 @@ class _Measuring:
 
     def run(self, data: CalibrationData, *, progress: bool) -> Noise:
         """Measure all batches that have not been."""
-        saved = self.state.load()
-        known: list[str] = saved.get("batches", [])
-        if saved:
-            self.noise = Noise(**saved["noise"])
+        with self.state.in_use() as saved:
+            known: list[str] = saved.get("batches", [])
+            if saved:
+                self.noise = Noise(**saved["noise"])
+            self._measure_the_rest(data, known, progress=progress)
+        return self.noise
+
+    def _measure_the_rest(self, data: CalibrationData, known: list[str], *, progress: bool) -> None:
 
         def measure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             place = len(self.seen)
@@ -128,7 +137,6 @@ class _Measuring:
                 f"{os.fspath(self.state.path or '')!r} is the state of other data: it has {len(known)} batches, and "
                 f"this has {len(self.seen)}. Give another file, or delete it to start over."
             )
-        return self.noise
 
 
 def _report(noise: Noise, layers: list[Layer], metric: Metric) -> SensitivityReport:

@@ -65,13 +65,14 @@ def evaluate_groups(
     for group, members in groups.items():
         tasks[f"alone {group}"] = members
         tasks[f"left in float {group}"] = [layer for layer in layers if layer not in members]
-    values = state.load()
-    with progress_bar("evaluating", [name for name in tasks if name not in values], shown=progress) as names:
-        for name in names:
-            with torch.no_grad(), evaluation_mode(model):
-                value = evaluate(PartlyQuantized(model, tasks[name]).eval())
-            values[name] = number_from(value, "evaluate", f"the model with {name}")
-            state.save(values)
+    with state.in_use() as values:
+        unknown = [name for name in tasks if name not in values]
+        with progress_bar("evaluating", unknown, shown=progress) as names:
+            for name in names:
+                with torch.no_grad(), evaluation_mode(model):
+                    value = evaluate(PartlyQuantized(model, tasks[name]).eval())
+                values[name] = number_from(value, "evaluate", f"the model with {name}")
+                state.save(values)
     lost = {group: values["float"] - values[f"alone {group}"] for group in groups}
     whole = sum(max(each, 0.0) for each in lost.values())
     rows = tuple(

@@ -16,20 +16,19 @@ from embedl_deploy.backend import Backend, CompileOptions, get_backend
 from embedl_deploy.compiling.choosing import choose_compiler
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
-from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
-from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.pipeline import BACKEND, TransformationResult
 from embedl_deploy.plan.serialization import plan_to_json
-from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, first_calls
+from embedl_deploy.quantize.api import quantize
+from embedl_deploy.quantize.calibration.data import CalibrationData, check_data
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.state_file import StateFile
-from embedl_deploy.tuning.accuracy import Call
 from embedl_deploy.tuning.builds import Builds
 from embedl_deploy.tuning.decisions import policy_of
 from embedl_deploy.tuning.formats import other_formats
+from embedl_deploy.tuning.identity import identity_of
+from embedl_deploy.tuning.measured_calls import measured_calls
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.report import TuneResult
 from embedl_deploy.tuning.search import Search
@@ -41,8 +40,6 @@ from embedl_deploy.validation.checked import checked
 
 #: The share of the time in which points are decided, before matches of the plan are.
 _SHARE_OF_POINTS = 0.8
-#: Calls on which accuracy is measured.
-_MEASURED = 8
 
 
 @checked
@@ -86,11 +83,13 @@ def tune(
         rewrites: Whether to try the plan without some of its matches, in the time that is left.
         compiler: Name of the compiler; by default the backend's first that is installed.
         seconds: When to stop searching; the starts are tried in any case.
-        state: A file that keeps every engine's report, so that the next call continues after an interruption.
+        state: A file that keeps every engine's report, so that the next call continues after an interruption, also one
+            with another objective, ``keep`` or ``evaluate``.
         progress: Show progress bars, on a terminal.
 
     Raises:
-        InputError: An argument does not fit, or the state is of another model, compiler, target or data.
+        InputError: An argument does not fit; the state is of another model, compiler, target, configuration or data,
+            was changed by hand, or another run uses it.
         CompileError: There is no compiler.
         QuantizationError: There is no data, or the model fails on a batch.
     """
@@ -110,24 +109,16 @@ def tune(
     complete = replace(complete, policy=None if config is None else config.policy)
     other_formats(complete, formats, backend, "")  # refused before any work
     chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))
-    calls = _recorded(result, held_out if held_out is not None else data)
+    own = ("data", data) if held_out is None else ("held_out", held_out)
+    calls = measured_calls(result.model, own[1], own[0], evaluate)
     settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
-    kept = StateFile(
-        state,
-        {
-            "model": tensors_fingerprint(sorted(result.model.state_dict().items())),
-            "graph": fingerprint(result.model),
-            "compiler": chosen.describe(),
-            "target": str(target),
-            "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
-        },
-    )
-    found = kept.load()
-    builds = Builds(settings, kept, found)
+    quantized = quantize(result, data, replace(complete, policy=None), progress=progress)
+    kept = StateFile(state, identity_of(result, quantized, calls, chosen.describe(), target))
     search = Search(measured, -math.inf if keep is None else keep, began + seconds)
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    with kept.in_use() as found, tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        builds = Builds(settings, kept, found)
         task = Task(backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
-        subject = Subject(result, task)
+        subject = Subject(result, quantized, task)
         settings["shapes"] = dict(subject.unquantized.shapes) or None
         search.try_starts(subject)
         engine = subject.engine(Points())
@@ -163,8 +154,3 @@ def _backend_of(result: TransformationResult) -> Backend:
     if name is None:
         raise InputError("tune needs to know the compiler: transform the model for a backend, not with a list.")
     return get_backend(name)
-
-
-def _recorded(result: TransformationResult, data: CalibrationData) -> list[Call]:
-    with evaluation_mode(result.model):
-        return first_calls(result.model, data, _MEASURED, progress=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedl_deploy.compiling import compile as compile_onnx
+from embedl_deploy.compiling.guarded import CompilerEndedError
 from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import CompileError
 from embedl_deploy.state_file import StateFile
@@ -57,8 +58,12 @@ class Builds:
             path = Path(folder) / "candidate.onnx"
             large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
             ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
-            try:
-                done = compile_onnx(path, Path(folder) / "candidate.engine", progress=False, **self.settings)
-            except CompileError:
-                return None
-            return done.report.to_dict()
+            engine = Path(folder) / "candidate.engine"
+            for may_repeat in (True, False):
+                try:
+                    return compile_onnx(path, engine, progress=False, **self.settings).report.to_dict()
+                except CompileError as error:
+                    # A crash may come from outside, such as a system out of memory; a refusal would come again.
+                    if not (may_repeat and isinstance(error.__cause__, CompilerEndedError)):
+                        return None
+        return None

@@ -73,6 +73,11 @@ class Search:
         """
         if self.best is not None:
             return self.best
+        if any(trial.totals for trial in self.trials):
+            raise InputError(
+                "The objective is infinite for every engine that was built, so there is none to choose. Return a "
+                "finite number for those that may be chosen."
+            )
         if any(not worse(trial.accuracy, self.keep) for trial in self.trials):
             raise CompileError("The compiler refuses the model in float16 and quantized, so there is nothing to tune.")
         most = max(trial.accuracy for trial in self.trials)
@@ -139,8 +144,15 @@ class Search:
             note(math.inf, accuracy, "the compiler refuses it")
             return False
         objective = number_from(self.objective(report), "objective", f"the engine of {name!r}", infinite=True)
-        least = math.inf if self.best is None else self.best.trial.objective
-        better = objective < least * (1 - _LEAST_GAIN) if math.isfinite(least) else True
+        if objective == -math.inf:
+            raise InputError(
+                f"objective gave -inf for the engine of {name!r}; expected a number, of which less is better, or inf "
+                "for an engine that must not be chosen."
+            )
+        if objective == math.inf:
+            note(objective, accuracy, "its objective is infinite", totals=report.totals)
+            return False
+        better = self.best is None or objective < self.best.trial.objective * (1 - _LEAST_GAIN)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
         outcome = said if better else f"{said}, no better"
         trial = note(objective, accuracy, outcome, accepted=better, totals=report.totals)
@@ -188,4 +200,6 @@ class Search:
             return "not tried in time"
         if worse(accuracy, self.keep):
             return f"accuracy {accuracy:.4g} with it, below {self.keep:.4g}"
+        if math.isinf(objective):
+            return "the compiler refuses it, or its objective is infinite"
         return f"{name} {objective:.6g} with it, {best.trial.objective:.6g} without"

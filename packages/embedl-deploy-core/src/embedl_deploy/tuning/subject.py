@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.engine import EngineReport
@@ -35,18 +35,18 @@ class Subject:
 
     Args:
         result: The transformed model, in float32.
+        quantized: The same with quantizers at all points, calibrated.
         task: What the search is about.
 
     Attributes:
         values: Objective and accuracy of the candidates that were tried, by :func:`key_of`.
     """
 
-    def __init__(self, result: TransformationResult, task: Task) -> None:
-        self.result, self.task = result, task
+    def __init__(self, result: TransformationResult, quantized: fx.GraphModule, task: Task) -> None:
+        self.result, self.quantized, self.task = result, quantized, task
         self.values: dict[str, tuple[float, float]] = {}
-        self.quantized = quantize(result, task.data, replace(task.config, policy=None), progress=task.progress)
-        self.report = quantization_report(self.quantized)
-        self.layers = layers_of(self.quantized, self.report)
+        self.report = quantization_report(quantized)
+        self.layers = layers_of(quantized, self.report)
         self.name = fingerprint(result.model)[:20]
         self.folder = task.folder / self.name
         self.folder.mkdir(exist_ok=True)

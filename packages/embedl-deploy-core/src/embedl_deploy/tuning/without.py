@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 
 from embedl_deploy.errors import EmbedlDeployError
 from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.quantize.api import quantize
 from embedl_deploy.tuning.search import Search
 from embedl_deploy.tuning.subject import Subject
 from embedl_deploy.tuning.units import name_of, place_of
-from embedl_deploy.tuning.variants import groups_of, without
+from embedl_deploy.tuning.variants import Key, groups_of, without
 
 
 def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, QuantConfig]) -> dict[str, str]:
@@ -26,7 +28,8 @@ def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, 
         What became of each group, by its name.
     """
     outcomes: dict[str, str] = {}
-    off: frozenset[object] = frozenset()
+    off: frozenset[Key] = frozenset()
+    task = subject.task
     longest = 0.0
     for group in groups_of(subject.result):
         began = time.monotonic()
@@ -36,7 +39,9 @@ def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, 
         best = search.require_best()
         keys = {*off, *group.keys}
         try:
-            other = Subject(without(subject.result, keys), subject.task)  # type: ignore[arg-type]
+            result = without(subject.result, keys)
+            quantized = quantize(result, task.data, replace(task.config, policy=None), progress=task.progress)
+            other = Subject(result, quantized, task)
         except EmbedlDeployError as error:
             outcomes[group.name] = f"kept: without it, {str(error).splitlines()[0]}"
             continue

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from embedl_deploy.page.html import Html, join, tag
 from embedl_deploy.page.search_points import Frontier, FrontierPoint
-from embedl_deploy.page.section import Section, Source
+from embedl_deploy.page.section import Section, Source, folded
 from embedl_deploy.page.table import Cell, Column, Line, table
 from embedl_deploy.page.words import counted, number
 
@@ -16,8 +16,11 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 12, 44
 def frontier(source: Source) -> Section | None:
     """The section, if a search has tried something."""
     found = source.run.frontier
-    if found is None or not found.points:
+    if found is None or not (found.points or found.not_drawn):
         return None
+    others = folded("Not drawn: no finite figure", [tag("li", decision) for decision in found.not_drawn])
+    if not found.points:
+        return Section("frontier", "Frontier", "The frontier of the search", join(others))
     best = best_of(found.points)
     said = (
         f"{counted(len(found.points), 'decision')} tried; the line joins those that nothing else beats in both. "
@@ -40,6 +43,7 @@ def frontier(source: Source) -> Section | None:
         tag("p", said),
         tag("figure", draw_frontier(found)),
         tag("details", tag("summary", "As a table"), table(columns, lines, anchor="t-frontier")),
+        others,
     )
     return Section("frontier", "Frontier", "The frontier of the search", body)
 

@@ -71,7 +71,7 @@ class _Names:
         name = tag("code", breakable(line.path))
         shown = link(f"g{line.nodes[0]}", name, title="show in the graph") if line.nodes else name
         rewritten = ", then ".join(dict.fromkeys(match.pattern for match in line.rewrites))
-        kind = tag("small", line.kind or "operations of its forward", title=rewritten or None)
+        kind = tag("small", breakable(line.kind) or "operations of its forward", title=rewritten or None)
         head = Cell(join(shown, kind))
         if not self.source.run.quantization:
             return [head]

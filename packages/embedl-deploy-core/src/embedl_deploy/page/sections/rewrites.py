@@ -92,13 +92,12 @@ class _Graph:
         head = tag(
             "summary",
             _rail(""),
-            tag(
-                "span", breakable(_inside(member.name, around)), class_="name", title=member.name, style=_indent(depth)
-            ),
+            tag("span", breakable(_inside(member.name, around)), class_="name", title=member.name),
             tag("span", counted(len(lines), "call"), class_="kind"),
             stack,
             self._cost(lines),
             class_="row",
+            style=_indent(depth),
         )
         return tag("details", head, rows, class_="block", open=member.is_open)
 
@@ -115,12 +114,12 @@ class _Graph:
                 name if line is None or not line.is_listed else link(f"m{line.number}", name),
                 class_="name",
                 title=path_of(node),
-                style=_indent(depth),
             ),
-            tag("span", node.kind, class_="kind", title=" then ".join(fused) or None),
+            tag("span", breakable(node.kind), class_="kind", title=" then ".join(fused) or None),
             tag("span", chip(line.precision) if line is not None else None, class_="type"),
             self._cost([line] if line is not None else []),
             class_="row" if line is None or line.within is None else "row function",
+            style=_indent(depth),
             id=f"g{self._number[node.node]}",
             data_n=self._number[node.node],
             data_in=" ".join(numbers) or None,
