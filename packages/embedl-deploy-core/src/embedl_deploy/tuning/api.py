@@ -114,7 +114,7 @@ def tune(
     settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
     quantized = quantize(result, data, replace(complete, policy=None), progress=progress)
     kept = StateFile(state, identity_of(result, quantized, calls, chosen.describe(), target))
-    search = Search(measured, -math.inf if keep is None else keep, began + seconds)
+    search = Search(measured, -math.inf if keep is None else keep, began + seconds, backend.devices)
     with kept.in_use() as found, tempfile.TemporaryDirectory() as folder, torch.no_grad():
         builds = Builds(settings, kept, found)
         task = Task(backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)

@@ -24,8 +24,11 @@ class Trial:
         quantized: How many points are quantized.
         accepted: Whether the search went on from it.
         outcome: Why, in words.
+        start: Whether the search began from it.
         totals: Of the engine: kernels, bytes, size (:attr:`embedl_deploy.engine.EngineReport.totals`); empty where none
             was built.
+        estimates: A lower bound of the run time on each of the backend's devices of the target, in seconds, by the
+            device's name.
     """
 
     name: str
@@ -34,7 +37,9 @@ class Trial:
     quantized: int
     accepted: bool
     outcome: str
+    start: bool = False
     totals: Mapping[str, Any] = field(default_factory=dict)
+    estimates: Mapping[str, float] = field(default_factory=dict)
 
 
 @checked

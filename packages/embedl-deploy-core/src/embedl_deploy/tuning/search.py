@@ -3,10 +3,12 @@
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from embedl_deploy.engine import Device, estimate
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.evaluation import number_from
@@ -43,6 +45,7 @@ class Search:
         objective: What becomes smaller.
         keep: The accuracy that has to hold.
         deadline: When to stop, on :func:`time.monotonic`'s clock.
+        devices: The devices that run times are estimated for, as far as they are of the engine's target.
         trials: What was tried.
         best: The best of it.
     """
@@ -50,6 +53,7 @@ class Search:
     objective: Objective
     keep: float
     deadline: float
+    devices: Sequence[Device] = ()
     trials: list[Trial] = field(default_factory=list)
     best: Best | None = None
 
@@ -62,7 +66,7 @@ class Search:
         """Try the starts of a model that were not tried yet, whatever the time."""
         for name, points in subject.starts().items():
             if math.isnan(subject.value(points)[0]):
-                self.attempt(subject, name, points)
+                self.attempt(subject, name, points, start=True)
 
     def require_best(self) -> Best:
         """The best candidate.
@@ -132,10 +136,10 @@ class Search:
                 if unknown:
                     yield here
 
-    def attempt(self, subject: Subject, name: str, points: Points) -> bool:
+    def attempt(self, subject: Subject, name: str, points: Points, *, start: bool = False) -> bool:
         """Measure and build a candidate; whether it is the best so far."""
         accuracy = subject.accuracy(points)
-        note: Callable[..., Trial] = lambda *args, **more: self._note(subject, name, points, *args, **more)  # noqa: E731
+        note: Callable[..., Trial] = partial(self._note, subject, name, points, start=start)
         if worse(accuracy, self.keep):
             note(math.inf, accuracy, f"accuracy {accuracy:.4g}, below {self.keep:.4g}: not built")
             return False
@@ -155,7 +159,9 @@ class Search:
         better = self.best is None or objective < self.best.trial.objective * (1 - _LEAST_GAIN)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
         outcome = said if better else f"{said}, no better"
-        trial = note(objective, accuracy, outcome, accepted=better, totals=report.totals)
+        devices = [device for device in self.devices if device.target == report.target]
+        estimates = {device.name: estimate(report, device).seconds for device in devices}
+        trial = note(objective, accuracy, outcome, accepted=better, totals=report.totals, estimates=estimates)
         if better:
             self.best = Best(subject, points, trial)
         return better
