@@ -33,6 +33,7 @@ CALLS: dict[str, Callable[..., torch.Tensor]] = {
     "without a batch": lambda q, k, seen: attend(q[0], k[0], k[0], seen[0]),
     "without heads": lambda q, k, seen: attend(q[0, 0], k[0, 0], k[0, 0], seen[0, 0]),
     "two batch axes": lambda q, k, seen: attend(q[None], k[None], k[None], seen[None]),
+    "causal, with a scale": lambda q, k, seen: attend(q, k, k, is_causal=True, scale=0.7),
     "causal, without a batch": lambda q, k, seen: attend(q[0], k[0], k[0], is_causal=True),
 }
 
@@ -60,4 +61,10 @@ def test_without_a_mask_nothing_is_added(tmp_path) -> None:
     model = net(lambda m, q, k: attend(q, k, k))
     export_onnx(model, (Q, K), tmp_path / "a.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node]
-    assert sorted(kinds) == ["MatMul", "MatMul", "Mul", "Mul", "Reshape", "Reshape", "Softmax", "Transpose"]
+    assert sorted(kinds) == ["MatMul", "MatMul", "Mul", "Softmax", "Transpose"]  # keys are transposed and no more
+
+
+def test_the_operator_attention_is_written_where_there_is_one(tmp_path) -> None:
+    model = net(lambda m, q, k: attend(q, k, k))
+    export_onnx(model, (Q, K), tmp_path / "a.onnx", opset=23)
+    assert [node.op_type for node in onnx.load(tmp_path / "a.onnx").graph.node] == ["Attention"]

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from embedl_deploy.export.attention import attention
+from embedl_deploy.export.attention import attention, attention_in_steps
 from embedl_deploy.export.grouped_product import grouped_product
 from embedl_deploy.export.pools import (
     adaptive_max_pool_1d,
@@ -82,8 +82,21 @@ if hasattr(F, "grouped_mm"):  # from torch 2.10 on
     _FORMS[F.grouped_mm] = grouped_product
 
 
+#: What has an operator of its own from an operator set on: the set, and the form for older ones.
+_IN_STEPS = {F.scaled_dot_product_attention: (23, attention_in_steps)}
+_IN_STEPS[_ATEN.scaled_dot_product_attention.default] = _IN_STEPS[F.scaled_dot_product_attention]
+
+
 class ExportableForms(TorchFunctionMode):
-    """Within the block, what is traced in this thread calls functions in a form that is exported correctly."""
+    """Within the block, what is traced in this thread calls functions in a form that is exported correctly.
+
+    Args:
+        opset: The operator set to write for.
+    """
+
+    def __init__(self, opset: int) -> None:
+        super().__init__()
+        self.forms = {**_FORMS, **{func: form for func, (since, form) in _IN_STEPS.items() if opset < since}}
 
     def __torch_function__(
         self,
@@ -93,4 +106,4 @@ class ExportableForms(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call ``func``, or what computes the same."""
-        return _FORMS.get(func, func)(*args, **(kwargs or {}))
+        return self.forms.get(func, func)(*args, **(kwargs or {}))

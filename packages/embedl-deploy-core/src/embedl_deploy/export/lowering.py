@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import torch
 from torch import fx, nn
 
+from embedl_deploy.export.folding import LARGEST
+
 if TYPE_CHECKING:
     import onnx_ir
 
@@ -63,7 +65,7 @@ def simplify(model: "onnx_ir.Model") -> None:
     from onnxscript.rewriter.rules import common as rules
 
     common.InlinePass()(model)
-    fold_constants(model, onnx_shape_inference=True)
+    fold_constants(model, onnx_shape_inference=True, input_size_limit=LARGEST)
     merging = (
         *(rules.flatten_to_reshape_rule, rules.reshape_reshape_rule, rules.unsqueeze_unsqueeze_rule),
         *(rules.transpose_transpose_rule, rules.no_op_transpose_rule, rules.cast_cast_rule, rules.no_op_cast_rule),

@@ -16,6 +16,7 @@ from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.failures import explain, may_be_of_sizes
 from embedl_deploy.export.fitting import fit_program
 from embedl_deploy.export.folded_norms import keep_bfloat16
+from embedl_deploy.export.folding import fold_large
 from embedl_deploy.export.judged import Run
 from embedl_deploy.export.open_dimensions import advice_on_closed
 from embedl_deploy.export.operands import FittingSlices
@@ -76,7 +77,7 @@ def translated(
     slices = FittingSlices()
     replaced: list[Replaced] = []
     try:
-        with _exporter_quiet(), torch.no_grad(), ExportableForms(), steps_left_open():
+        with _exporter_quiet(), torch.no_grad(), ExportableForms(opset), steps_left_open():
             given: Any = model
             lowered = lower and shapes is None
             if lowered:
@@ -109,6 +110,8 @@ def translated(
             assert program is not None  # None is returned for the old exporter only
             if lowered:
                 simplify(program.model)
+            else:
+                fold_large(program.model)
             if dtype is torch.bfloat16:
                 keep_bfloat16(program.model)
     except ImportError as error:
