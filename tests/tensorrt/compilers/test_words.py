@@ -54,9 +54,13 @@ def test_waiting_is_no_kernel():
         ("__myl_Move_myl0_0", LayerKind.REFORMAT),
         ("__myl_CastMulMinMaxRounCast_myl0_0", LayerKind.POINTWISE),
         ("conv1_quant", LayerKind.POINTWISE),
+        ("_gemm_mha_v2_myl0_5", LayerKind.ATTENTION),
+        ("__myl_FcAddAdd_myl0_6", LayerKind.GEMM),
+        ("__myl_CastMulFc_myl0_2", LayerKind.GEMM),
+        ("__myl_FchAdd_myl0_2", LayerKind.POINTWISE),
     ],
 )
-def test_kernels_that_only_move_values(name, kind):
+def test_generated_kernels(name, kind):
     assert layers_in_log([kernel(name)])[0].kind is kind
 
 

@@ -41,6 +41,12 @@ _WORDS = {
 }
 _KINDS = {word: kind for kind, words in _WORDS.items() for word in words}
 _FUSED = (("gemm", LayerKind.GEMM), ("matmul", LayerKind.GEMM), ("conv", LayerKind.CONVOLUTION))
+_GENERATORS = frozenset({"kgen", "runtime_fusion"})
+#: Those that multiply matrices, by their names, such as ``_gemm_mha_v2_myl0_5`` and ``__myl_FcAddAdd_myl0_6``.
+_GENERATED = (
+    (re.compile(r"_[a-z]+_mha_"), LayerKind.ATTENTION),
+    (re.compile(r"__myl_([A-Z][a-z]*)*?Fc(?![a-z])"), LayerKind.GEMM),
+)
 
 
 def dtype_of(word: str) -> str:
@@ -59,6 +65,10 @@ def kind_of(
 
     A generated kernel with one input and one output, whose name tells of no arithmetic, only moves values.
     """
+    if word.strip().lower() in _GENERATORS:
+        for pattern, generated in _GENERATED:
+            if pattern.match(name):
+                return generated
     kind = _KINDS.get(word.strip().lower(), LayerKind.OTHER)
     if kind is LayerKind.OTHER:
         return next((fused for text, fused in _FUSED if text in word.lower()), kind)
