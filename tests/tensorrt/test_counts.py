@@ -72,7 +72,8 @@ def swin_t() -> Counts:
         "FusedSwinAttention": blocks,
         "FusedLinearReLU": blocks,
         "FusedLinear": blocks + blocks + merges,  # output projections, second of each MLP, merges
-        "FusedLayerNorm": 2 * blocks + merges + 1 + 1,  # and after the embedding, and before the head
+        "FusedSwinNormPartition": blocks,  # the norm before each attention
+        "FusedLayerNorm": blocks + merges + 1 + 1,  # before each MLP, after the embedding, and before the head
         "FusedAdaptiveAvgPool2d": 1,
     }
 
@@ -83,6 +84,7 @@ def swin_v2_t() -> Counts:
     blocks = sum([2, 2, 6, 2])
     counts["FusedLinearReLU"] += blocks
     counts["FusedLinear"] += blocks
+    counts["FusedLayerNorm"] += counts.pop("FusedSwinNormPartition")  # norms come after attention and MLP
     return counts
 
 

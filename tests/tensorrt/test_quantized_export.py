@@ -81,6 +81,12 @@ MODELS = {
         6,
     ),
     "FusedActivationProduct": (lambda m, x: m.fc(x) @ x.mT, {"fc": nn.Linear(8, 8)}, TOKENS, 3),
+    "FusedSwinNormPartition": (
+        lambda m, x: m.attention(m.norm(x)),
+        {"attention": ShiftedWindowAttention(8, [3, 3], [1, 1], 2), "norm": nn.LayerNorm(8)},
+        random_input(1, 6, 6, 8),
+        2,
+    ),
     "FusedSwinAttention": (
         lambda m, x: m.attention(x),
         {"attention": ShiftedWindowAttention(8, [3, 3], [1, 1], 2)},

@@ -28,6 +28,7 @@ from embedl_deploy.tensorrt.modules.swin_attention import (
     SwinWindowPartition,
     SwinWindowReverse,
 )
+from embedl_deploy.tensorrt.modules.swin_norm import FusedSwinNormPartition
 
 __all__ = [
     "AttentionMask",
@@ -51,6 +52,7 @@ __all__ = [
     "FusedRecurrent",
     "FusedScaledDotProductAttention",
     "FusedSwinAttention",
+    "FusedSwinNormPartition",
     "MHAInProjection",
     "ScaledDotProductAttention",
     "SplitHeads",

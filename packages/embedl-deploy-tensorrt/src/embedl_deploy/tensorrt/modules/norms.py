@@ -14,7 +14,7 @@ from embedl_deploy.modules import FusedModule, LayerNorm2d, RMSNorm2d, with_para
 NormT = TypeVar("NormT", bound=nn.LayerNorm | nn.RMSNorm | LayerNorm2d | RMSNorm2d)
 
 
-def _scaled(norm: NormT, factors: torch.Tensor, over: tuple[int, ...]) -> NormT | str:
+def scaled_norm(norm: NormT, factors: torch.Tensor, over: tuple[int, ...]) -> NormT | str:
     """A norm whose output is multiplied by ``factors``, or why there is none."""
     if over != tuple(factors.shape):
         return f"it normalizes over {over}, not over {factors.numel()} channels"
@@ -40,7 +40,7 @@ class FusedLayerNorm(FusedModule):
     @torch.no_grad()
     def scale_outputs(self, factors: torch.Tensor) -> str | None:
         """In weight and bias."""
-        scaled = _scaled(self.layer_norm, factors, self.layer_norm.normalized_shape)
+        scaled = scaled_norm(self.layer_norm, factors, self.layer_norm.normalized_shape)
         if isinstance(scaled, str):
             return scaled
         self.layer_norm = scaled
@@ -63,7 +63,7 @@ class FusedRMSNorm(FusedModule):
     @torch.no_grad()
     def scale_outputs(self, factors: torch.Tensor) -> str | None:
         """In the weight."""
-        scaled = _scaled(self.rms_norm, factors, self.rms_norm.normalized_shape)
+        scaled = scaled_norm(self.rms_norm, factors, self.rms_norm.normalized_shape)
         if isinstance(scaled, str):
             return scaled
         self.rms_norm = scaled
@@ -86,7 +86,7 @@ class FusedLayerNorm2d(FusedModule):
     @torch.no_grad()
     def scale_outputs(self, factors: torch.Tensor) -> str | None:
         """In weight and bias."""
-        scaled = _scaled(self.layer_norm, factors, (self.layer_norm.num_channels,))
+        scaled = scaled_norm(self.layer_norm, factors, (self.layer_norm.num_channels,))
         if isinstance(scaled, str):
             return scaled
         self.layer_norm = scaled

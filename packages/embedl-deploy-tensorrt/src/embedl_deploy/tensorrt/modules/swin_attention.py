@@ -57,11 +57,15 @@ class SwinWindowPartition(_Windows):
         """Whether a mask is made."""
         return sum(self.shift_size) > 0
 
+    def pads(self, x: torch.Tensor) -> bool:
+        """Whether windows do not divide (B, Y, X, E), so that zeros are added below and on the right."""
+        return self.layout(x.shape[1], x.shape[2])[0] != (x.shape[1], x.shape[2])
+
     def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """(B, Y, X, E) to (B·W, T, E) and, if shifted, the mask of (W, T, T) to add to the scores."""
         _, height, width, _ = x.shape
         (padded_h, padded_w), shift = self.layout(height, width)
-        padded = F.pad(x, (0, 0, 0, padded_w - width, 0, padded_h - height))
+        padded = F.pad(x, (0, 0, 0, padded_w - width, 0, padded_h - height)) if self.pads(x) else x
         if sum(shift) > 0:
             padded = torch.roll(padded, shifts=(-shift[0], -shift[1]), dims=(1, 2))
         windows = self._cut(padded)

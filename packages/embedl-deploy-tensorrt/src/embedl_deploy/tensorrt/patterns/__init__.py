@@ -46,6 +46,7 @@ from embedl_deploy.tensorrt.patterns.fusions.norms import LayerNorm2dPattern, La
 from embedl_deploy.tensorrt.patterns.fusions.pointwise import ActAddPattern
 from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.fusions.recurrent import RecurrentPattern
+from embedl_deploy.tensorrt.patterns.fusions.swin_norm import SwinNormPartitionPattern
 
 __all__ = [
     "ActAddPattern",
@@ -87,6 +88,7 @@ __all__ = [
     "StemConvBNActMaxPoolPattern",
     "StemConvBNReLUMaxPoolPattern",
     "SwinAttentionPattern",
+    "SwinNormPartitionPattern",
     "UnrollTransformerDecoderPattern",
     "UnrollTransformerEncoderPattern",
     "UnrollTransformerPattern",

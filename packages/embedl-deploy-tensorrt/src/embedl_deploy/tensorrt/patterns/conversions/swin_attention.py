@@ -16,7 +16,15 @@ from torch import fx, nn
 
 from embedl_deploy.graph import get_constant
 from embedl_deploy.modules import linear_with
-from embedl_deploy.patterns import Example, Pattern, PatternMatch, arguments_by_name, insert_call, replace_match
+from embedl_deploy.patterns import (
+    Example,
+    Pattern,
+    PatternMatch,
+    arguments_by_name,
+    get_module,
+    insert_call,
+    replace_match,
+)
 from embedl_deploy.tensorrt.modules.attention import MHAInProjection
 from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
 from embedl_deploy.tensorrt.patterns.example_swin import WindowAttention
@@ -102,6 +110,11 @@ class DecomposeSwinAttentionPattern(Pattern):
         if call["dropout"] > 0:
             output = call_part(nn.Dropout(call["dropout"]), (output,), "dropout")
             new.append(output)
-        reverse = call_part(SwinWindowReverse(window, shift), (output, image), "reverse")
+        reverse = call_part(SwinWindowReverse(window, shift), (output, _of_its_size(image)), "reverse")
         replace_match(pattern_match, reverse)
         return [*new, reverse]
+
+
+def _of_its_size(image: fx.Node) -> fx.Node:
+    """What a norm before the attention reads: of the same size, and the norm's result then has no other reader."""
+    return image.all_input_nodes[0] if isinstance(get_module(image), nn.LayerNorm) else image
