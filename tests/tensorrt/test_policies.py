@@ -22,7 +22,7 @@ from embedl_deploy.quantize import (
     quantize,
 )
 from embedl_deploy.tensorrt.modules import FusedScaledDotProductAttention
-from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES
+from embedl_deploy.tensorrt.plugin import TENSORRT_POLICIES
 from support.nets import net, random_input
 
 IMAGES = random_input(2, 8, 6, 6)
@@ -170,7 +170,7 @@ class TestPlaces:
 
 class TestPolicies:
     def test_all_is_the_default_and_objects_to_nothing_in_int8(self):
-        assert list(TENSORRT_POLICIES) == ["all", "mixed"]
+        assert list(TENSORRT_POLICIES) == ["all", "mixed", "rtx"]
         report = report_of(network())
         assert report.policy == "tensorrt's 'all'"
         assert not report.not_quantized and len(report.points) == 10
@@ -194,7 +194,7 @@ class TestPolicies:
         assert bool(report.quantized) is quantized and bool(report.not_quantized) is not quantized
 
     def test_an_unknown_one_is_an_error_that_lists_what_there_is(self):
-        with pytest.raises(QuantizationConfigError, match="'tensorrt' has no policy 'best'; it has all, mixed"):
+        with pytest.raises(QuantizationConfigError, match="'tensorrt' has no policy 'best'; it has all, mixed, rtx"):
             report_of(network(), QuantConfig(policy="best"))
 
     def test_the_backend_may_be_named_for_a_model_of_patterns(self):
@@ -230,7 +230,7 @@ class TestFP8:
 
     FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8))
 
-    @pytest.mark.parametrize("policy", ["all", "mixed"])
+    @pytest.mark.parametrize("policy", ["all", "mixed", "rtx"])
     @pytest.mark.parametrize(
         ("conv", "reason"),
         [

@@ -79,7 +79,7 @@ def test_a_broken_backend_that_is_named_is_the_answer_no(command, monkeypatch, n
         ([*QUANTIZE, "--data", "images", "--mean", "a"], 2, "'a' is not a list of numbers"),
         ([*QUANTIZE, "--data", "images", "--crop", "0"], 2, "'0' is not a size such as 224"),
         ([*QUANTIZE, "--data", "data.npy", "--precision", "int4"], 2, "activation is INT4; INT4 is for weights"),
-        ([*QUANTIZE, "--data", "data.npy", "--policy", "nope"], 2, "has no policy 'nope'; it has all, mixed"),
+        ([*QUANTIZE, "--data", "data.npy", "--policy", "nope"], 2, "has no policy 'nope'; it has all, mixed, rtx"),
         ([*QUANTIZE, "--data", "data.npy", "--skip", "nope*"], 2, "'nope*', which matches no module"),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else None,

@@ -26,7 +26,7 @@ def test_backends(process):
     assert "package_that_is_not_there" in found["broken"]["error"], "a broken plugin is named, and stops nothing"
     assert found["acme"]["error"] is None
     assert found["acme"]["compilers"] == {"absent": "acmec is not installed: pip install acmec", "quick": None}
-    assert found["tensorrt"]["policies"] == ["all", "mixed"]
+    assert found["tensorrt"]["policies"] == ["all", "mixed", "rtx"]
     assert found["tensorrt"]["fusions"] >= 12 and found["tensorrt"]["check_rules"] > 0
 
 

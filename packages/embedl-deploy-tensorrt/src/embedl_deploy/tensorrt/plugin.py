@@ -9,7 +9,11 @@ from embedl_deploy.tensorrt.checks import TENSORRT_RULES
 from embedl_deploy.tensorrt.compilers import TENSORRT_COMPILERS
 from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
-from embedl_deploy.tensorrt.policies import TENSORRT_POLICIES
+from embedl_deploy.tensorrt.policies import quantize_all, quantize_mixed
+from embedl_deploy.tensorrt.rtx_policy import quantize_for_rtx
+
+#: The policies by name, the default first.
+TENSORRT_POLICIES: dict[str, QuantPolicy] = {"all": quantize_all, "mixed": quantize_mixed, "rtx": quantize_for_rtx}
 
 
 @hookimpl

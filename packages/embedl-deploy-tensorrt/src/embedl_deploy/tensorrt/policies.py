@@ -71,7 +71,3 @@ def _is_vector_product(point: QuantPoint) -> bool:
         return False
     positions = shape[1:-1] if any(isinstance(part, nn.Linear) for part in point.parts) else shape[2:]
     return math.prod(positions) == 1
-
-
-#: The policies by name, the default first.
-TENSORRT_POLICIES = {"all": quantize_all, "mixed": quantize_mixed}
