@@ -252,6 +252,13 @@ def tune(session: nox.Session) -> None:
 
 
 @nox.session
+def forms(session: nox.Session) -> None:
+    """What the compiler makes of one thing written in several ways; prints the tables of docs/attention_forms.md."""
+    _install_wheels(session, compilers=True)
+    session.run("python", "benchmarks/graph_forms.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def operators(session: nox.Session) -> None:
     """Which operators of the ONNX standard the compiler refuses; writes the table of the checker's rules."""
     _install_wheels(session, "pillow", compilers=True)

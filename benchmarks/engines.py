@@ -2,11 +2,12 @@
 
     python benchmarks/engines.py [--networks NAME …] [--targets NAME …] [--json FILE]
 
-Each network is exported in float16, in INT8 by the policies ``all`` and ``mixed``, and in FP8, with float16 around the
-quantized places, for one image of 3×224×224, and compiled by TensorRT for RTX, which needs no GPU. Weights are random
-but for EfficientNet-Lite0's: neither layers nor traffic depend on them. Activation traffic is the sum over all kernels
-of the bytes of activations that they read and write. What the compiler refuses is listed with the explanation. A star
-marks rows without the rewrites in ``LEFT_OUT``.
+Each network is exported in float16, in INT8 by the policies ``all``, ``mixed`` and ``rtx``, and in FP8 by ``all`` and
+``rtx``, with float16 around the quantized places, for one image of 3×224×224, and compiled by TensorRT for RTX, which
+needs no GPU. Weights are random but for EfficientNet-Lite0's: neither layers nor traffic depend on them. Activation
+traffic is the sum over all kernels of the bytes of activations that they read and write. What the compiler refuses is
+listed with the explanation, and where a policy leaves everything in float there is no row. A star marks rows without
+the rewrites in ``LEFT_OUT``.
 
 The exit code is 1 if FP16 or INT8 is refused anywhere.
 """
@@ -34,7 +35,7 @@ from embedl_deploy import (
     transform,
 )
 from embedl_deploy.engine import EngineReport, compare
-from embedl_deploy.errors import CompileError, CompilerNotFoundError
+from embedl_deploy.errors import CompileError, CompilerNotFoundError, QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantize
 from measurement import describe_machine, make_console
 from network import load_network
@@ -42,13 +43,15 @@ from torchvision_import import import_torchvision
 
 NETWORKS = ("resnet50", "vit_b_16", "convnext_tiny", "swin_t", "mobilenet_v3_large", "EfficientNet-Lite0")
 TARGETS = ("sm86", "sm89", "sm120")
-FP8 = TensorQuantConfig(Precision.FP8)
+_FP8 = (TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_channel=True))
 #: Formats and how they are asked for; ``None`` for no quantization.
 FORMATS: dict[str, QuantConfig | None] = {
     "FP16": None,
     "INT8 all": QuantConfig(policy="all"),
     "INT8 mixed": QuantConfig(policy="mixed"),
-    "FP8": QuantConfig(FP8, TensorQuantConfig(Precision.FP8, per_channel=True)),
+    "INT8 rtx": QuantConfig(policy="rtx"),
+    "FP8": QuantConfig(*_FP8),
+    "FP8 rtx": QuantConfig(*_FP8, policy="rtx"),
 }
 MUST_COMPILE = ("FP16", "INT8 all", "INT8 mixed", "INT8 mixed*")
 #: Rewrites that the reports advise to leave out, node and pattern; the rows marked with a star are without them.
@@ -108,7 +111,11 @@ def study(network: str, targets: list[str], console: Console) -> list[dict[str, 
         for name, (result, config) in formats.items():
             start = time.perf_counter()
             path = Path(folder) / f"{network}_{name.replace(' ', '_').replace('*', '_left_out')}.onnx"
-            export(result, config, x, path)
+            try:
+                export(result, config, x, path)
+            except QuantizationError as error:
+                console.print(f"{network}, {name}: {str(error).partition(':')[0]}", highlight=False, markup=False)
+                continue
             seconds, checked = time.perf_counter() - start, check(path, backend="tensorrt")
             if not checked.ok:
                 console.print(str(checked), highlight=False, markup=False)

@@ -6,10 +6,14 @@ from torch import nn
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
+from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.engine import LayerKind
 from embedl_deploy.errors import QuantizationError
+from embedl_deploy.modules import symbolic_trace
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, insert_qdq, quantization_report, quantize
 from embedl_deploy.tensorrt.compilers import TensorRTForRTX
+from embedl_deploy.tensorrt.modules import FusedLinear
+from embedl_deploy.tensorrt.rtx_policy import quantize_for_rtx
 from support.nets import net, random_input
 
 FP8 = {"activation": TensorQuantConfig(Precision.FP8), "weight": TensorQuantConfig(Precision.FP8, per_channel=True)}
@@ -52,6 +56,22 @@ def test_of_a_row_of_products_every_second_reads_fp8():
     quantized, reasons = found(nn.Sequential(*linears), FP8)
     assert quantized == ["0", "4", "8"]
     assert reasons == {"2": WRITES_FP8, "6": WRITES_FP8}
+
+
+def test_a_row_may_be_long():
+    graph_module = symbolic_trace(nn.Sequential(*(FusedLinear(nn.Linear(2, 2)) for _ in range(1500))))
+    calls = [node for node in graph_module.graph.nodes if node.op == "call_module"]
+    for node, reason in zip(calls[:3], (WRITES_FP8, None, WRITES_FP8), strict=True):
+        module = graph_module.get_submodule(node.target)
+        point = QuantPoint(node, node.target, module, PointKind.INPUT, precision=Precision.FP8.value)
+        assert quantize_for_rtx(point) == reason
+
+
+def test_where_a_row_forks_each_end_counts():
+    """The second is read by the third, which quantizes, and by the fourth, which in float writes for the fifth."""
+    parts = {name: nn.Linear(8, 8) for name in "abcde"}
+    model = net(lambda m, x: (m.c(y := m.b(m.a(x))), m.e(m.d(y))), **parts)
+    assert found(model, FP8) == (["b", "c", "e"], {"a": WRITES_FP8, "d": WRITES_FP8})
 
 
 def test_a_product_that_something_in_float_reads_too_is_quantized():

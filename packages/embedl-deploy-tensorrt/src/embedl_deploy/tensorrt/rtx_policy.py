@@ -43,11 +43,19 @@ def quantize_for_rtx(point: QuantPoint) -> str | None:
 
 
 def _writes_for_product(node: fx.Node) -> bool:
-    """Whether all that reads a product's result are products that quantize it."""
-    readers = _readers(node)
-    return bool(readers) and all(
-        isinstance(get_module(reader), _PRODUCTS) and not _writes_for_product(reader) for reader in readers
-    )
+    """Whether all that reads a product's result are products that quantize it.
+
+    Of products in a row every second does, counted from the last, so the row is followed to its end.
+    """
+    row = [node]
+    while len(readers := _readers(row[-1])) == 1 and _is_product(readers[0]):
+        row.append(readers[0])
+    last = bool(readers) and all(_is_product(reader) and not _writes_for_product(reader) for reader in readers)
+    return last is (len(row) % 2 == 1)
+
+
+def _is_product(node: fx.Node) -> bool:
+    return isinstance(get_module(node), _PRODUCTS)
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
