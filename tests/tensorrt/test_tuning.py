@@ -351,6 +351,17 @@ def test_what_the_compiler_refuses_is_not_chosen(residual, chip):
     assert "the compiler refuses it" in str(found)
 
 
+@pytest.mark.parametrize("objective", ["activation_bytes", "kernels", "engine_bytes", "estimate:RTX 4090"])
+def test_the_result_is_never_worse_than_a_start(residual, chip, objective):
+    result, x = residual
+    chip()
+    found = tune(result, [x], target="sm89", objective=objective, progress=False)
+    starts = [trial for trial in found.trials if trial.start]
+    assert {"float16", "everything", "everything in FP8"} <= {trial.name for trial in starts}
+    assert found.best.objective == min(trial.objective for trial in found.trials)
+    assert all(trial.estimates["RTX 4090"] > 0 for trial in starts)
+
+
 def test_objectives_are_named_or_functions():
     backend = get_backend("tensorrt")
     engine = report(layer("a"), layer("b"))
