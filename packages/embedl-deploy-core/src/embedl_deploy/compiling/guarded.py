@@ -92,6 +92,13 @@ class GuardedCompiler(Compiler):
         """As :meth:`Compiler.run`."""
         return self._ask("run()", lambda: self.compiler.run(engine, inputs))
 
+    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
+        """As :meth:`Compiler.benchmark`."""
+        times = self._ask("benchmark()", lambda: self.compiler.benchmark(engine, inputs, seconds))
+        right = isinstance(times, list) and times and all(isinstance(each, float) and each > 0 for each in times)
+        self._require(bool(right), "benchmark()", times, "a list with the seconds of each run")
+        return times
+
     def _ask(self, method: str, call: Callable[[], _Answer], *, apart: bool = False) -> _Answer:
         try:
             return call()

@@ -5,6 +5,7 @@ from embedl_deploy.engine.figures import FloatLayer
 from embedl_deploy.engine.layers import BITS, EngineLayer, EngineTensor, LayerKind
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.engine.roofline import Device, Estimate, LayerEstimate, estimate
+from embedl_deploy.engine.timing import Timing
 
 __all__ = [
     "BITS",
@@ -18,6 +19,7 @@ __all__ = [
     "LayerEstimate",
     "LayerKind",
     "ModuleDifference",
+    "Timing",
     "compare",
     "estimate",
 ]

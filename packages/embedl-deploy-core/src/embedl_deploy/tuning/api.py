@@ -13,9 +13,12 @@ import torch
 from torch import nn
 
 from embedl_deploy.backend import Backend, CompileOptions, get_backend
+from embedl_deploy.compiling import benchmark
 from embedl_deploy.compiling.choosing import choose_compiler
-from embedl_deploy.engine import EngineReport
+from embedl_deploy.engine import EngineReport, Timing
 from embedl_deploy.errors import InputError
+from embedl_deploy.export.prepare import in_signature_order
+from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.pipeline import BACKEND, TransformationResult
@@ -38,6 +41,8 @@ from embedl_deploy.tuning.units import Points
 from embedl_deploy.tuning.without import try_without_matches
 from embedl_deploy.validation.checked import checked
 
+#: How long the runs of an engine are timed, where that is the objective.
+_TIMED_SECONDS = 1.0
 #: The share of the time in which points are decided, before matches of the plan are.
 _SHARE_OF_POINTS = 0.8
 
@@ -72,7 +77,8 @@ def tune(
         data: Calibration data.
         target: What to compile for, in the backend's words.
         objective: What to make smaller: ``"activation_bytes"``, ``"kernels"``, ``"engine_bytes"``,
-            ``"estimate:DEVICE"`` in seconds, or a function of the engine's report.
+            ``"estimate:DEVICE"`` in seconds, ``"latency"``, the median time of the engine's runs on the hardware in
+            this machine, or a function of the engine's report.
         keep: The least accuracy: signal to noise of the outputs in dB, or what ``evaluate`` gives. ``None`` accepts
             any.
         evaluate: A measure of your own, from a model to a number, of which more is better.
@@ -90,7 +96,7 @@ def tune(
     Raises:
         InputError: An argument does not fit; the state is of another model, compiler, target, configuration or data,
             was changed by hand, or another run uses it.
-        CompileError: There is no compiler.
+        CompileError: There is no compiler; or the objective is the latency, and no engine can be run here.
         QuantizationError: There is no data, or the model fails on a batch.
     """
     began = time.monotonic()
@@ -104,7 +110,7 @@ def tune(
         if value is not None and (math.isnan(value) or (name == "seconds" and value < 0)):
             raise InputError(f"{name} is {value!r}; expected a number{', not negative' if name == 'seconds' else ''}.")
     backend = _backend_of(result)
-    objective_name, measured = objective_of(objective, backend)
+    chosen_objective = objective_of(objective, backend)
     complete = complete_config(config, backend.name)
     complete = replace(complete, policy=None if config is None else config.policy)
     other_formats(complete, formats, backend, "")  # refused before any work
@@ -114,15 +120,21 @@ def tune(
     settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
     quantized = quantize(result, data, replace(complete, policy=None), progress=progress)
     kept = StateFile(state, identity_of(result, quantized, calls, chosen.describe(), target))
-    search = Search(measured, -math.inf if keep is None else keep, began + seconds, backend.devices)
+    search = Search(chosen_objective, -math.inf if keep is None else keep, began + seconds, backend.devices)
     with kept.in_use() as found, tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        builds = Builds(settings, kept, found)
+        args, kwargs = calls[0]
+        inputs = tensors_in(args, in_signature_order(result.model, kwargs))
+
+        def timed(engine: Path) -> Timing:
+            return benchmark(engine, inputs, backend=backend.name, compiler=chosen.name, seconds=_TIMED_SECONDS)
+
+        builds = Builds(settings, kept, found, timed if chosen_objective.figure is None else None)
         task = Task(backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
         subject = Subject(result, quantized, task)
         settings["shapes"] = dict(subject.unquantized.shapes) or None
         search.try_starts(subject)
         engine = subject.engine(Points())
-        configs = {} if engine is None else other_formats(complete, formats, backend, engine.target)
+        configs = {} if engine is None else other_formats(complete, formats, backend, engine.report.target)
         if configs:
             subject.add_formats(configs)
             search.try_starts(subject)
@@ -131,7 +143,7 @@ def tune(
         tried = try_without_matches(search, subject, configs) if rewrites else {}
     best = search.require_best()
     others = [point for point in best.points if point not in best.subject.report.quantized]
-    reasons = search.why_in_float(best, objective_name)
+    reasons = search.why_in_float(best, chosen_objective.name)
     policy = policy_of(best.subject.report.points, reasons, others, backend.name)
     return TuneResult(
         policy=policy,
@@ -139,7 +151,7 @@ def tune(
         result=best.subject.result,
         plan=plan_to_json(best.subject.result.report.plan),
         rewrites=tried,
-        objective_name=objective_name,
+        objective_name=chosen_objective.name,
         measure="sqnr" if evaluate is None else "evaluate",
         best=best.trial,
         trials=tuple(search.trials),

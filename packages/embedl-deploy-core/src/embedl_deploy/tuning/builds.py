@@ -2,12 +2,14 @@
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedl_deploy.compiling import CompileResult
 from embedl_deploy.compiling import compile as compile_onnx
 from embedl_deploy.compiling.guarded import CompilerEndedError
-from embedl_deploy.engine import EngineReport
+from embedl_deploy.engine import EngineReport, Timing
 from embedl_deploy.errors import CompileError
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.tuning.file_digest import digest_of
@@ -19,51 +21,86 @@ if TYPE_CHECKING:
 _ONE_FILE_BYTES = 10**9
 
 
+@dataclass(frozen=True)
+class Built:
+    """What is known of an engine.
+
+    Attributes:
+        report: What the compiler tells of it.
+        seconds: The median of its runs; ``None`` where it was not timed.
+    """
+
+    report: EngineReport
+    seconds: float | None = None
+
+
 class Builds:
-    """Builds engines.
+    """Builds engines, and times them where that is asked for.
 
     Args:
         settings: Arguments of :func:`embedl_deploy.compile`.
         state: Where reports are kept.
         found: What the state holds; new reports are added.
+        timed: Times an engine's runs.
     """
 
-    def __init__(self, settings: dict[str, Any], state: StateFile, found: dict[str, Any]) -> None:
-        self.settings, self.state, self.found = settings, state, found
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        state: StateFile,
+        found: dict[str, Any],
+        timed: Callable[[Path], Timing] | None = None,
+    ) -> None:
+        self.settings, self.state, self.found, self.timed = settings, state, found, timed
         self.digests: dict[str, str] = found.setdefault("files", {})
         self.reports: dict[str, Any] = found.setdefault("reports", {})
+        self.seconds: dict[str, float] = found.setdefault("seconds", {})
         self.count = 0
 
-    def report(self, key: str, make: Callable[[], "ir.Model"]) -> EngineReport | None:
-        """The report of a candidate's engine; ``None`` if the compiler refuses it.
+    def built(self, key: str, make: Callable[[], "ir.Model"]) -> Built | None:
+        """A candidate's engine; ``None`` if the compiler refuses it.
 
         Args:
             key: Names the candidate in every run.
             make: Makes its file's model; called where the candidate is not known yet.
+
+        Raises:
+            CompileError: The engine is to be timed, and cannot be run here.
         """
-        if key not in self.digests or self.digests[key] not in self.reports:
+        if not self._is_known(self.digests.get(key)):
             model = make()
             digest = self.digests[key] = digest_of(model)
-            if digest not in self.reports:
+            if not self._is_known(digest):
                 self.count += 1
-                self.reports[digest] = self._built(model)
+                self._build(model, digest)
             self.state.save(self.found)
-        plain = self.reports[self.digests[key]]
-        return None if plain is None else EngineReport.from_dict(plain)
+        digest = self.digests[key]
+        plain = self.reports[digest]
+        return None if plain is None else Built(EngineReport.from_dict(plain), self.seconds.get(digest))
 
-    def _built(self, model: "ir.Model") -> dict[str, Any] | None:
+    def _is_known(self, digest: str | None) -> bool:
+        if digest not in self.reports:
+            return False
+        return self.timed is None or self.reports[digest] is None or digest in self.seconds
+
+    def _build(self, model: "ir.Model", digest: str) -> None:
         import onnx_ir as ir
 
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
             large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
             ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
-            engine = Path(folder) / "candidate.engine"
-            for may_repeat in (True, False):
-                try:
-                    return compile_onnx(path, engine, progress=False, **self.settings).report.to_dict()
-                except CompileError as error:
-                    # A crash may come from outside, such as a system out of memory; a refusal would come again.
-                    if not (may_repeat and isinstance(error.__cause__, CompilerEndedError)):
-                        return None
+            done = self._compiled(path, Path(folder) / "candidate.engine")
+            if done is not None and self.timed is not None:
+                self.seconds[digest] = self.timed(done.path).median
+            self.reports[digest] = None if done is None else done.report.to_dict()
+
+    def _compiled(self, path: Path, engine: Path) -> CompileResult | None:
+        for may_repeat in (True, False):
+            try:
+                return compile_onnx(path, engine, progress=False, **self.settings)
+            except CompileError as error:
+                # A crash may come from outside, such as a system out of memory; a refusal would come again.
+                if not (may_repeat and isinstance(error.__cause__, CompilerEndedError)):
+                    return None
         return None

@@ -1,45 +1,71 @@
-"""What a search makes smaller, read from the compiler's report of an engine."""
+"""What a search makes smaller: a figure of an engine's report, or the time of its runs."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from embedl_deploy.backend import Backend
 from embedl_deploy.engine import EngineReport, estimate
 from embedl_deploy.errors import InputError
+from embedl_deploy.tuning.builds import Built
 
-#: From the report of an engine to a number, of which less is better.
-Objective = Callable[[EngineReport], float]
-
-_OBJECTIVES: dict[str, Objective] = {
+#: A change that gains less than this share of a figure is not worth a decision; of a measured time, which varies.
+_LEAST_GAIN, _LEAST_GAIN_OF_TIME = 1e-3, 0.02
+_LATENCY = "latency"
+_ESTIMATE = "estimate:"
+_FIGURES: dict[str, Callable[[EngineReport], float]] = {
     "activation_bytes": lambda report: float(report.activation_bytes),
     "kernels": lambda report: float(report.kernels),
     "engine_bytes": lambda report: float(report.engine_bytes),
 }
-_ESTIMATE = "estimate:"
 
 
-def objective_of(asked: str | Objective, backend: Backend) -> tuple[str, Objective]:
-    """The name of an objective, and the objective.
+@dataclass(frozen=True)
+class Objective:
+    """What becomes smaller.
+
+    Attributes:
+        name: What it is called.
+        figure: From the report of an engine to a number, of which less is better; ``None`` for the time of its runs.
+    """
+
+    name: str
+    figure: Callable[[EngineReport], float] | None
+
+    @property
+    def least_gain(self) -> float:
+        """A change that gains less than this share is not worth a decision."""
+        return _LEAST_GAIN_OF_TIME if self.figure is None else _LEAST_GAIN
+
+    def __call__(self, built: Built) -> float | None:
+        """The value for an engine; in seconds for times."""
+        return built.seconds if self.figure is None else self.figure(built.report)
+
+
+def objective_of(asked: str | Callable[[EngineReport], float], backend: Backend) -> Objective:
+    """The objective that is asked for.
 
     Args:
-        asked: A name: ``"activation_bytes"``, ``"kernels"``, ``"engine_bytes"``, or ``"estimate:"`` with the name of
-            one of the backend's devices; or a function.
+        asked: A name: ``"activation_bytes"``, ``"kernels"``, ``"engine_bytes"``, ``"latency"``, or ``"estimate:"`` with
+            the name of one of the backend's devices; or a function.
         backend: Whose devices.
 
     Raises:
         InputError: There is no such objective.
     """
     if not isinstance(asked, str):
-        return getattr(asked, "__name__", "objective"), asked
-    if asked in _OBJECTIVES:
-        return asked, _OBJECTIVES[asked]
+        return Objective(getattr(asked, "__name__", "objective"), asked)
+    if asked == _LATENCY:
+        return Objective(asked, None)
+    if asked in _FIGURES:
+        return Objective(asked, _FIGURES[asked])
     if asked.startswith(_ESTIMATE):
         name = asked.removeprefix(_ESTIMATE)
         device = next((device for device in backend.devices if device.name == name), None)
         if device is not None:
-            return asked, lambda report: estimate(report, device).seconds
+            return Objective(asked, lambda report: estimate(report, device).seconds)
         known = ", ".join(f"{_ESTIMATE}{device.name}" for device in backend.devices) or "none"
         raise InputError(f"objective is {asked!r}; backend {backend.name!r} estimates times for: {known}.")
     raise InputError(
-        f"objective is {asked!r}; expected one of {', '.join(map(repr, _OBJECTIVES))}, or '{_ESTIMATE}DEVICE' for a "
-        "lower bound of the run time, or a function of the engine's report."
+        f"objective is {asked!r}; expected one of {', '.join(map(repr, (*_FIGURES, _LATENCY)))}, or "
+        f"'{_ESTIMATE}DEVICE' for a lower bound of the run time, or a function of the engine's report."
     )

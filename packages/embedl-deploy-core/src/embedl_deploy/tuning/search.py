@@ -18,9 +18,6 @@ from embedl_deploy.tuning.report import Trial
 from embedl_deploy.tuning.subject import Subject
 from embedl_deploy.tuning.units import Points
 
-#: A change that gains less than this share of the objective is not worth a decision.
-_LEAST_GAIN = 1e-3
-
 
 @dataclass(frozen=True)
 class Best:
@@ -131,7 +128,7 @@ class Search:
                         continue
                     unknown = True
                     self.attempt(subject, f"{prefix}{unit.name} {how}", candidate)
-                    if subject.value(candidate)[0] < subject.value(here)[0] * (1 - _LEAST_GAIN):
+                    if subject.value(candidate)[0] < subject.value(here)[0] * (1 - self.objective.least_gain):
                         here, helped = candidate, True
                 if unknown:
                     yield here
@@ -143,11 +140,12 @@ class Search:
         if worse(accuracy, self.keep):
             note(math.inf, accuracy, f"accuracy {accuracy:.4g}, below {self.keep:.4g}: not built")
             return False
-        report = subject.engine(points)
-        if report is None:
+        built = subject.engine(points)
+        if built is None:
             note(math.inf, accuracy, "the compiler refuses it")
             return False
-        objective = number_from(self.objective(report), "objective", f"the engine of {name!r}", infinite=True)
+        report = built.report
+        objective = number_from(self.objective(built), "objective", f"the engine of {name!r}", infinite=True)
         if objective == -math.inf:
             raise InputError(
                 f"objective gave -inf for the engine of {name!r}; expected a number, of which less is better, or inf "
@@ -156,7 +154,7 @@ class Search:
         if objective == math.inf:
             note(objective, accuracy, "its objective is infinite", totals=report.totals)
             return False
-        better = self.best is None or objective < self.best.trial.objective * (1 - _LEAST_GAIN)
+        better = self.best is None or objective < self.best.trial.objective * (1 - self.objective.least_gain)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
         outcome = said if better else f"{said}, no better"
         devices = [device for device in self.devices if device.target == report.target]

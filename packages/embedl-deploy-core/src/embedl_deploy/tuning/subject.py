@@ -21,6 +21,7 @@ from embedl_deploy.quantize.placing.placement import decide_for
 from embedl_deploy.quantize.reporting.report import PointReport, quantization_report
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.tuning.accuracy import Accuracy, key_of
+from embedl_deploy.tuning.builds import Built
 from embedl_deploy.tuning.file_digest import digest_of
 from embedl_deploy.tuning.files import Files
 from embedl_deploy.tuning.task import Task
@@ -91,13 +92,13 @@ class Subject:
         """Of the file of the model in float16."""
         return digest_of(read_onnx(self.unquantized.path))
 
-    def engine(self, points: Points) -> EngineReport | None:
-        """The report of a candidate's engine; ``None`` if the compiler refuses it."""
+    def engine(self, points: Points) -> Built | None:
+        """A candidate's engine; ``None`` if the compiler refuses it."""
 
         def make() -> "ir.Model":
             return self.files.fitting(points).placed(points) if points else read_onnx(self.unquantized.path)
 
-        return self.task.builds.report(f"{self.name} {key_of(points)}", make)
+        return self.task.builds.built(f"{self.name} {key_of(points)}", make)
 
     def starts(self) -> dict[str, Points]:
         """Nothing quantized, everything, and what each policy of the backend quantizes, in each format."""
@@ -135,10 +136,10 @@ class Subject:
 
     def by_bytes(self, points: Points) -> list[Unit]:
         """The units, those whose modules move most in a candidate's engine first."""
-        report = self.engine(points)
-        if report is None:
+        built = self.engine(points)
+        if built is None:
             return list(self.units)
-        return sorted(self.units, key=lambda unit: -_bytes_of(unit, report))
+        return sorted(self.units, key=lambda unit: -_bytes_of(unit, built.report))
 
     def value(self, points: Points) -> tuple[float, float]:
         """Objective and accuracy of a candidate; not a number where it was not tried."""

@@ -133,3 +133,19 @@ class Compiler(ABC):
             CompileError: It cannot be run here.
         """
         raise CompileError(f"The compiler {self.name!r} cannot run engines, so {engine.name} was not run.")
+
+    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
+        """Run an engine on the hardware again and again, and time each run.
+
+        Args:
+            engine: The file.
+            inputs: One tensor per input of the engine, in its order.
+            seconds: How long to go on, after a few runs that are not timed.
+
+        Returns:
+            The time of each run, in seconds, without what copies inputs and outputs to and from the hardware.
+
+        Raises:
+            CompileError: It cannot be run here.
+        """
+        raise CompileError(f"The compiler {self.name!r} cannot run engines, so {engine.name} was not timed.")

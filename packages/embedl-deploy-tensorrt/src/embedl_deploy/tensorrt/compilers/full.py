@@ -13,7 +13,7 @@ from embedl_deploy.tensorrt.compilers.build import Log, build_engine, make_logge
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.inspector import layers_in_inspection
 from embedl_deploy.tensorrt.compilers.packages import is_installed
-from embedl_deploy.tensorrt.compilers.running import run_engine
+from embedl_deploy.tensorrt.compilers.running import run_engine, time_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
 
@@ -66,3 +66,7 @@ class TensorRT(Compiler):
     def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run an engine on the GPU in this machine."""
         return run_engine(importlib.import_module("tensorrt"), engine, inputs)
+
+    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
+        """Time an engine on the GPU in this machine."""
+        return time_engine(importlib.import_module("tensorrt"), engine, inputs, seconds)

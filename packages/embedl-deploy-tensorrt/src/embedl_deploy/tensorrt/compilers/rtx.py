@@ -13,7 +13,7 @@ from embedl_deploy.tensorrt.compilers.build import build_engine
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
 from embedl_deploy.tensorrt.compilers.packages import is_installed
-from embedl_deploy.tensorrt.compilers.running import run_engine
+from embedl_deploy.tensorrt.compilers.running import run_engine, time_engine
 from embedl_deploy.tensorrt.compilers.targets import target_here
 from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 
@@ -77,6 +77,10 @@ class TensorRTForRTX(Compiler):
     def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Run an engine on the GPU in this machine."""
         return run_engine(_module(), engine, inputs)
+
+    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
+        """Time an engine on the GPU in this machine."""
+        return time_engine(_module(), engine, inputs, seconds)
 
 
 def _module() -> Any:
