@@ -12,12 +12,14 @@ from torch import nn
 from embedl_deploy import apply_transformation_plan, export_onnx, load_transformation_plan
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
+from embedl_deploy.engine import Timing
 from embedl_deploy.errors import CompileError, InputError, QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.sensitivity.partly import PartlyQuantized
-from embedl_deploy.tuning import TunedPolicy, builds, tune
+from embedl_deploy.tuning import TunedPolicy, api, builds, tune
+from embedl_deploy.tuning.builds import Built
 from embedl_deploy.tuning.decisions import policy_of
 from embedl_deploy.tuning.file_digest import digest_of
 from embedl_deploy.tuning.files import Files
@@ -362,15 +364,49 @@ def test_the_result_is_never_worse_than_a_start(residual, chip, objective):
     assert all(trial.estimates["RTX 4090"] > 0 for trial in starts)
 
 
+def test_the_time_of_runs_is_an_objective(residual, chip, tmp_path, monkeypatch):
+    result, x = residual
+    compiler, timed = chip(), []
+
+    def benchmark(engine, inputs, **settings):
+        timed.append((engine.name, [tuple(value.shape) for value in inputs], settings["compiler"]))
+        seconds = float(len(timed))  # float16 is the fastest, and what is built next comes near it
+        return Timing((seconds, 1.0 if seconds == 1 else 1.01, 90.0))
+
+    monkeypatch.setattr(api, "benchmark", benchmark)
+    how = {"target": "sm89", "objective": "latency", "state": tmp_path / "state.json", "progress": False}
+    found = tune(result, [x], **how)
+    assert found.best.name == "float16"
+    assert found.best.objective == 1.0
+    assert timed[0] == ("candidate.engine", [(2, 3, 8, 8)], "tensorrt-rtx")
+    assert len(timed) == compiler.builds == found.builds
+    again = tune(result, [x], **how)
+    assert (again.builds, again.trials) == (0, found.trials)
+    other = tune(result, [x], target="sm89", state=tmp_path / "state.json", progress=False)
+    assert other.best.objective < 160  # by bytes another one is the best, of engines that are known already
+
+
+def test_what_cannot_run_here_is_not_timed(residual, chip, monkeypatch):
+    result, x = residual
+    chip()
+    monkeypatch.setattr(api, "benchmark", refused)
+    with pytest.raises(CompileError, match="was not timed"):
+        tune(result, [x], target="sm89", objective="latency", progress=False)
+
+
+def refused(*args, **settings):
+    raise CompileError("The engine was not timed: there is no GPU.")
+
+
 def test_objectives_are_named_or_functions():
     backend = get_backend("tensorrt")
-    engine = report(layer("a"), layer("b"))
-    for asked, wanted in (("kernels", 2), ("activation_bytes", 800), ("engine_bytes", 1000)):
-        name, objective = objective_of(asked, backend)
-        assert (name, objective(engine)) == (asked, wanted)
-    _, seconds = objective_of("estimate:RTX 4090", backend)
+    engine = Built(report(layer("a"), layer("b")), 0.25)
+    for asked, wanted in (("kernels", 2), ("activation_bytes", 800), ("engine_bytes", 1000), ("latency", 0.25)):
+        objective = objective_of(asked, backend)
+        assert (objective.name, objective(engine)) == (asked, wanted)
+    seconds = objective_of("estimate:RTX 4090", backend)
     assert 0 < seconds(engine) < 1e-3
-    own = objective_of(lambda report: -report.kernels, backend)[1]
+    own = objective_of(lambda report: -report.kernels, backend)
     assert own(engine) == -2
     for wrong in ("speed", "estimate:none"):
         with pytest.raises(InputError, match="objective is"):

@@ -31,7 +31,7 @@ from embedl_deploy.numerics import Precision
     "--objective",
     default="activation_bytes",
     metavar="NAME",
-    help="What to make smaller: activation_bytes (the default), kernels, engine_bytes, or estimate:DEVICE.",
+    help="What to make smaller: activation_bytes (the default), kernels, engine_bytes, latency, or estimate:DEVICE.",
 )
 @click.option("--keep", type=float, metavar="DB", help="Least signal to noise ratio of the outputs; by default any.")
 @click.option("--seconds", type=click.FloatRange(0.0), default=600.0, metavar="N", help="When to stop; by default 600.")

@@ -1,7 +1,8 @@
 """Running and timing an engine on the GPU in this machine.
 
 Written against the documentation of TensorRT's Python API. It was run on an H200 up to loading the engine, which
-TensorRT for RTX refuses there, as it does not support that card; no machine at hand had a GPU that it supports.
+TensorRT for RTX refuses there, as it does not support that card; no machine at hand had a GPU that it supports. What
+times the runs has not been run at all.
 """
 
 import time
