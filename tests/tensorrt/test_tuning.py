@@ -18,6 +18,7 @@ from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, qu
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.sensitivity.partly import PartlyQuantized
+from embedl_deploy.sensitivity.with_points import with_points
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.tuning import TunedPolicy, builds, identity, tune
 from embedl_deploy.tuning.decisions import policy_of
@@ -143,6 +144,7 @@ def test_a_file_with_two_formats_is_what_an_export_gives(network, tmp_path):
     with torch.no_grad():
         candidate = PartlyQuantized(everything, by_layer(layers, chosen), others)
         torch.testing.assert_close(candidate(x), some(x))
+        assert torch.equal(with_points(everything, by_layer(layers, chosen), others)(x), candidate(x))
 
 
 def operators(path):
@@ -150,6 +152,24 @@ def operators(path):
 
 
 FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_channel=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_users_measure_is_given_is_a_graph_that_computes_the_candidate(network, seed):
+    result, x = network
+    everything = quantize(result, [x], progress=False)
+    layers = layers_of(everything, quantization_report(everything))
+    units = units_of(layers)
+    on = frozenset().union(*(unit.points for at, unit in enumerate(units) if (at + seed) % 3))
+    points = by_layer(layers, on)
+    before, count = everything(x), len(everything.graph.nodes)
+    candidate = with_points(everything, points)
+    assert torch.equal(candidate(x), PartlyQuantized(everything, points)(x))
+    assert not torch.equal(candidate(x), before)
+    assert torch.equal(with_points(everything, {layer: layer.points for layer in layers})(x), before)
+    assert torch.equal(with_points(everything, {})(x), PartlyQuantized(everything, {})(x))
+    assert {node.op for node in candidate.graph.nodes} == {node.op for node in everything.graph.nodes}
+    assert (torch.equal(everything(x), before), len(everything.graph.nodes)) == (True, count)
 
 
 @pytest.fixture

@@ -294,7 +294,7 @@ def test_a_state_with_more_batches_is_of_other_data(blocks, tmp_path):
 
 def test_what_cannot_be_measured_is_refused_in_words(blocks):
     model, x = blocks
-    with pytest.raises(InputError, match="An output of the model is NaN or infinite"):
+    with pytest.raises(InputError, match="an output of the model is NaN or infinite"):
         sensitivity(model, [x[:2] * math.nan], progress=False)
     with pytest.raises(QuantizationError, match="The model is frozen"):
         sensitivity(freeze(model), [x[:2]], progress=False)
@@ -374,7 +374,7 @@ def test_infinities_that_are_no_mask_are_refused():
     many = torch.randn(512, 8)
     with pytest.raises(InputError, match="is -inf in other places when it is quantized"):
         sensitivity(quantized(Above(torch.tensor(False)).eval(), many), [many], progress=False)
-    with pytest.raises(InputError, match="An output of the model is NaN or infinite"):
+    with pytest.raises(InputError, match="an output of the model is NaN or infinite"):
         sensitivity(quantized(Upwards(torch.arange(6) > 4).eval(), x), [x], progress=False)
 
 
@@ -386,7 +386,7 @@ def test_a_gradient_that_overflows_is_refused_with_its_layer(tmp_path):
     torch.manual_seed(0)
     x = torch.randn(4, 4)
     state = tmp_path / "state.json"
-    with pytest.raises(InputError, match=r"The gradient or the error at '.+' is not finite"):
+    with pytest.raises(InputError, match=r"the gradient or the error at '.+' is not finite"):
         sensitivity(quantized(Steep(4, 4).eval(), x), [x], state=state, progress=False)
     assert not state.exists()
 

@@ -41,7 +41,7 @@ def keep_in_float32(
         A copy of the model; :func:`float32_report` tells what stays in float32 and why.
 
     Raises:
-        InputError: The model is not in float32, or the data is invalid.
+        InputError: The model is not in float32, the data is invalid, or it makes an output NaN or +∞ in float32.
         QuantizationError: There is no data, or the model fails on a batch.
     """
     graph_module = model.model if isinstance(model, TransformationResult) else model
@@ -69,7 +69,12 @@ def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> t
     watching, calls = Watching(), list[Call]()
 
     def watch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run_taken_apart(model, (args, kwargs), watching)
+        outputs = [output for output in run_taken_apart(model, (args, kwargs), watching) if output.is_floating_point()]
+        if any(bool(output.isnan().any() or output.isposinf().any()) for output in outputs):
+            raise InputError(
+                "an output of the model is NaN or infinite in float32, so float16 is not what makes it so. Leave out "
+                "inputs that do, or correct the model."
+            )
         if len(calls) < _TRIED:
             calls.append(copy_of_call(args, kwargs))
 

@@ -154,7 +154,7 @@ def add_batch(
                     energy = _energy(products, samples if alone else 1)
                     if not math.isfinite(energy):
                         raise InputError(
-                            f"The gradient or the error at {found.layer.path!r} is not finite, so its noise cannot be "
+                            f"the gradient or the error at {found.layer.path!r} is not finite, so its noise cannot be "
                             "measured. Pass evaluate=..., or leave out inputs that make it so."
                         )
                     of_layer[part] += energy / probes
@@ -198,7 +198,7 @@ def _require_measurable(exact: Sequence[torch.Tensor], quantized: Sequence[torch
             what, why = "is -inf along a whole last axis, which has no softmax", "Leave out inputs that make it so."
         else:
             continue
-        raise InputError(f"An output of the model {what}, so its noise cannot be measured. {why}")
+        raise InputError(f"an output of the model {what}, so its noise cannot be measured. {why}")
 
 
 def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:
