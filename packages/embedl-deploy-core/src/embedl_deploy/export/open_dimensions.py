@@ -83,7 +83,7 @@ def limits_of_file(
     return found
 
 
-def _smallest(dim: torch.export.Dim) -> int:
+def _smallest(dim: Any) -> int:
     """The least size of a dimension; of ``32 * Dim("w")`` that of one ``w``, which a tensor with values has."""
     root = getattr(dim, "root", None)
     return int(dim.min) if root is None else int(dim.fn(max(int(root.min), 1)))
