@@ -1,8 +1,8 @@
 """Searching where to quantize, with a compiler whose engines are known beforehand."""
 
 import itertools
-import json
 import math
+import threading
 
 import onnx_ir as ir
 import pytest
@@ -12,13 +12,16 @@ from torch import nn
 from embedl_deploy import apply_transformation_plan, export_onnx, load_transformation_plan
 from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
+from embedl_deploy.compiling.guarded import CompilerEndedError, GuardedCompiler
 from embedl_deploy.engine import Timing
 from embedl_deploy.errors import CompileError, InputError, QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
 from embedl_deploy.sensitivity.partly import PartlyQuantized
-from embedl_deploy.tuning import TunedPolicy, api, builds, tune
+from embedl_deploy.sensitivity.with_points import with_points
+from embedl_deploy.state_file import StateFile
+from embedl_deploy.tuning import TunedPolicy, api, builds, identity, tune
 from embedl_deploy.tuning.builds import Built
 from embedl_deploy.tuning.decisions import policy_of
 from embedl_deploy.tuning.file_digest import digest_of
@@ -42,6 +45,16 @@ class Attention(nn.Module):
         y = self.norm(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
         return x + self.down(nn.functional.gelu(self.up(x)))
+
+
+class WithoutActivation(Residual):
+    """Another graph with parameters of the same names and shapes."""
+
+    def forward(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = torch.relu(block(x) + x)
+        return self.head(x.mean((2, 3)))
 
 
 NETWORKS = {"residual": (Residual, (2, 3, 8, 8)), "attention": (Attention, (2, 5, 16))}
@@ -133,6 +146,7 @@ def test_a_file_with_two_formats_is_what_an_export_gives(network, tmp_path):
     with torch.no_grad():
         candidate = PartlyQuantized(everything, by_layer(layers, chosen), others)
         torch.testing.assert_close(candidate(x), some(x))
+        assert torch.equal(with_points(everything, by_layer(layers, chosen), others)(x), candidate(x))
 
 
 def operators(path):
@@ -140,6 +154,24 @@ def operators(path):
 
 
 FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_channel=True))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_a_users_measure_is_given_is_a_graph_that_computes_the_candidate(network, seed):
+    result, x = network
+    everything = quantize(result, [x], progress=False)
+    layers = layers_of(everything, quantization_report(everything))
+    units = units_of(layers)
+    on = frozenset().union(*(unit.points for at, unit in enumerate(units) if (at + seed) % 3))
+    points = by_layer(layers, on)
+    before, count = everything(x), len(everything.graph.nodes)
+    candidate = with_points(everything, points)
+    assert torch.equal(candidate(x), PartlyQuantized(everything, points)(x))
+    assert not torch.equal(candidate(x), before)
+    assert torch.equal(with_points(everything, {layer: layer.points for layer in layers})(x), before)
+    assert torch.equal(with_points(everything, {})(x), PartlyQuantized(everything, {})(x))
+    assert {node.op for node in candidate.graph.nodes} == {node.op for node in everything.graph.nodes}
+    assert (torch.equal(everything(x), before), len(everything.graph.nodes)) == (True, count)
 
 
 @pytest.fixture
@@ -324,16 +356,111 @@ def test_an_interrupted_search_loses_no_engine_that_was_built(residual, tuned, c
     assert (resumed.policy, resumed.trials) == (whole.policy, whole.trials)
 
 
-def test_the_state_of_another_target_or_data_is_refused_by_name(residual, chip, tmp_path):
+@pytest.fixture(scope="module")
+def saved(residual, tmp_path_factory):
+    """The state of a search."""
+    (result, x), state = residual, tmp_path_factory.mktemp("saved") / "state.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builds, "compile_onnx", Chip())
+        tune(result, [x], target="sm89", formats=(), state=state, seconds=0.0, progress=False)
+    return state
+
+
+def test_the_state_of_something_else_is_refused_by_name(residual, saved, chip, monkeypatch):
+    result, x = residual
+    compiler = chip()
+
+    def refused(what, *, of=result, data=(x,), target="sm89", **settings):
+        with pytest.raises(InputError, match=f"is the state of another {what}: .*Give another file, or delete it"):
+            tune(of, data, target=target, formats=(), state=saved, progress=False, **settings)
+
+    other = transformed(Residual, (2, 3, 8, 8))[0]
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1)
+    refused("model", of=other)
+    refused("graph", of=transformed(WithoutActivation, (2, 3, 8, 8))[0])
+    refused("target", target="sm86")
+    refused("config", config=QuantConfig(skip=["head"]))
+    refused("config", config=QuantConfig(weight=TensorQuantConfig(per_channel=False)))
+    refused("data", data=[x + 1])
+    refused("data", held_out=[x + 1])
+    refused("calibration", data=[x * 2], held_out=[x])
+    monkeypatch.setattr(identity, "release", lambda: "embedl-deploy 9")
+    refused("release")
+    monkeypatch.undo()
+    chip()
+    monkeypatch.setattr(GuardedCompiler, "describe", lambda self: "another compiler 1.0")
+    refused("compiler")
+    assert compiler.builds == 0
+    state = StateFile(saved.with_name("other.json"), {"function": "sensitivity"})
+    state.save({})
+    with pytest.raises(InputError, match="is the state of another function: 'sensitivity', and this is 'tune'"):
+        tune(result, [x], target="sm89", formats=(), state=state.path, progress=False)
+
+
+def test_engines_serve_another_objective_and_another_accuracy_to_keep(residual, saved, chip, tmp_path):
+    result, x = residual
+    state = tmp_path / "state.json"
+    state.write_bytes(saved.read_bytes())
+    compiler = chip()
+    settings = {"target": "sm89", "formats": (), "objective": "kernels", "keep": 30.0, "progress": False}
+    with_state = tune(result, [x], state=state, **settings)
+    assert compiler.builds == with_state.builds > 0
+    alone = tune(result, [x], **settings)
+    assert (with_state.policy, with_state.trials) == (alone.policy, alone.trials)
+    assert alone.builds >= with_state.builds + 2
+
+
+def test_two_threads_tune_one_model_as_one_does(residual, tuned, chip):
     result, x = residual
     chip()
-    state = tmp_path / "state.json"
-    tune(result, [x], target="sm89", formats=(), state=state, seconds=0.0, progress=False)
-    with pytest.raises(InputError, match="another target"):
-        tune(result, [x], target="sm86", formats=(), state=state, progress=False)
-    with pytest.raises(InputError, match="another data"):
-        tune(result, [x], target="sm89", formats=(), held_out=[x + 1], state=state, progress=False)
-    assert json.loads(state.read_text())["of"]["target"] == "sm89"
+    found, expected = [], result.model(x)
+
+    def work():
+        found.append(tune(result, [x], target="sm89", formats=(), progress=False))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for _ in range(20):  # and others go on with the model
+        assert torch.equal(result.model(x), expected)
+    for thread in threads:
+        thread.join()
+    assert [(each.policy, each.trials) for each in found] == [(tuned.policy, tuned.trials)] * 2
+
+
+def test_of_two_searches_at_once_with_one_state_one_is_refused(residual, tuned, tmp_path, monkeypatch):
+    (result, x), state = residual, tmp_path / "state.json"
+    other, builder = [], Chip()
+
+    def building(*args, **settings):
+        if not other:
+            with pytest.raises(InputError, match="is used by another run at this moment") as refused:
+                tune(result, [x], target="sm89", formats=(), state=state, progress=False)
+            other.append(refused.value)
+        return builder(*args, **settings)
+
+    monkeypatch.setattr(builds, "compile_onnx", building)
+    found = tune(result, [x], target="sm89", formats=(), state=state, progress=False)
+    assert len(other) == 1
+    assert (found.policy, found.trials) == (tuned.policy, tuned.trials)
+
+
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_a_compiler_that_is_killed_is_asked_once_more(residual, tuned, monkeypatch, crashes):
+    (result, x), builder, left = residual, Chip(), [crashes]
+
+    def building(*args, **settings):
+        if builder.builds == 2 and left[0]:
+            left[0] -= 1
+            raise CompileError("It crashes.") from CompilerEndedError(["nothing"])
+        return builder(*args, **settings)
+
+    monkeypatch.setattr(builds, "compile_onnx", building)
+    found = tune(result, [x], target="sm89", formats=(), progress=False)
+    refused = [trial.name for trial in found.trials if trial.outcome == "the compiler refuses it"]
+    assert refused == ([] if crashes == 1 else ["mixed"])
+    assert (found.trials == tuned.trials) == (crashes == 1)
 
 
 def test_the_time_is_kept_and_the_starts_are_tried_all_the_same(residual, chip):
@@ -439,5 +566,66 @@ def test_what_cannot_be_searched_is_refused_in_words(residual, chip):
     with pytest.raises(CompileError, match="refuses the model in float16 and quantized"):
         tune(result, [x], target="sm89", formats=(), progress=False)
     chip()
-    with pytest.raises(InputError, match="gave nan for the engine of 'float16'; expected a number"):
-        tune(result, [x], target="sm89", formats=(), objective=lambda _: math.nan, progress=False)
+    for value, words in (
+        (math.nan, "gave nan for the engine of 'float16'; expected a number"),
+        (-math.inf, "gave -inf for the engine of 'float16'; expected a number"),
+        (math.inf, "The objective is infinite for every engine"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tune(result, [x], target="sm89", formats=(), objective=lambda _, value=value: value, progress=False)
+    for wrong, words in (
+        ({"keep": math.nan}, "keep is nan; expected a number"),
+        ({"keep": "25"}, "keep is '25'; expected a number"),
+        ({"keep": torch.zeros(2)}, "keep is .*expected a number"),
+        ({"seconds": -1.0}, "seconds is -1.0; expected a number, not negative"),
+        ({"seconds": math.nan}, "seconds is nan"),
+        ({"seconds": None}, "seconds is None"),
+        ({"objective": 3}, "objective is 3"),
+        ({"evaluate": 3}, "evaluate is 3"),
+        ({"state": 3}, "state is 3"),
+        ({"held_out": x}, "held_out is a tensor"),
+        ({"held_out": [x * math.nan]}, "An output of the model is NaN on call 1 of held_out"),
+        ({"held_out": [x, x.index_fill(0, torch.tensor(1), math.nan)]}, "is NaN on call 2 of held_out"),
+        ({"held_out": []}, "has no batch"),
+    ):
+        with pytest.raises((InputError, QuantizationError), match=words):
+            tune(result, [x], target="sm89", formats=(), progress=False, **wrong)
+
+
+def test_an_engine_of_infinite_objective_is_not_chosen(residual, chip):
+    result, x = residual
+    chip()
+
+    def small_enough(report):
+        return math.inf if report.activation_bytes < 100 else report.activation_bytes
+
+    found = tune(result, [x], target="sm89", formats=(), objective=small_enough, progress=False)
+    assert 100 <= found.best.objective < math.inf
+    assert any("its objective is infinite" in trial.outcome for trial in found.trials)
+    assert all(trial.objective < math.inf for trial in found.frontier)
+
+
+def test_outputs_of_integers_alone_need_a_measure():
+    class Decision(Residual):
+        def forward(self, x):
+            return super().forward(x).argmax(-1)
+
+    result, x = transformed(Decision, (2, 3, 8, 8))
+    with pytest.raises(InputError, match=r"has no output in floating point.*Pass evaluate="):
+        tune(result, [x], target="sm89", formats=(), progress=False)
+
+
+def test_outputs_of_integers_are_tuned_with_a_measure(chip):
+    class Decision(Residual):
+        def forward(self, x):
+            return super().forward(x).argmax(-1)
+
+    result, x = transformed(Decision, (2, 3, 8, 8))
+    chip()
+    wanted = result.model(x)
+
+    def agreement(model):
+        return float((model(x) == wanted).float().mean())
+
+    found = tune(result, [x], target="sm89", formats=(), evaluate=agreement, progress=False)
+    assert found.best.objective < 100

@@ -166,3 +166,20 @@ def test_a_model_in_training_mode_is_told_as_that(tmp_path):
     with pytest.raises(ExportError) as caught:
         export_onnx(result, X, tmp_path / "x.onnx")
     assert f"computes: {why} The difference is max" in str(caught.value)
+
+
+def test_a_complex_output_is_refused_with_what_to_return_instead(tmp_path):
+    class Spectrum(nn.Linear):
+        def forward(self, x):
+            return torch.fft.fft(super().forward(x))
+
+    class Parts(Spectrum):
+        def forward(self, x):
+            return torch.view_as_real(super().forward(x))
+
+    x = torch.randn(2, 8)
+    with pytest.raises(ExportError, match=r"An output of the model is complex.*Return torch.view_as_real\(y\)"):
+        export_onnx(Spectrum(8, 8), x, tmp_path / "m.onnx")
+    model = Parts(8, 8)
+    written = export_onnx(model, x, tmp_path / "m.onnx")
+    assert torch.allclose(run_onnx(written.path, x)[0], model(x), atol=1e-4)

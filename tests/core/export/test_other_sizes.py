@@ -6,6 +6,7 @@ from torch import nn
 
 from embedl_deploy import export_onnx
 from embedl_deploy.errors import ExportError
+from embedl_deploy.export import run_onnx
 from embedl_deploy.export.other_sizes import _of_size, _other_sizes
 from support.nets import random_input
 
@@ -91,3 +92,24 @@ def test_sizes_are_those_that_the_user_allows(dims, shapes, sizes):
     places = [{1: dim} if dim != {} else {} for dim in dims]
     found = {tuple(x.shape[1] for x in _of_size(inputs, places, size)) for size in _other_sizes(inputs, places)}
     assert found == sizes
+
+
+@pytest.mark.parametrize(
+    ("limits", "factor", "wanted"),
+    [
+        ({"max": 8}, 32, (32, 256)),  # torch says 0 to 256: of no width, which no engine takes
+        ({"min": 1, "max": 8}, 32, (32, 256)),
+        ({"min": 2, "max": 8}, 32, (64, 256)),
+        ({"max": 200}, 1, (1, 200)),
+        ({"min": 3, "max": 200}, 1, (3, 200)),
+    ],
+)
+def test_the_smallest_multiple_is_a_multiple(tmp_path, limits, factor, wanted):
+    size = torch.export.Dim("w", **limits)
+    asked = {"input": {3: size if factor == 1 else factor * size}}
+    model, x = torch.nn.Conv2d(3, 4, 3, padding=1).eval(), torch.randn(1, 3, 8, 64)
+    written = export_onnx(model, x, tmp_path / "m.onnx", dynamic_shapes=asked)
+    smallest, usual, largest = written.shapes["input"]
+    assert (smallest[3], usual[3], largest[3]) == (wanted[0], 64, wanted[1])
+    least = torch.randn(smallest)
+    assert torch.allclose(run_onnx(written.path, least)[0], model(least), atol=1e-5)

@@ -277,3 +277,22 @@ def test_inputs_are_those_of_the_call_and_running_statistics_stay():
 
 def test_what_does_not_hold_is_not_said_to_hold():
     assert str(Float32Report((), 10.0, 10.0)).startswith("Nothing stays in float32, since that would not help: 10.0 dB")
+
+
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
+def test_data_that_float32_does_not_hold_either_is_refused(value):
+    torch.manual_seed(0)
+    x = torch.randn(2, 8)
+    result = transform(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval(), x, backend="tensorrt")
+    with pytest.raises(InputError, match=r"Batch 2 .*an output of the model is NaN or infinite in float32"):
+        keep_in_float32(result, [x, x.index_fill(1, torch.tensor(2), value)], progress=False)
+
+
+def test_masks_of_minus_infinity_are_data_like_any_other():
+    class Masked(nn.Module):
+        def forward(self, scores, mask):
+            return (scores + mask).softmax(-1), scores + mask
+
+    scores, mask = torch.randn(2, 8), torch.zeros(2, 8).index_fill(1, torch.tensor([3, 5]), -torch.inf)
+    held = keep_in_float32(transform(Masked(), (scores, mask), backend="tensorrt"), [(scores, mask)], progress=False)
+    assert not float32_report(held).nodes

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import threading
 
 import pytest
 import torch
@@ -321,3 +322,116 @@ def test_evaluate_may_give_a_tensor_with_one_value():
     for wrong in (torch.zeros(2), None, "1", math.nan, math.inf):
         with pytest.raises(InputError, match=r"evaluate gave .* for a model; expected a finite number"):
             number_from(wrong, "evaluate", "a model")
+
+
+class Masked(nn.Module):
+    """Logits of which some are −∞: classes that are not allowed, or positions behind the present one."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 16), nn.Linear(16, 6)
+        self.register_buffer("mask", mask)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.first(x))).masked_fill(self.mask, -math.inf)
+
+
+@pytest.mark.parametrize("metric", ["sqnr", "kl"])
+def test_masked_logits_have_no_noise(metric):
+    torch.manual_seed(0)
+    mask, x = torch.arange(6) >= 4, torch.randn(64, 8)
+    masked = Masked(mask).eval()
+    kept = nn.Sequential(copy.deepcopy(masked.first), nn.ReLU(), nn.Linear(16, 4)).eval()
+    with torch.no_grad():
+        kept[2].weight.copy_(masked.last.weight[:4])
+        kept[2].bias.copy_(masked.last.bias[:4])
+    # The scales are per channel of the weight, so that the first four are quantized alike.
+    found, wanted = (
+        sensitivity(quantized(model, x), [x], metric=metric, probes=300, progress=False) for model in (masked, kept)
+    )
+    assert found.quantized == pytest.approx(wanted.quantized, rel=1e-4)
+    for one, other in zip(found.layers, wanted.layers, strict=True):
+        assert one.alone == pytest.approx(other.alone, rel=0.05)
+        assert math.isfinite(one.alone)
+
+
+def test_infinities_that_are_no_mask_are_refused():
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    whole = quantized(Masked(torch.tensor(True)).eval(), x)
+    with pytest.raises(InputError, match="is -inf along a whole last axis, which has no softmax"):
+        sensitivity(whole, [x], metric="kl", progress=False)
+
+    class Above(Masked):
+        def forward(self, x):
+            y = self.last(torch.relu(self.first(x)))
+            return y.masked_fill(y < y.detach().median(), -math.inf)  # another place for noisy values
+
+    class Upwards(Masked):
+        def forward(self, x):
+            return -super().forward(x)
+
+    many = torch.randn(512, 8)
+    with pytest.raises(InputError, match="is -inf in other places when it is quantized"):
+        sensitivity(quantized(Above(torch.tensor(False)).eval(), many), [many], progress=False)
+    with pytest.raises(InputError, match="an output of the model is NaN or infinite"):
+        sensitivity(quantized(Upwards(torch.arange(6) > 4).eval(), x), [x], progress=False)
+
+
+def test_a_gradient_that_overflows_is_refused_with_its_layer(tmp_path):
+    class Steep(nn.Linear):
+        def forward(self, x):
+            return (super().forward(x) * 0).abs().sqrt()  # the slope of a square root at 0
+
+    torch.manual_seed(0)
+    x = torch.randn(4, 4)
+    state = tmp_path / "state.json"
+    with pytest.raises(InputError, match=r"the gradient or the error at '.+' is not finite"):
+        sensitivity(quantized(Steep(4, 4).eval(), x), [x], state=state, progress=False)
+    assert not state.exists()
+
+
+def test_two_threads_measure_one_model_as_one_does(blocks):
+    model, x = blocks
+    alone, output, found = sensitivity(model, x.split(8), progress=False), model(x[:2]), []
+
+    def work():
+        found.append(sensitivity(model, x.split(8), progress=False))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):  # and others go on with the model, quantizers and all
+        assert torch.equal(model(x[:2]), output)
+    for thread in threads:
+        thread.join()
+    assert found == [alone] * 3
+
+
+def test_what_transform_gave_is_refused_in_few_words():
+    x = torch.randn(2, 4)
+    result = transform(nn.Sequential(nn.Linear(4, 4)).eval(), x, backend="tensorrt")
+    with pytest.raises(InputError, match="model is an object of class TransformationResult; expected a GraphModule"):
+        sensitivity(result, [x])
+    with pytest.raises(QuantizationError, match="is not a quantized model"):
+        sensitivity(result.model, [x])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"probes": 0}, "probes is 0; expected 1 or more"),
+        ({"probes": 1.5}, "probes is 1.5; expected a whole number"),
+        ({"probes": True}, "probes is True; expected a whole number"),
+        ({"metric": "snr"}, "metric is 'snr'; expected 'sqnr' or 'kl'"),
+        ({"metric": None}, "metric is None; expected 'sqnr' or 'kl'"),
+        ({"seed": 1.0}, "seed is 1.0; expected a whole number"),
+        ({"evaluate": 3}, "evaluate is 3; expected a function"),
+        ({"state": 3}, "state is 3; expected a path"),
+        ({"data": torch.zeros(2, 3)}, "data is a tensor"),
+    ],
+)
+def test_wrong_arguments_are_refused_in_words(blocks, wrong, words):
+    model, x = blocks
+    with pytest.raises(InputError, match=words):
+        sensitivity(model, **{"data": [x], "progress": False, **wrong})

@@ -56,8 +56,11 @@ def serve() -> None:
     def answer(*parts: Any) -> None:
         content = pickle.dumps(parts)
         with lock:
-            answers.write(content)
-            answers.flush()
+            try:
+                answers.write(content)
+                answers.flush()
+            except BrokenPipeError:
+                _end_all()
 
     def terminate(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(1)  # lets files that are half written be removed
@@ -76,9 +79,14 @@ def _read(stream: BinaryIO, jobs: "queue.Queue[Job]") -> None:
         try:
             jobs.put(pickle.load(stream))
         except EOFError:
-            if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
-                os.killpg(0, signal.SIGKILL)
-            os._exit(1)
+            _end_all()
+
+
+def _end_all() -> None:
+    """End this process and those that the compiler has started, because the other side went away."""
+    if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def _run(job: Job, answer: Any) -> None:

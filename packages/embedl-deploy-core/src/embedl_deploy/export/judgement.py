@@ -72,6 +72,11 @@ def judge(
     found = ran.outputs
     reference.notes += ran.notes
     if [t.shape for t in reference.wanted] != [t.shape for t in found]:
+        if any(t.is_complex() for t in reference.wanted):
+            raise ExportError(
+                "An output of the model is complex, which the exporter writes as real and imaginary parts along one "
+                "more axis, so the file gives other shapes than the model. Return torch.view_as_real(y) in place of y."
+            )
         shapes = [[tuple(t.shape) for t in tensors] for tensors in (found, reference.wanted)]
         raise ExportError(f"{_OTHER_NUMBERS}: its outputs have the shapes {shapes[0]}; the model's have {shapes[1]}.")
     right = reference.accepts(found)

@@ -83,11 +83,17 @@ def limits_of_file(
     return found
 
 
+def _smallest(dim: Any) -> int:
+    """The least size of a dimension; of ``32 * Dim("w")`` that of one ``w``, which a tensor with values has."""
+    root = getattr(dim, "root", None)
+    return int(dim.min) if root is None else int(dim.fn(max(int(root.min), 1)))
+
+
 def _limits(dim: Any, known: Any) -> Limits:
     """Of what the user asks for, and the range that ``torch.export`` has found."""
     low, high = 1, None
     if isinstance(dim, torch.export.Dim):
-        low, high = max(int(dim.min), 1), upper_limit(dim.max)
+        low, high = max(_smallest(dim), 1), upper_limit(dim.max)
     narrowed = False
     if known is not None and known.lower > max(low, 2):  # two is what an open size is taken for at least
         low, narrowed = int(known.lower), True

@@ -6,11 +6,13 @@ import torch
 from torch import fx
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.float16.emulation import Call, run_taken_apart
 from embedl_deploy.float16.islands import put_into_float32
 from embedl_deploy.float16.report import REPORT, Float16Limit, Float32Node, Float32Report
 from embedl_deploy.float16.search import Search
 from embedl_deploy.float16.watching import Excess, Watching
+from embedl_deploy.graph.edit import copy_of_shared_parameters
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
@@ -41,7 +43,7 @@ def keep_in_float32(
         A copy of the model; :func:`float32_report` tells what stays in float32 and why.
 
     Raises:
-        InputError: The model is not in float32, or the data is invalid.
+        InputError: The model is not in float32, the data is invalid, or it makes an output NaN or +∞ in float32.
         QuantizationError: There is no data, or the model fails on a batch.
     """
     graph_module = model.model if isinstance(model, TransformationResult) else model
@@ -52,9 +54,11 @@ def keep_in_float32(
                 f"The parameter {name!r} is in {parameter.dtype}; keep_in_float32 has to see the model's values in "
                 "float32. Pass the model as it was before it was converted, or in .float()."
             )
+    graph_module = copy_of_shared_parameters(graph_module)  # other threads may use the model meanwhile
     with evaluation_mode(graph_module):
         watching, calls = _watch(graph_module, data, progress=progress)
-        kept = Search(graph_module, calls, watching).run()
+        with global_state:
+            kept = Search(graph_module, calls, watching).run()
     names = {node.name for node in kept.nodes}
     written = {node.name for others in watching.written.values() for node in others}
     held = put_into_float32(graph_module, names, {node.name for node in watching.outgrown}, written)
@@ -69,7 +73,14 @@ def _watch(model: fx.GraphModule, data: CalibrationData, *, progress: bool) -> t
     watching, calls = Watching(), list[Call]()
 
     def watch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run_taken_apart(model, (args, kwargs), watching)
+        with global_state:
+            outputs = run_taken_apart(model, (args, kwargs), watching)
+        outputs = [output for output in outputs if output.is_floating_point()]
+        if any(bool(output.isnan().any() or output.isposinf().any()) for output in outputs):
+            raise InputError(
+                "an output of the model is NaN or infinite in float32, so float16 is not what makes it so. Leave out "
+                "inputs that do, or correct the model."
+            )
         if len(calls) < _TRIED:
             calls.append(copy_of_call(args, kwargs))
 

@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
@@ -122,7 +123,9 @@ class _Measuring:
             self.seen.append(tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(args, kwargs))))
             if place >= len(known):
                 generator = torch.Generator().manual_seed(self.seed + place)
-                add_batch(*(self.noise, self.model, self.layers, (args, kwargs)), self.metric, generator, self.probes)
+                with global_state:
+                    of = (self.noise, self.model, self.layers, (args, kwargs))
+                    add_batch(*of, self.metric, generator, self.probes)
                 self.state.save({"noise": asdict(self.noise), "batches": self.seen})
             elif known[place] != self.seen[place]:
                 raise InputError(

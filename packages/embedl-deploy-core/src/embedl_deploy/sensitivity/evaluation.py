@@ -8,11 +8,10 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
-from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.sensitivity.layers import Layer
-from embedl_deploy.sensitivity.partly import PartlyQuantized
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
+from embedl_deploy.sensitivity.with_points import with_points
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.validation.quoting import quoted
 
@@ -69,8 +68,8 @@ def evaluate_groups(
         unknown = [name for name in tasks if name not in values]
         with progress_bar("evaluating", unknown, shown=progress) as names:
             for name in names:
-                with torch.no_grad(), evaluation_mode(model):
-                    value = evaluate(PartlyQuantized(model, tasks[name]).eval())
+                with torch.no_grad():
+                    value = evaluate(with_points(model, {layer: layer.points for layer in tasks[name]}))
                 values[name] = number_from(value, "evaluate", f"the model with {name}")
                 state.save(values)
     lost = {group: values["float"] - values[f"alone {group}"] for group in groups}

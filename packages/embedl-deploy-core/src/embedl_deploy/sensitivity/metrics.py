@@ -10,6 +10,8 @@ import torch
 class Metric(ABC):
     """A quadratic measure of an error in the outputs, δᵀ·M·δ, and how it is told.
 
+    Where an output is −∞, as a mask leaves logits, it has neither signal nor noise, and probability 0.
+
     Attributes:
         name: What reports and JSON call it.
         unit: Of its values.
@@ -43,15 +45,16 @@ class Sqnr(Metric):
     def probe(self, output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Signs: of all distributions the one with the least variance of the estimate."""
         signs = torch.randint(0, 2, output.shape, generator=generator, dtype=torch.int8)
-        return (2 * signs - 1).to(output)
+        return (2 * signs - 1).to(output).masked_fill(output.detach().isinf(), 0)
 
     def energy(self, exact: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> float:
         """Σ δ²."""
-        return sum(float((y.double() - x.double()).square().sum()) for x, y in zip(exact, other, strict=True))
+        pairs = zip(exact, other, strict=True)
+        return sum(float((y.double() - x.double())[x.isfinite()].square().sum()) for x, y in pairs)
 
     def scale(self, exact: Sequence[torch.Tensor]) -> float:
         """Σ y²."""
-        return sum(float(x.double().square().sum()) for x in exact)
+        return sum(float(x[x.isfinite()].double().square().sum()) for x in exact)
 
     def value(self, energy: float, scale: float) -> float:
         """In dB; infinite where there is no noise."""
@@ -80,7 +83,7 @@ class KullbackLeibler(Metric):
         total = 0.0
         for x, y in zip(exact, other, strict=True):
             log_p, log_q = (z.detach().double().log_softmax(-1) for z in (x, y))
-            total += 2 * float((log_p.exp() * (log_p - log_q)).sum())
+            total += 2 * float((log_p.exp() * (log_p - log_q)).masked_fill(log_p.isneginf(), 0).sum())
         return total
 
     def scale(self, exact: Sequence[torch.Tensor]) -> float:

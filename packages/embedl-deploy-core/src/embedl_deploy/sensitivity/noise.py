@@ -10,6 +10,7 @@ its own, unless it has an effect on the outputs of others; then the whole batch 
 taken to be independent, so that their energies add up.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -119,18 +120,17 @@ def add_batch(
         probes: How many backward passes.
 
     Raises:
-        InputError: An output is not finite.
+        InputError: An output is NaN or +∞, or −∞ in other places with quantizers; a gradient is not finite.
         QuantizationError: No layer has a gradient.
     """
     own = OwnQuantizers(model)
     with torch.no_grad():
         quantized = float_tensors(model(*call[0], **call[1]))
-    _require_finite(quantized)
     with torch.inference_mode(False), own.taken_out(), _without_gradients_of(model), torch.enable_grad():
         call = pytree.tree_map_only(torch.Tensor, lambda x: x.clone() if x.is_inference() else x, call)
         walk = _Walk(model, layers, own)
         exact = float_tensors(walk.run(*bind_inputs(model, *call), enable_io_processing=False))
-        _require_finite(exact)
+        _require_measurable(exact, quantized, metric)
         if not any(y.requires_grad for y in exact):
             raise QuantizationError(
                 "Gradients reach no quantized layer from the outputs, as after argmax or rounding, so no layer can "
@@ -151,7 +151,13 @@ def add_batch(
                 for part, errors in found.errors.items():
                     pairs = zip(own_gradients, errors, strict=True)
                     products = [gradient * error for gradient, error in pairs if gradient is not None]
-                    of_layer[part] += _energy(products, samples if alone else 1) / probes
+                    energy = _energy(products, samples if alone else 1)
+                    if not math.isfinite(energy):
+                        raise InputError(
+                            f"the gradient or the error at {found.layer.path!r} is not finite, so its noise cannot be "
+                            "measured. Pass evaluate=..., or leave out inputs that make it so."
+                        )
+                    of_layer[part] += energy / probes
     noise.batches += 1
     noise.probes += probes * (samples if alone else 1)
 
@@ -177,13 +183,22 @@ def _energy(products: Sequence[torch.Tensor], samples: int) -> float:
     return float(torch.stack(sums).sum(0).square().sum()) if sums else 0.0
 
 
-def _require_finite(outputs: Sequence[torch.Tensor]) -> None:
-    """Refuse a batch whose outputs hold NaN or infinities, which have no noise."""
-    if any(not bool(y.isfinite().all()) for y in outputs):
-        raise InputError(
-            "an output of the model is NaN or infinite, so that it has no signal to noise. Leave out inputs that make "
-            "it so."
-        )
+def _require_measurable(exact: Sequence[torch.Tensor], quantized: Sequence[torch.Tensor], metric: Metric) -> None:
+    """Refuse a batch of which an output has no noise: NaN, +∞, −∞ with or without quantizers alone, a mask of all."""
+    for y, noisy in zip(exact, quantized, strict=True):
+        masked = y.isneginf()
+        if any(bool(z.isnan().any() or z.isposinf().any()) for z in (y, noisy)):
+            what, why = "is NaN or infinite", "Leave out inputs that make it so."
+        elif not torch.equal(masked, noisy.isneginf()):
+            what, why = (
+                "is -inf in other places when it is quantized",
+                "Pass evaluate=..., or a model that ends before.",
+            )
+        elif metric.name == "kl" and y.dim() and bool(masked.all(-1).any()):
+            what, why = "is -inf along a whole last axis, which has no softmax", "Leave out inputs that make it so."
+        else:
+            continue
+        raise InputError(f"an output of the model {what}, so its noise cannot be measured. {why}")
 
 
 def _batch_size(call: tuple[tuple[Any, ...], dict[str, Any]]) -> int:

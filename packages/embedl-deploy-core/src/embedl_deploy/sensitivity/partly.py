@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import fx, nn
 
+from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import Layer, OwnQuantizers
@@ -35,7 +36,7 @@ class PartlyQuantized(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model gives."""
         own = OwnQuantizers(self.model, self._others)
-        with own.taken_out():
+        with global_state, own.taken_out():
             walk = _Walk(self.model, own, self.points)
             return walk.run(*bind_inputs(self.model, args, kwargs), enable_io_processing=False)
 

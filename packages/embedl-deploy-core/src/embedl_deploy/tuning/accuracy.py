@@ -13,6 +13,7 @@ from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.evaluation import number_from
 from embedl_deploy.sensitivity.layers import Layer
 from embedl_deploy.sensitivity.partly import PartlyQuantized
+from embedl_deploy.sensitivity.with_points import with_points
 from embedl_deploy.tuning.units import Points, by_layer
 from embedl_deploy.verify import signal_to_noise
 from embedl_deploy.verify.difference import float_tensors
@@ -66,10 +67,12 @@ class Accuracy:
         return float(self.known[key])
 
     def _measured(self, points: Points) -> float:
-        candidate = PartlyQuantized(self.model, by_layer(self.layers, points), self.others).eval()
+        of_layers = by_layer(self.layers, points)
         if self.evaluate is not None:
-            value, of = self.evaluate(candidate), f"the model with {len(points)} points quantized"
+            value = self.evaluate(with_points(self.model, of_layers, self.others))
+            of = f"the model with {len(points)} points quantized"
             return number_from(value, "evaluate", of, infinite=True)
+        candidate = PartlyQuantized(self.model, of_layers, self.others).eval()
         if self._exact is None:
             exact = PartlyQuantized(self.model, {})
             self._exact = [float_tensors(exact(*args, **kwargs)) for args, kwargs in self.calls]

@@ -10,7 +10,7 @@ from embedl_deploy.graph.edit import copy_of_shared_parameters
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, first_calls
 from embedl_deploy.tuning.accuracy import Call
-from embedl_deploy.verify.difference import float_tensors
+from embedl_deploy.verify.difference import float_tensors, run_unchanged
 
 #: How many.
 _MEASURED = 8
@@ -38,7 +38,7 @@ def measured_calls(
         if evaluate is not None:
             return calls
         for number, (args, kwargs) in enumerate(calls, 1):
-            outputs = float_tensors(copied(*args, **kwargs))
+            outputs = float_tensors(run_unchanged(copied, args, kwargs))
             if not outputs:
                 raise InputError(
                     "The model has no output in floating point, so tune cannot measure a signal-to-noise ratio. Pass "

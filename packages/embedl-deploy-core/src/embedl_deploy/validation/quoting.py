@@ -1,5 +1,6 @@
 """Quotes values in messages: always short, and never the cause of another error."""
 
+import dataclasses
 import reprlib
 from typing import Any
 
@@ -26,7 +27,9 @@ class _Quoting(reprlib.Repr):
             return f"the class {x.__name__}"
         if callable(x) and hasattr(x, "__qualname__"):
             return f"the function {x.__qualname__}"
-        return super().repr1(x, level)
+        said = super().repr1(x, level)
+        is_cut = dataclasses.is_dataclass(x) and len(said) >= self.maxother  # a report of many parts, say
+        return f"an object of class {type(x).__name__}" if is_cut else said
 
 
 _quoting = _Quoting()

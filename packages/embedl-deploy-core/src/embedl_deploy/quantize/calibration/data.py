@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
+from embedl_deploy.exclusive import called_exclusively
 from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs, names_of_inputs, require_samples
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
@@ -115,7 +116,7 @@ def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None
         QuantizationError: There is no data, or the model fails on a batch.
         FusedModuleError: A module that a pattern put there raises.
     """
-    with torch.no_grad():
+    with torch.no_grad(), called_exclusively(model):
         if not isinstance(data, Iterable):
             with fused_modules_named(model):
                 data(model)
@@ -194,8 +195,7 @@ def copy_of_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[A
 
 def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
     which = f"Batch {number} of the calibration data"
-    args: tuple[Any, ...] = (batch,)
-    kwargs: dict[str, Any] = {}
+    args, kwargs = (batch,), {}  # type: tuple[Any, ...], dict[str, Any]
     try:
         args, kwargs = as_call(model, batch)
         require_samples(args, kwargs)
