@@ -129,7 +129,7 @@ def tune(
             return benchmark(engine, inputs, backend=backend.name, compiler=chosen.name, seconds=_TIMED_SECONDS)
 
         builds = Builds(settings, kept, found, timed if chosen_objective.figure is None else None)
-        task = Task(backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
+        task = Task(result.model, backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
         subject = Subject(result, quantized, task)
         settings["shapes"] = dict(subject.unquantized.shapes) or None
         search.try_starts(subject)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,11 @@ from torch import fx, nn
 
 from embedl_deploy.backend import Backend
 from embedl_deploy.export import OnnxExport, export_onnx
-from embedl_deploy.float16 import keep_in_float32
+from embedl_deploy.float16 import float32_report, keep_in_float32
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.quantize.calibration.data import CalibrationData
 from embedl_deploy.tuning.accuracy import Call
 from embedl_deploy.tuning.builds import Builds
-
-#: Calls that are watched for what float16 cannot hold, operator by operator, before each export.
-_WATCHED = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,7 @@ class Task:
     """A search's data, settings and places.
 
     Attributes:
+        model: The transformed model in float.
         backend: The backend whose compiler judges.
         data: Calibration data.
         calls: What a model is called with to measure its accuracy, and to export it.
@@ -36,6 +35,7 @@ class Task:
         progress: Whether to show progress bars.
     """
 
+    model: fx.GraphModule
     backend: Backend
     data: CalibrationData
     calls: Sequence[Call]
@@ -46,13 +46,18 @@ class Task:
     folder: Path
     progress: bool
 
+    @cached_property
+    def fits_float16(self) -> bool:
+        """Whether float16 holds all values of the model in float, which is then not asked of its candidates again."""
+        return not float32_report(self._held(self.model)).nodes
+
     def export(self, model: fx.GraphModule, path: Path) -> OnnxExport:
         """Export a model in float16, with float32 where float16 cannot hold its values."""
         args, kwargs = self.calls[0]
         with torch.no_grad():
-            held = keep_in_float32(model, self._run, progress=False)
+            held = model if self.fits_float16 else self._held(model)
             return export_onnx(held, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
 
-    def _run(self, model: nn.Module) -> None:
-        for args, kwargs in self.calls[:_WATCHED]:
-            model(*args, **kwargs)
+    def _held(self, model: fx.GraphModule) -> fx.GraphModule:
+        args, kwargs = self.calls[0]  # watched operator by operator, which takes as long as many calls
+        return keep_in_float32(model, lambda watched: watched(*args, **kwargs), progress=False)
