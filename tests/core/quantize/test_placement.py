@@ -309,7 +309,7 @@ class TestWrongArguments:
         [
             ({"matches": {"fc": {"LinearPattern": 3}}}, "matches holds 3; expected result.matches"),
             ({"matches": {"fc": "LinearPattern"}}, "matches holds 'LinearPattern'"),
-            ({"config": TensorQuantConfig()}, "config is TensorQuantConfig"),
+            ({"config": TensorQuantConfig()}, "config is an object of class TensorQuantConfig; expected a QuantConfig"),
         ],
         ids=["matches", "matches of one level", "config"],
     )

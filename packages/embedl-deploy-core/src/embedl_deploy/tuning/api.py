@@ -157,7 +157,7 @@ def tune(
         trials=tuple(search.trials),
         builds=builds.count,
         seconds=time.monotonic() - began,
-        finished=search.in_time,
+        finished=search.finished,
     )
 
 

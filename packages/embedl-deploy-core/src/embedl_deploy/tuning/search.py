@@ -45,6 +45,7 @@ class Search:
         devices: The devices that run times are estimated for, as far as they are of the engine's target.
         trials: What was tried.
         best: The best of it.
+        finished: Whether nothing was left out for want of time.
     """
 
     objective: Objective
@@ -53,11 +54,14 @@ class Search:
     devices: Sequence[Device] = ()
     trials: list[Trial] = field(default_factory=list)
     best: Best | None = None
+    finished: bool = True
 
-    @property
-    def in_time(self) -> bool:
-        """Whether there is time left."""
-        return time.monotonic() < self.deadline
+    def in_time(self, seconds: float = 0.0) -> bool:
+        """Whether there is time left for what takes some seconds; if not, the search is not finished."""
+        if time.monotonic() + seconds < self.deadline:
+            return True
+        self.finished = False
+        return False
 
     def try_starts(self, subject: Subject) -> None:
         """Try the starts of a model that were not tried yet, whatever the time."""
@@ -99,6 +103,7 @@ class Search:
             turn = turns.popleft()
             if next(turn, None) is not None:
                 turns.append(turn)
+        self.finished = self.finished and not turns
 
     def _improved(self, subject: Subject, name: str, start: Points) -> Iterator[Points]:
         feasible = self._feasible(subject, start)
@@ -124,7 +129,7 @@ class Search:
                 unknown = False
                 for how, choice in unit.choices.items():
                     candidate = unit.switched(here, choice)
-                    if not self.in_time or not math.isnan(subject.value(candidate)[0]):
+                    if not math.isnan(subject.value(candidate)[0]) or not self.in_time():
                         continue
                     unknown = True
                     self.attempt(subject, f"{prefix}{unit.name} {how}", candidate)

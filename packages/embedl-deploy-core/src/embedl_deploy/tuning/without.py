@@ -33,7 +33,7 @@ def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, 
     longest = 0.0
     for group in groups_of(subject.result):
         began = time.monotonic()
-        if began + longest >= search.deadline:
+        if not search.in_time(longest):
             outcomes[group.name] = "kept: not tried in time"
             continue
         best = search.require_best()
