@@ -55,8 +55,8 @@ class Trial:
         if after <= self.before * (1 + _SAME):  # false for NaN
             return None
         self._kept.put_back()
-        more = after / self.before - 1 if self.before > 0 else math.inf
-        return not_corrected(WhyNotCorrected.LAYER_WORSE, samples=self._words, more=f"{100 * more:.2g}%")
+        ratio = after / self.before if self.before > 0 else math.inf
+        return not_corrected(WhyNotCorrected.LAYER_WORSE, samples=self._words, ratio=f"{ratio:.3g}")
 
 
 def _module(runs: SideBySide, node: fx.Node) -> nn.Module:

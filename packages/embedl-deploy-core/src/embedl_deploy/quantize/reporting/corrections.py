@@ -101,7 +101,7 @@ _WORDS = {
     WhyNotCorrected.OTHER_CHANNELS: (
         "the output has not the operator's channels, so its means say nothing about the bias"
     ),
-    WhyNotCorrected.LAYER_WORSE: "taken back: the squared error of its outputs was {more} larger on {samples}",
+    WhyNotCorrected.LAYER_WORSE: "taken back: the squared error of its outputs was {ratio} times as large on {samples}",
     WhyNotCorrected.MODEL_WORSE: (
         "taken back with all others: an SQNR of {after} dB on {samples}, {before} dB without"
     ),
