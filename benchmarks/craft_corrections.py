@@ -46,6 +46,6 @@ def compare_corrections(result: TransformationResult) -> tuple[Table, list[str],
         table.add_row(name, *(f"{sqnr:.1f} dB" for sqnr in (*found, over_all[-1])))
         corrections = quantization_report(model).corrections
         notes = [c for c in corrections if c.declined or c.is_of_the_model]
-        told += [f"{c.what}, {c.where}: {c.outcome}" for c in notes]
+        told += [f"{c.what}, {c.where or 'the model'}: {c.outcome}" for c in notes]
     no_harm = min(over_all) >= over_all[0]
     return table, [*told, f"no correction below plain ranges: {'met' if no_harm else 'MISSED'}"], no_harm

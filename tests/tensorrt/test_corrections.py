@@ -72,7 +72,7 @@ class TestConvolutions:
             quantize(transformed(convolutions(), IMAGES), [IMAGES], config, progress=False, **{method: True})
         )
         weights = [point.path for point in report.quantized if point.label == "weight"]
-        assert [c.where for c in report.corrections] == [*weights, "the model"]
+        assert [c.where for c in report.corrections] == [*weights, ""]
         assert not any(c.declined for c in report.corrections)
 
 

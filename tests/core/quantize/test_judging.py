@@ -101,7 +101,7 @@ class TestBiasByHand:
         assert bias(corrected) == pytest.approx(0.4, abs=1e-5)
         assert [c.declined for c in corrections] == [False, False]
         # The error was 0.4 of an output of 7·4 + 1.4 = 29.4: 10·lg(73.5²) = 37.3 dB.
-        assert corrections[-1].where == "the model"
+        assert corrections[-1].where == ""
         assert corrections[-1].outcome.endswith("on 1 sample held back, 37.3 dB without")
 
     def test_a_bias_that_harms_there_is_taken_back(self):

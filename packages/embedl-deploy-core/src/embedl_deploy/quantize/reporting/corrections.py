@@ -9,8 +9,8 @@ from embedl_deploy.quantize.reporting.causes import recorded_kind
 from embedl_deploy.validation.checked import checked
 
 _DECLINED = "declined: "
-#: The place of what is said of a correction as a whole.
-THE_MODEL = "the model"
+#: The place of what is said of a correction as a whole: the model's own path, as torch has it.
+THE_MODEL = ""
 
 
 class WhyNotCorrected(Enum):
@@ -140,7 +140,7 @@ class Correction:
 
     Attributes:
         what: The method.
-        where: A module's path, or a node's name; ``"the model"`` for what became of all of it.
+        where: A module's path, or a node's name; empty for what became of the model as a whole.
         outcome: What was done; where nothing was, why not.
         cause: The kind of reason why nothing was done; ``None`` where something was.
     """
