@@ -8,7 +8,8 @@ others of the other half are compared. Boxes are the same where their intersecti
 
 Models are compared as they are quantized in PyTorch; files in float16, with INT8 and without, as ONNX Runtime computes
 them. The file in INT8 is compared with the quantized model, and what TensorRT for RTX makes of those in float16 is
-told. The exit code is 1 if a row with INT8 misses a goal.
+told. Corrections are compared on four crops, with six to calibrate. The exit code is 1 if a row with INT8 misses a
+goal, or if a correction is below plain ranges.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from craft_corrections import compare_corrections
 from embedl_deploy import TransformationResult, check, compile, export_onnx, transform  # noqa: A004
 from embedl_deploy.engine import compare
 from embedl_deploy.errors import CompilerNotFoundError
@@ -227,6 +229,8 @@ def main() -> int:
     files = {"FP16": (study.result.model, "fp16.onnx"), "FP16 + INT8": (model, "fp16_int8.onnx")}
     accuracies += file_rows(study, files, table, output)
     console.print(table)
+    corrections, told, no_harm = compare_corrections(study.result)
+    console.print(corrections, *told, sep="\n", highlight=False, markup=False)
     ours = run_batches(model, study.held_out)
     theirs = run_batches(lambda x: run_onnx(output / "int8.onnx", x)[0], study.held_out, 1)
     same = sum(map(count_same, boxes_in(ours), boxes_in(theirs)))
@@ -239,7 +243,7 @@ def main() -> int:
     sqnr, found = GOALS
     met = all(row.sqnr >= sqnr and min(row.found, row.right) >= found for row in accuracies)
     console.print(f"goals: {sqnr:g} dB, {found:.0%} of the boxes: {'met' if met else 'MISSED'}", highlight=False)
-    return 0 if met else 1
+    return 0 if met and no_harm else 1
 
 
 if __name__ == "__main__":

@@ -188,7 +188,7 @@ def test_quantization_options_reach_the_configuration(command, folder):
     assert points["0", "weight"]["format"] == {"precision": "int4", "block_size": 8}
     assert points["0", "input 0"]["config"] == ""
     assert points["2", "weight"]["rule"] == "skip: '2*'"
-    assert [entry["where"] for entry in result["quantization"]["corrections"]] == ["0"]
+    assert [entry["where"] for entry in result["quantization"]["corrections"]] == ["0", ""]
 
     done = command("quantize", *model, "--smooth-quant", "--method", "entropy", "--dynamic-batch")
     assert done.code == 0, done.err

@@ -97,8 +97,20 @@ def test_every_reason_for_no_point_has_words():
 
 
 def test_every_reason_for_no_correction_has_words():
-    names = ("selector", "module", "source", "reader", "count", "node", "product", "function", "operator", "reason")
-    data = dict.fromkeys(names, "something")
+    names = (
+        "selector",
+        "module",
+        "source",
+        "reader",
+        "count",
+        "node",
+        "product",
+        "function",
+        "operator",
+        "reason",
+        "more",
+    )
+    data = dict.fromkeys((*names, "samples", "ratio", "after", "before"), "something")
     assert set(_WORDS) == set(WhyNotCorrected)
     for why in WhyNotCorrected:
         told = correction("smoothing", "fc", not_corrected(why, **data), besides="; its bias was corrected")

@@ -6,7 +6,7 @@ from torch import nn
 
 from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.quantize import quantize
+from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.accuracy.rounding import Moments, damped
 from support.nets import random_input
 
@@ -64,8 +64,10 @@ def test_corrected_parameters_are_trained_if_the_old_ones_were(method):
     model[0].weight.requires_grad_(False)
     model[2].weight.requires_grad_(False)
     model[4].bias.requires_grad_(False)
-    x = random_input(32, 8)
-    quantized = quantize(transform(model, (x,), backend="tensorrt"), [x], progress=False, **{method: True})
+    x = random_input(64, 8) + 1
+    config = QuantConfig(weight=TensorQuantConfig(Precision.INT4, per_channel=True))  # there is enough to correct
+    quantized = quantize(transform(model, (x,), backend="tensorrt"), [x], config, progress=False, **{method: True})
+    assert not any(c.declined for c in quantization_report(quantized).corrections)
     assert {name.replace(".linear", ""): p.requires_grad for name, p in quantized.named_parameters()} == {
         "0.weight": False,
         "0.bias": True,

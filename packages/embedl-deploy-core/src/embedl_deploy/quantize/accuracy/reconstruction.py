@@ -1,10 +1,11 @@
 """Bias correction and learned rounding: make a quantized layer reproduce the outputs of the float layer.
 
 Layers are corrected in the order of the graph, and each sees inputs that carry the errors that remain of all before
-it: errors do not add up on the way.
+it: errors do not add up on the way. Each is judged on inputs that were held back, and taken back where it does harm
+(:mod:`embedl_deploy.quantize.accuracy.judging`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,11 +13,13 @@ from torch import fx, nn
 
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights, named_weights
+from embedl_deploy.quantize.accuracy.held_back import HeldBack
 from embedl_deploy.quantize.accuracy.im2col import grouped, is_supported, samples
+from embedl_deploy.quantize.accuracy.judging import Judge, Trial
 from embedl_deploy.quantize.accuracy.rounding import Moments, fitted_weight, rounded_weight
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import progress_bar
-from embedl_deploy.quantize.calibration.paired_run import Inputs, SideBySide
+from embedl_deploy.quantize.calibration.paired_run import SideBySide
 from embedl_deploy.quantize.grid.operators import expand_scale
 from embedl_deploy.quantize.grid.scales import grid_of_weight
 from embedl_deploy.quantize.placing.quantizer import Quantizer
@@ -35,7 +38,7 @@ _STEPS = 4
 _LEAST_SLOPE = 0.1
 
 
-def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
+def correct_biases(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = True) -> list[Correction]:
     """Give every layer with a quantized weight the bias at which the means of its outputs are the exact ones.
 
     Means are those of each channel after the module's activation function, because rounding errors of mean zero have
@@ -44,16 +47,16 @@ def correct_biases(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
 
     Args:
         model: Calibrated; changed in place, in parameters of its own.
-        inputs: Runs of the model to measure with.
+        inputs: Runs of the model to learn from, and to judge by.
         progress: Show a progress bar, on a terminal.
 
     Returns:
-        What became of each module.
+        What became of each module, and of the model as a whole, last.
     """
     return _correct_all(model, inputs, learn_weights=False, progress=progress)
 
 
-def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress: bool = True) -> list[Correction]:
+def learn_rounding(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = True) -> list[Correction]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
     See :mod:`embedl_deploy.quantize.accuracy.rounding`. Arguments and result as for :func:`correct_biases`; a layer
@@ -63,26 +66,33 @@ def learn_rounding(model: fx.GraphModule, inputs: Sequence[Inputs], *, progress:
 
 
 @torch.no_grad()
-def _correct_all(
-    model: fx.GraphModule, inputs: Sequence[Inputs], *, learn_weights: bool, progress: bool
-) -> list[Correction]:
-    corrections = []
+def _correct_all(model: fx.GraphModule, inputs: HeldBack, *, learn_weights: bool, progress: bool) -> list[Correction]:
+    done: list[tuple[str, str | NotCorrected, str]] = []
     for weight in _quantized_weights(model):
         if isinstance(weight.owner, FusedConv):
             weight.owner.fold_batch_norm()
     fix_parametrized_weights(model)
-    runs = SideBySide(model, inputs)
+    judge = Judge(model, inputs)
+    runs = SideBySide(model, inputs.learned)
+    judged = runs if inputs.judged is inputs.learned else SideBySide(model, inputs.judged, beside=runs)
     what = "learned rounding" if learn_weights else "bias correction"
     with evaluation_mode(model), progress_bar(what, list(model.graph.nodes), shown=progress) as nodes:
         for node in nodes:
-            runs.compute_exact(node)
+            both = (runs,) if judged is runs else (runs, judged)
+            for each in both:
+                each.compute_exact(node)
             module = runs.module_of(node)
             for weight in [] if module is None else _quantized_weights(module):
-                done, besides = _correct(node, weight, runs, learn_weights=learn_weights)
-                corrections.append(correction(what, _where(node, weight), done, besides=besides))
-            runs.compute_quantized(node)
-            runs.forget(node)
-    return corrections
+                trial = Trial(judged, node, inputs)
+                outcome = _correct(node, weight, runs, trial, learn_weights=learn_weights)
+                done.append((_where(node, weight), *outcome))
+            for each in both:
+                each.compute_quantized(node)
+                each.forget(node)
+    whole, worse = judge.take_back_if_worse(what)
+    if worse is not None:
+        done = [(where, own if isinstance(own, NotCorrected) else worse, "") for where, own, _ in done]
+    return [*(correction(what, where, own, besides=besides) for where, own, besides in done), whole]
 
 
 def _quantized_weights(module: nn.Module) -> list[NamedWeight]:
@@ -94,9 +104,9 @@ def _where(node: fx.Node, weight: NamedWeight) -> str:
 
 
 def _correct(
-    node: fx.Node, weight: NamedWeight, runs: SideBySide, *, learn_weights: bool
+    node: fx.Node, weight: NamedWeight, runs: SideBySide, trial: Trial, *, learn_weights: bool
 ) -> tuple[str | NotCorrected, str]:
-    """Correct one weight of a node's module, and the bias beside it.
+    """Correct one weight of a node's module, and the bias beside it; the bias alone, if both do harm.
 
     Returns:
         What was done, or why nothing was; and what was done besides.
@@ -106,10 +116,15 @@ def _correct(
     if not runs.keep_original(weight.operator):
         return not_corrected(WhyNotCorrected.CORRECTED_FOR_FIRST_CALL), ""
     problem = _learn_weight(node, weight, runs) if learn_weights else None
-    not_matched = _match_means(node, weight, runs)
-    if problem is not None:
-        return problem, "; its bias was corrected" if not_matched is None else ""
-    return ("corrected" if learn_weights or not_matched is None else not_matched), ""
+    not_matched, worse = _match_means(node, weight, runs), trial.take_back_if_worse()
+    if learn_weights and problem is None and worse is not None:
+        problem = worse
+        not_matched, worse = _match_means(node, weight, runs), trial.take_back_if_worse()
+    if problem is None:
+        return worse or ("corrected" if learn_weights or not_matched is None else not_matched), ""
+    if worse is not None:
+        return problem, f"; its bias: {worse}"
+    return problem, "; its bias was corrected" if not_matched is None else ""
 
 
 def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> NotCorrected | None:

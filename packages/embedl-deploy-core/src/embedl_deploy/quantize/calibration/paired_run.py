@@ -16,6 +16,13 @@ from embedl_deploy.verify import state_kept
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+def samples_in(run: Inputs) -> int:
+    """How many samples a run has: rows of its first tensor; one, if that has no rows."""
+    args, kwargs = run
+    first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
+    return first.shape[0] if first is not None and first.dim() > 0 else 1
+
+
 class InputRecorder:
     """Keeps the first inputs that a model is called with, up to a number of samples.
 
@@ -32,8 +39,7 @@ class InputRecorder:
     def _record(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.room > 0:
             self.inputs.append((args, kwargs))
-            first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
-            self.room -= first.shape[0] if first is not None and first.dim() > 0 else 1
+            self.room -= samples_in((args, kwargs))
 
     def close(self) -> None:
         """Watch no longer."""
@@ -74,14 +80,15 @@ class SideBySide:
     Args:
         model: A calibrated model.
         inputs: Runs of it.
+        beside: Other runs of it, by which the same modules are corrected: originals are kept for both.
     """
 
-    def __init__(self, model: fx.GraphModule, inputs: Sequence[Inputs]) -> None:
+    def __init__(self, model: fx.GraphModule, inputs: Sequence[Inputs], beside: "SideBySide | None" = None) -> None:
         self.model = model
         written = Effects(model.graph).written_attributes()
         self._exact = [_Walk(model, run, written) for run in inputs]
         self._quantized = [_Walk(model, run, written) for run in inputs]
-        self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {}
+        self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {} if beside is None else beside._originals
         self._last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
 
     def module_of(self, node: fx.Node) -> nn.Module | None:

@@ -9,6 +9,8 @@ from embedl_deploy.quantize.reporting.causes import recorded_kind
 from embedl_deploy.validation.checked import checked
 
 _DECLINED = "declined: "
+#: The place of what is said of a correction as a whole: the model's own path, as torch has it.
+THE_MODEL = ""
 
 
 class WhyNotCorrected(Enum):
@@ -36,6 +38,8 @@ class WhyNotCorrected(Enum):
         INPUTS_UNKNOWN: The module does not call its operator, so that its inputs are not seen.
         OUTPUTS_UNKNOWN: The same, of its outputs.
         OTHER_CHANNELS: The output has other channels than the operator.
+        LAYER_WORSE: It was taken back, because on samples held back the layer's error grew.
+        MODEL_WORSE: All was taken back, because on samples held back the model's outputs got worse.
         NOT_RECORDED: A recipe of an earlier release has the words alone.
     """
 
@@ -60,6 +64,8 @@ class WhyNotCorrected(Enum):
     INPUTS_UNKNOWN = "inputs_unknown"
     OUTPUTS_UNKNOWN = "outputs_unknown"
     OTHER_CHANNELS = "other_channels"
+    LAYER_WORSE = "layer_worse"
+    MODEL_WORSE = "model_worse"
     NOT_RECORDED = "not_recorded"
 
 
@@ -94,6 +100,10 @@ _WORDS = {
     ),
     WhyNotCorrected.OTHER_CHANNELS: (
         "the output has not the operator's channels, so its means say nothing about the bias"
+    ),
+    WhyNotCorrected.LAYER_WORSE: "taken back: the squared error of its outputs was {ratio} times as large on {samples}",
+    WhyNotCorrected.MODEL_WORSE: (
+        "taken back with all others: an SQNR of {after} dB on {samples}, {before} dB without"
     ),
     WhyNotCorrected.NOT_RECORDED: "{reason}",
 }
@@ -130,7 +140,7 @@ class Correction:
 
     Attributes:
         what: The method.
-        where: A module's path, or a node's name.
+        where: A module's path, or a node's name; empty for what became of the model as a whole.
         outcome: What was done; where nothing was, why not.
         cause: The kind of reason why nothing was done; ``None`` where something was.
     """
@@ -144,6 +154,11 @@ class Correction:
     def declined(self) -> bool:
         """Whether nothing was done."""
         return self.cause is not None
+
+    @property
+    def is_of_the_model(self) -> bool:
+        """Whether it is about the correction as a whole: how it was judged."""
+        return self.where == THE_MODEL
 
     def to_dict(self) -> dict[str, str | None]:
         """For JSON."""

@@ -157,9 +157,10 @@ class QuantizationReport:
         ]
         lines += [f"  {count:4} × {text}" for text, count in Counter(p.config for p in self.quantized).items()]
         for what in dict.fromkeys(correction.what for correction in self.corrections):
-            places = [correction for correction in self.corrections if correction.what == what]
+            found = [correction for correction in self.corrections if correction.what == what]
+            places = [correction for correction in found if not correction.is_of_the_model]
             lines.append(f"{what.capitalize()}: {sum(not c.declined for c in places)} of {len(places)} places")
-            lines += [f"  {c.where}: {c.outcome}" for c in places if c.declined]
+            lines += [f"  {c.where or 'the model'}: {c.outcome}" for c in found if c.declined or c.is_of_the_model]
         if self.vanishing:
             lines.append(
                 "Rounded to zero, because most values are small compared with the largest (leave the module in float):"

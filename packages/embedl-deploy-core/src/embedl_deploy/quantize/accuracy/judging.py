@@ -1,0 +1,130 @@
+"""Judges corrections on samples that they did not learn from, by layer and as a whole, and takes back what harms.
+
+Any correction can use it: a :class:`Trial` around what it does to one node's module, a :class:`Judge` around all that
+it does to a model.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from embedl_deploy.errors import InputError
+from embedl_deploy.modules import QuantStub
+from embedl_deploy.quantize.accuracy.held_back import HeldBack
+from embedl_deploy.quantize.accuracy.kept import Kept
+from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
+from embedl_deploy.quantize.calibration.paired_run import SideBySide, emptied
+from embedl_deploy.quantize.reporting.corrections import (
+    THE_MODEL,
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
+from embedl_deploy.verify import run_unchanged, signal_to_noise
+from embedl_deploy.verify.difference import output_tensors
+
+#: A layer's error that grows by no more than this share is the same: so little is chance, where samples are few or the
+#: error is that of other tensors. What many such layers do together the whole model shows, which is allowed no loss.
+_SAME = 0.01
+
+
+class Trial:
+    """What is done to one node's module, judged by the squared error of the node's values against the exact ones.
+
+    Args:
+        runs: Runs to judge by, in which the node's exact values have been computed.
+        node: A node that calls a module.
+        held_back: What the runs are, for the words.
+    """
+
+    def __init__(self, runs: SideBySide, node: fx.Node, held_back: HeldBack) -> None:
+        self._runs, self._node, self._words = runs, node, str(held_back)
+        self._kept = Kept(_module(runs, node))
+        self.before = squared_error(runs, node)
+
+    def take_back_if_worse(self) -> NotCorrected | None:
+        """Put the module back if the error is larger than before; says so then.
+
+        The module may be changed and judged again, always against what it was first.
+        """
+        after = squared_error(self._runs, self._node)
+        if after <= self.before * (1 + _SAME):  # false for NaN
+            return None
+        self._kept.put_back()
+        ratio = after / self.before if self.before > 0 else math.inf
+        return not_corrected(WhyNotCorrected.LAYER_WORSE, samples=self._words, ratio=f"{ratio:.3g}")
+
+
+def _module(runs: SideBySide, node: fx.Node) -> nn.Module:
+    module = runs.module_of(node)
+    assert module is not None  # the caller has looked
+    return module
+
+
+def squared_error(runs: SideBySide, node: fx.Node) -> float:
+    """Σ (y' − y)² over a node's values, y exact and y' quantized, in all runs; computes the quantized ones.
+
+    Infinities and NaN that both have are no error.
+    """
+    runs.compute_quantized(node)
+    total = 0.0
+    for exact, quantized in runs.values(node):
+        for x, y in zip(output_tensors(exact), output_tensors(quantized), strict=True):
+            wide = torch.complex128 if x.is_complex() else torch.float64
+            x, y = x.to(wide), y.to(wide)
+            apart = torch.where((x == y) | (x.isnan() & y.isnan()), 0.0, y - x)
+            total += float(apart.abs().square().sum())
+    return total
+
+
+class Judge:
+    """All that is done to a model, judged by the SQNR of its outputs against the float ones.
+
+    Args:
+        model: Calibrated, before the correction; its modules must stay the same objects.
+        held_back: Whose runs to judge by.
+    """
+
+    def __init__(self, model: fx.GraphModule, held_back: HeldBack) -> None:
+        self._model, self._held_back = model, held_back
+        self._kept = Kept(model)
+        with emptied(*(stub for stub in model.modules() if isinstance(stub, QuantStub))):
+            self._exact = self._outputs()
+        self._before = self._sqnr()
+
+    def _outputs(self) -> list[Any]:
+        with evaluation_mode(self._model):
+            return [run_unchanged(self._model, *run) for run in self._held_back.judged]
+
+    def _sqnr(self) -> float | InputError:
+        """In dB; or why it cannot be told."""
+        try:
+            return signal_to_noise(self._exact, self._outputs())
+        except InputError as error:  # outputs without tensors, or whose shapes depend on their values
+            return error
+
+    def take_back_if_worse(self, what: str) -> tuple[Correction, NotCorrected | None]:
+        """Put the model back if its SQNR is lower than before.
+
+        Args:
+            what: The correction's name.
+
+        Returns:
+            What the report says of the model, and why everything was taken back, if it was.
+        """
+        after, before = self._sqnr(), self._before
+        if isinstance(after, InputError) or isinstance(before, InputError):
+            reason = after if isinstance(after, InputError) else before
+            return correction(what, THE_MODEL, f"judged by its layers only, on {self._held_back}. {reason}"), None
+        if after >= before:  # false for NaN
+            told = f"{after:.1f} dB on {self._held_back}, {before:.1f} dB without"
+            return correction(what, THE_MODEL, told), None
+        self._kept.put_back()
+        worse = not_corrected(
+            WhyNotCorrected.MODEL_WORSE, samples=str(self._held_back), after=f"{after:.2f}", before=f"{before:.2f}"
+        )
+        return correction(what, THE_MODEL, worse), worse
