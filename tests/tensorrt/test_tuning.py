@@ -3,6 +3,7 @@
 import itertools
 import math
 import threading
+from types import SimpleNamespace
 
 import onnx_ir as ir
 import pytest
@@ -15,6 +16,7 @@ from embedl_deploy.backend import get_backend
 from embedl_deploy.compiling.guarded import CompilerEndedError, GuardedCompiler
 from embedl_deploy.engine import Timing
 from embedl_deploy.errors import CompileError, InputError, QuantizationError
+from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.reporting.report import PointReport
 from embedl_deploy.sensitivity.layers import layers_of
@@ -28,6 +30,7 @@ from embedl_deploy.tuning.file_digest import digest_of
 from embedl_deploy.tuning.files import Files
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.placed_file import PlacedFile
+from embedl_deploy.tuning.subject import Subject
 from embedl_deploy.tuning.units import by_layer, units_of
 from support.engines import layer, report
 from support.tunable import PER_QUANTIZER, Chip, Residual, transformed
@@ -147,6 +150,35 @@ def test_a_file_with_two_formats_is_what_an_export_gives(network, tmp_path):
         candidate = PartlyQuantized(everything, by_layer(layers, chosen), others)
         torch.testing.assert_close(candidate(x), some(x))
         assert torch.equal(with_points(everything, by_layer(layers, chosen), others)(x), candidate(x))
+
+
+class Twice(nn.Module):
+    """One convolution in two places, with a ReLU behind the first: two fused modules with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(8, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+
+    def forward(self, x):
+        return self.other(self.conv(torch.relu(self.conv(x))))
+
+
+def test_layers_that_share_a_weight_decide_together(tmp_path):
+    result, x = transformed(Twice, (2, 8, 8, 8))
+    everything = quantize(result, [x], progress=False)
+    report = quantization_report(everything)
+    units = units_of(layers_of(everything, report))
+    off = next(unit for unit in units if any(point.label == "weight" for point in unit.points))
+    assert len({point.path for point in off.points}) == 2
+    on = frozenset(report.quantized) - off.points
+    policy = policy_of(report.points, dict.fromkeys(off.points, "for the test"))
+
+    def export(model, path):
+        return export_onnx(model, x, path, dtype=torch.float16, tolerance=None)
+
+    export(quantize(result, [x], policy.config(), progress=False), tmp_path / "wanted.onnx")
+    Files(everything, units, {}, tmp_path, export).fitting(on).write(tmp_path / "found.onnx", on)
+    assert digest_of(read_onnx(tmp_path / "found.onnx")) == digest_of(read_onnx(tmp_path / "wanted.onnx"))
 
 
 def operators(path):
@@ -287,6 +319,20 @@ def test_a_rewrite_that_costs_is_switched_off(chip):
     kept = tune(result, [x], target="sm89", formats=(), rewrites=False, progress=False)
     assert kept.rewrites == {}
     assert kept.best.objective == 50 + 5
+
+
+def test_an_output_is_not_read_in_another_format():
+    result, x = transformed(Pooled, (2, 3, 8, 8))
+    report = quantization_report(quantize(result, [x], progress=False))
+    in_fp8 = quantization_report(quantize(result, [x], FP8, progress=False)).quantized
+    output = next(point for point in report.quantized if point.kind is PointKind.OUTPUT)
+    read = next(point for point in report.quantized if point.stub == output.stub and point is not output)
+    other = next(point for point in in_fp8 if (point.path, point.label) == (read.path, read.label))
+    subject = SimpleNamespace(report=report)
+    assert Subject.is_consistent(subject, frozenset({output, read}))
+    assert Subject.is_consistent(subject, frozenset({output}))
+    assert Subject.is_consistent(subject, frozenset({other}))
+    assert not Subject.is_consistent(subject, frozenset({output, other}))
 
 
 def test_a_files_digest_is_of_what_it_computes(residual, tmp_path):

@@ -24,7 +24,8 @@ class Layer:
         path: The module's path.
         kind: Its class.
         group: The same for layers of equal structure, such as those of all blocks of a transformer: the path with its
-            numbers left out, the class, and the shapes of its parameters.
+            numbers left out, the class, and the shapes of its parameters. Layers that share a parameter are in the
+            group of the first.
         points: Its quantized points.
     """
 
@@ -50,12 +51,15 @@ def layers_of(model: fx.GraphModule, report: QuantizationReport) -> list[Layer]:
     points: dict[str, list[PointReport]] = {}
     for point in report.quantized:
         points.setdefault(point.node, []).append(point)
-    layers = []
+    layers: list[Layer] = []
+    owners: dict[nn.Parameter, str] = {}
     for node in model.graph.nodes:
         if node.op == "call_module" and node.name in points:
             path = str(node.target)
             module = submodule(model, path)
             kind, group = type(module).__name__, _group_of(path, module)
+            group = next((owners[each] for each in module.parameters() if each in owners), group)
+            owners.update(dict.fromkeys(module.parameters(), group))
             layers.append(Layer(node, path, kind, group, tuple(points[node.name])))
     return layers
 

@@ -129,7 +129,9 @@ class Search:
                 unknown = False
                 for how, choice in unit.choices.items():
                     candidate = unit.switched(here, choice)
-                    if not math.isnan(subject.value(candidate)[0]) or not self.in_time():
+                    if not math.isnan(subject.value(candidate)[0]) or not subject.is_consistent(candidate):
+                        continue
+                    if not self.in_time():
                         continue
                     unknown = True
                     self.attempt(subject, f"{prefix}{unit.name} {how}", candidate)

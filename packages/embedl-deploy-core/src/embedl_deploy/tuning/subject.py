@@ -15,6 +15,7 @@ from embedl_deploy.export import OnnxExport
 from embedl_deploy.graph.fingerprint import fingerprint
 from embedl_deploy.graph.lookup import submodule
 from embedl_deploy.numerics.config import QuantConfig
+from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.placing.placement import decide_for
@@ -133,6 +134,13 @@ class Subject:
         here = {(place_of(point)[:2], name_of(point)): point for unit in self.units for point in unit.every}
         asked = ((place_of(point)[:2], name_of(point)) for point in points)
         return frozenset(here[key] for key in asked if key in here)
+
+    def is_consistent(self, points: Points) -> bool:
+        """Whether no output that is quantized is read in another format, for which it would be rounded twice."""
+        stubs = {place_of(point): point.stub for point in self.report.quantized}
+        outputs = {stubs[place_of(point)]: name_of(point) for point in points if point.kind is PointKind.OUTPUT}
+        found = ((stubs[place_of(point)], name_of(point)) for point in points)
+        return all(outputs.get(stub, name) == name for stub, name in found)
 
     def by_bytes(self, points: Points) -> list[Unit]:
         """The units, those whose modules move most in a candidate's engine first."""
