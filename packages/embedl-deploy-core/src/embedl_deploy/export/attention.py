@@ -4,9 +4,9 @@ To a query that sees no key torch gives 0; its exporter gives the mean of all va
 numbers), and refuses other ranks than four.
 
 Where the operator set has no ``Attention``, the exporter writes softmax(√f·q·(√f·k)ᵀ)·v, with keys that are transposed
-between two reshapes. Compilers merge that badly: TensorRT for RTX takes two kernels more per layer, which read and
-write the keys and do nothing else. So it is written out here as softmax(f·q·kᵀ)·v, which is the form that TensorRT's
-documentation asks for.
+between two reshapes. Compilers merge that badly: one takes two kernels more per layer, which read and write the keys
+and do nothing else. So it is written out here as softmax(f·q·kᵀ)·v, the form that compilers' documentation asks for
+(docs/attention_forms.md has the figures).
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """What a file computes of constants, computed before it is written.
 
 The exporter folds constants of up to 8192 elements. Tables of relative positions, and masks of windows, are larger. A
-compiler computes them once, too, but merges less around them: TensorRT for RTX runs attention as one kernel only if
-what is added to the scores is a constant of the file; else torchvision's swin_t has nine kernels in its place.
+compiler computes them once, too, but merges less around them: attention may be one kernel only if what is added to the
+scores is a constant of the file; else torchvision's swin_t has nine kernels in its place (docs/attention_forms.md).
 """
 
 from typing import TYPE_CHECKING
