@@ -174,3 +174,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         companions = sorted(file for file in Path(folder).iterdir() if file != target)
         for file in (*companions, target):
             os.replace(file, path.parent / file.name)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all, with a line's end behind it; errors as :func:`atomic_write`."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

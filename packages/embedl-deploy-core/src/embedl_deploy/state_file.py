@@ -15,7 +15,7 @@ import torch
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.file_lock import used_alone
-from embedl_deploy.files import atomic_write, read_text
+from embedl_deploy.files import read_text, write_text
 from embedl_deploy.json_text import NotJsonError, parse_json
 
 _VERSION = 2
@@ -78,8 +78,7 @@ class StateFile:
         if self.path is None:
             return
         plain = {"version": _VERSION, "of": self.of, "checksum": _checksum(self.of, found), "found": found}
-        with atomic_write(self.path) as temporary:
-            temporary.write_text(json.dumps(plain, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(self.path, json.dumps(plain, indent=1, allow_nan=False))
 
     @staticmethod
     def _remove_half_written(path: Path) -> None:

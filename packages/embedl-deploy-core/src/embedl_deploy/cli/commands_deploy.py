@@ -16,7 +16,7 @@ from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subjec
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFolder
 from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
-from embedl_deploy.files import atomic_write
+from embedl_deploy.files import write_text
 from embedl_deploy.pipeline import BACKEND
 
 #: What is written into the folder; the compiler may give the engine another ending.
@@ -82,12 +82,12 @@ def deploy_command(
         parts["frontier"] = tuned
         result = tuned.result
     parts["transformation"] = result
-    _write(folder / "plan.json", result.report.plan.to_json())
+    write_text(folder / "plan.json", result.report.plan.to_json())
     model = result.model
     if not tune or tuned.policy.quantized:
         model = quantization.quantized(result, batches)
         parts["quantization"] = quantization_report(model)
-        _write(folder / "recipe.json", quantization_recipe(model).to_json())
+        write_text(folder / "recipe.json", quantization_recipe(model).to_json())
     with output.working("exporting"):
         model = keep_in_float32(model, batches, progress=False)
         parts["float32"] = float32_report(model)
@@ -100,7 +100,7 @@ def deploy_command(
         done = compile_onnx(file, backend=backend, compiler=compiler, target=target, shapes=shapes, progress=False)
     parts["engine"] = done.report
     command = shlex.join(["embedl-deploy", *(context.obj or ["deploy"])])
-    _write(folder / "command.txt", command)
+    write_text(folder / "command.txt", command)
     write_page(folder / "run.html", **parts, commands=[command], title=type(loaded.model).__name__)
     texts = [parts[name] for name in ("frontier", "float32", "check", "engine") if name in parts]
     output.say(f"Wrote {folder}")
@@ -108,8 +108,3 @@ def deploy_command(
         "\n".join(map(str, texts)),
         {"folder": str(folder), "engine": done.report.to_dict(), "float32": parts["float32"].to_dict()},
     )
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.parameters import tolerance
 from embedl_deploy.cli.paths import FileCommand
 from embedl_deploy.errors import ExportError
-from embedl_deploy.files import atomic_write
+from embedl_deploy.files import atomic_write, write_text
 from embedl_deploy.graph.placement import describe_failed_module
 from embedl_deploy.plan.causes import Answer
 from embedl_deploy.verify import Difference
@@ -51,8 +51,7 @@ def plan_command(
         plan = rewrites.make_plan(subject())
     text = plan.to_json()
     if output_path is not None:
-        with atomic_write(output_path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(output_path, text)
         output.say(f"Wrote {output_path}")
     answers = {name: plan.answers(name) for name in why_not}
     output.result(_with_answers(plan, answers), {**json.loads(text), **_answers_data(answers)})

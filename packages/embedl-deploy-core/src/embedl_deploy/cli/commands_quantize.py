@@ -11,7 +11,7 @@ from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subjec
 from embedl_deploy.cli.output import Output, json_option
 from embedl_deploy.cli.paths import FileCommand, OutputFile
 from embedl_deploy.cli.quantization_options import Quantization, data_options, quantization_options, transform_for_data
-from embedl_deploy.files import atomic_write
+from embedl_deploy.files import write_text
 
 
 @click.command("quantize", cls=FileCommand)
@@ -46,9 +46,7 @@ def quantize_command(
         fitted = file.fitted(quantized, loaded, batches)
         exported = file.written(fitted, loaded, integer_weights=integer_weights)
     if recipe is not None:
-        text = quantization_recipe(quantized).to_json()
-        with atomic_write(recipe) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_text(recipe, quantization_recipe(quantized).to_json())
         output.say(f"Wrote {recipe}")
     output.result(
         f"{report}\n{float32_text(fitted)}{exported}",

@@ -16,7 +16,7 @@ from embedl_deploy.cli.quantization_options import (
     quantization_options,
     transform_for_data,
 )
-from embedl_deploy.files import atomic_write
+from embedl_deploy.files import write_text
 from embedl_deploy.numerics import Precision
 
 
@@ -88,7 +88,6 @@ def tune_command(
         )
     tuned.policy.save(output_path)
     if plan_output is not None:
-        with atomic_write(plan_output) as temporary:
-            temporary.write_text(tuned.plan + "\n", encoding="utf-8")
+        write_text(plan_output, tuned.plan)
     output.say(f"Wrote {' and '.join(str(path) for path in (output_path, plan_output) if path is not None)}")
     output.result(tuned, tuned.to_dict())

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from embedl_deploy.errors import InputError, QuantizationConfigError
-from embedl_deploy.files import atomic_write, read_text
+from embedl_deploy.files import read_text, write_text
 from embedl_deploy.json_text import NotJsonError, parse_json
 from embedl_deploy.numerics.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.numerics.points import PointKind, QuantPoint
@@ -120,8 +120,7 @@ class TunedPolicy:
     @checked
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the decisions as JSON."""
-        with atomic_write(Path(path)) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(Path(path), json.dumps(self.to_dict(), indent=1))
 
     @staticmethod
     @checked

@@ -26,7 +26,7 @@ def other_formats(
     """
     formats = config.formats
     own = {each.precision for each in (formats.activation, formats.weight) if each is not None}
-    if formats.activation is None or formats.weight is None or not _is_plain(formats.weight):
+    if formats.activation is None or formats.weight is None or formats.weight.block_size is not None:
         if asked:
             raise InputError(
                 f"formats is {_names(asked)}, but the configuration quantizes activations as {formats.activation} and "
@@ -47,10 +47,6 @@ def other_formats(
         for precision in chosen
         if precision not in own
     }
-
-
-def _is_plain(config: TensorQuantConfig) -> bool:
-    return config.block_size is None
 
 
 def _in(config: TensorQuantConfig, precision: Precision) -> TensorQuantConfig:
