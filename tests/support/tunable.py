@@ -10,6 +10,7 @@ from embedl_deploy import transform
 from embedl_deploy.compiling import CompileResult
 from embedl_deploy.engine import LayerKind
 from embedl_deploy.errors import CompileError
+from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig
 from support.engines import layer, report, tensor
 
 
@@ -34,6 +35,8 @@ def transformed(kind, shape):
     x = torch.randn(shape)
     return transform(kind().eval(), x, backend="tensorrt"), x
 
+
+FP8 = QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_channel=True))
 
 #: What the compiler below makes of a convolution or product: bytes in float16, and in INT8.
 COSTS = {"stem": (30, 40), "blocks.0": (60, 20), "blocks.1": (60, 20), "head": (10, 5)}
