@@ -16,7 +16,13 @@ nox.options.reuse_existing_virtualenvs = True
 ROOT = Path(__file__).parent
 CONSTRAINTS = ("-c", str(ROOT / "constraints.txt"))
 PACKAGES = [
-    ROOT / "packages" / name for name in ("embedl-deploy-core", "embedl-deploy-tensorrt", "embedl-deploy-sensai-stub")
+    ROOT / "packages" / name
+    for name in (
+        "embedl-deploy-core",
+        "embedl-deploy-tensorrt",
+        "embedl-deploy-onnxruntime",
+        "embedl-deploy-sensai-stub",
+    )
 ]
 #: Where benchmarks find what they share with the demo.
 SUPPORT = {"PYTHONPATH": str(ROOT / "demo")}
@@ -180,7 +186,16 @@ def conformance(session: nox.Session) -> None:
     empty = Path(session.create_tmp()) / "no_other_tests"
     empty.mkdir(exist_ok=True)
     session.run(
-        *("python", "-m", "pytest", "-p", "embedl_deploy.testing", "--conformance=tensorrt", "--conformance=sensai"),
+        *(
+            "python",
+            "-m",
+            "pytest",
+            "-p",
+            "embedl_deploy.testing",
+            "--conformance=tensorrt",
+            "--conformance=onnxruntime",
+            "--conformance=sensai",
+        ),
         *("--numprocesses=auto", "--dist=loadfile", "--noconftest", str(empty), *session.posargs),
         env={"OMP_NUM_THREADS": "1"},
     )
@@ -199,7 +214,7 @@ def typecheck(session: nox.Session) -> None:
     """Strict types, over the wheels as installed: only there do core and backend share one package."""
     # With those that parts of it use where they are there.
     _install_wheels(session, "mypy", "safetensors", "pillow", "pytest")
-    session.run("mypy", "-p", "embedl_deploy", "-p", "embedl_deploy_sensai_stub")
+    session.run("mypy", "-p", "embedl_deploy", "-p", "embedl_deploy_onnxruntime", "-p", "embedl_deploy_sensai_stub")
     session.run("mypy", *map(str, sorted((ROOT / "examples").glob("*/*.py"))))
 
 

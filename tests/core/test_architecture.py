@@ -10,13 +10,17 @@ from handbook.rooms import documented_rooms, files_of, imported_modules, importe
 
 import embedl_deploy
 import embedl_deploy.tensorrt
+import embedl_deploy_onnxruntime
 import embedl_deploy_sensai_stub
 
 PACKAGE = Path(embedl_deploy.__file__).parent
 #: Lowest floor first: a room imports only from itself and from rooms before it.
 FLOORS = list(documented_rooms())
 FILES = files_of(PACKAGE)
-BACKENDS = [Path(backend.__file__).parent for backend in (embedl_deploy.tensorrt, embedl_deploy_sensai_stub)]
+BACKENDS = [
+    Path(backend.__file__).parent
+    for backend in (embedl_deploy.tensorrt, embedl_deploy_onnxruntime, embedl_deploy_sensai_stub)
+]
 #: A file that is longer has more than one concept.
 MOST_LINES = 250
 

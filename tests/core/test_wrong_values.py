@@ -41,7 +41,11 @@ from support import small_patterns
 from support.engines import layer, report
 
 #: Those of the core that hold functions; the command line's are tried with texts.
-ROOMS = [room for room in PUBLIC_ROOMS if not re.match(r"embedl_deploy(_sensai_stub|\.(tensorrt|cli|errors))\b", room)]
+ROOMS = [
+    room
+    for room in PUBLIC_ROOMS
+    if not re.match(r"embedl_deploy(_sensai_stub|_onnxruntime|\.(tensorrt|cli|errors))\b", room)
+]
 
 CATALOGUE: dict[str, Any] = {
     "None": None,

@@ -12,6 +12,7 @@ from handbook.hooks import hook_names
 from handbook.patterns import patterns_of
 
 import embedl_deploy
+import embedl_deploy_onnxruntime
 import embedl_deploy_sensai_stub
 from embedl_deploy.backend import get_backend
 from embedl_deploy.backend.contract import hookspecs
@@ -20,7 +21,7 @@ from embedl_deploy.cli.program import program
 from embedl_deploy.numerics import Precision
 from support.documents import DOCS, expanded, headings, pages, without_code
 
-BACKENDS = ("tensorrt", "sensai")
+BACKENDS = ("tensorrt", "onnxruntime", "sensai")
 TEXTS = {page: page.read_text(encoding="utf-8") for page in pages()}
 
 
@@ -45,7 +46,10 @@ def resolve(name):
 
 def packages_with_public_names():
     """Packages whose ``__init__`` has an ``__all__``, by reading, not by importing, the sources."""
-    for folder in {Path(entry) for entry in [*embedl_deploy.__path__, *embedl_deploy_sensai_stub.__path__]}:
+    for folder in {
+        Path(entry)
+        for entry in [*embedl_deploy.__path__, *embedl_deploy_onnxruntime.__path__, *embedl_deploy_sensai_stub.__path__]
+    }:
         for file in folder.rglob("__init__.py"):
             tree = ast.parse(file.read_text(encoding="utf-8"))
             names = [

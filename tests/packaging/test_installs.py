@@ -13,15 +13,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = ("embedl-deploy-core", "embedl-deploy-tensorrt", "embedl-deploy-sensai-stub")
+DISTRIBUTIONS = (
+    "embedl-deploy-core",
+    "embedl-deploy-tensorrt",
+    "embedl-deploy-onnxruntime",
+    "embedl-deploy-sensai-stub",
+)
 
 REPORT = """
-import embedl_deploy, embedl_deploy.tensorrt, embedl_deploy_sensai_stub, torch
+import embedl_deploy, embedl_deploy.tensorrt, embedl_deploy_onnxruntime, embedl_deploy_sensai_stub, torch
 from embedl_deploy.backend import list_backends
-print(embedl_deploy.__file__, embedl_deploy.tensorrt.__file__, embedl_deploy_sensai_stub.__file__, sep="\\n")
+packages = (embedl_deploy, embedl_deploy.tensorrt, embedl_deploy_onnxruntime, embedl_deploy_sensai_stub)
+print(*(package.__file__ for package in packages), sep="\\n")
 assert all(status.usable for status in list_backends().values()), list_backends()
 net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
-for name in ("tensorrt", "sensai"):
+for name in ("tensorrt", "onnxruntime", "sensai"):
     assert embedl_deploy.transform(net, backend=name).report["applied_count"] == 1, name
 """
 
@@ -37,9 +43,10 @@ def test_version_license_and_types_are_packaged(name):
 def test_backends_live_beside_the_core():
     import embedl_deploy
     import embedl_deploy.tensorrt
+    import embedl_deploy_onnxruntime
     import embedl_deploy_sensai_stub
 
-    for module in (embedl_deploy, embedl_deploy.tensorrt, embedl_deploy_sensai_stub):
+    for module in (embedl_deploy, embedl_deploy.tensorrt, embedl_deploy_onnxruntime, embedl_deploy_sensai_stub):
         assert (Path(module.__file__).parent / "py.typed").exists()
 
 

@@ -93,7 +93,7 @@ class TestSideBySide:
             assert str(caught.value) == statuses[plugin.name].error
             assert caught.value.distribution == plugin.origin
         working = {name for name, status in statuses.items() if status.usable}
-        assert working == {"acme", "sensai", "tensorrt", "tensorrt.inhouse", "tiny"}
+        assert working == {"acme", "onnxruntime", "sensai", "tensorrt", "tensorrt.inhouse", "tiny"}
 
     def test_the_command_line_says_the_same(self, capsys):
         assert main(["backends"]) == 0

@@ -10,10 +10,12 @@ import pytest
 from handbook.api import ROOMS, public_names
 
 import embedl_deploy.tensorrt
+import embedl_deploy_onnxruntime
 import embedl_deploy_sensai_stub
 
 BACKENDS = {
-    package.__name__: Path(package.__file__).parent for package in (embedl_deploy.tensorrt, embedl_deploy_sensai_stub)
+    package.__name__: Path(package.__file__).parent
+    for package in (embedl_deploy.tensorrt, embedl_deploy_onnxruntime, embedl_deploy_sensai_stub)
 }
 SOURCES = [(name, file) for name, folder in BACKENDS.items() for file in sorted(folder.rglob("*.py"))]
 
@@ -83,7 +85,7 @@ import torch
 from torch import nn
 from embedl_deploy import transform
 model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
-for backend in ("tensorrt", "sensai"):
+for backend in ("tensorrt", "onnxruntime", "sensai"):
     print(transform(model, torch.randn(1, 3, 8, 8), backend=backend).report["applied_count"])
 """
 

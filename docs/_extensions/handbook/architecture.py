@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 import embedl_deploy.tensorrt
+import embedl_deploy_onnxruntime
 import embedl_deploy_sensai_stub
 from handbook.graphs import Box, draw
 from handbook.rooms import CORE, documented_rooms, files_of, imported_modules, imported_room, room_of
@@ -11,6 +12,7 @@ from handbook.rooms import CORE, documented_rooms, files_of, imported_modules, i
 #: The distributions that stand outside, by their import names.
 BACKENDS = {
     "embedl_deploy.tensorrt": Path(embedl_deploy.tensorrt.__file__).parent,
+    "embedl_deploy_onnxruntime": Path(embedl_deploy_onnxruntime.__file__).parent,
     "embedl_deploy_sensai_stub": Path(embedl_deploy_sensai_stub.__file__).parent,
 }
 

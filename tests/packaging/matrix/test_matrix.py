@@ -10,6 +10,7 @@ CORE = "embedl-deploy-core"
 #: By distribution: the entry point, and the class that it puts in the place of a convolution.
 BACKENDS = {
     "embedl-deploy-tensorrt": ("tensorrt", "FusedConvBNReLU"),
+    "embedl-deploy-onnxruntime": ("onnxruntime", "OrtConv"),
     "embedl-deploy-sensai-stub": ("sensai", "SensaiConvBNReLU"),
     "embedl-deploy-acme": ("acme", "AcmeConv"),
 }
@@ -38,7 +39,7 @@ import json, sys
 import embedl_deploy
 from embedl_deploy.backend import discover_backends, get_backend
 discovered = discover_backends()
-words = ("tensorrt", "sensai", "acme", "plugin_")
+words = ("tensorrt", "onnxruntime", "sensai", "acme", "plugin_")
 imported = lambda: sorted(
     name for name in sys.modules
     if name.split(".")[0].startswith(("embedl_deploy", "plugin_")) and any(word in name for word in words)
@@ -118,7 +119,13 @@ class TestEverything:
 
     def test_none_is_imported_before_it_is_asked_for(self, everything):
         discovered, before, after = json.loads(everything.run(LOAD_ONE))
-        assert set(discovered) == {"tensorrt", "sensai", "acme", *(plugin.name for plugin in BROKEN_PLUGINS)}
+        assert set(discovered) == {
+            "tensorrt",
+            "onnxruntime",
+            "sensai",
+            "acme",
+            *(plugin.name for plugin in BROKEN_PLUGINS),
+        }
         assert before == []
         assert after
         assert {name.split(".")[0] for name in after} == {"embedl_deploy_acme"}
@@ -133,7 +140,7 @@ class TestEverything:
             assert f"Repair or uninstall {plugin.distribution};" in message
             assert statuses.pop(plugin.name) == [plugin.origin, message]
         assert {name for name, (_, error) in statuses.items() if error is None} == {
-            *("tensorrt", "sensai", "acme", "tensorrt.inhouse")
+            *("tensorrt", "onnxruntime", "sensai", "acme", "tensorrt.inhouse")
         }
 
     def test_broken_ones_are_named_on_the_command_line(self, everything):

@@ -1,0 +1,1 @@
+"""A backend for ONNX Runtime on x86 and Arm processors."""

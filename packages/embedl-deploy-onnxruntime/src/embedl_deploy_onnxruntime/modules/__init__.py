@@ -1,0 +1,1 @@
+"""Every module that this backend puts into a graph."""

@@ -1,0 +1,1 @@
+"""Every pattern of this backend."""
