@@ -1,16 +1,49 @@
 """The ONNX Runtime backend's hooks: what core finds through the entry point ``onnxruntime``."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from embedl_deploy.backend import BackendInfo, Compiler, Rule, hookimpl
+from embedl_deploy.numerics import QuantConfig
+from embedl_deploy.patterns import Pattern
 from embedl_deploy_onnxruntime.checks import ONNXRUNTIME_RULES
 from embedl_deploy_onnxruntime.compiler import ONNXRUNTIME_COMPILERS
+from embedl_deploy_onnxruntime.formats import U8S8
+from embedl_deploy_onnxruntime.groups import ONNXRUNTIME_CONVERSION_PATTERNS, ONNXRUNTIME_FUSION_PATTERNS
+from embedl_deploy_onnxruntime.files import finish
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @hookimpl
 def embedl_deploy_describe() -> BackendInfo:
     """Name the target."""
     return BackendInfo("ONNX Runtime", "Runtime for x86 and Arm processors; reads ONNX with explicit Q/DQ.")
+
+
+@hookimpl
+def embedl_deploy_conversions() -> Sequence[Pattern]:
+    """The structural rewrites."""
+    return ONNXRUNTIME_CONVERSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_fusions() -> Sequence[Pattern]:
+    """The fusions."""
+    return ONNXRUNTIME_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_quantization_config() -> QuantConfig:
+    """What is fast on x86, and works on any processor."""
+    return U8S8
+
+
+@hookimpl
+def embedl_deploy_finish_onnx(model: "ir.Model") -> None:
+    """Biases in INT32, and GELU as the runtime knows it."""
+    finish(model)
 
 
 @hookimpl

@@ -198,8 +198,8 @@ def _formats(
     activation, weight = hardware.formats.activation, hardware.formats.weight
     if precision is not None:
         grid = Precision[precision.upper()]
-        activation = None if activation is None or weights_only else replace(activation, precision=grid)
-        weight = None if weight is None else replace(weight, precision=grid)
+        activation = None if activation is None or weights_only else activation.in_precision(grid)
+        weight = None if weight is None else weight.in_precision(grid)
     if method is not None and activation is not None:
         activation = replace(activation, calibration_method=CalibrationMethod(method))
     if block_size is not None and weight is not None:

@@ -1,11 +1,11 @@
 """The ONNX translations of the custom operators of a model's backends."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import fx, nn
 
-from embedl_deploy.backend import get_backend
+from embedl_deploy.backend import Backend, get_backend
 from embedl_deploy.errors import BackendNotFoundError
 from embedl_deploy.pipeline import BACKEND
 
@@ -26,16 +26,11 @@ def backend_translations(model: nn.Module, opset: int) -> tuple[Functions, tuple
     Raises:
         PluginError: A backend is broken, or its hook fails.
     """
-    graphs = [part for part in model.modules() if isinstance(part, fx.GraphModule)]
-    names = dict.fromkeys(str(graph.meta[BACKEND]) for graph in graphs if BACKEND in graph.meta)
     found: Functions = {}
     owners: dict[Callable[..., Any], str] = {}
     conflicts: list[str] = []
-    for name in names:
-        try:
-            backend = get_backend(name)
-        except BackendNotFoundError:
-            continue  # transformed elsewhere; an operator that is missed is named by the exporter
+    for backend in backends_of(model):
+        name = backend.name
         conflicts += backend.onnx_translation_conflicts(opset)
         for operator, function in backend.onnx_translations(opset).items():
             owner = owners.setdefault(operator, name)
@@ -46,3 +41,17 @@ def backend_translations(model: nn.Module, opset: int) -> tuple[Functions, tuple
                 )
             found.setdefault(operator, function)
     return found, tuple(conflicts)
+
+
+def backends_of(model: nn.Module) -> Iterator[Backend]:
+    """The backends that parts of a model were transformed for, as far as they are installed here.
+
+    Raises:
+        PluginError: One is broken.
+    """
+    graphs = [part for part in model.modules() if isinstance(part, fx.GraphModule)]
+    for name in dict.fromkeys(str(graph.meta[BACKEND]) for graph in graphs if BACKEND in graph.meta):
+        try:
+            yield get_backend(name)
+        except BackendNotFoundError:
+            continue  # transformed elsewhere; an operator that is missed is named by the exporter

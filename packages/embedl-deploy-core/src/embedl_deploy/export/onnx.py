@@ -14,6 +14,7 @@ from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.casts import floats_of
 from embedl_deploy.export.constants import convert_inputs, in_words
+from embedl_deploy.export.finishing import finish_onnx
 from embedl_deploy.export.failures import explain_nodes, users_lines
 from embedl_deploy.export.judged import File, Run
 from embedl_deploy.export.judgement import judge
@@ -165,6 +166,7 @@ def export_onnx(
         raise
     constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
+    finish_onnx(program.model, given)
     name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
     asked = asked_of_tensors(opened, model, example, named)
     refuse_closed(given, program.model.graph.inputs, asked)

@@ -1,6 +1,6 @@
 """Number formats, one row each; whatever lists or distinguishes formats reads this table."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -50,6 +50,11 @@ class NumberFormat:
     second_scale: bool = False
 
 
+def _unsigned(name: str, bits: int, storage: torch.dtype, opset: int) -> NumberFormat:
+    """0…2ᵇ − 1; with a zero point, it holds negative values as well."""
+    return replace(_integer(name, bits, storage, opset), low=0.0, high=float(2**bits - 1))
+
+
 def _integer(name: str, bits: int, storage: torch.dtype, opset: int, *, for_activations: bool = True) -> NumberFormat:
     """Two's complement: −2ᵇ⁻¹…2ᵇ⁻¹ − 1."""
     return NumberFormat(
@@ -71,13 +76,18 @@ class Precision(Enum):
 
     Attributes:
         INT8: −128…127.
+        UINT8: 0…255; with a zero point, which makes negative values fit.
         INT16: −32768…32767.
+        INT7: −64…63; for weights, stored as INT8. On processors that add two products of 8 bits in 16, as x86 ones
+            with AVX2 or AVX-512 but without VNNI do, larger weights can overflow.
         INT4: −8…7; for weights.
         FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
     """
 
     INT8 = _integer("int8", 8, torch.int8, opset=18)  # the oldest operator set that files are written for
+    UINT8 = _unsigned("uint8", 8, torch.uint8, opset=18)
     INT16 = _integer("int16", 16, torch.int16, opset=21)
+    INT7 = replace(_integer("int7", 7, torch.int8, opset=18, for_activations=False), onnx_type="INT8", engine_type="int8")
     INT4 = _integer("int4", 4, torch.int8, opset=21, for_activations=False)
     FP8 = NumberFormat(
         name="float8_e4m3fn",
@@ -106,6 +116,11 @@ class Precision(Enum):
     def is_float(self) -> bool:
         """Whether it is a floating-point format, whose numbers are denser near zero."""
         return self.format.mantissa_bits is not None
+
+    @property
+    def is_unsigned(self) -> bool:
+        """Whether it has no negative numbers, and so needs a zero point."""
+        return self.format.low == 0
 
     @property
     def bits(self) -> int:

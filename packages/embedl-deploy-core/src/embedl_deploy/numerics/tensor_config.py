@@ -1,6 +1,6 @@
 """The quantization configuration of one tensor: format, granularity of scales, calibration method."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
@@ -30,7 +30,7 @@ class CalibrationMethod(Enum):
 
 #: No row of a weight has more values, nor can files say more.
 _LARGEST_BLOCK = 2**31 - 1
-_BY_BITS = {precision.bits: precision for precision in Precision if not precision.is_float}
+_BY_BITS = {4: Precision.INT4, 8: Precision.INT8, 16: Precision.INT16}
 
 
 @checked(error=QuantizationConfigError)
@@ -83,6 +83,8 @@ class TensorQuantConfig:
     def _check_combination(self) -> None:
         if self.precision.is_float and not self.symmetric:
             raise _invalid(f"{self.precision.name} with symmetric=False; a floating-point format has no zero point")
+        if self.precision.is_unsigned and self.symmetric:
+            raise _invalid(f"{self.precision.name} with symmetric=True; an unsigned format needs a zero point")
         if not 0 < self.percentile <= 100:
             raise _invalid(f"percentile={self.percentile!r}; expected more than 0 and at most 100")
         if self.block_size is not None:
@@ -107,6 +109,20 @@ class TensorQuantConfig:
             raise _invalid("power_of_two with learnable=True; a trained scale does not stay a power of two")
         if self.learnable and not self.symmetric:
             raise _invalid("learnable with symmetric=False; zero points are not learned")
+
+    @checked(error=QuantizationConfigError)
+    def in_precision(self, precision: Precision) -> "TensorQuantConfig":
+        """The same settings in another number format, where the format has them.
+
+        A format of floating-point numbers has no zero point, and no ``ENTROPY``; an unsigned one has a zero point, and
+        so stands for one scale per tensor alone: a weight with several keeps its own format.
+        """
+        if precision.is_unsigned and not self.shares_one_scale:
+            return self
+        symmetric = precision.is_float or (self.symmetric and not precision.is_unsigned)
+        undefined = self.calibration_method is CalibrationMethod.ENTROPY and (precision.is_float or not symmetric)
+        method = CalibrationMethod.MINMAX if undefined else self.calibration_method
+        return replace(self, precision=precision, calibration_method=method, symmetric=symmetric)
 
     @property
     def shares_one_scale(self) -> bool:

@@ -40,22 +40,13 @@ def other_formats(
     return {
         precision.name: replace(
             config,
-            activation=_in(formats.activation, precision),
-            weight=_in(formats.weight, precision),
+            activation=formats.activation.in_precision(precision),
+            weight=formats.weight.in_precision(precision),
             policy=None,
         )
         for precision in chosen
         if precision not in own
     }
-
-
-def _in(config: TensorQuantConfig, precision: Precision) -> TensorQuantConfig:
-    """The same settings in another format, where it has them."""
-    method = config.calibration_method
-    if precision.is_float and method is CalibrationMethod.ENTROPY:
-        method = CalibrationMethod.MINMAX
-    symmetric = config.symmetric or precision.is_float
-    return replace(config, precision=precision, calibration_method=method, symmetric=symmetric)
 
 
 def _of_target(backend: Backend, target: str) -> list[Precision]:

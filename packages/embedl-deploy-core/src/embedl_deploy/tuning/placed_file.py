@@ -123,7 +123,7 @@ def _in_another_format(model: "ir.Model", node: "ir.Node", quantizer: Any) -> "i
     name = f"{node.outputs[0].name}_{row.name}"
     values = {
         "scale": ir.Tensor(number.numpy()),
-        "zero_point": _zeros(tuple(number.shape), ir.DataType[row.onnx_type]),
+        "zero_point": _zero_point(quantizer, tuple(number.shape), ir.DataType[row.onnx_type]),
     }
     constants = []
     for part, tensor in values.items():
@@ -149,11 +149,12 @@ def _in_another_format(model: "ir.Model", node: "ir.Node", quantizer: Any) -> "i
     return made[-1].outputs[0]
 
 
-def _zeros(shape: tuple[int, ...], dtype: "ir.DataType") -> "ir.TensorProtocol":
+def _zero_point(quantizer: Any, shape: tuple[int, ...], dtype: "ir.DataType") -> "ir.TensorProtocol":
     import numpy as np
     import onnx_ir as ir
 
-    return ir.Tensor(np.zeros(shape, dtype=dtype.numpy()), dtype=dtype)
+    number = 0 if quantizer.zero_point is None else int(quantizer.zero_point)
+    return ir.Tensor(np.full(shape, number, dtype=dtype.numpy()), dtype=dtype)
 
 
 def _make_output(model: "ir.Model", index: int, value: "ir.Value") -> None:

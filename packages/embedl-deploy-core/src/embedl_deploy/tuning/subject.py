@@ -97,7 +97,8 @@ class Subject:
         """A candidate's engine; ``None`` if the compiler refuses it."""
 
         def make() -> "ir.Model":
-            return self.files.fitting(points).placed(points) if points else read_onnx(self.unquantized.path)
+            placed = self.files.fitting(points).placed(points) if points else read_onnx(self.unquantized.path)
+            return self.task.finished(placed)
 
         return self.task.builds.built(f"{self.name} {key_of(points)}", make)
 

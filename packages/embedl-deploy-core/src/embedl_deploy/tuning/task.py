@@ -4,18 +4,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.backend import Backend
 from embedl_deploy.export import OnnxExport, export_onnx
+from embedl_deploy.export.finishing import finish_for, unfinished
 from embedl_deploy.float16 import float32_report, keep_in_float32
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.quantize.calibration.data import CalibrationData
 from embedl_deploy.tuning.accuracy import Call
 from embedl_deploy.tuning.builds import Builds
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -52,11 +56,19 @@ class Task:
         return not float32_report(self._held(self.model)).nodes
 
     def export(self, model: fx.GraphModule, path: Path) -> OnnxExport:
-        """Export a model in float16, with float32 where float16 cannot hold its values."""
+        """Export a model in float16, with float32 where float16 cannot hold its values.
+
+        It is not finished by the backend: candidates are made of it, which are.
+        """
         args, kwargs = self.calls[0]
-        with torch.no_grad():
+        with torch.no_grad(), unfinished():
             held = model if self.fits_float16 else self._held(model)
             return export_onnx(held, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
+
+    def finished(self, candidate: "ir.Model") -> "ir.Model":
+        """A candidate's file, with the backend's last changes."""
+        finish_for(candidate, self.backend)
+        return candidate
 
     def _held(self, model: fx.GraphModule) -> fx.GraphModule:
         args, kwargs = self.calls[0]  # watched operator by operator, which takes as long as many calls

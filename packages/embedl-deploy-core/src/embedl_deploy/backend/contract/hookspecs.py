@@ -27,6 +27,7 @@ from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch._ops import OpOverload
 
 PROJECT = "embedl_deploy"
@@ -147,6 +148,21 @@ def embedl_deploy_onnx_translations(backend: str, opset: int) -> "Mapping[OpOver
         For each overload of an operator, such as ``torch.ops.acme.clip.default``, a function that is called with its
         arguments and calls operators of ``onnxscript.opset<version>``; ``None`` for none. Of two for one operator the
         first is used.
+    """
+
+
+@hookspec
+def embedl_deploy_finish_onnx(backend: str, model: "ir.Model") -> None:
+    """Change a file that was exported, in what only the target's compiler asks for.
+
+    Called each time that a model is exported that was transformed for the backend, and for each candidate of a search
+    (:func:`embedl_deploy.tuning.tune`); the file is checked, and run against PyTorch, afterwards. The backend is called
+    before its extensions. What nothing reads afterwards need not be removed.
+
+    Args:
+        backend: Name of the backend.
+        model: The file, to be changed in place. It must compute the same, up to rounding, and keep the names of its
+            inputs and outputs.
     """
 
 

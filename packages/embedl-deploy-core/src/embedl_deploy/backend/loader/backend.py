@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from torch import fx, nn
@@ -10,7 +10,7 @@ from torch import fx, nn
 from embedl_deploy.backend.contract.compilers import Compiler
 from embedl_deploy.backend.contract.hookspecs import BackendInfo
 from embedl_deploy.backend.contract.rules import Rule
-from embedl_deploy.backend.loader.asking import culprit_of
+from embedl_deploy.backend.loader.asking import ask_alone, culprit_of, plugins_in_order
 from embedl_deploy.backend.loader.contributions import Contribution
 from embedl_deploy.backend.loader.discovery import PluginSource
 from embedl_deploy.backend.loader.plugins import plugin_error, plugin_manager
@@ -20,6 +20,9 @@ from embedl_deploy.errors import PLUGIN_FAILURES
 from embedl_deploy.numerics import QuantConfig, QuantPolicy
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 
 @checked
@@ -118,6 +121,26 @@ class Backend:
             PluginError: As for :meth:`onnx_translations`.
         """
         return translations_from(self._manager, self._sources, opset).conflicts
+
+    def finish_onnx(self, model: "ir.Model") -> bool:
+        """Let the backend's plugins change an exported file, in place, the backend itself first.
+
+        Returns:
+            Whether one of them has such a hook.
+
+        Raises:
+            PluginError: A hook fails, or gives something.
+        """
+        hook = "embedl_deploy_finish_onnx"
+        names = plugins_in_order(self._manager, hook)
+        for name in reversed(names):
+            try:
+                answers = ask_alone(self._manager, name, hook, backend=self.name, model=model)
+            except PLUGIN_FAILURES as error:  # a plugin's hook may raise anything
+                raise plugin_error(self._sources[name], f"fails in {hook}: {type(error).__name__}: {error}") from error
+            if answers:
+                raise plugin_error(self._sources[name], f"returns {answers[0]!r} from {hook}; expected None")
+        return bool(names)
 
     @checked
     def explain_unfused(self, node: fx.Node) -> str | None:

@@ -1,0 +1,85 @@
+"""Fusions that start with a convolution."""
+
+from torch import nn
+
+from embedl_deploy.modules import BatchNorm, Convolution
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, QDQPoint, Wildcard, get_module, shape_of
+from embedl_deploy_onnxruntime.modules import OrtConv, Rectifier
+from embedl_deploy_onnxruntime.patterns.examples import Function, Tapped, maps, sequences
+
+_OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
+
+
+def _why_not_these(match: PatternMatch) -> str | None:
+    """Why a convolution and the batch norm after it cannot become one module."""
+    modules = {node: get_module(node) for node in match.nodes}
+    node, conv = next((node, module) for node, module in modules.items() if isinstance(module, Convolution))
+    if conv.transposed and node.op == "call_module" and len(node.args) + len(node.kwargs) > 1:
+        return f"{node.name} is called with an output size, not with the map alone"
+    norm = next((module for module in modules.values() if isinstance(module, BatchNorm)), None)
+    if norm is None:
+        return None
+    if norm.num_features != conv.out_channels:
+        return f"the batch norm is over {norm.num_features} features, and {node.name} has {conv.out_channels} channels"
+    shape = shape_of(node)
+    if shape is not None and len(shape) != conv.weight.dim():
+        return f"{node.name} is given no batch, so the batch norm is over positions"
+    return None
+
+
+class ConvRectifierPattern(Pattern):
+    """``convolution → [batch norm] → ReLU or ReLU6``."""
+
+    tree = (Convolution, _OPTIONAL_BN, Rectifier)
+    qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.OUTPUT})
+    graft = OrtConv
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a batch norm over the convolution's channels, and a call with the map alone."""
+        return _why_not_these(match)
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.Conv2d(4, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU()), maps()),
+            Example(nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.ReLU6()), maps(), "depthwise, no batch norm"),
+            Example(nn.Sequential(nn.Conv1d(4, 8, 3), nn.ReLU()), sequences(4), "a sequence"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(nn.Sequential(nn.Conv2d(4, 8, 3), nn.Hardswish()), maps(), "no rectifier"),
+            Example(Tapped(nn.Conv2d(4, 8, 3), nn.ReLU()), maps(), "used before the rectifier"),
+        ]
+
+
+class ConvPattern(Pattern):
+    """``convolution → [batch norm]``."""
+
+    tree = (Convolution, _OPTIONAL_BN)
+    qdq_points = frozenset({QDQPoint.INPUT, QDQPoint.OUTPUT})
+    graft = OrtConv
+
+    def check(self, match: PatternMatch) -> str | None:
+        """Take a batch norm over the convolution's channels, and a call with the map alone."""
+        return _why_not_these(match)
+
+    def examples(self) -> list[Example]:
+        """Where it matches."""
+        return [
+            Example(nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)), maps(), "with batch norm"),
+            Example(nn.Sequential(nn.Conv2d(4, 8, 3), nn.SiLU()), maps(), "another activation stays outside"),
+            Example(nn.Sequential(nn.ConvTranspose2d(4, 8, 2, stride=2)), maps(), "transposed"),
+        ]
+
+    def near_misses(self) -> list[Example]:
+        """Where it does not."""
+        return [
+            Example(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), maps(), "no convolution"),
+            Example(
+                Function(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
+                maps(),
+                "an output size at the call",
+            ),
+        ]
