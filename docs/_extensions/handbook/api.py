@@ -13,6 +13,7 @@ ROOMS = (
     "embedl_deploy.patterns",
     "embedl_deploy.modules",
     "embedl_deploy.conversions",
+    "embedl_deploy.fusions",
     "embedl_deploy.quantize",
     "embedl_deploy.numerics",
     "embedl_deploy.recomposition",

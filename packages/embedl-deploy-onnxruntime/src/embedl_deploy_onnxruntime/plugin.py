@@ -1,19 +1,23 @@
 """The ONNX Runtime backend's hooks: what core finds through the entry point ``onnxruntime``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from embedl_deploy.backend import BackendInfo, Compiler, Rule, hookimpl
+from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
 from embedl_deploy.numerics import QuantConfig
 from embedl_deploy.patterns import Pattern
 from embedl_deploy_onnxruntime.checks import ONNXRUNTIME_RULES
 from embedl_deploy_onnxruntime.compiler import ONNXRUNTIME_COMPILERS
+from embedl_deploy_onnxruntime.files import finish
 from embedl_deploy_onnxruntime.formats import U8S8
 from embedl_deploy_onnxruntime.groups import ONNXRUNTIME_CONVERSION_PATTERNS, ONNXRUNTIME_FUSION_PATTERNS
-from embedl_deploy_onnxruntime.files import finish
+from embedl_deploy_onnxruntime.policies import quantize_all, quantize_mixed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+#: The policies by name, the default first.
+ONNXRUNTIME_POLICIES: dict[str, QuantPolicy] = {"mixed": quantize_mixed, "all": quantize_all}
 
 
 @hookimpl
@@ -32,6 +36,12 @@ def embedl_deploy_conversions() -> Sequence[Pattern]:
 def embedl_deploy_fusions() -> Sequence[Pattern]:
     """The fusions."""
     return ONNXRUNTIME_FUSION_PATTERNS
+
+
+@hookimpl
+def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
+    """Where quantizers do not pay."""
+    return ONNXRUNTIME_POLICIES
 
 
 @hookimpl

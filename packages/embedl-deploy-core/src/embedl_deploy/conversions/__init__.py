@@ -4,8 +4,10 @@ from embedl_deploy.conversions.computed_weights import ComputedWeightPattern
 from embedl_deploy.conversions.every import every_conversion
 from embedl_deploy.conversions.fold import DecomposeFoldPattern, PermuteUnfoldPattern
 from embedl_deploy.conversions.identity import RemoveIdentityPattern
+from embedl_deploy.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
 from embedl_deploy.conversions.pool_window import ClipPoolWindowPattern
 from embedl_deploy.conversions.rank_query import HoistRankQueryPattern
+from embedl_deploy.conversions.swin_attention import DecomposeSwinAttentionPattern
 from embedl_deploy.conversions.transformer_decoder import (
     DecomposeTransformerDecoderLayerPattern,
     UnrollTransformerDecoderPattern,
@@ -21,6 +23,8 @@ __all__ = [
     "ClipPoolWindowPattern",
     "ComputedWeightPattern",
     "DecomposeFoldPattern",
+    "DecomposeMultiheadAttentionPattern",
+    "DecomposeSwinAttentionPattern",
     "DecomposeTransformerDecoderLayerPattern",
     "DecomposeTransformerEncoderLayerPattern",
     "FoldZeroPadIntoConvPattern",

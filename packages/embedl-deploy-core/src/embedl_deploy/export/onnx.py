@@ -14,8 +14,8 @@ from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.backend_operators import backend_translations
 from embedl_deploy.export.casts import floats_of
 from embedl_deploy.export.constants import convert_inputs, in_words
-from embedl_deploy.export.finishing import finish_onnx
 from embedl_deploy.export.failures import explain_nodes, users_lines
+from embedl_deploy.export.finishing import finish_onnx
 from embedl_deploy.export.judged import File, Run
 from embedl_deploy.export.judgement import judge
 from embedl_deploy.export.metadata import keep_modules_only

@@ -7,10 +7,32 @@ from embedl_deploy.modules.attention import ScaledDotProductAttention, join_head
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
+from embedl_deploy.modules.fused_attention import (
+    FusedMHAInProjection,
+    FusedScaledDotProductAttention,
+)
+from embedl_deploy.modules.fused_norms import (
+    NORMS,
+    FusedLayerNorm,
+    FusedLayerNorm2d,
+    FusedRMSNorm,
+    scaled_norm,
+)
 from embedl_deploy.modules.inside import InnerProduct, products_without_place
 from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d, WrittenLayerNorm, WrittenRMSNorm
 from embedl_deploy.modules.padded_conv import PaddedConv2d
+from embedl_deploy.modules.projections import (
+    AttentionMask,
+    MHAInProjection,
+    SplitHeads,
+)
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
+from embedl_deploy.modules.swin_attention import (
+    FusedSwinAttention,
+    SwinAttention,
+    SwinWindowPartition,
+    SwinWindowReverse,
+)
 from embedl_deploy.modules.tracer import LeafTracer, symbolic_trace
 from embedl_deploy.modules.weighted import BatchNorm, Convolution, FusedConv, FusedMatmul, with_parameters
 from embedl_deploy.modules.weights import (
@@ -22,7 +44,9 @@ from embedl_deploy.modules.weights import (
 )
 
 __all__ = [
+    "NORMS",
     "ActivationLike",
+    "AttentionMask",
     "BatchNorm",
     "ChannelScale",
     "ConvertedModule",
@@ -30,16 +54,27 @@ __all__ = [
     "FrozenBatchNorm2d",
     "FusedActivationProduct",
     "FusedConv",
+    "FusedLayerNorm",
+    "FusedLayerNorm2d",
+    "FusedMHAInProjection",
     "FusedMatmul",
     "FusedModule",
+    "FusedRMSNorm",
+    "FusedScaledDotProductAttention",
+    "FusedSwinAttention",
     "InnerProduct",
     "LayerNorm2d",
     "LeafTracer",
+    "MHAInProjection",
     "NamedWeight",
     "PaddedConv2d",
     "QuantStub",
     "RMSNorm2d",
     "ScaledDotProductAttention",
+    "SplitHeads",
+    "SwinAttention",
+    "SwinWindowPartition",
+    "SwinWindowReverse",
     "WeightFakeQuantize",
     "WrittenLayerNorm",
     "WrittenRMSNorm",
@@ -52,6 +87,7 @@ __all__ = [
     "open_unseen_rows",
     "products_without_place",
     "reason_of_part",
+    "scaled_norm",
     "symbolic_trace",
     "weights_besides",
     "with_parameters",

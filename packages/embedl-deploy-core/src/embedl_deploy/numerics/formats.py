@@ -87,7 +87,9 @@ class Precision(Enum):
     INT8 = _integer("int8", 8, torch.int8, opset=18)  # the oldest operator set that files are written for
     UINT8 = _unsigned("uint8", 8, torch.uint8, opset=18)
     INT16 = _integer("int16", 16, torch.int16, opset=21)
-    INT7 = replace(_integer("int7", 7, torch.int8, opset=18, for_activations=False), onnx_type="INT8", engine_type="int8")
+    INT7 = replace(
+        _integer("int7", 7, torch.int8, opset=18, for_activations=False), onnx_type="INT8", engine_type="int8"
+    )
     INT4 = _integer("int4", 4, torch.int8, opset=21, for_activations=False)
     FP8 = NumberFormat(
         name="float8_e4m3fn",

@@ -11,6 +11,7 @@ from embedl_deploy.graph import (
     shape_of,
 )
 from embedl_deploy.patterns.collection import patterns_in
+from embedl_deploy.patterns.example_modules import Applied, Tapped
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import match_tree
 from embedl_deploy.patterns.matches import Declined, Matches, MatchStatus, PatternMatch
@@ -22,6 +23,7 @@ from embedl_deploy.patterns.tree import Fork, Wildcard
 from embedl_deploy.patterns.tree_match import ForkMatch, TreeMatch, WildcardMatch
 
 __all__ = [
+    "Applied",
     "Declined",
     "Example",
     "Fork",
@@ -31,6 +33,7 @@ __all__ = [
     "Pattern",
     "PatternMatch",
     "QDQPoint",
+    "Tapped",
     "TreeMatch",
     "Wildcard",
     "WildcardMatch",

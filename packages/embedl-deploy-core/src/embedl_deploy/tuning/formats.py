@@ -7,7 +7,6 @@ from embedl_deploy.backend import Backend
 from embedl_deploy.errors import InputError
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.formats import Precision
-from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
 
 
 def other_formats(

@@ -3,5 +3,7 @@
 from embedl_deploy.backend import Rule, rules_in
 from embedl_deploy_onnxruntime import checks
 
+__all__ = ["ONNXRUNTIME_RULES"]
+
 #: In the order of their numbers.
 ONNXRUNTIME_RULES: tuple[Rule, ...] = rules_in(checks)

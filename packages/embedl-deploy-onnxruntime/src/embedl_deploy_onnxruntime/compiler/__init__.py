@@ -2,4 +2,6 @@
 
 from embedl_deploy.backend import Compiler
 
+__all__ = ["ONNXRUNTIME_COMPILERS"]
+
 ONNXRUNTIME_COMPILERS: tuple[Compiler, ...] = ()

@@ -1,8 +1,27 @@
 """Every module that this backend puts into a graph: one for each node unit of the runtime."""
 
+from embedl_deploy_onnxruntime.modules.activations import (
+    OrtHardsigmoid,
+    OrtHardswish,
+    OrtSiLU,
+    OrtTabledActivation,
+    Tabled,
+)
 from embedl_deploy_onnxruntime.modules.arithmetic import OrtAdd, OrtMul
 from embedl_deploy_onnxruntime.modules.conv import OrtConv, Rectifier
 from embedl_deploy_onnxruntime.modules.linear import OrtLinear
-from embedl_deploy_onnxruntime.modules.pool import OrtAveragePool
+from embedl_deploy_onnxruntime.modules.pool import OrtGlobalAveragePool
 
-__all__ = ["OrtAdd", "OrtAveragePool", "OrtConv", "OrtLinear", "OrtMul", "Rectifier"]
+__all__ = [
+    "OrtAdd",
+    "OrtConv",
+    "OrtGlobalAveragePool",
+    "OrtHardsigmoid",
+    "OrtHardswish",
+    "OrtLinear",
+    "OrtMul",
+    "OrtSiLU",
+    "OrtTabledActivation",
+    "Rectifier",
+    "Tabled",
+]

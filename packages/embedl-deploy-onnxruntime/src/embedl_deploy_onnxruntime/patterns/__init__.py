@@ -1,1 +1,25 @@
-"""Every pattern of this backend."""
+"""Every pattern of this backend that is not any hardware's."""
+
+from embedl_deploy_onnxruntime.patterns.activations import (
+    HardsigmoidPattern,
+    HardswishPattern,
+    SiLUPattern,
+    TabledActivationPattern,
+)
+from embedl_deploy_onnxruntime.patterns.arithmetic import AddPattern, MulPattern
+from embedl_deploy_onnxruntime.patterns.conv import ConvPattern, ConvRectifierPattern
+from embedl_deploy_onnxruntime.patterns.linear import LinearPattern
+from embedl_deploy_onnxruntime.patterns.pool import GlobalAveragePoolPattern
+
+__all__ = [
+    "AddPattern",
+    "ConvPattern",
+    "ConvRectifierPattern",
+    "GlobalAveragePoolPattern",
+    "HardsigmoidPattern",
+    "HardswishPattern",
+    "LinearPattern",
+    "MulPattern",
+    "SiLUPattern",
+    "TabledActivationPattern",
+]

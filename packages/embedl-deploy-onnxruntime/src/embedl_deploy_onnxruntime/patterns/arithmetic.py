@@ -5,9 +5,9 @@ import operator
 import torch
 from torch import fx, nn
 
-from embedl_deploy.patterns import Example, Fork, Pattern, PatternMatch, QDQPoint, Wildcard, dtype_of
+from embedl_deploy.patterns import Applied, Example, Fork, Pattern, PatternMatch, QDQPoint, Wildcard, dtype_of
 from embedl_deploy_onnxruntime.modules import OrtAdd, OrtMul, Rectifier
-from embedl_deploy_onnxruntime.patterns.examples import Function, maps
+from embedl_deploy_onnxruntime.patterns.examples import maps
 
 
 def _why_not_two_tensors(node: fx.Node) -> str | None:
@@ -15,9 +15,9 @@ def _why_not_two_tensors(node: fx.Node) -> str | None:
     operands = [argument for argument in node.args[:2] if isinstance(argument, fx.Node)]
     if len(operands) < 2 or len(node.args) > 2 or node.kwargs:
         return "one of the two is a number"
-    types = {dtype_of(operand) for operand in operands} - {None}
-    if any(dtype is not None and not dtype.is_floating_point for dtype in types):
-        return "it is of integers"
+    types = [dtype_of(operand) for operand in operands]
+    if not all(dtype is not None and dtype.is_floating_point for dtype in types):
+        return "it is not known to be of two tensors of floating-point numbers: pass example inputs, args="
     return None
 
 
@@ -35,15 +35,15 @@ class AddPattern(Pattern):
     def examples(self) -> list[Example]:
         """Where it matches."""
         return [
-            Example(Function(lambda conv, x: torch.relu(conv(x) + x), nn.Conv2d(4, 4, 1)), maps(), "with a ReLU"),
-            Example(Function(lambda conv, x: x + conv(x), nn.Conv2d(4, 4, 1)), maps(), "a sum alone"),
+            Example(Applied(lambda conv, x: torch.relu(conv(x) + x), nn.Conv2d(4, 4, 1)), maps(), "with a ReLU"),
+            Example(Applied(lambda conv, x: x + conv(x), nn.Conv2d(4, 4, 1)), maps(), "a sum alone"),
         ]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
-            Example(Function(lambda x: x + 1.5), maps(), "adds a number"),
-            Example(Function(lambda conv, x: conv(x) - x, nn.Conv2d(4, 4, 1)), maps(), "a difference"),
+            Example(Applied(lambda x: x + 1.5), maps(), "adds a number"),
+            Example(Applied(lambda conv, x: conv(x) - x, nn.Conv2d(4, 4, 1)), maps(), "a difference"),
         ]
 
 
@@ -61,11 +61,11 @@ class MulPattern(Pattern):
     def examples(self) -> list[Example]:
         """Where it matches."""
         gate = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
-        return [Example(Function(lambda gate, x: x * gate(x), gate), maps(), "channels by a gate")]
+        return [Example(Applied(lambda gate, x: x * gate(x), gate), maps(), "channels by a gate")]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
-            Example(Function(lambda x: x * 2), maps(), "by a number"),
-            Example(Function(lambda conv, x: conv(x) / x, nn.Conv2d(4, 4, 1)), maps(), "a quotient"),
+            Example(Applied(lambda x: x * 2), maps(), "by a number"),
+            Example(Applied(lambda conv, x: conv(x) / x, nn.Conv2d(4, 4, 1)), maps(), "a quotient"),
         ]

@@ -3,9 +3,19 @@
 from torch import nn
 
 from embedl_deploy.modules import BatchNorm, Convolution
-from embedl_deploy.patterns import Example, Pattern, PatternMatch, QDQPoint, Wildcard, get_module, shape_of
+from embedl_deploy.patterns import (
+    Applied,
+    Example,
+    Pattern,
+    PatternMatch,
+    QDQPoint,
+    Tapped,
+    Wildcard,
+    get_module,
+    shape_of,
+)
 from embedl_deploy_onnxruntime.modules import OrtConv, Rectifier
-from embedl_deploy_onnxruntime.patterns.examples import Function, Tapped, maps, sequences
+from embedl_deploy_onnxruntime.patterns.examples import maps, sequences
 
 _OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
 
@@ -78,7 +88,7 @@ class ConvPattern(Pattern):
         return [
             Example(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), maps(), "no convolution"),
             Example(
-                Function(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
+                Applied(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
                 maps(),
                 "an output size at the call",
             ),

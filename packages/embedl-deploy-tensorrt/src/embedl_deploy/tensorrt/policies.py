@@ -8,10 +8,9 @@ import math
 from torch import fx, nn
 
 from embedl_deploy.backend import QuantPoint
-from embedl_deploy.modules import Convolution
+from embedl_deploy.modules import NORMS, Convolution
 from embedl_deploy.patterns import get_module, operation, shape_of
 from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, is_depthwise_conv
-from embedl_deploy.tensorrt.modules.norms import NORMS
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
 
 #: Input channels below which INT8 kernels of a convolution are mostly padding: they work on 4, best on 32, at a time.

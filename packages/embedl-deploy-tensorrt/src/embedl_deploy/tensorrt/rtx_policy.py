@@ -8,11 +8,9 @@ convolution even writes float32. Full TensorRT merges more. docs/attention_forms
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
-from embedl_deploy.modules import Convolution
+from embedl_deploy.modules import Convolution, FusedMHAInProjection, FusedSwinAttention
 from embedl_deploy.patterns import get_module
-from embedl_deploy.tensorrt.modules.attention import FusedMHAInProjection
 from embedl_deploy.tensorrt.modules.linear import FusedLinear, FusedLinearReLU
-from embedl_deploy.tensorrt.modules.swin_attention import FusedSwinAttention
 from embedl_deploy.tensorrt.policies import quantize_mixed
 
 _CONVOLVES = "TensorRT for RTX lets a quantized convolution write float32, which another kernel quantizes"

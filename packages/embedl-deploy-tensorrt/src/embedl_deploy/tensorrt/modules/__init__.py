@@ -1,12 +1,20 @@
 """Every module that the TensorRT backend puts into a graph."""
 
-from embedl_deploy.modules import FusedActivationProduct, ScaledDotProductAttention
-from embedl_deploy.tensorrt.modules.attention import (
+from embedl_deploy.modules import (
     AttentionMask,
+    FusedActivationProduct,
+    FusedLayerNorm,
+    FusedLayerNorm2d,
     FusedMHAInProjection,
+    FusedRMSNorm,
     FusedScaledDotProductAttention,
+    FusedSwinAttention,
     MHAInProjection,
+    ScaledDotProductAttention,
     SplitHeads,
+    SwinAttention,
+    SwinWindowPartition,
+    SwinWindowReverse,
 )
 from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBN,
@@ -18,16 +26,9 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLUMaxPool,
 )
 from embedl_deploy.tensorrt.modules.linear import FusedLinear, FusedLinearAct, FusedLinearReLU
-from embedl_deploy.tensorrt.modules.norms import FusedLayerNorm, FusedLayerNorm2d, FusedRMSNorm
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
 from embedl_deploy.tensorrt.modules.pool import FusedAdaptiveAvgPool2d
 from embedl_deploy.tensorrt.modules.recurrent import FusedRecurrent
-from embedl_deploy.tensorrt.modules.swin_attention import (
-    FusedSwinAttention,
-    SwinAttention,
-    SwinWindowPartition,
-    SwinWindowReverse,
-)
 from embedl_deploy.tensorrt.modules.swin_norm import FusedSwinNormPartition
 
 __all__ = [

@@ -11,9 +11,7 @@ written instead of 1.2.
 import torch
 from torch import nn
 
-from embedl_deploy.modules import FusedModule
-from embedl_deploy.tensorrt.modules.norms import scaled_norm
-from embedl_deploy.tensorrt.modules.swin_attention import SwinWindowPartition
+from embedl_deploy.modules import FusedModule, SwinWindowPartition, scaled_norm
 
 
 class FusedSwinNormPartition(FusedModule):

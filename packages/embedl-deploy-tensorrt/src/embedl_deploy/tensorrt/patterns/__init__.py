@@ -4,6 +4,8 @@ from embedl_deploy.conversions import (
     ClipPoolWindowPattern,
     ComputedWeightPattern,
     DecomposeFoldPattern,
+    DecomposeMultiheadAttentionPattern,
+    DecomposeSwinAttentionPattern,
     DecomposeTransformerDecoderLayerPattern,
     DecomposeTransformerEncoderLayerPattern,
     FoldZeroPadIntoConvPattern,
@@ -13,6 +15,14 @@ from embedl_deploy.conversions import (
     UnrollTransformerDecoderPattern,
     UnrollTransformerEncoderPattern,
     UnrollTransformerPattern,
+)
+from embedl_deploy.fusions import (
+    LayerNorm2dPattern,
+    LayerNormPattern,
+    MHAInProjectionPattern,
+    RMSNormPattern,
+    ScaledDotProductAttentionPattern,
+    SwinAttentionPattern,
 )
 from embedl_deploy.recomposition import (
     ActivationProductPattern,
@@ -25,13 +35,6 @@ from embedl_deploy.recomposition import (
 )
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
 from embedl_deploy.tensorrt.patterns.conversions.identity_pool import RemoveIdentityAdaptiveAvgPoolPattern
-from embedl_deploy.tensorrt.patterns.conversions.multihead_attention import DecomposeMultiheadAttentionPattern
-from embedl_deploy.tensorrt.patterns.conversions.swin_attention import DecomposeSwinAttentionPattern
-from embedl_deploy.tensorrt.patterns.fusions.attention import (
-    MHAInProjectionPattern,
-    ScaledDotProductAttentionPattern,
-    SwinAttentionPattern,
-)
 from embedl_deploy.tensorrt.patterns.fusions.conv import (
     ConvBNActPattern,
     ConvBNAddActPattern,
@@ -42,7 +45,6 @@ from embedl_deploy.tensorrt.patterns.fusions.conv import (
     StemConvBNReLUMaxPoolPattern,
 )
 from embedl_deploy.tensorrt.patterns.fusions.linear import LinearActPattern, LinearPattern, LinearReLUPattern
-from embedl_deploy.tensorrt.patterns.fusions.norms import LayerNorm2dPattern, LayerNormPattern, RMSNormPattern
 from embedl_deploy.tensorrt.patterns.fusions.pointwise import ActAddPattern
 from embedl_deploy.tensorrt.patterns.fusions.pool import AdaptiveAvgPoolPattern
 from embedl_deploy.tensorrt.patterns.fusions.recurrent import RecurrentPattern

@@ -27,41 +27,6 @@ class Joined(nn.Module):
         return y
 
 
-class Tapped(nn.Module):
-    """``rest(first(x))``, and ``first(x)`` as a second output: a value that is needed elsewhere."""
-
-    def __init__(self, first: nn.Module, rest: nn.Module) -> None:
-        super().__init__()
-        self.first = first
-        self.rest = rest
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Any tensor, to both values."""
-        y = self.first(x)
-        return self.rest(y), y
-
-
-class Function(nn.Module):
-    """A function of the inputs and of sub-modules, which it gets in front."""
-
-    def __init__(self, function: Callable[..., Any], *parts: nn.Module) -> None:
-        super().__init__()
-        self.parts = nn.ModuleList(parts)
-        self.function = function
-
-    def forward(self, x: torch.Tensor) -> Any:
-        """``function(*parts, x)``."""
-        return self.function(*self.parts, x)
-
-
-class FunctionOfThree(Function):
-    """The same of three inputs."""
-
-    def forward(self, x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> Any:  # type: ignore[override]
-        """``function(*parts, x, y, z)``."""
-        return self.function(*self.parts, x, y, z)
-
-
 def conv_bn(channels: int, out: int, size: int = 3, **settings: Any) -> list[nn.Module]:
     """A convolution that keeps height and width, and a batch norm."""
     return [nn.Conv2d(channels, out, size, padding=size // 2, **settings), nn.BatchNorm2d(out)]

@@ -13,8 +13,7 @@ from torch.fx.node import has_side_effect
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.graph import is_left_open, why_copy_is_needed
-from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module, shape_of
-from embedl_deploy.tensorrt.patterns.example_parts import Tapped
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, Tapped, resolve_module, shape_of
 
 
 def _maps() -> tuple[torch.Tensor]:

@@ -12,11 +12,13 @@ from torch import nn
 
 from embedl_deploy.modules import ActivationLike, BatchNorm, Convolution
 from embedl_deploy.patterns import (
+    Applied,
     Example,
     Fork,
     Pattern,
     PatternMatch,
     QDQPoint,
+    Tapped,
     Wildcard,
     get_module,
     resolve_module,
@@ -28,7 +30,7 @@ from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBNReLU,
     FusedConvBNReLUMaxPool,
 )
-from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined, Tapped, conv_bn
+from embedl_deploy.tensorrt.patterns.example_parts import Joined, conv_bn
 
 _OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
 
@@ -166,7 +168,7 @@ class ConvBNReLUPattern(Pattern):
             Example(nn.Sequential(*conv_bn(4, 8), nn.Tanh()), _maps(), "no activation that ends a convolution"),
             Example(Tapped(nn.Sequential(*conv_bn(4, 8)), nn.ReLU()), _maps(), "used before the activation"),
             Example(
-                Function(lambda up, act, x: act(up(x, (18, 18))), nn.ConvTranspose2d(4, 8, 3, stride=2), nn.ReLU()),
+                Applied(lambda up, act, x: act(up(x, (18, 18))), nn.ConvTranspose2d(4, 8, 3, stride=2), nn.ReLU()),
                 _maps(),
                 "an output size at the call",
             ),
@@ -205,7 +207,7 @@ class ConvBNPattern(Pattern):
         return [
             Example(nn.Sequential(nn.BatchNorm2d(4), nn.ReLU()), _maps(), "no convolution"),
             Example(
-                Function(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
+                Applied(lambda up, x: up(x, (18, 18)), nn.ConvTranspose2d(4, 8, 3, stride=2)),
                 _maps(),
                 "an output size at the call",
             ),

@@ -4,9 +4,8 @@ import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Example, Pattern, QDQPoint
+from embedl_deploy.patterns import Applied, Example, Pattern, QDQPoint, Tapped
 from embedl_deploy.tensorrt.modules.linear import FusedLinear, FusedLinearReLU
-from embedl_deploy.tensorrt.patterns.example_parts import Function, Tapped
 
 
 def _vectors() -> tuple[torch.Tensor]:
@@ -58,7 +57,7 @@ class LinearPattern(Pattern):
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
-            Example(Function(lambda x: x @ x.transpose(-1, -2)), _sequences(), "no weight"),
+            Example(Applied(lambda x: x @ x.transpose(-1, -2)), _sequences(), "no weight"),
             Example(nn.Sequential(nn.Conv1d(8, 6, 1)), (torch.randn(2, 8, 5),), "a convolution"),
         ]
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from embedl_deploy.modules import ActivationLike
-from embedl_deploy.patterns import Example, Fork, Pattern, QDQPoint
+from embedl_deploy.patterns import Applied, Example, Fork, Pattern, QDQPoint
 from embedl_deploy.tensorrt.modules.pointwise import FusedActAdd
-from embedl_deploy.tensorrt.patterns.example_parts import Function, Joined
+from embedl_deploy.tensorrt.patterns.example_parts import Joined
 
 
 def _maps() -> tuple[torch.Tensor]:
@@ -35,7 +35,7 @@ class ActAddPattern(Pattern):
         return [
             Example(Joined(nn.SiLU(), join=torch.sub), _maps(), "a difference"),
             Example(
-                Function(lambda act, x: (y := act(x), y + x), nn.SiLU()),
+                Applied(lambda act, x: (y := act(x), y + x), nn.SiLU()),
                 _maps(),
                 "the activation is used elsewhere",
             ),

@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from embedl_deploy.patterns import Example, Pattern
+from embedl_deploy.patterns import Applied, Example, Pattern
 from embedl_deploy.tensorrt.modules.recurrent import FusedRecurrent
-from embedl_deploy.tensorrt.patterns.example_parts import Function
 
 
 def _sequences() -> tuple[torch.Tensor]:
@@ -23,9 +22,9 @@ class RecurrentPattern(Pattern):
         """Where it matches."""
         gru = nn.GRU(4, 3, 2, batch_first=True)
         return [
-            Example(Function(lambda lstm, x: lstm(x)[0], nn.LSTM(4, 6, bidirectional=True)), _sequences(), "LSTM"),
+            Example(Applied(lambda lstm, x: lstm(x)[0], nn.LSTM(4, 6, bidirectional=True)), _sequences(), "LSTM"),
             Example(
-                Function(lambda gru, x: gru(x, x[:, :2, :3].transpose(0, 1).contiguous()), gru),
+                Applied(lambda gru, x: gru(x, x[:, :2, :3].transpose(0, 1).contiguous()), gru),
                 _sequences(),
                 "GRU of two layers, with a state",
             ),
@@ -33,4 +32,4 @@ class RecurrentPattern(Pattern):
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
-        return [Example(Function(lambda cell, x: cell(x[0]), nn.LSTMCell(4, 6)), _sequences(), "one step")]
+        return [Example(Applied(lambda cell, x: cell(x[0]), nn.LSTMCell(4, 6)), _sequences(), "one step")]

@@ -6,10 +6,9 @@ Declined: a norm over more than the channels, which treats tokens by their place
 import torch
 from torch import nn
 
-from embedl_deploy.patterns import Example, Pattern, PatternMatch, resolve_module
-from embedl_deploy.tensorrt.modules.swin_attention import SwinWindowPartition
+from embedl_deploy.modules import SwinWindowPartition
+from embedl_deploy.patterns import Example, Pattern, PatternMatch, Tapped, resolve_module
 from embedl_deploy.tensorrt.modules.swin_norm import FusedSwinNormPartition
-from embedl_deploy.tensorrt.patterns.example_parts import Tapped
 
 
 def _image() -> tuple[torch.Tensor]:

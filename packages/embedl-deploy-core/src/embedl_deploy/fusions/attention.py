@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ScaledDotProductAttention
-from embedl_deploy.patterns import Example, Pattern, QDQPoint
-from embedl_deploy.tensorrt.modules.attention import (
+from embedl_deploy.modules import (
     FusedMHAInProjection,
     FusedScaledDotProductAttention,
+    FusedSwinAttention,
     MHAInProjection,
+    ScaledDotProductAttention,
+    SwinAttention,
 )
-from embedl_deploy.tensorrt.modules.swin_attention import FusedSwinAttention, SwinAttention
-from embedl_deploy.tensorrt.patterns.example_parts import FunctionOfThree
+from embedl_deploy.patterns import Applied, Example, Pattern, QDQPoint
 
 
 def _apply(attention: nn.Module, *heads: torch.Tensor) -> Any:
@@ -73,9 +73,9 @@ class ScaledDotProductAttentionPattern(Pattern):
     def examples(self) -> list[Example]:
         """Where it matches."""
         return [
-            Example(FunctionOfThree(_apply, ScaledDotProductAttention()), tuple(torch.randn(3, 2, 2, 5, 4))),
+            Example(Applied(_apply, ScaledDotProductAttention()), tuple(torch.randn(3, 2, 2, 5, 4))),
             Example(
-                FunctionOfThree(_apply, ScaledDotProductAttention(0.5)),
+                Applied(_apply, ScaledDotProductAttention(0.5)),
                 tuple(torch.randn(3, 2, 2, 5, 4)),
                 "with dropout",
             ),
@@ -85,7 +85,7 @@ class ScaledDotProductAttentionPattern(Pattern):
         """Where it does not."""
         return [
             Example(
-                FunctionOfThree(nn.functional.scaled_dot_product_attention),
+                Applied(nn.functional.scaled_dot_product_attention),
                 tuple(torch.randn(3, 2, 2, 5, 4)),
                 "torch's function, which a conversion makes a module of first",
             ),
@@ -102,14 +102,14 @@ class SwinAttentionPattern(Pattern):
     def examples(self) -> list[Example]:
         """Where it matches."""
         return [
-            Example(FunctionOfThree(_attend_with_bias, SwinAttention(), _Bias()), tuple(torch.randn(3, 2, 2, 5, 4))),
+            Example(Applied(_attend_with_bias, SwinAttention(), _Bias()), tuple(torch.randn(3, 2, 2, 5, 4))),
         ]
 
     def near_misses(self) -> list[Example]:
         """Where it does not."""
         return [
             Example(
-                FunctionOfThree(_apply, ScaledDotProductAttention()),
+                Applied(_apply, ScaledDotProductAttention()),
                 tuple(torch.randn(3, 2, 2, 5, 4)),
                 "no bias for relative positions",
             ),

@@ -14,8 +14,15 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from embedl_deploy.conversions.example_swin import WindowAttention
 from embedl_deploy.graph import get_constant
-from embedl_deploy.modules import linear_with
+from embedl_deploy.modules import (
+    MHAInProjection,
+    SwinAttention,
+    SwinWindowPartition,
+    SwinWindowReverse,
+    linear_with,
+)
 from embedl_deploy.patterns import (
     Example,
     Pattern,
@@ -25,9 +32,6 @@ from embedl_deploy.patterns import (
     insert_call,
     replace_match,
 )
-from embedl_deploy.tensorrt.modules.attention import MHAInProjection
-from embedl_deploy.tensorrt.modules.swin_attention import SwinAttention, SwinWindowPartition, SwinWindowReverse
-from embedl_deploy.tensorrt.patterns.example_swin import WindowAttention
 
 _WEIGHTS = ("qkv_weight", "qkv_bias", "proj_weight", "proj_bias")
 

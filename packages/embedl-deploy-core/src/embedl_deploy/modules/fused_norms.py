@@ -9,7 +9,9 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from embedl_deploy.modules import FusedModule, LayerNorm2d, RMSNorm2d, with_parameters
+from embedl_deploy.modules.base import FusedModule
+from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d
+from embedl_deploy.modules.weighted import with_parameters
 
 NormT = TypeVar("NormT", bound=nn.LayerNorm | nn.RMSNorm | LayerNorm2d | RMSNorm2d)
 
@@ -71,7 +73,7 @@ class FusedRMSNorm(FusedModule):
 
 
 class FusedLayerNorm2d(FusedModule):
-    """``LayerNorm2d`` or ``RMSNorm2d``, in steps that TensorRT merges with their neighbours."""
+    """``LayerNorm2d`` or ``RMSNorm2d``, in steps that compilers merge with their neighbours."""
 
     inputs_to_quantize = frozenset()
 

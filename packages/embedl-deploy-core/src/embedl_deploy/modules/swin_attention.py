@@ -15,7 +15,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from embedl_deploy.modules import ConvertedModule, FusedModule, QuantStub, join_heads
+from embedl_deploy.modules.attention import join_heads
+from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.modules.slots import QuantStub
 
 Pair = tuple[int, int]
 

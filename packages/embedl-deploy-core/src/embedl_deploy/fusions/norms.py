@@ -1,11 +1,17 @@
-"""Norms, each alone: no quantizers, see :mod:`embedl_deploy.tensorrt.modules.norms`."""
+"""Norms, each alone: no quantizers, see :mod:`embedl_deploy.modules.fused_norms`."""
 
 import torch
 from torch import nn
 
-from embedl_deploy.modules import LayerNorm2d, RMSNorm2d, WrittenRMSNorm
+from embedl_deploy.modules import (
+    FusedLayerNorm,
+    FusedLayerNorm2d,
+    FusedRMSNorm,
+    LayerNorm2d,
+    RMSNorm2d,
+    WrittenRMSNorm,
+)
 from embedl_deploy.patterns import Example, Pattern
-from embedl_deploy.tensorrt.modules.norms import FusedLayerNorm, FusedLayerNorm2d, FusedRMSNorm
 
 
 def _vectors() -> tuple[torch.Tensor]:

@@ -16,8 +16,15 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.graph import get_constant
-from embedl_deploy.modules import ScaledDotProductAttention, linear_with
+from embedl_deploy.modules import (
+    AttentionMask,
+    MHAInProjection,
+    ScaledDotProductAttention,
+    SplitHeads,
+    linear_with,
+)
 from embedl_deploy.patterns import (
+    Applied,
     Example,
     Pattern,
     PatternMatch,
@@ -29,17 +36,11 @@ from embedl_deploy.patterns import (
     replace_match,
     resolve_module,
 )
-from embedl_deploy.tensorrt.modules.attention import (
-    AttentionMask,
-    MHAInProjection,
-    SplitHeads,
-)
-from embedl_deploy.tensorrt.patterns.example_parts import Function
 
 
 def _attention(call: Callable[..., Any], *, bias: bool = True, batch_first: bool = True) -> nn.Module:
     """``call`` of an attention with two heads over eight channels, for examples."""
-    return Function(call, nn.MultiheadAttention(8, 2, bias=bias, batch_first=batch_first))
+    return Applied(call, nn.MultiheadAttention(8, 2, bias=bias, batch_first=batch_first))
 
 
 def _sequences() -> tuple[torch.Tensor]:
