@@ -3,7 +3,7 @@
 import torch
 from torchvision.models import swin_transformer
 
-from embedl_deploy.tensorrt.patterns import example_swin
+from embedl_deploy.conversions import example_swin
 from support.conformance import conformance_tests
 
 test_conforms = conformance_tests("tensorrt")
