@@ -77,11 +77,16 @@ def _module(runs: SideBySide, node: fx.Node) -> nn.Module:
 
 
 def squared_error(runs: SideBySide, node: fx.Node) -> float:
-    """Σ (y' − y)² over a node's values, y exact and y' quantized, in all runs; computes the quantized ones.
+    """Computes a node's quantized values, for :func:`summed_error`."""
+    runs.compute_quantized(node)
+    return summed_error(runs, node)
+
+
+def summed_error(runs: SideBySide, node: fx.Node) -> float:
+    """Σ (y' − y)² over a node's values, y exact and y' quantized, in all runs.
 
     Infinities and NaN that both have are no error.
     """
-    runs.compute_quantized(node)
     total = 0.0
     for exact, quantized in runs.values(node):
         for x, y in zip(output_tensors(exact), output_tensors(quantized), strict=True):

@@ -1,0 +1,143 @@
+"""Equalizes and smooths a model, judges both on samples that were held back, and leaves out what does harm there."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from torch import fx
+
+from embedl_deploy.errors import QuantizationError
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.numerics.selectors import Selector
+from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, equalize
+from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
+from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
+from embedl_deploy.quantize.accuracy.judging import Score
+from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
+from embedl_deploy.quantize.accuracy.smoothing import SMOOTHING, SmoothQuantConfig, smooth
+from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode, find_grids
+from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
+from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
+from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.placement import place
+from embedl_deploy.quantize.reporting.corrections import THE_MODEL, Correction, NotCorrected, correction
+
+#: Scales channels in a model, in place, but not where it is told why not.
+_Method = Callable[[fx.GraphModule, Mapping[str, NotCorrected]], Sequence[Scaling]]
+
+
+def rescale(
+    model: fx.GraphModule,
+    decisions: list[Decision],
+    data: CalibrationData,
+    *,
+    equalization: bool,
+    smoothing: SmoothQuantConfig | None,
+    exceptions: tuple[Selector, ...] = (),
+    progress: bool = True,
+) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
+    """Equalize and smooth a copy of a model, and judge both.
+
+    Each place is tried alone (:func:`try_scalings`); then the model with all that did no harm is compared with the one
+    without, by the SQNR of the outputs. Both have ranges from the recorded samples, the first of the data.
+
+    Args:
+        model: A transformed model without quantizers. Not modified.
+        decisions: What will be quantized.
+        data: Calibration data. Smoothing reads all of it, equalization the first samples; a function is called.
+        equalization: Whether to equalize, before smoothing.
+        smoothing: How to smooth; ``None`` not to.
+        exceptions: Selectors of layer norms and products that are not smoothed.
+        progress: Show a progress bar, on a terminal.
+
+    Returns:
+        The copy; what became of each place and, where any was scaled, of the model, last for each method; and the data
+        to calibrate with, which is other where ``data`` can be read once.
+    """
+    copied = deep_copy(model)
+    if smoothing is not None:
+        groups, held_back = measured_groups(copied, decisions, data, exceptions, progress=progress)
+    else:
+        inputs, data = _first_samples(copied, data, progress=progress)
+        groups, held_back = [], hold_back(copied, inputs)
+    corrections: list[Correction] = []
+    if equalization:
+        copied, told = _judged(
+            EQUALIZATION, copied, lambda each, declined: equalize(each, decisions, declined), decisions, held_back
+        )
+        corrections += told
+    if smoothing is not None:
+        copied, told = _judged(
+            SMOOTHING, copied, lambda each, declined: smooth(each, groups, smoothing, declined), decisions, held_back
+        )
+        corrections += told
+    return copied, corrections, data
+
+
+def _judged(
+    what: str, model: fx.GraphModule, method: _Method, decisions: list[Decision], held_back: HeldBack
+) -> tuple[fx.GraphModule, list[Correction]]:
+    """A copy of a model to which a method was applied, or the model; and what the report says."""
+    changed = deep_copy(model)
+    done = method(changed, {})
+    applied = [scaling for scaling in done if scaling.applied]
+    if not applied or not held_back.judged:
+        return changed, [scaling.told() for scaling in done]
+    before = _calibrated(model, decisions, held_back)
+    if isinstance(before, QuantizationError):
+        return changed, [*(scaling.told() for scaling in done), _not_judged(what, before)]
+    worse = try_scalings(before, applied, held_back)
+    score = Score(before, held_back)
+    del before
+    if worse:
+        changed = deep_copy(model)
+        done = method(changed, worse)
+    told = [scaling.told() for scaling in done]
+    if not any(scaling.applied for scaling in done):
+        return changed, told
+    after = _calibrated(changed, decisions, held_back)
+    if isinstance(after, QuantizationError):
+        return changed, [*told, _not_judged(what, after)]
+    whole, harm = score.judge(what, after)
+    if harm is None:
+        return changed, [*told, whole]
+    told = [correction(what, scaling.where, harm) if scaling.applied else scaling.told() for scaling in done]
+    return model, [*told, whole]
+
+
+def _calibrated(
+    model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
+) -> fx.GraphModule | QuantizationError:
+    """A copy of a model with quantizers and ranges from the recorded samples; or why these give it none."""
+    quantized = place(model, decisions, "")
+    try:
+        find_grids(quantized, held_back.run_all, progress=False)
+    except QuantizationError as error:  # they may not reach every tensor, as all data does
+        return error
+    return quantized
+
+
+def _not_judged(what: str, error: QuantizationError) -> Correction:
+    return correction(what, THE_MODEL, f"not judged, because the first samples do not calibrate the model. {error}")
+
+
+def _first_samples(
+    model: fx.GraphModule, data: CalibrationData, *, progress: bool
+) -> tuple[list[tuple[tuple[Any, ...], dict[str, Any]]], CalibrationData]:
+    """The first inputs of a model, and the data to go on with; the model runs."""
+    recorder, read = InputRecorder(model, SAMPLES), []
+
+    def first(batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            read.append(batch)
+            yield batch
+            if recorder.room <= 0:
+                return
+
+    batches = iter(data) if isinstance(data, Iterable) else None
+    try:
+        with evaluation_mode(model), buffers_kept(model):
+            run_data(model, data if batches is None else first(batches), progress=progress)
+    finally:
+        recorder.close()
+    return recorder.inputs, chain(read, batches) if batches is not None and batches is data else data
