@@ -94,7 +94,7 @@ def smoothed(result, config=None, exceptions=()):
     decisions, _ = decide_for(result.model, result.matches, None)
     groups, _ = measured_groups(model, decisions, [X], exceptions, progress=False)
     done = smooth(model, groups, config or SmoothQuantConfig())
-    return model, {smoothing.where: smoothing.told().outcome for smoothing in done}
+    return model, {told.where: told.outcome for told in (smoothing.told() for smoothing in done)}
 
 
 def scales(model):

@@ -9,7 +9,7 @@ with r the largest magnitudes, batch norm folded. ReLU6 clips at a constant, whi
 pairs around it are declined: replacing it by a ReLU, as that paper does, would change the outputs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -67,19 +67,49 @@ class Pair:
         """What became of it."""
         return correction(EQUALIZATION, self.where, self.problem or "equalized")
 
+
+@dataclass(frozen=True)
+class Chain:
+    """Equalized pairs of which the second convolution of one is the first of the next: their factors belong together.
+
+    Attributes:
+        pairs: In the order of the graph.
+    """
+
+    pairs: list[Pair]
+
+    @property
+    def where(self) -> list[str]:
+        """Which pairs they are, for the report."""
+        return [pair.where for pair in self.pairs]
+
     def places(self, model: fx.GraphModule) -> tuple[list[fx.Node], list[fx.Node]]:
-        """The nodes that are changed, in a copy of the model with quantizers, and those whose outputs must stay."""
+        """The first node, in a copy of the model with quantizers, and the last, whose outputs must stay."""
         nodes = {node.name: node for node in model.graph.nodes}
-        return [nodes[self.first.name]], [nodes[self.second.name]]
+        return [nodes[self.pairs[0].first.name]], [nodes[self.pairs[-1].second.name]]
 
     @contextmanager
     def tried(self, model: fx.GraphModule) -> Iterator[None]:
-        """Within the block a copy of the model is equalized at this place; its parts are not put back."""
-        (first,), (second,) = self.places(model)
-        assert self.factors is not None  # it was applied
-        declined = _move(_module(first), _module(second), self.factors)
-        assert declined is None  # as it was not before
+        """Within the block the pairs are equalized in a copy of the model; its parts are not put back."""
+        nodes = {node.name: node for node in model.graph.nodes}
+        for pair in self.pairs:
+            first, second = (_module(nodes[node.name]) for node in (pair.first, pair.second))
+            assert pair.factors is not None  # it was equalized
+            declined = _move(first, second, pair.factors)
+            assert declined is None  # as it was not before
         yield
+
+
+def chains_of(pairs: Sequence[Pair]) -> list[Chain]:
+    """The chains of those pairs that were equalized."""
+    chains: list[Chain] = []
+    for pair in (pair for pair in pairs if pair.applied):
+        before = next((chain for chain in chains if chain.pairs[-1].second is pair.first), None)
+        if before is None:
+            chains.append(Chain([pair]))
+        else:
+            before.pairs.append(pair)
+    return chains
 
 
 @torch.no_grad()

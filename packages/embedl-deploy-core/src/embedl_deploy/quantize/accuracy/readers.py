@@ -67,7 +67,7 @@ class ReaderWatch:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
         if self._reading:
             self._seen(self._given)
-        self._given, self._mode = None, None
+        self._given, self._mode, self._reading = None, None, False
 
     def _product_called(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def called(_product: nn.Module, args: tuple[Any, ...]) -> None:

@@ -1,18 +1,19 @@
 """Equalizes and smooths a model, judges both on samples that were held back, and leaves out what does harm there."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from torch import fx
 
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.numerics.selectors import Selector
-from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, equalize
+from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, chains_of, equalize
 from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
 from embedl_deploy.quantize.accuracy.judging import Score
+from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
 from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
 from embedl_deploy.quantize.accuracy.smoothing import SMOOTHING, SmoothQuantConfig, smooth
 from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode, find_grids
@@ -22,8 +23,42 @@ from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
 from embedl_deploy.quantize.reporting.corrections import THE_MODEL, Correction, NotCorrected, correction
 
-#: Scales channels in a model, in place, but not where it is told why not.
-_Method = Callable[[fx.GraphModule, Mapping[str, NotCorrected]], Sequence[Scaling]]
+
+class _Method(Protocol):
+    """A way to scale channels."""
+
+    @property
+    def what(self) -> str:
+        """Its name."""
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> "_Done":
+        """Scale channels in a model, in place, but not where it is told why not."""
+
+
+class _Done(NamedTuple):
+    """What a method did: what became of each place, and what was changed, to be tried."""
+
+    told: list[Correction]
+    scalings: Sequence[Scaling]
+
+
+class _Equalize(NamedTuple):
+    decisions: list[Decision]
+    what: str = EQUALIZATION
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
+        pairs = equalize(model, self.decisions, declined)
+        return _Done([pair.told() for pair in pairs], chains_of(pairs))
+
+
+class _Smooth(NamedTuple):
+    groups: list[ProductGroup]
+    config: SmoothQuantConfig
+    what: str = SMOOTHING
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
+        done = smooth(model, self.groups, self.config, declined)
+        return _Done([smoothing.told() for smoothing in done], [smoothing for smoothing in done if smoothing.applied])
 
 
 def rescale(
@@ -38,8 +73,9 @@ def rescale(
 ) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
     """Equalize and smooth a copy of a model, and judge both.
 
-    Each place is tried alone (:func:`try_scalings`); then the model with all that did no harm is compared with the one
-    without, by the SQNR of the outputs. Both have ranges from the recorded samples, the first of the data.
+    Each place, or chain of places, is tried alone (:func:`try_scalings`); then the model with all that did no harm is
+    compared with the one without, by the SQNR of the outputs. Both have ranges from the recorded samples, the first of
+    the data.
 
     Args:
         model: A transformed model without quantizers. Not modified.
@@ -60,48 +96,41 @@ def rescale(
     else:
         inputs, data = _first_samples(copied, data, progress=progress)
         groups, held_back = [], hold_back(copied, inputs)
-    corrections: list[Correction] = []
-    if equalization:
-        copied, told = _judged(
-            EQUALIZATION, copied, lambda each, declined: equalize(each, decisions, declined), decisions, held_back
-        )
-        corrections += told
-    if smoothing is not None:
-        copied, told = _judged(
-            SMOOTHING, copied, lambda each, declined: smooth(each, groups, smoothing, declined), decisions, held_back
-        )
+    methods: list[_Method] = [_Equalize(decisions)] if equalization else []
+    methods += [] if smoothing is None else [_Smooth(groups, smoothing)]
+    corrections = []
+    for method in methods:
+        copied, told = _judged(method, copied, decisions, held_back)
         corrections += told
     return copied, corrections, data
 
 
 def _judged(
-    what: str, model: fx.GraphModule, method: _Method, decisions: list[Decision], held_back: HeldBack
+    method: _Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
 ) -> tuple[fx.GraphModule, list[Correction]]:
     """A copy of a model to which a method was applied, or the model; and what the report says."""
     changed = deep_copy(model)
     done = method(changed, {})
-    applied = [scaling for scaling in done if scaling.applied]
-    if not applied or not held_back.judged:
-        return changed, [scaling.told() for scaling in done]
+    if not done.scalings or not held_back.judged:
+        return changed, done.told
     before = _calibrated(model, decisions, held_back)
     if isinstance(before, QuantizationError):
-        return changed, [*(scaling.told() for scaling in done), _not_judged(what, before)]
-    worse = try_scalings(before, applied, held_back)
+        return changed, [*done.told, _not_judged(method.what, before)]
+    worse = try_scalings(before, done.scalings, held_back)
     score = Score(before, held_back)
     del before
     if worse:
         changed = deep_copy(model)
         done = method(changed, worse)
-    told = [scaling.told() for scaling in done]
-    if not any(scaling.applied for scaling in done):
-        return changed, told
+    if not done.scalings:
+        return changed, done.told
     after = _calibrated(changed, decisions, held_back)
     if isinstance(after, QuantizationError):
-        return changed, [*told, _not_judged(what, after)]
-    whole, harm = score.judge(what, after)
+        return changed, [*done.told, _not_judged(method.what, after)]
+    whole, harm = score.judge(method.what, after)
     if harm is None:
-        return changed, [*told, whole]
-    told = [correction(what, scaling.where, harm) if scaling.applied else scaling.told() for scaling in done]
+        return changed, [*done.told, whole]
+    told = [each if each.declined else correction(method.what, each.where, harm) for each in done.told]
     return model, [*told, whole]
 
 

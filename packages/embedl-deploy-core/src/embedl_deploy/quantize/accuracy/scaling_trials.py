@@ -17,22 +17,15 @@ from embedl_deploy.quantize.accuracy.judging import layer_worse, summed_error
 from embedl_deploy.quantize.accuracy.kept import Kept
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode, observing, quantizers_of
 from embedl_deploy.quantize.calibration.paired_run import SideBySide
-from embedl_deploy.quantize.reporting.corrections import Correction, NotCorrected
+from embedl_deploy.quantize.reporting.corrections import NotCorrected
 
 
 class Scaling(Protocol):
-    """A place at which a correction scales channels."""
+    """What a correction did at places that belong together."""
 
     @property
-    def where(self) -> str:
-        """The place, for the report."""
-
-    @property
-    def applied(self) -> bool:
-        """Whether something was changed there."""
-
-    def told(self) -> Correction:
-        """What became of it."""
+    def where(self) -> list[str]:
+        """The places, for the report."""
 
     def places(self, model: fx.GraphModule) -> tuple[list[fx.Node], list[fx.Node]]:
         """The first nodes that a copy of the model with quantizers has there, and those whose outputs must stay."""
@@ -51,7 +44,7 @@ def try_scalings(model: fx.GraphModule, scalings: Sequence[Scaling], held_back: 
         held_back: Whose runs to judge by; the others have a part in the scales.
 
     Returns:
-        Why they are to be left out, by :attr:`Scaling.where`.
+        Why they are to be left out, by place.
     """
     order = {node: i for i, node in enumerate(model.graph.nodes)}
     places = [(scaling, _between(*scaling.places(model), order), scaling.places(model)[1]) for scaling in scalings]
@@ -75,7 +68,7 @@ def try_scalings(model: fx.GraphModule, scalings: Sequence[Scaling], held_back: 
                     before = sum(summed_error(judged, output) for output in outputs)
                     after = _error_of_trial(model, scaling, nodes, outputs, both)
                     cause = layer_worse(before, after, held_back)
-                    worse.update({} if cause is None else {scaling.where: cause})
+                    worse.update({} if cause is None else dict.fromkeys(scaling.where, cause))
             for runs in both:
                 runs.forget(node)
     return worse

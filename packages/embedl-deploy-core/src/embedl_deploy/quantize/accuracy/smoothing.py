@@ -78,9 +78,9 @@ class Smoothing:
     scale: torch.Tensor | None = None
 
     @property
-    def where(self) -> str:
+    def where(self) -> list[str]:
         """The tensor, for the report."""
-        return self.group.source.name
+        return [self.group.source.name]
 
     @property
     def applied(self) -> bool:
@@ -89,7 +89,7 @@ class Smoothing:
 
     def told(self) -> Correction:
         """What became of it."""
-        return correction(SMOOTHING, self.where, self.outcome)
+        return correction(SMOOTHING, self.group.source.name, self.outcome)
 
     def places(self, model: fx.GraphModule) -> tuple[list[fx.Node], list[fx.Node]]:
         """The nodes that are changed, in a copy of the model with quantizers, and those whose outputs must stay."""
@@ -143,7 +143,7 @@ def smooth(
         groups: Of this model or one that it is a copy of, with statistics
             (:func:`~embedl_deploy.quantize.accuracy.group_statistics.measured_groups`).
         config: Migration strength.
-        declined: Groups to leave out, by :attr:`Smoothing.where`, and why.
+        declined: Groups to leave out, by the names of their tensors, and why.
 
     Returns:
         Each group, and what was done with it.
