@@ -56,7 +56,8 @@ def quantize(
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
         equalization: Even out the weights of neighbouring convolutions first
-            (:mod:`embedl_deploy.quantize.accuracy.equalization`).
+            (:mod:`embedl_deploy.quantize.accuracy.equalization`). Of the data, it is judged by the first samples; a
+            function is called for them.
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
             (:mod:`embedl_deploy.quantize.accuracy.smoothing`): ``True``, a migration strength for all, or a
             :class:`SmoothQuantConfig`. Reads the data again.
@@ -64,7 +65,7 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output
             (:mod:`embedl_deploy.quantize.accuracy.rounding`); corrects biases as well. A quarter of the samples are
-            held back from both methods, and what does harm there is taken back
+            held back from all four methods, and what does harm there is taken back
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.

@@ -38,7 +38,8 @@ class WhyNotCorrected(Enum):
         INPUTS_UNKNOWN: The module does not call its operator, so that its inputs are not seen.
         OUTPUTS_UNKNOWN: The same, of its outputs.
         OTHER_CHANNELS: The output has other channels than the operator.
-        LAYER_WORSE: It was taken back, because on samples held back the layer's error grew.
+        LAYER_WORSE: It was taken back, because on samples held back the error of the layer, or of the layers that it is
+            about, grew.
         MODEL_WORSE: All was taken back, because on samples held back the model's outputs got worse.
         NOT_RECORDED: A recipe of an earlier release has the words alone.
     """
