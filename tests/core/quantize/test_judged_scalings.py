@@ -11,6 +11,7 @@ from embedl_deploy import transform
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.quantize import (
+    ModulesToSkip,
     Precision,
     QuantConfig,
     SmoothQuantConfig,
@@ -90,20 +91,56 @@ class TestSmoothing:
         assert torch.equal(model(x), plain(x)) and float(model(x)[3].detach()) == 187
         assert model.code == plain.code
 
+    #: Inputs of a and b, whose outputs are subtracted, and of c; the last row is held back.
+    X = torch.tensor(
+        [
+            [127.0, 1.0, 127.0, 1.0, 127.0, 1.0],
+            [64.0, 1.0, 64.0, 1.0, 64.0, 1.0],
+            [32.0, 1.0, 32.0, 1.0, 32.0, 1.0],
+            [60.0, 0.4, 30.0, 0.4, 60.0, 0.4],
+        ]
+    )
+    WITHOUT_B = QuantConfig(skip=ModulesToSkip(smooth={"b"}))
+
     def test_a_place_that_is_better_may_make_the_model_worse(self):
-        """a(x₁) − b(x₂) with b of weight ones: both plain outputs are 0.4 too low on the sample held back, (60, 0.4)
-        and (30, 0.4), and 30 comes out exactly. Smoothed, a is 51/127 − 0.4 too high; b has been learned from equal
-        channels, is divided as a whole, and stays 0.4 too low. 20·lg(30/0.40157) = 37.47 dB.
+        """a(x₁) − b(x₂), both plain outputs 0.4 too low on the sample held back, (60, 0.4) and (30, 0.4): 30 is exact.
+
+        Smoothed, a is 51/127 − 0.4 too high, and b, which is not, 0.4 too low. 20·lg(30/0.40157) = 37.47 dB.
         """
-        model = joined(lambda m, x: m.a(x[:, :2]) - m.b(x[:, 2:]), a=linear(1.0, 1.0), b=linear(1.0, 1.0))
-        x = torch.tensor([[127.0, 1.0, 127.0, 127.0], [64.0, 1.0, 64.0, 64.0], [32.0, 1.0, 32.0, 32.0]])
-        x = torch.cat([x, torch.tensor([[60.0, 0.4, 30.0, 0.4]])])
-        corrected, found = quantized(model, [x], smooth_quant=1.0)
-        assert [c.cause for c in found] == [WhyNotCorrected.MODEL_WORSE] * 3
-        assert [c.is_of_the_model for c in found] == [False, False, True]
-        assert "an SQNR of 37.47 dB on 1 sample held back" in found[-1].outcome
-        plain, _ = quantized(model, [x])
-        assert torch.equal(corrected(x), plain(x)) and float(corrected(x)[3].detach()) == 30
+        model = joined(lambda m, x: m.a(x[:, :2]) - m.b(x[:, 2:4]), a=linear(1.0, 1.0), b=linear(1.0, 1.0))
+        corrected, found = quantized(model, [self.X], self.WITHOUT_B, smooth_quant=1.0)
+        assert [c.cause for c in found] == [
+            WhyNotCorrected.MODEL_WORSE,
+            WhyNotCorrected.SKIPPED,
+            WhyNotCorrected.MODEL_WORSE,
+        ]
+        assert "taken back: an SQNR of 37.47 dB on 1 sample held back" in found[0].outcome
+        assert "taken back with all others: an SQNR of 37.47 dB on 1 sample held back" in found[-1].outcome
+        plain, _ = quantized(model, [self.X], self.WITHOUT_B)
+        assert torch.equal(corrected(self.X), plain(self.X)) and float(corrected(self.X)[3].detach()) == 30
+
+    def test_the_one_place_that_makes_the_model_worse_is_found(self):
+        """The same beside c, which smoothing brings from an error of 0.4 to one of 51/127 − 0.4.
+
+        With a and c the error is 0.40157² + 0.00157², above 0.4² without any: c stays, a does not.
+        """
+        model = joined(
+            lambda m, x: torch.cat([m.a(x[:, :2]) - m.b(x[:, 2:4]), m.c(x[:, 4:])], 1),
+            a=linear(1.0, 1.0),
+            b=linear(1.0, 1.0),
+            c=linear(1.0, 1.0),
+        )
+        corrected, found = quantized(model, [self.X], self.WITHOUT_B, smooth_quant=1.0)
+        assert [c.cause for c in found] == [WhyNotCorrected.MODEL_WORSE, WhyNotCorrected.SKIPPED, None, None]
+        assert corrected(self.X)[3].tolist() == pytest.approx([30, 60 + 51 / 127], abs=1e-4)
+        signal = 30**2 + 60.4**2
+        alone, before = (10 * math.log10(signal / error) for error in (0.4**2 + (51 / 127) ** 2, 0.4**2))
+        told = f"taken back: an SQNR of {alone:.2f} dB on 1 sample held back, {before:.2f} dB without"
+        assert told in found[0].outcome
+        after = 20 * math.log10(signal**0.5 / (51 / 127 - 0.4))
+        told, _, rest = found[-1].outcome.partition(" dB")
+        assert float(told) == pytest.approx(after, abs=0.1)
+        assert rest == f" on 1 sample held back, {before:.1f} dB without"
 
     def test_one_place_is_taken_back_and_the_other_stays(self):
         """The layers of the first two tests, side by side."""

@@ -103,43 +103,54 @@ class Score:
     Args:
         model: Calibrated, before the correction. It is not kept.
         held_back: Whose runs to judge by.
+
+    Attributes:
+        before: Of the model, in dB; or why it cannot be told.
     """
 
     def __init__(self, model: fx.GraphModule, held_back: HeldBack) -> None:
         self._held_back = held_back
         with emptied(*(stub for stub in model.modules() if isinstance(stub, QuantStub))):
             self._exact = self._outputs(model)
-        self._before = self._sqnr(model)
+        self.before = self.sqnr(model)
 
     def _outputs(self, model: fx.GraphModule) -> list[Any]:
         with evaluation_mode(model):
             return [run_unchanged(model, *run) for run in self._held_back.judged]
 
-    def _sqnr(self, model: fx.GraphModule) -> float | InputError:
-        """In dB; or why it cannot be told."""
+    def sqnr(self, model: fx.GraphModule) -> float | InputError:
+        """Of a corrected model, calibrated, in dB; or why it cannot be told."""
         try:
             return signal_to_noise(self._exact, self._outputs(model))
         except InputError as error:  # outputs without tensors, or whose shapes depend on their values
             return error
 
-    def judge(self, what: str, model: fx.GraphModule) -> tuple[Correction, NotCorrected | None]:
+    def told(self, what: str, after: float | InputError) -> tuple[Correction, NotCorrected | None]:
         """What the report says of a corrected model, and that its SQNR is lower than before, if it is.
 
         Args:
             what: The correction's name.
-            model: Calibrated, with the correction.
+            after: What :meth:`sqnr` gave.
         """
-        after, before = self._sqnr(model), self._before
+        before = self.before
         if isinstance(after, InputError) or isinstance(before, InputError):
             reason = after if isinstance(after, InputError) else before
             return correction(what, THE_MODEL, f"judged by its layers only, on {self._held_back}. {reason}"), None
         if after >= before:  # false for NaN
             told = f"{after:.1f} dB on {self._held_back}, {before:.1f} dB without"
             return correction(what, THE_MODEL, told), None
-        worse = not_corrected(
-            WhyNotCorrected.MODEL_WORSE, samples=str(self._held_back), after=f"{after:.2f}", before=f"{before:.2f}"
-        )
+        worse = self.worse(after, before, others=" with all others")
         return correction(what, THE_MODEL, worse), worse
+
+    def worse(self, after: float, before: float, *, others: str = "") -> NotCorrected:
+        """That an SQNR is lower than without a correction; ``others`` says with what it was taken back."""
+        return not_corrected(
+            WhyNotCorrected.MODEL_WORSE,
+            samples=str(self._held_back),
+            after=f"{after:.2f}",
+            before=f"{before:.2f}",
+            others=others,
+        )
 
 
 class Judge:
@@ -167,7 +178,7 @@ class Judge:
         Raises:
             QuantizationError: Parameters were written into.
         """
-        whole, worse = self._score.judge(what, self._model)
+        whole, worse = self._score.told(what, self._score.sqnr(self._model))
         if worse is None:
             self._kept.require_unwritten()
         else:

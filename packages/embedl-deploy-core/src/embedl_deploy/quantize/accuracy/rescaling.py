@@ -1,12 +1,13 @@
 """Equalizes and smooths a model, judges both on samples that were held back, and leaves out what does harm there."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from torch import fx
 
-from embedl_deploy.errors import QuantizationError
+from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.numerics.selectors import Selector
 from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, chains_of, equalize
@@ -21,7 +22,17 @@ from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
 from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
-from embedl_deploy.quantize.reporting.corrections import THE_MODEL, Correction, NotCorrected, correction
+from embedl_deploy.quantize.reporting.corrections import (
+    THE_MODEL,
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
+
+#: Stands for a reason while others are tried.
+_NOT_TRIED = not_corrected(WhyNotCorrected.NO_GAIN)
 
 
 class _Method(Protocol):
@@ -74,8 +85,8 @@ def rescale(
     """Equalize and smooth a copy of a model, and judge both.
 
     Each place, or chain of places, is tried alone (:func:`try_scalings`); then the model with all that did no harm is
-    compared with the one without, by the SQNR of the outputs. Both have ranges from the recorded samples, the first of
-    the data.
+    compared with the one without, by the SQNR of the outputs, and what makes it lower is left out. Both have ranges
+    from the recorded samples, the first of the data.
 
     Args:
         model: A transformed model without quantizers. Not modified.
@@ -117,21 +128,86 @@ def _judged(
     if isinstance(before, QuantizationError):
         return changed, [*done.told, _not_judged(method.what, before)]
     worse = try_scalings(before, done.scalings, held_back)
-    score = Score(before, held_back)
+    search = _Search(method, model, decisions, held_back, Score(before, held_back), worse)
     del before
-    if worse:
+    whole = search.run([scaling for scaling in done.scalings if not worse.keys() & set(scaling.where)])
+    if search.left_out:
         changed = deep_copy(model)
-        done = method(changed, worse)
-    if not done.scalings:
-        return changed, done.told
-    after = _calibrated(changed, decisions, held_back)
-    if isinstance(after, QuantizationError):
-        return changed, [*done.told, _not_judged(method.what, after)]
-    whole, harm = score.judge(method.what, after)
-    if harm is None:
-        return changed, [*done.told, whole]
-    told = [each if each.declined else correction(method.what, each.where, harm) for each in done.told]
-    return model, [*told, whole]
+        done = method(changed, search.left_out)
+    return changed, [*done.told, *([] if whole is None else [whole])]
+
+
+class _Search:
+    """Finds which scalings together do the model no harm.
+
+    All are tried; where the model is worse with them, the first half and then the second, with those that did no harm
+    before, down to single ones. So the model never gets worse on the way, and one that harms costs few runs.
+
+    Args:
+        method: What scales.
+        model: What it scales copies of.
+        decisions: What will be quantized.
+        held_back: Whose runs to judge by.
+        score: Of the model without any.
+        left_out: What is left out beforehand, and why.
+
+    Attributes:
+        left_out: What is to be left out, and why.
+    """
+
+    def __init__(
+        self,
+        method: _Method,
+        model: fx.GraphModule,
+        decisions: list[Decision],
+        held_back: HeldBack,
+        score: Score,
+        left_out: Mapping[str, NotCorrected],
+    ) -> None:
+        self._method, self._model, self._decisions = method, model, decisions
+        self._held_back, self._score = held_back, score
+        self.left_out = dict(left_out)
+        self._known: dict[frozenset[str], float | InputError | QuantizationError] = {}
+
+    def run(self, scalings: Sequence[Scaling]) -> Correction | None:
+        """Fill :attr:`left_out`; what the report says of the model, if any was to be tried."""
+        if not scalings:
+            return None
+        everything = self._sqnr(scalings, scalings)
+        if isinstance(everything, QuantizationError):
+            return _not_judged(self._method.what, everything)
+        whole, worse = self._score.told(self._method.what, everything)
+        best = self._score.before
+        if worse is None or isinstance(best, InputError):
+            return whole
+        kept: list[Scaling] = []
+        waiting = [list(scalings)]
+        while waiting:
+            part = waiting.pop()
+            after = self._sqnr([*kept, *part], scalings)
+            if isinstance(after, (InputError, QuantizationError)):
+                after = -math.inf  # the outputs or ranges of some are not to be had
+            if after >= best:
+                kept, best = [*kept, *part], after
+            elif len(part) > 1:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+            else:
+                self.left_out.update(dict.fromkeys(part[0].where, self._score.worse(after, best)))
+        return self._score.told(self._method.what, best)[0] if kept else whole
+
+    def _sqnr(self, kept: Sequence[Scaling], scalings: Sequence[Scaling]) -> float | InputError | QuantizationError:
+        """Of the model with some of the scalings; or why it has none."""
+        places = frozenset(place for scaling in kept for place in scaling.where)
+        if places not in self._known:
+            others = (place for scaling in scalings for place in scaling.where if place not in places)
+            changed = deep_copy(self._model)
+            self._method(changed, {**self.left_out, **dict.fromkeys(others, _NOT_TRIED)})
+            calibrated = _calibrated(changed, self._decisions, self._held_back)
+            self._known[places] = (
+                calibrated if isinstance(calibrated, QuantizationError) else self._score.sqnr(calibrated)
+            )
+        return self._known[places]
 
 
 def _calibrated(
