@@ -34,7 +34,7 @@ def equalized(model, x=X):
     plain = LayerQuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))
     decisions, _ = decide_for(result.model, result.matches, QuantConfig(overrides={nn.ConvTranspose2d: plain}))
     done = equalize(changed, decisions)
-    return result.model, changed, {correction.where: correction.outcome for correction in done}
+    return result.model, changed, {pair.where: pair.told().outcome for pair in done}
 
 
 CHAINS = {

@@ -18,6 +18,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
+from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
 from embedl_deploy.quantize.accuracy.smoothing import smooth
 from embedl_deploy.quantize.placing.placement import decide_for
 from support.nets import net, random_input
@@ -91,8 +92,9 @@ def transformed(forward):
 def smoothed(result, config=None, exceptions=()):
     model = deep_copy(result.model)
     decisions, _ = decide_for(result.model, result.matches, None)
-    done = smooth(model, decisions, [X], config or SmoothQuantConfig(), exceptions, progress=False)
-    return model, {correction.where: correction.outcome for correction in done}
+    groups, _ = measured_groups(model, decisions, [X], exceptions, progress=False)
+    done = smooth(model, groups, config or SmoothQuantConfig())
+    return model, {told.where: told.outcome for told in (smoothing.told() for smoothing in done)}
 
 
 def scales(model):

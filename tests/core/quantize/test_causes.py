@@ -110,7 +110,7 @@ def test_every_reason_for_no_correction_has_words():
         "reason",
         "more",
     )
-    data = dict.fromkeys((*names, "samples", "ratio", "after", "before"), "something")
+    data = dict.fromkeys((*names, "samples", "ratio", "after", "before", "others"), "something")
     assert set(_WORDS) == set(WhyNotCorrected)
     for why in WhyNotCorrected:
         told = correction("smoothing", "fc", not_corrected(why, **data), besides="; its bias was corrected")

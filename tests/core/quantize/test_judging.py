@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import transform
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
 from embedl_deploy.quantize.accuracy.held_back import hold_back
 from embedl_deploy.quantize.accuracy.kept import Kept
@@ -193,6 +194,84 @@ def test_layers_that_are_better_may_be_worse_together():
     assert "taken back with all others: an SQNR of 34.40 dB on 1 sample held back" in one.outcome
     plain, _ = quantized(model, [x])
     assert torch.equal(corrected(x), plain(x))
+
+
+def three_layers(seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    return model, torch.randn(8, 4)
+
+
+def test_bias_correction_alone_is_tried_where_learned_rounding_harms_the_model():
+    """What remains is what bias correction by itself gives, value by value, and better than nothing."""
+    model, x = three_layers(seed=18)
+    learned, (*layers, whole) = quantized(model, [x], learned_rounding=True)
+    alone, (*_, alone_whole) = quantized(model, [x], bias_correction=True)
+    plain, _ = quantized(model, [x])
+    assert torch.equal(learned(x), alone(x)) and not torch.equal(learned(x), plain(x))
+    held = x[[3, 7]]
+    assert signal_to_noise(model(held), learned(held)) > signal_to_noise(model(held), plain(held))
+    assert [c.cause for c in (*layers, whole)] == [WhyNotCorrected.MODEL_WORSE] * 4
+    assert whole.outcome.endswith(f"dB without; bias correction alone: {alone_whole.outcome}")
+    told = [c.outcome.partition("dB without; its bias")[2].partition(":")[0] for c in layers]
+    assert told == [" was corrected", "", " was corrected"]
+    assert "its bias: taken back: the squared error of its outputs was " in layers[1].outcome
+
+
+def test_nothing_is_left_where_bias_correction_alone_harms_too():
+    model, x = three_layers(seed=28)
+    learned, (*layers, whole) = quantized(model, [x], learned_rounding=True)
+    plain, _ = quantized(model, [x])
+    assert torch.equal(learned(x), plain(x))
+    assert whole.cause is WhyNotCorrected.MODEL_WORSE
+    assert "; bias correction alone: declined: taken back with all others: an SQNR of " in whole.outcome
+    assert not any("bias" in c.outcome for c in layers)
+
+
+class TestKept:
+    @pytest.mark.parametrize(
+        "write",
+        [
+            lambda norm: norm.weight.detach().add_(1),
+            lambda norm: norm.bias.data.__setitem__(0, 3.0),
+            lambda norm: norm.weight.data.copy_(norm.weight.data.flip(0) * 2),
+        ],
+        ids=["through a view", "one value", "through data"],
+    )
+    def test_what_was_written_into_is_refused_by_name(self, write):
+        norm = nn.BatchNorm1d(2)
+        kept = Kept(norm)
+        write(norm)
+        for method in (kept.require_unwritten, kept.put_back):
+            with pytest.raises(
+                QuantizationError, match=r"wrote into 1 of 2 parameters, first '(weight|bias)'"
+            ) as error:
+                method()
+            assert error.value.tensor in ("weight", "bias")
+
+    def test_writing_into_what_is_new_is_allowed(self):
+        norm = nn.BatchNorm1d(2)
+        kept = Kept(norm)
+        norm.weight = nn.Parameter(torch.ones(2))
+        norm.weight.data.add_(1)
+        kept.put_back()
+        assert norm.weight.tolist() == [1, 1]
+
+    def test_a_correction_that_writes_in_place_is_found_out(self, monkeypatch):
+        def in_place(operator, bias):
+            operator.bias.data.copy_(bias)
+
+        monkeypatch.setattr("embedl_deploy.quantize.accuracy.matched_means.set_bias", in_place)
+        with pytest.raises(QuantizationError, match="This is a fault of the correction"):
+            quantized(layer([7.0, 1.4]), [rows([1.0, 1.0], [2.0, 1.0], [3.0, 1.0], [4.0, 1.0])], bias_correction=True)
+
+    def test_parts_are_put_back(self):
+        inner = nn.Linear(2, 2)
+        model = nn.Sequential(inner)
+        kept = Kept(model)
+        model[0] = nn.Linear(2, 3)
+        kept.put_back()
+        assert model[0] is inner
 
 
 def test_kept_puts_everything_back():

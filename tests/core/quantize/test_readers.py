@@ -10,6 +10,7 @@ from embedl_deploy import transform
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import FusedMatmul, FusedModule
 from embedl_deploy.patterns import Fork, Pattern, QDQPoint
+from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig, smooth
 from embedl_deploy.quantize.placing.placement import decide_for
 from support.nets import net
@@ -67,10 +68,11 @@ def smoothed(model, patterns, x):
     result = transform(model.eval(), x, patterns=patterns)
     changed = deep_copy(result.model)
     decisions, _ = decide_for(result.model, result.matches, None)
-    done = smooth(changed, decisions, [x], SmoothQuantConfig(alpha=0.5), progress=False)
+    groups, _ = measured_groups(changed, decisions, [x], progress=False)
+    done = smooth(changed, groups, SmoothQuantConfig(alpha=0.5))
     with torch.no_grad():
         torch.testing.assert_close(changed(x), result.model(x), rtol=1e-5, atol=1e-5)
-    return result.model, changed, [correction.outcome for correction in done]
+    return result.model, changed, [smoothing.told().outcome for smoothing in done]
 
 
 @pytest.fixture(scope="module")

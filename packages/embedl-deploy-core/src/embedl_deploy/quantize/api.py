@@ -8,20 +8,19 @@ from torch import fx
 
 from embedl_deploy.capture import normalize_args
 from embedl_deploy.errors import InputError, QuantizationError
-from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.plan.result import TransformationResult
-from embedl_deploy.quantize.accuracy.equalization import equalize
-from embedl_deploy.quantize.accuracy.held_back import hold_back
+from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
-from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig, smooth
+from embedl_deploy.quantize.accuracy.rescaling import rescale
+from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.calibration.calibrate import calibrate
 from embedl_deploy.quantize.calibration.data import CalibrationData, asking, check_data
 from embedl_deploy.quantize.calibration.finite import require_finite
-from embedl_deploy.quantize.calibration.paired_run import InputRecorder
+from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
 from embedl_deploy.quantize.placing.hardware import complete_config
@@ -31,9 +30,6 @@ from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.quantize.reporting.report import REPORT, quantization_report
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify import state_kept
-
-#: Samples that corrections learn from and are judged by.
-_SAMPLES = 80
 
 
 @checked
@@ -60,7 +56,8 @@ def quantize(
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
         equalization: Even out the weights of neighbouring convolutions first
-            (:mod:`embedl_deploy.quantize.accuracy.equalization`).
+            (:mod:`embedl_deploy.quantize.accuracy.equalization`). Of the data, it is judged by the first samples; a
+            function is called for them.
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
             (:mod:`embedl_deploy.quantize.accuracy.smoothing`): ``True``, a migration strength for all, or a
             :class:`SmoothQuantConfig`. Reads the data again.
@@ -68,7 +65,7 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output
             (:mod:`embedl_deploy.quantize.accuracy.rounding`); corrects biases as well. A quarter of the samples are
-            held back from both methods, and what does harm there is taken back
+            held back from all four methods, and what does harm there is taken back
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
@@ -97,18 +94,21 @@ def quantize(
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
     source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
-    if equalization or smoothing is not None:
-        graph_module = deep_copy(graph_module)
-    if equalization:
-        corrections += equalize(graph_module, decisions)
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
-    if smoothing is not None:
-        exceptions = tuple(config.exceptions.smooth)
+    if equalization or smoothing is not None:
         with asking(original), state_kept(source, random_numbers=False):
-            corrections += smooth(graph_module, decisions, batches, smoothing, exceptions, progress=progress)
+            graph_module, corrections, batches = rescale(
+                graph_module,
+                decisions,
+                batches,
+                equalization=equalization,
+                smoothing=smoothing,
+                exceptions=tuple(config.exceptions.smooth),
+                progress=progress,
+            )
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
-    recorder = InputRecorder(quantized, _SAMPLES if bias_correction or learned_rounding else 0)
+    recorder = InputRecorder(quantized, SAMPLES if bias_correction or learned_rounding else 0)
     try:
         with asking(original), state_kept(source, random_numbers=False):
             calibrate(quantized, batches, progress=progress)

@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.paired_run import Inputs, emptied, samples_in
+from embedl_deploy.quantize.calibration.paired_run import emptied
+from embedl_deploy.quantize.calibration.recorded_inputs import Inputs, samples_in
 from embedl_deploy.verify import run_unchanged
 from embedl_deploy.verify.difference import output_tensors
 
+#: How many samples corrections learn from and are judged by.
+SAMPLES = 80
 #: From so many runs on, whole runs are held back; fewer are split, so that not too much is lost to learning.
 _RUNS = 4
 #: How far the outputs for a part of a batch may be from those for all of it, relative to their norm: the kernels for
@@ -36,6 +39,21 @@ class HeldBack:
 
     learned: list[Inputs]
     judged: list[Inputs]
+
+    @property
+    def all(self) -> list[Inputs]:
+        """The runs of both kinds."""
+        return self.learned if self.judged is self.learned else [*self.learned, *self.judged]
+
+    def run_learned(self, model: nn.Module) -> None:
+        """Run a model on what is learned from."""
+        for args, kwargs in self.learned:
+            model(*args, **kwargs)
+
+    def run_all(self, model: nn.Module) -> None:
+        """Run a model on all that was recorded."""
+        for args, kwargs in self.all:
+            model(*args, **kwargs)
 
     def __str__(self) -> str:
         count = sum(map(samples_in, self.judged))

@@ -38,6 +38,12 @@ class ProductGroup:
     statistics: ChannelStatistics | None = None
     problem: NotCorrected | None = None
 
+    def copied_to(self, model: fx.GraphModule, problem: NotCorrected | None) -> "ProductGroup":
+        """The same group in a copy of the model, not yet smoothed; with a problem, if it has none of its own."""
+        nodes = {node.name: node for node in model.graph.nodes}
+        readers = {nodes[node.name]: formats for node, formats in self.readers.items()}
+        return ProductGroup(nodes[self.source.name], self.config, readers, self.statistics, self.problem or problem)
+
     @property
     def products(self) -> list[tuple[nn.Linear, TensorQuantConfig]]:
         """The readers' matrix products and the formats of their weights."""

@@ -27,6 +27,7 @@ class ReaderWatch:
     Attributes:
         reads: Names of products that multiply the tensor.
         problem: Why the channels of the tensor cannot be divided for this module.
+        asleep: Whether to look away; only between calls of the model may that change.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ReaderWatch:
     ) -> None:
         self.reads: set[str] = set()
         self.problem: NotCorrected | None = None
+        self.asleep = False
         self._seen = seen
         self._given: Any = None
         self._inside = 0
@@ -53,6 +55,8 @@ class ReaderWatch:
             handle.remove()
 
     def _called(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.asleep:
+            return
         first = next(iter(inspect.signature(module.forward).parameters))
         self._given, self._reading = args[0] if args else kwargs[first], False
         self._mode = _Uses(self._used)
@@ -63,11 +67,13 @@ class ReaderWatch:
             self._mode.__exit__(None, None, None)  # type: ignore[no-untyped-call]  # as above
         if self._reading:
             self._seen(self._given)
-        self._given, self._mode = None, None
+        self._given, self._mode, self._reading = None, None, False
 
     def _product_called(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def called(_product: nn.Module, args: tuple[Any, ...]) -> None:
             self._inside += 1
+            if self.asleep:
+                return
             if args[0] is self._given:
                 self.reads.add(name)
                 self._reading = True

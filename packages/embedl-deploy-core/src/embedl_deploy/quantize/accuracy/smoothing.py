@@ -13,20 +13,20 @@ activation is multiplied by. Otherwise it is an operator of its own, which compi
 after it.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from embedl_deploy.errors import QuantizationConfigError
-from embedl_deploy.numerics.selectors import Selector
+from embedl_deploy.graph.arguments import argument_at
+from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.quantize.accuracy.channel_scaling import divide, scale_columns
 from embedl_deploy.quantize.accuracy.migration import best_migration_scale, migration_scale
-from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, find_groups, module_of, products_of
-from embedl_deploy.quantize.accuracy.readers import ReaderWatch
-from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode
-from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
-from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, module_of
 from embedl_deploy.quantize.reporting.corrections import (
     Correction,
     NotCorrected,
@@ -36,7 +36,7 @@ from embedl_deploy.quantize.reporting.corrections import (
 )
 from embedl_deploy.validation.checked import checked
 
-_WHAT = "smoothing"
+SMOOTHING = "smoothing"
 
 
 @checked(error=QuantizationConfigError)
@@ -63,73 +63,111 @@ class SmoothQuantConfig:
             )
 
 
+@dataclass
+class Smoothing:
+    """A group of products, and what smoothing did to it.
+
+    Attributes:
+        group: The group.
+        outcome: What was done, in words, or why nothing was.
+        scale: What the channels of the tensor were divided by, (C,); ``None`` where nothing was done.
+    """
+
+    group: ProductGroup
+    outcome: str | NotCorrected
+    scale: torch.Tensor | None = None
+
+    @property
+    def where(self) -> list[str]:
+        """The tensor, for the report."""
+        return [self.group.source.name]
+
+    @property
+    def applied(self) -> bool:
+        """Whether something was changed."""
+        return self.scale is not None
+
+    def told(self) -> Correction:
+        """What became of it."""
+        return correction(SMOOTHING, self.group.source.name, self.outcome)
+
+    def places(self, model: fx.GraphModule) -> tuple[list[fx.Node], list[fx.Node]]:
+        """The nodes that are changed, in a copy of the model with quantizers, and those whose outputs must stay."""
+        nodes = {node.name: node for node in model.graph.nodes}
+        readers = [nodes[node.name] for node in self.group.readers]
+        before = [node for node in (argument_at(reader, 0) for reader in readers) if isinstance(node, fx.Node)]
+        return [*(node for node in before if isinstance(get_module(node), QuantStub)), *readers], readers
+
+    @contextmanager
+    def tried(self, model: fx.GraphModule) -> Iterator[None]:
+        """Within the block a copy of the model is smoothed at this place; its weights are not put back.
+
+        The division is made by the stub of the tensor. Where it will be folded into a product, the quantized weight of
+        that is not changed, which would matter to weights with one scale per tensor only.
+        """
+        scale = self.scale
+        assert scale is not None  # it was applied
+        nodes = {node.name: node for node in model.graph.nodes}
+        stubs = {_stub_before(nodes[node.name]) for node in self.group.readers}
+        for node, formats in self.group.readers.items():
+            for name in formats:
+                scale_columns(nodes[node.name], name, scale)
+        handles = [stub.register_forward_pre_hook(lambda _, args: (args[0] * (1 / scale),)) for stub in stubs]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _stub_before(reader: fx.Node) -> QuantStub:
+    """The stub of the first argument of a call, in the graph or in its module."""
+    argument, module = argument_at(reader, 0), module_of(reader)
+    stub = get_module(argument) if isinstance(argument, fx.Node) else None
+    if not isinstance(stub, QuantStub) and isinstance(module, FusedModule):
+        stub = module.input_quant_stubs.get(0)
+    assert isinstance(stub, QuantStub)  # groups are of inputs that are quantized
+    return stub
+
+
 def smooth(
     model: fx.GraphModule,
-    decisions: list[Decision],
-    data: CalibrationData,
+    groups: list[ProductGroup],
     config: SmoothQuantConfig,
-    exceptions: tuple[Selector, ...] = (),
-    *,
-    progress: bool = True,
-) -> list[Correction]:
-    """Smooth the inputs of all products of which both input and weight are to be quantized.
+    declined: Mapping[str, NotCorrected] | None = None,
+) -> list[Smoothing]:
+    """Smooth the inputs of groups of products.
 
     Args:
         model: A transformed model without quantizers; changed in place, in parameters of its own.
-        decisions: What will be quantized, on this model or the one that it is a copy of.
-        data: As for :func:`calibrate`; read once.
+        groups: Of this model or one that it is a copy of, with statistics
+            (:func:`~embedl_deploy.quantize.accuracy.group_statistics.measured_groups`).
         config: Migration strength.
-        exceptions: Selectors of layer norms and products to leave out.
-        progress: Show a progress bar, on a terminal.
+        declined: Groups to leave out, by the names of their tensors, and why.
 
     Returns:
-        What was done with each group.
+        Each group, and what was done with it.
     """
-    groups = find_groups(model, decisions, exceptions)
-    _measure(model, groups, data, progress=progress)
-    done = [correction(_WHAT, group.source.name, _smooth_group(model, group, config)) for group in groups]
+    here = [group.copied_to(model, (declined or {}).get(group.source.name)) for group in groups]
+    done = [_smooth_group(model, group, config) for group in here]
     model.recompile()
     return done
 
 
 @torch.no_grad()
-def _measure(model: fx.GraphModule, groups: list[ProductGroup], data: CalibrationData, *, progress: bool) -> None:
-    """Find the largest magnitude of each channel of each group's input, and which products read it."""
-    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
-    try:
-        with evaluation_mode(model), buffers_kept(model):
-            run_data(model, data, progress=progress)
-    finally:
-        for _, _, watch in watches:
-            watch.remove()
-    for group, node, watch in watches:
-        group.readers[node] = {name: group.readers[node][name] for name in group.readers[node] if name in watch.reads}
-        problem = watch.problem
-        if not watch.reads:
-            problem = not_corrected(WhyNotCorrected.NOT_REACHED)
-        if group.problem is None and problem is not None:
-            group.problem = problem if len(group.readers) == 1 else replace(problem, reader=str(node.target))
-
-
-def _watch(group: ProductGroup, node: fx.Node) -> ReaderWatch:
-    products = {name: product for name, product in products_of(node).items() if name in group.readers[node]}
-    first = next(iter(group.readers))
-    return ReaderWatch(module_of(node), products, group.add if node is first else lambda _: None)
-
-
-@torch.no_grad()
-def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuantConfig) -> str | NotCorrected:
+def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuantConfig) -> Smoothing:
     if group.problem is not None or group.statistics is None:
-        return group.problem or not_corrected(WhyNotCorrected.NOT_REACHED)
+        return Smoothing(group, group.problem or not_corrected(WhyNotCorrected.NOT_REACHED))
     if config.alpha is None:
         scale = best_migration_scale(group.statistics, group.config, group.products)
     else:
         scale = migration_scale(group.statistics, group.products, config.alpha)
     if scale is None:
-        return not_corrected(WhyNotCorrected.NO_GAIN)
+        return Smoothing(group, not_corrected(WhyNotCorrected.NO_GAIN))
     place = divide(model, group, scale, explicit=config.explicit)
-    if not isinstance(place, NotCorrected):
-        for node, formats in group.readers.items():
-            for name in formats:
-                scale_columns(node, name, scale)
-    return place
+    if isinstance(place, NotCorrected):
+        return Smoothing(group, place)
+    for node, formats in group.readers.items():
+        for name in formats:
+            scale_columns(node, name, scale)
+    return Smoothing(group, place, scale)

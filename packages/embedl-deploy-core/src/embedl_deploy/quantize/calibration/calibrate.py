@@ -1,7 +1,7 @@
 """Calibration: computes the scales."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,8 @@ from embedl_deploy.quantize.calibration.unreached import check_all_reached, chec
 from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.findings import Finding, summary
 from embedl_deploy.quantize.grid.known_range import MOST_ROUNDED_TO_ZERO, KnownRangeObserver
-from embedl_deploy.quantize.grid.observers import WeightObserver
+from embedl_deploy.quantize.grid.observers import Observer, WeightObserver
+from embedl_deploy.quantize.grid.scales import Grid
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.reporting.report import REPORT, QuantizationReport
 from embedl_deploy.validation.checked import checked
@@ -80,8 +81,22 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
             place of a weight's quantizer something else, or does not use what it returns. No scale is changed then.
     """
+    zeros, observers = find_grids(model, data, progress=progress)
+    findings = [observer.finding(grid) for observer, grid in observers]
+    _report_findings(model, tuple(finding for finding in findings if finding is not None))
+    _report_vanishing(model, [observer for observer, _ in observers if isinstance(observer, KnownRangeObserver)])
+    return zeros
+
+
+def find_grids(
+    model: nn.Module, data: CalibrationData, *, progress: bool
+) -> tuple[list[str], list[tuple[Observer, Grid]]]:
+    """What :func:`calibrate` does, with no word in the model's report or in the log.
+
+    Returns:
+        What :func:`calibrate` returns, and what each quantizer saw and what came of it.
+    """
     check_data(data)
-    ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
     quantizers = list(quantizers_of(model).values())
     if not quantizers:
         raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
@@ -90,15 +105,14 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         for path, part in model.named_modules()
         if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
     )
-    observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
-    try:
-        for quantizer, observer in zip(quantizers, observers, strict=True):
-            quantizer.observer = observer
-        with blaming_the_model(model), evaluation_mode(model), buffers_kept(model), watching_places(model) as watches:
-            run_data(model, data, progress=progress)
-    finally:
-        for quantizer in quantizers:
-            quantizer.observer = None
+    with (
+        observing(model, quantizers) as observers,
+        blaming_the_model(model),
+        evaluation_mode(model),
+        buffers_kept(model),
+        watching_places(model) as watches,
+    ):
+        run_data(model, data, progress=progress)
     watched = dict(zip(quantizers, observers, strict=True))
     check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, watches)
     check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})
@@ -108,10 +122,21 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         quantizer.set_grid(grid)
         if grid.is_constant_zero:
             zeros.append(quantizer.name)
-    findings = [observer.finding(grid) for observer, grid in zip(observers, grids, strict=True)]
-    _report_findings(model, tuple(finding for finding in findings if finding is not None))
-    _report_vanishing(model, [observer for observer in observers if isinstance(observer, KnownRangeObserver)])
-    return zeros
+    return zeros, list(zip(observers, grids, strict=True))
+
+
+@contextmanager
+def observing(model: nn.Module, quantizers: Sequence[Quantizer]) -> Iterator[list[Observer]]:
+    """Within the block some quantizers of a model observe, and give what they are given; what observes is yielded."""
+    ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
+    observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
+    try:
+        for quantizer, observer in zip(quantizers, observers, strict=True):
+            quantizer.observer = observer
+        yield observers
+    finally:
+        for quantizer in quantizers:
+            quantizer.observer = None
 
 
 def _report_findings(model: nn.Module, findings: tuple[Finding, ...]) -> None:

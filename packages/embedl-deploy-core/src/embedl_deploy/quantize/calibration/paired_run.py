@@ -1,6 +1,6 @@
 """Runs a quantized model node by node with float and with quantized values in parallel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,40 +10,8 @@ from torch import fx, nn
 from embedl_deploy.graph.effects import Effects
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs
 from embedl_deploy.modules import FusedModule, NamedWeight, QuantStub
+from embedl_deploy.quantize.calibration.recorded_inputs import Inputs
 from embedl_deploy.verify import state_kept
-
-#: One run of the model: its positional and keyword inputs.
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-def samples_in(run: Inputs) -> int:
-    """How many samples a run has: rows of its first tensor; one, if that has no rows."""
-    args, kwargs = run
-    first = next((v for v in (*args, *kwargs.values()) if isinstance(v, torch.Tensor)), None)
-    return first.shape[0] if first is not None and first.dim() > 0 else 1
-
-
-class InputRecorder:
-    """Keeps the first inputs that a model is called with, up to a number of samples.
-
-    Args:
-        model: The model to watch.
-        limit: How many samples (rows of the first tensor) to keep.
-    """
-
-    def __init__(self, model: nn.Module, limit: int) -> None:
-        self.inputs: list[Inputs] = []
-        self.room = limit
-        self._handle = model.register_forward_pre_hook(self._record, with_kwargs=True)
-
-    def _record(self, _model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self.room > 0:
-            self.inputs.append((args, kwargs))
-            self.room -= samples_in((args, kwargs))
-
-    def close(self) -> None:
-        """Watch no longer."""
-        self._handle.remove()
 
 
 class _Walk(BoundInterpreter):
@@ -81,15 +49,27 @@ class SideBySide:
         model: A calibrated model.
         inputs: Runs of it.
         beside: Other runs of it, by which the same modules are corrected: originals are kept for both.
+        until: Nodes whose values are wanted for longer than they are read, and the nodes up to which they are.
     """
 
-    def __init__(self, model: fx.GraphModule, inputs: Sequence[Inputs], beside: "SideBySide | None" = None) -> None:
+    def __init__(
+        self,
+        model: fx.GraphModule,
+        inputs: Sequence[Inputs],
+        beside: "SideBySide | None" = None,
+        until: Mapping[fx.Node, fx.Node] | None = None,
+    ) -> None:
         self.model = model
         written = Effects(model.graph).written_attributes()
         self._exact = [_Walk(model, run, written) for run in inputs]
         self._quantized = [_Walk(model, run, written) for run in inputs]
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {} if beside is None else beside._originals
-        self._last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
+        last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
+        order = {node: i for i, node in enumerate(model.graph.nodes)}
+        self._no_longer_read: dict[fx.Node, list[fx.Node]] = {}
+        for used, wanted in {**last_use, **(until or {})}.items():
+            last = max(wanted, last_use.get(used, wanted), key=order.__getitem__)
+            self._no_longer_read.setdefault(last, []).append(used)
 
     def module_of(self, node: fx.Node) -> nn.Module | None:
         """The module that a node calls."""
@@ -158,10 +138,24 @@ class SideBySide:
 
     def forget(self, node: fx.Node) -> None:
         """Release the values that no later node reads."""
-        for used in node.all_input_nodes:
-            if self._last_use[used] is node:
-                for walk in (*self._exact, *self._quantized):
-                    del walk.env[used]
+        for used in self._no_longer_read.get(node, ()):
+            for walk in (*self._exact, *self._quantized):
+                walk.env.pop(used, None)
+
+    @contextmanager
+    def tried(self) -> Iterator[None]:
+        """Within the block nodes may be computed again; afterwards their values are those of before."""
+        walks = [(walk, dict(walk.env)) for walk in (*self._exact, *self._quantized)]
+        try:
+            yield
+        finally:
+            for walk, values in walks:
+                walk.env = values
+
+    def compute_observed(self, node: fx.Node) -> None:
+        """Compute a node's exact values with what its module is now, in all runs, by quantizers that observe."""
+        for walk in self._exact:
+            walk.compute(node)
 
     @contextmanager
     def without_quantization(self, module: nn.Module | None) -> Iterator[None]:

@@ -38,8 +38,10 @@ class WhyNotCorrected(Enum):
         INPUTS_UNKNOWN: The module does not call its operator, so that its inputs are not seen.
         OUTPUTS_UNKNOWN: The same, of its outputs.
         OTHER_CHANNELS: The output has other channels than the operator.
-        LAYER_WORSE: It was taken back, because on samples held back the layer's error grew.
-        MODEL_WORSE: All was taken back, because on samples held back the model's outputs got worse.
+        LAYER_WORSE: It was taken back, because on samples held back the error of the layer, or of the layers that it is
+            about, grew.
+        MODEL_WORSE: It was taken back, alone or with all others, because on samples held back the model's outputs got
+            worse.
         NOT_RECORDED: A recipe of an earlier release has the words alone.
     """
 
@@ -102,9 +104,7 @@ _WORDS = {
         "the output has not the operator's channels, so its means say nothing about the bias"
     ),
     WhyNotCorrected.LAYER_WORSE: "taken back: the squared error of its outputs was {ratio} times as large on {samples}",
-    WhyNotCorrected.MODEL_WORSE: (
-        "taken back with all others: an SQNR of {after} dB on {samples}, {before} dB without"
-    ),
+    WhyNotCorrected.MODEL_WORSE: ("taken back{others}: an SQNR of {after} dB on {samples}, {before} dB without"),
     WhyNotCorrected.NOT_RECORDED: "{reason}",
 }
 

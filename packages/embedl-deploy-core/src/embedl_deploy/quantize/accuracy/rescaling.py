@@ -1,0 +1,248 @@
+"""Equalizes and smooths a model, judges both on samples that were held back, and leaves out what does harm there."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple, Protocol
+
+from torch import fx
+
+from embedl_deploy.errors import InputError, QuantizationError
+from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.numerics.selectors import Selector
+from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, chains_of, equalize
+from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
+from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
+from embedl_deploy.quantize.accuracy.judging import Score
+from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
+from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
+from embedl_deploy.quantize.accuracy.smoothing import SMOOTHING, SmoothQuantConfig, smooth
+from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode, find_grids
+from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
+from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
+from embedl_deploy.quantize.placing.decisions import Decision
+from embedl_deploy.quantize.placing.placement import place
+from embedl_deploy.quantize.reporting.corrections import (
+    THE_MODEL,
+    Correction,
+    NotCorrected,
+    WhyNotCorrected,
+    correction,
+    not_corrected,
+)
+
+#: Stands for a reason while others are tried.
+_NOT_TRIED = not_corrected(WhyNotCorrected.NO_GAIN)
+
+
+class _Method(Protocol):
+    """A way to scale channels."""
+
+    @property
+    def what(self) -> str:
+        """Its name."""
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> "_Done":
+        """Scale channels in a model, in place, but not where it is told why not."""
+
+
+class _Done(NamedTuple):
+    """What a method did: what became of each place, and what was changed, to be tried."""
+
+    told: list[Correction]
+    scalings: Sequence[Scaling]
+
+
+class _Equalize(NamedTuple):
+    decisions: list[Decision]
+    what: str = EQUALIZATION
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
+        pairs = equalize(model, self.decisions, declined)
+        return _Done([pair.told() for pair in pairs], chains_of(pairs))
+
+
+class _Smooth(NamedTuple):
+    groups: list[ProductGroup]
+    config: SmoothQuantConfig
+    what: str = SMOOTHING
+
+    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
+        done = smooth(model, self.groups, self.config, declined)
+        return _Done([smoothing.told() for smoothing in done], [smoothing for smoothing in done if smoothing.applied])
+
+
+def rescale(
+    model: fx.GraphModule,
+    decisions: list[Decision],
+    data: CalibrationData,
+    *,
+    equalization: bool,
+    smoothing: SmoothQuantConfig | None,
+    exceptions: tuple[Selector, ...] = (),
+    progress: bool = True,
+) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
+    """Equalize and smooth a copy of a model, and judge both.
+
+    Each place, or chain of places, is tried alone (:func:`try_scalings`); then the model with all that did no harm is
+    compared with the one without, by the SQNR of the outputs, and what makes it lower is left out. Both have ranges
+    from the recorded samples, the first of the data.
+
+    Args:
+        model: A transformed model without quantizers. Not modified.
+        decisions: What will be quantized.
+        data: Calibration data. Smoothing reads all of it, equalization the first samples; a function is called.
+        equalization: Whether to equalize, before smoothing.
+        smoothing: How to smooth; ``None`` not to.
+        exceptions: Selectors of layer norms and products that are not smoothed.
+        progress: Show a progress bar, on a terminal.
+
+    Returns:
+        The copy; what became of each place and, where any was scaled, of the model, last for each method; and the data
+        to calibrate with, which is other where ``data`` can be read once.
+    """
+    copied = deep_copy(model)
+    if smoothing is not None:
+        groups, held_back = measured_groups(copied, decisions, data, exceptions, progress=progress)
+    else:
+        inputs, data = _first_samples(copied, data, progress=progress)
+        groups, held_back = [], hold_back(copied, inputs)
+    methods: list[_Method] = [_Equalize(decisions)] if equalization else []
+    methods += [] if smoothing is None else [_Smooth(groups, smoothing)]
+    corrections = []
+    for method in methods:
+        copied, told = _judged(method, copied, decisions, held_back)
+        corrections += told
+    return copied, corrections, data
+
+
+def _judged(
+    method: _Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
+) -> tuple[fx.GraphModule, list[Correction]]:
+    """A copy of a model to which a method was applied, or the model; and what the report says."""
+    changed = deep_copy(model)
+    done = method(changed, {})
+    if not done.scalings or not held_back.judged:
+        return changed, done.told
+    before = _calibrated(model, decisions, held_back)
+    if isinstance(before, QuantizationError):
+        return changed, [*done.told, _not_judged(method.what, before)]
+    worse = try_scalings(before, done.scalings, held_back)
+    search = _Search(method, model, decisions, held_back, Score(before, held_back), worse)
+    del before
+    whole = search.run([scaling for scaling in done.scalings if not worse.keys() & set(scaling.where)])
+    if search.left_out:
+        changed = deep_copy(model)
+        done = method(changed, search.left_out)
+    return changed, [*done.told, *([] if whole is None else [whole])]
+
+
+class _Search:
+    """Finds which scalings together do the model no harm.
+
+    All are tried; where the model is worse with them, the first half and then the second, with those that did no harm
+    before, down to single ones. So the model never gets worse on the way, and one that harms costs few runs.
+
+    Args:
+        method: What scales.
+        model: What it scales copies of.
+        decisions: What will be quantized.
+        held_back: Whose runs to judge by.
+        score: Of the model without any.
+        left_out: What is left out beforehand, and why.
+
+    Attributes:
+        left_out: What is to be left out, and why.
+    """
+
+    def __init__(
+        self,
+        method: _Method,
+        model: fx.GraphModule,
+        decisions: list[Decision],
+        held_back: HeldBack,
+        score: Score,
+        left_out: Mapping[str, NotCorrected],
+    ) -> None:
+        self._method, self._model, self._decisions = method, model, decisions
+        self._held_back, self._score = held_back, score
+        self.left_out = dict(left_out)
+        self._known: dict[frozenset[str], float | InputError | QuantizationError] = {}
+
+    def run(self, scalings: Sequence[Scaling]) -> Correction | None:
+        """Fill :attr:`left_out`; what the report says of the model, if any was to be tried."""
+        if not scalings:
+            return None
+        everything = self._sqnr(scalings, scalings)
+        if isinstance(everything, QuantizationError):
+            return _not_judged(self._method.what, everything)
+        whole, worse = self._score.told(self._method.what, everything)
+        best = self._score.before
+        if worse is None or isinstance(best, InputError):
+            return whole
+        kept: list[Scaling] = []
+        waiting = [list(scalings)]
+        while waiting:
+            part = waiting.pop()
+            after = self._sqnr([*kept, *part], scalings)
+            if isinstance(after, (InputError, QuantizationError)):
+                after = -math.inf  # the outputs or ranges of some are not to be had
+            if after >= best:
+                kept, best = [*kept, *part], after
+            elif len(part) > 1:
+                half = len(part) // 2
+                waiting += [part[half:], part[:half]]
+            else:
+                self.left_out.update(dict.fromkeys(part[0].where, self._score.worse(after, best)))
+        return self._score.told(self._method.what, best)[0] if kept else whole
+
+    def _sqnr(self, kept: Sequence[Scaling], scalings: Sequence[Scaling]) -> float | InputError | QuantizationError:
+        """Of the model with some of the scalings; or why it has none."""
+        places = frozenset(place for scaling in kept for place in scaling.where)
+        if places not in self._known:
+            others = (place for scaling in scalings for place in scaling.where if place not in places)
+            changed = deep_copy(self._model)
+            self._method(changed, {**self.left_out, **dict.fromkeys(others, _NOT_TRIED)})
+            calibrated = _calibrated(changed, self._decisions, self._held_back)
+            self._known[places] = (
+                calibrated if isinstance(calibrated, QuantizationError) else self._score.sqnr(calibrated)
+            )
+        return self._known[places]
+
+
+def _calibrated(
+    model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
+) -> fx.GraphModule | QuantizationError:
+    """A copy of a model with quantizers and ranges from the recorded samples; or why these give it none."""
+    quantized = place(model, decisions, "")
+    try:
+        find_grids(quantized, held_back.run_all, progress=False)
+    except QuantizationError as error:  # they may not reach every tensor, as all data does
+        return error
+    return quantized
+
+
+def _not_judged(what: str, error: QuantizationError) -> Correction:
+    return correction(what, THE_MODEL, f"not judged, because the first samples do not calibrate the model. {error}")
+
+
+def _first_samples(
+    model: fx.GraphModule, data: CalibrationData, *, progress: bool
+) -> tuple[list[tuple[tuple[Any, ...], dict[str, Any]]], CalibrationData]:
+    """The first inputs of a model, and the data to go on with; the model runs."""
+    recorder, read = InputRecorder(model, SAMPLES), []
+
+    def first(batches: Iterator[Any]) -> Iterator[Any]:
+        for batch in batches:
+            read.append(batch)
+            yield batch
+            if recorder.room <= 0:
+                return
+
+    batches = iter(data) if isinstance(data, Iterable) else None
+    try:
+        with evaluation_mode(model), buffers_kept(model):
+            run_data(model, data if batches is None else first(batches), progress=progress)
+    finally:
+        recorder.close()
+    return recorder.inputs, chain(read, batches) if batches is not None and batches is data else data
