@@ -6,6 +6,13 @@ from embedl_deploy.modules.activation_product import FusedActivationProduct
 from embedl_deploy.modules.attention import ScaledDotProductAttention, join_heads
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.modules.centering import (
+    CenterInput,
+    center_input_of,
+    padding_of,
+    shift_outputs_of,
+    shifted_activation,
+)
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.inside import InnerProduct, products_without_place
 from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d, WrittenLayerNorm, WrittenRMSNorm
@@ -24,6 +31,7 @@ from embedl_deploy.modules.weights import (
 __all__ = [
     "ActivationLike",
     "BatchNorm",
+    "CenterInput",
     "ChannelScale",
     "ConvertedModule",
     "Convolution",
@@ -43,6 +51,7 @@ __all__ = [
     "WeightFakeQuantize",
     "WrittenLayerNorm",
     "WrittenRMSNorm",
+    "center_input_of",
     "conv2d_with",
     "fix_parametrized_weights",
     "is_homogeneous",
@@ -50,8 +59,11 @@ __all__ = [
     "linear_with",
     "named_weights",
     "open_unseen_rows",
+    "padding_of",
     "products_without_place",
     "reason_of_part",
+    "shift_outputs_of",
+    "shifted_activation",
     "symbolic_trace",
     "weights_besides",
     "with_parameters",
