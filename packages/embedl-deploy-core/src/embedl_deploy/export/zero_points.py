@@ -13,7 +13,8 @@ from embedl_deploy.graph.arguments import argument_at
 from embedl_deploy.graph.edit import add_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.uses import TargetUses, times_read
-from embedl_deploy.modules import CenterInput, FusedModule, QuantStub
+from embedl_deploy.modules import FusedModule, QuantStub
+from embedl_deploy.modules.centering import CenterInput
 from embedl_deploy.quantize.accuracy.centering import center_of
 from embedl_deploy.quantize.grid.scales import Grid
 from embedl_deploy.quantize.placing.quantizer import Quantizer

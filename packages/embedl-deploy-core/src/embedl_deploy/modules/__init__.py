@@ -7,7 +7,6 @@ from embedl_deploy.modules.attention import ScaledDotProductAttention, join_head
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.centering import (
-    CenterInput,
     center_input_of,
     padding_of,
     shift_outputs_of,
@@ -31,7 +30,6 @@ from embedl_deploy.modules.weights import (
 __all__ = [
     "ActivationLike",
     "BatchNorm",
-    "CenterInput",
     "ChannelScale",
     "ConvertedModule",
     "Convolution",
