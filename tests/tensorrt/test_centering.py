@@ -11,6 +11,8 @@ from torch import nn
 
 from embedl_deploy import check, export_onnx, transform
 from embedl_deploy.errors import ExportError, QuantizationConfigError
+from embedl_deploy.float16 import float32_report, keep_in_float32
+from embedl_deploy.modules.float32 import ToFloat32
 from embedl_deploy.quantize import (
     CalibrationMethod,
     CenteringConfig,
@@ -26,6 +28,7 @@ from embedl_deploy.quantize import (
 from support.nets import net, random_input
 
 X = random_input(4, 3, 8, 8)
+X6 = random_input(16, 6)
 
 
 def chain(activation: nn.Module | None = None, second: nn.Module | None = None) -> nn.Module:
@@ -98,14 +101,18 @@ def test_a_file_computes_in_integers_what_zero_points_mean(tmp_path):
     assert float(step_without) == pytest.approx(255 / 16 / 127)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.GELU(), nn.SiLU(), nn.Hardsigmoid()], ids=str)
+PADDED = nn.Conv2d(8, 4, 3, stride=2, padding=(1, 2), bias=False)
+
+
 @pytest.mark.parametrize(
-    "second",
+    ("activation", "second"),
     [
-        nn.Conv2d(8, 4, 1),
-        nn.Conv2d(8, 4, 3, stride=2, padding=(1, 2), bias=False),
-        nn.Conv2d(8, 8, 3, padding="same", groups=8),
-        nn.Conv2d(8, 4, 3, padding=2, dilation=2),
+        (nn.ReLU(), PADDED),
+        (nn.ReLU6(), PADDED),
+        (nn.GELU(), PADDED),
+        (nn.Hardsigmoid(), nn.Conv2d(8, 4, 1)),
+        (nn.ReLU6(), nn.Conv2d(8, 8, 3, padding="same", groups=8)),
+        (nn.ReLU(), nn.Conv2d(8, 4, 3, padding=2, dilation=2)),
     ],
     ids=str,
 )
@@ -141,10 +148,9 @@ def test_padding_that_differs_from_side_to_side(tmp_path):
 @pytest.mark.parametrize("norm", [False, True])
 def test_products_of_rows(norm, tmp_path):
     model = net(lambda m, x: m.second(torch.relu(m.first(x))), first=nn.Linear(6, 8), second=nn.Linear(8, 3, bias=norm))
-    x = random_input(16, 6)
-    quantized = centered(model, x)
+    quantized = centered(model, X6)
     path = tmp_path / "model.onnx"
-    assert export_onnx(quantized, x, path).difference.max_rel < 1e-2
+    assert export_onnx(quantized, X6, path).difference.max_rel < 1e-2
     assert "Sub" not in operators(path)
 
 
@@ -254,12 +260,42 @@ def test_a_state_without_centers_is_refused():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("integer_weights", [False, True])
-def test_types_of_files(dtype, integer_weights, tmp_path):
+def test_types_of_files(dtype, tmp_path):
     quantized = centered(chain(second=nn.Conv2d(8, 4, 3, padding=1)))
     path = tmp_path / "model.onnx"
-    export_onnx(quantized, X, path, dtype=dtype, integer_weights=integer_weights)
-    export_onnx(freeze(quantized), X, path, dtype=dtype)
+    export_onnx(quantized, X, path, dtype=dtype, integer_weights=True)
+    assert all((each == 0).all() for each in zero_points(path))
+
+
+def test_a_frozen_model_and_one_with_integer_weights(tmp_path):
+    quantized = centered(
+        net(lambda m, x: m.b(torch.relu(m.a(x))), a=nn.Linear(6, 8, bias=False), b=nn.Linear(8, 3)), X6
+    )
+    export_onnx(freeze(quantized), X6, tmp_path / "frozen.onnx")
+    export_onnx(quantized, X6, tmp_path / "integer.onnx", integer_weights=True)
+    expected = quantized(X6).detach().numpy()
+    for name in ("frozen.onnx", "integer.onnx"):
+        np.testing.assert_allclose(run_file(tmp_path / name, X6), expected, rtol=0, atol=1e-5)
+
+
+def test_layers_that_stay_in_float32(tmp_path):
+    """One of two readers overflows in float16, so that the quantized tensor is cast for it alone."""
+    model = net(
+        lambda m, x: (y := torch.relu(m.first(x)), (m.a(y) / 1e6, m.b(y)))[1],
+        first=nn.Conv2d(3, 8, 1),
+        a=nn.Conv2d(8, 4, 1),
+        b=nn.Conv2d(8, 4, 1),
+    )
+    with torch.no_grad():
+        model.a.weight.mul_(1e6)
+    kept = keep_in_float32(centered(model), [X])
+    modules = {node.module for node in float32_report(kept).nodes}
+    assert "a" in modules
+    assert "b" not in modules
+    assert any(isinstance(part, ToFloat32) for part in kept.modules())
+    path = tmp_path / "model.onnx"
+    exported = export_onnx(kept, X, path, dtype=torch.float16)
+    assert exported.difference.max_rel < 0.05
     assert all((each == 0).all() for each in zero_points(path))
 
 

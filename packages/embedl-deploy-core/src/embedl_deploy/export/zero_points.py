@@ -4,6 +4,7 @@
 rounded weights are final.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from torch import fx
@@ -15,6 +16,7 @@ from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.uses import TargetUses, times_read
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.centering import CenterInput
+from embedl_deploy.modules.float32 import ToFloat32, ToModelType
 from embedl_deploy.quantize.accuracy.centering import center_of
 from embedl_deploy.quantize.grid.scales import Grid
 from embedl_deploy.quantize.placing.quantizer import Quantizer
@@ -52,14 +54,14 @@ def fold_zero_points(model: fx.GraphModule) -> None:
 def _shift(model: fx.GraphModule, stub: fx.Node, center: float, name: str, uses: TargetUses) -> None:
     modules = []
     paddings = set()
-    for reader in stub.users:
+    for reader, given in _readers(stub):
         module = get_module(reader) if reader.op == "call_module" else None
-        if not isinstance(module, FusedModule) or argument_at(reader, 0) is not stub:
+        if not isinstance(module, FusedModule) or argument_at(reader, 0) is not given:
             raise _refused(name, f"{reader.name} reads it")
         padding = module.input_padding()
         if isinstance(padding, str):
             raise _refused(name, f"{reader.target} reads it: {padding}")
-        if uses.count(str(reader.target)) > 1 or list(reader.all_input_nodes).count(stub) > 1:
+        if uses.count(str(reader.target)) > 1 or times_read(given) > len(given.users):
             raise _refused(name, f"{reader.target} is called, or reads it, more than once")
         modules.append(module)
         paddings.add(padding)
@@ -77,6 +79,16 @@ def _shift(model: fx.GraphModule, stub: fx.Node, center: float, name: str, uses:
         stub.meta.pop("tensor_meta", None)
     for module in modules:
         module.center_input(center)
+
+
+def _readers(stub: fx.Node) -> Iterator[tuple[fx.Node, fx.Node]]:
+    """What reads a quantized tensor, and as which node: some of it is cast to another type first."""
+    for user in stub.users:
+        module = get_module(user) if user.op == "call_module" else None
+        if isinstance(module, (ToFloat32, ToModelType)):
+            yield from _readers(user)
+        else:
+            yield user, stub
 
 
 def _shifted_by_source(source: fx.Node, stub: fx.Node, center: float, uses: TargetUses) -> bool:
