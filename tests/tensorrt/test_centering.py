@@ -179,6 +179,31 @@ def test_a_tensor_that_others_read_in_float_is_shifted_by_an_operator(tmp_path):
     assert "Sub" in operators(path)
 
 
+def test_a_batch_norm_by_the_statistics_of_each_batch(tmp_path):
+    """It stays behind the convolution, and its bias is shifted."""
+    model = net(
+        lambda m, x: m.second(torch.relu(m.bn(m.first(x)))),
+        first=nn.Conv2d(3, 8, 1),
+        bn=nn.BatchNorm2d(8, affine=False, track_running_stats=False),
+        second=nn.Conv2d(8, 4, 1),
+    )
+    path = tmp_path / "model.onnx"
+    assert export_onnx(centered(model), X, path).difference.max_rel < 1e-2
+    assert "Sub" not in operators(path)[:-1] or "Relu" not in operators(path)
+
+
+def test_hooks_see_what_they_saw(tmp_path):
+    model = net(
+        lambda m, x: m.second(m.act(m.first(x))), first=nn.Conv2d(3, 8, 1), act=nn.ReLU(), second=nn.Conv2d(8, 4, 1)
+    )
+    model.act.register_forward_hook(lambda _module, _args, y: y * 2)
+    path = tmp_path / "model.onnx"
+    quantized = centered(model)
+    assert export_onnx(quantized, X, path).difference.max_rel < 1e-2
+    assert "Relu" in operators(path)
+    assert "Sub" in operators(path)
+
+
 def _twice(m, x):
     y = m.first(x)
     return m.second(torch.relu(y)) + m.second(torch.relu(-y))

@@ -12,7 +12,7 @@ from torch import fx
 from embedl_deploy.errors import ExportError
 from embedl_deploy.graph.arguments import argument_at
 from embedl_deploy.graph.edit import add_call
-from embedl_deploy.graph.lookup import get_module
+from embedl_deploy.graph.lookup import get_module, has_hooks
 from embedl_deploy.graph.uses import TargetUses, times_read
 from embedl_deploy.modules import FusedModule, QuantStub
 from embedl_deploy.modules.centering import CenterInput
@@ -95,7 +95,9 @@ def _shifted_by_source(source: fx.Node, stub: fx.Node, center: float, uses: Targ
     """Whether the module that gives a tensor gives it shifted from now on."""
     module = get_module(source) if source.op == "call_module" else None
     alone = set(source.users) == {stub} and times_read(source) == 1 and uses.count(str(source.target)) == 1
-    return isinstance(module, FusedModule) and alone and module.shift_outputs(center) is None
+    if not isinstance(module, FusedModule) or not alone or any(has_hooks(part) for part in module.modules()):
+        return False  # hooks see, and may change, what comes before the shift
+    return module.shift_outputs(center) is None
 
 
 def _symmetric(quantizer: Quantizer) -> Quantizer:

@@ -87,8 +87,9 @@ def shift_outputs_of(module: FusedConv | FusedMatmul, shift: float) -> None:
         module.fold_batch_norm()
     bn = module.bn if isinstance(module, FusedConv) else None
     if bn is not None:  # it has hooks, or computes its statistics from each batch
-        weight = torch.ones(bn.num_features, device=device_of(module)) if bn.weight is None else bn.weight
-        module.bn = with_parameters(bn, weight, (torch.zeros_like(weight) if bn.bias is None else bn.bias) - shift)
+        ones = torch.ones(bn.num_features, device=device_of(module))
+        shifted = (torch.zeros_like(ones) if bn.bias is None else bn.bias) - shift
+        module.bn = with_parameters(bn, ones if bn.weight is None else bn.weight, shifted)
         return
     name, operator, weight = _product(module)
     bias = weight.new_zeros(rows_of(weight, operator).shape[0]) if operator.bias is None else operator.bias
