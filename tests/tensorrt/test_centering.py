@@ -25,6 +25,7 @@ from embedl_deploy.quantize import (
     quantization_report,
     quantize,
 )
+from embedl_deploy.quantize.grid.scales import grid_from_range
 from support.nets import net, random_input
 
 X = random_input(4, 3, 8, 8)
@@ -379,3 +380,17 @@ def test_a_reader_that_was_put_there_later_is_refused(tmp_path):
     quantized.recompile()
     with pytest.raises(ExportError, match="is centered, and cannot be shifted: sin reads it"):
         export_onnx(quantized, X, tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale", "zero_point"),
+    [
+        (0.0, 255.0, 1.0, -128),
+        (-255.0, 0.0, 1.0, 127),
+        (-51.0, 204.0, 1.0, -77),  # 20 % below zero: still shifted by 77
+        (-100.0, 155.0, 155 / 127, 0),  # 39 %: a shift of 28 would gain little, so symmetric
+    ],
+)
+def test_ranges_on_one_side_are_centered(low, high, scale, zero_point):
+    grid = grid_from_range(low, high, TensorQuantConfig(symmetric=False, centered=True))
+    assert (float(grid.scale), grid.zero_point) == (pytest.approx(scale), zero_point)
