@@ -17,13 +17,13 @@ from typing import Any
 from rich.console import Console
 
 from embedl_deploy import transform
-from embedl_deploy.quantize import CalibrationMethod, QuantConfig, TensorQuantConfig
+from embedl_deploy.quantize import CalibrationMethod, CenteringConfig, QuantConfig, TensorQuantConfig
 from embedl_deploy.sensitivity import sensitivity
 from network import load_network
 from quantization import CONFIGURATIONS, Accuracy, make_study
 
 #: Per policy: at least so many dB and so large a share, in one row.
-GOALS = {"all": Accuracy(22.0, 0.92), "mixed": Accuracy(25.0, 0.92)}
+GOALS = {"all": Accuracy(25.0, 0.95), "mixed": Accuracy(25.0, 0.92)}
 METHODS: dict[str, dict[str, Any]] = {
     "calibration only": {},
     "bias correction": {"bias_correction": True},
@@ -42,7 +42,13 @@ def configurations() -> dict[str, tuple[str, QuantConfig, dict[str, Any]]]:
                 config = QuantConfig(TensorQuantConfig(calibration_method=method), policy=policy)
                 rows[f"{policy}, {method.value}, {name}"] = policy, config, methods
     clipped = TensorQuantConfig(calibration_method=CalibrationMethod.MSE)
+    centerings = {"centering without padding": CenteringConfig(padded=False), "centering": True}
+    for centered, centering in centerings.items():
+        for name, methods in METHODS.items():
+            config = QuantConfig(clipped, policy="all")
+            rows[f"all, mse, {centered}, {name}"] = "all", config, {**methods, "centering": centering}
     rows["weights in float, mse"] = "", QuantConfig(clipped, None, policy="all"), {}
+    rows["weights in float, mse, centering"] = "", QuantConfig(clipped, None, policy="all"), {"centering": True}
     asymmetric = replace(clipped, symmetric=False)
     rows["weights in float, mse, asymmetric"] = "", QuantConfig(asymmetric, None, policy="all"), {}
     rows["weights in float"] = "", QuantConfig(weight=None), {}

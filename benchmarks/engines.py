@@ -4,10 +4,11 @@
 
 Each network is exported in float16, in INT8 by the policies ``all``, ``mixed`` and ``rtx``, and in FP8 by ``all`` and
 ``rtx``, with float16 around the quantized places, for one image of 3×224×224, and compiled by TensorRT for RTX, which
-needs no GPU. Weights are random but for EfficientNet-Lite0's: neither layers nor traffic depend on them. Activation
-traffic is the sum over all kernels of the bytes of activations that they read and write. What the compiler refuses is
-listed with the explanation, and where a policy leaves everything in float there is no row. A star marks rows without
-the rewrites in ``LEFT_OUT``.
+needs no GPU. ``INT8 centered`` is ``all`` with centering, padded tensors too. Weights are random but for
+EfficientNet-Lite0's: neither layers nor traffic depend on them, except which tensors centering finds on one side of
+zero. Activation traffic is the sum over all kernels of the bytes of activations that they read and write. What the
+compiler refuses is listed with the explanation, and where a policy leaves everything in float there is no row. A star
+marks rows without the rewrites in ``LEFT_OUT``.
 
 The exit code is 1 if FP16 or INT8 is refused anywhere.
 """
@@ -48,12 +49,14 @@ _FP8 = (TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8, per_c
 FORMATS: dict[str, QuantConfig | None] = {
     "FP16": None,
     "INT8 all": QuantConfig(policy="all"),
+    "INT8 centered": QuantConfig(policy="all"),
     "INT8 mixed": QuantConfig(policy="mixed"),
     "INT8 rtx": QuantConfig(policy="rtx"),
     "FP8": QuantConfig(*_FP8),
     "FP8 rtx": QuantConfig(*_FP8, policy="rtx"),
 }
-MUST_COMPILE = ("FP16", "INT8 all", "INT8 mixed", "INT8 mixed*")
+CENTERED = ("INT8 centered",)
+MUST_COMPILE = ("FP16", "INT8 all", *CENTERED, "INT8 mixed", "INT8 mixed*")
 #: Rewrites that the reports advise to leave out, node and pattern; the rows marked with a star are without them.
 LEFT_OUT = {"resnet50": [("fc", "FlattenLinearToConv1x1Pattern")]}
 
@@ -67,11 +70,14 @@ def load(name: str) -> nn.Module:
     return network.eval()
 
 
-def export(result: TransformationResult, config: QuantConfig | None, x: torch.Tensor, path: Path) -> None:
+def export(
+    result: TransformationResult, config: QuantConfig | None, x: torch.Tensor, path: Path, *, centering: bool = False
+) -> None:
     """Quantize with two images and export."""
     model: Any = result
     if config is not None:
-        model = quantize(result, [torch.cat([x, torch.randn_like(x)])], config, progress=False)
+        data = [torch.cat([x, torch.randn_like(x)])]
+        model = quantize(result, data, config, centering=centering, progress=False)
     export_onnx(model, x, path, dtype=torch.float16, tolerance=None)
 
 
@@ -112,7 +118,7 @@ def study(network: str, targets: list[str], console: Console) -> list[dict[str, 
             start = time.perf_counter()
             path = Path(folder) / f"{network}_{name.replace(' ', '_').replace('*', '_left_out')}.onnx"
             try:
-                export(result, config, x, path)
+                export(result, config, x, path, centering=name in CENTERED)
             except QuantizationError as error:
                 console.print(f"{network}, {name}: {str(error).partition(':')[0]}", highlight=False, markup=False)
                 continue

@@ -117,7 +117,7 @@ IN_MODELS = {
 }  # fmt: skip
 #: What core calls and plugins or torch define, and what pytest calls.
 NOT_CALLED_BY_PEOPLE = re.compile(
-    r"((Compiler|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*scale_outputs|.*set_grid)$"
+    r"((Compiler|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*(scale|shift)_outputs|.*center_input|.*set_grid)$"
 )
 #: Constructors of torch and of pluggy.
 OTHERS = {"ConvertedModule", "FrozenBatchNorm2d", "FusedModule", "PaddedConv2d", "FrozenBatchNorm2d.train", "hookimpl"}

@@ -1,5 +1,7 @@
 """EfficientNet-Lite0 with ImageNet weights in INT8, judged on crops that it was not calibrated with."""
 
+from typing import Any
+
 import torch
 
 from embedl_deploy import transform
@@ -8,13 +10,13 @@ from network import load_network
 from quantization import make_study
 
 
-def assert_goals(policy: str, sqnr: float, agreement: float) -> None:
-    """Bias correction reaches so many dB of the logits, and that share of likeliest classes."""
+def assert_goals(policy: str, sqnr: float, agreement: float, **methods: Any) -> None:
+    """The methods reach so many dB of the logits, and that share of likeliest classes."""
     network = load_network()
     study = make_study(network)
     result = transform(network, study.held_out[:2], backend="tensorrt")
     activation = TensorQuantConfig(calibration_method=CalibrationMethod.MSE)
-    quantized = study.quantized(result, QuantConfig(activation, policy=policy), bias_correction=True)
+    quantized = study.quantized(result, QuantConfig(activation, policy=policy), **methods)
     found = study.accuracy(quantized)
     assert found.sqnr >= sqnr
     assert found.agreement >= agreement

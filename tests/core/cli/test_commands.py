@@ -194,6 +194,10 @@ def test_quantization_options_reach_the_configuration(command, folder):
     assert done.code == 0, done.err
     assert "INT8 entropy" in done.out and "Smoothing: " in done.out
 
+    done = command("quantize", *model, "--centering")
+    assert done.code == 0, done.err
+    assert "INT8 centered minmax" in done.out and "Centering: 1 of 2 places" in done.out
+
 
 def test_a_method_alone_keeps_the_formats_of_the_hardware(command, folder):
     np.save("rows.npy", np.random.default_rng(0).standard_normal((8, 16)))

@@ -48,6 +48,25 @@ def built(path, **options):
     return compile(path, path.with_suffix(".engine"), backend="tensorrt", compiler="tensorrt-rtx", **options)
 
 
+def test_centering_makes_no_kernels(tmp_path):
+    """Neither shifts nor paddings do; the second convolution pads and the third does not."""
+    block = [nn.Conv2d(16, 32, 1), nn.ReLU6(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 16, 1)]
+    result = transform(scrambled(nn.Sequential(*block)).eval(), IMAGE, backend="tensorrt")
+    reports = {}
+    for centering in (False, True):
+        quantized = quantize(result, [IMAGE], centering=centering, progress=False)
+        path = tmp_path / f"{centering}.onnx"
+        export_onnx(quantized, IMAGE, path, dtype=torch.float16)
+        reports[centering] = built(path, target="sm89").report
+    assert "Pad" in {node.op_type for node in onnx.load(tmp_path / "True.onnx").graph.node}
+    assert reports[True].kernels == reports[False].kernels
+    assert (
+        reports[True].weighted_by_precision
+        == reports[False].weighted_by_precision
+        == {(LayerKind.CONVOLUTION, "int8"): 3}
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "dtype"),
     [

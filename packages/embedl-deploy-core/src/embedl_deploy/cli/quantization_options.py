@@ -158,7 +158,7 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
         skip: Sequence[str],
         **rest: Any,
     ) -> Any:
-        names = ("equalization", "smooth_quant", "bias_correction", "learned_rounding")
+        names = ("centering", "equalization", "smooth_quant", "bias_correction", "learned_rounding")
         corrections = {name: rest.pop(name) for name in names}
         how = Quantization(policy, decisions, precision, weights_only, block_size, method, skip, corrections)
         return function(quantization=how, **rest)
@@ -182,6 +182,7 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="How activations get ranges; by default the hardware's, or minmax.",
         ),
         click.option("--skip", multiple=True, metavar="GLOB", help="Modules to leave in float, by path. Repeatable."),
+        click.option("--centering", is_flag=True, help="Use all numbers of a format for tensors with one sign."),
         click.option("--equalization", is_flag=True, help="Even out the weights of neighbouring convolutions."),
         click.option("--smooth-quant", is_flag=True, help="Move part of the range of activations into weights."),
         click.option("--bias-correction", is_flag=True, help="Correct the mean of every layer's output."),

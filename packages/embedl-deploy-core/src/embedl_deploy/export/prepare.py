@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.constants import Replaced, convert
+from embedl_deploy.export.zero_points import fold_zero_points, has_centered
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.modules import named_weights
@@ -44,6 +45,7 @@ def prepare_model(
     Raises:
         InputError: Integer weights are asked of a model without quantizers, or a quantized model is in float64.
         QuantizationError: A tensor is not calibrated.
+        ExportError: One is centered, and cannot be shifted.
     """
     if dtype is None and is_quantized(model) and any(p.dtype is torch.float64 for p in model.parameters()):
         raise InputError(
@@ -60,6 +62,9 @@ def prepare_model(
         if dtype is torch.float16 or (dtype is None and torch.float16 in _dtypes(model)):
             model = copy_of_shared_parameters(model)
             _to_normal_float16_scales(model)
+        if has_centered(model):
+            model = copy_of_shared_parameters(model)
+            fold_zero_points(model)
         if integer_weights:
             model = frozen_to_be_read(model, weights=True)
     elif integer_weights and not is_quantized(model):

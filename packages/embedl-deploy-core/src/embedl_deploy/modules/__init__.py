@@ -6,6 +6,12 @@ from embedl_deploy.modules.activation_product import FusedActivationProduct
 from embedl_deploy.modules.attention import ScaledDotProductAttention, join_heads
 from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
+from embedl_deploy.modules.centering import (
+    center_input_of,
+    padding_of,
+    shift_outputs_of,
+    shifted_activation,
+)
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
 from embedl_deploy.modules.fused_attention import (
     FusedMHAInProjection,
@@ -78,6 +84,7 @@ __all__ = [
     "WeightFakeQuantize",
     "WrittenLayerNorm",
     "WrittenRMSNorm",
+    "center_input_of",
     "conv2d_with",
     "fix_parametrized_weights",
     "is_homogeneous",
@@ -85,9 +92,12 @@ __all__ = [
     "linear_with",
     "named_weights",
     "open_unseen_rows",
+    "padding_of",
     "products_without_place",
     "reason_of_part",
     "scaled_norm",
+    "shift_outputs_of",
+    "shifted_activation",
     "symbolic_trace",
     "weights_besides",
     "with_parameters",

@@ -103,6 +103,37 @@ class FusedModule(nn.Module):
         """
         return f"{type(self).__name__} has no scale_outputs of its own"
 
+    def shift_outputs(self, shift: float) -> str | None:
+        """Subtract a constant from every output, exactly, in parameters and bounds.
+
+        Centering asks for it when a model is exported. A subclass that can do it gets new parameters, as above.
+
+        Args:
+            shift: What is subtracted.
+
+        Returns:
+            ``None`` if it is done; else why it cannot be, with nothing changed.
+        """
+        return f"{type(self).__name__} has no shift_outputs of its own"
+
+    def input_padding(self) -> tuple[int, ...] | str:
+        """What is added around input 0 before it is multiplied with a weight, in the order of ``F.pad``.
+
+        Centering asks for it. A subclass whose input 0 is read by that product alone says ``()``, or the padding; and
+        then has :meth:`center_input`. Else it is why there is no shifting the input.
+        """
+        return f"{type(self).__name__} has no input_padding of its own"
+
+    def center_input(self, center: float) -> None:
+        """Take input 0 with ``center`` subtracted, and padded, from now on, and give the same outputs as before.
+
+        The bias makes up for it, in a new parameter; :meth:`input_padding` is nothing then.
+
+        Args:
+            center: What is subtracted from every value of input 0, and from the zeros that it is padded with.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no center_input of its own")
+
 
 class ConvertedModule(nn.Module):
     """A product of a conversion: kept whole until a fusion matches it.

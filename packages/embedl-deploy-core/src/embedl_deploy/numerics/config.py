@@ -134,6 +134,12 @@ def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConf
             raise QuantizationConfigError(
                 f"{where}: activation is {name}; {name} is for weights. Use {', '.join(first)} or {last}."
             )
+    for name, config in (("activation", activation), ("weight", weight)):
+        if config is not None and config.centered:
+            raise QuantizationConfigError(
+                f"{where}: {name} is {config}; which tensors can be centered depends on the model. Use a symmetric "
+                "format, and quantize(..., centering=True), which finds them."
+            )
     if weight is not None and weight.calibration_method not in (CalibrationMethod.MINMAX, CalibrationMethod.MSE):
         raise QuantizationConfigError(
             f"{where}: weight is calibrated by {weight.calibration_method.name}; a weight is known exactly, so only "

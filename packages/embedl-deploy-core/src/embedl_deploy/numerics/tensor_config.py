@@ -52,6 +52,9 @@ class TensorQuantConfig:
         learnable: After calibration the scale is a parameter that training updates (LSQ, Esser et al. 2020).
         axis: The channel axis of ``per_channel``; ``None`` takes that of the operator's output channels.
         n_bits: 4, 8 or 16, another way to write an integer ``precision``. Always ``None`` once the object is made.
+        centered: In files the zero point is 0 and the tensor itself is shifted, for hardware without zero points
+            (:mod:`embedl_deploy.quantize.accuracy.centering`, which sets it). A range that is about as far on both
+            sides of zero is symmetric even so.
 
     Raises:
         QuantizationConfigError: The combination makes no sense.
@@ -67,6 +70,7 @@ class TensorQuantConfig:
     learnable: bool = False
     axis: int | None = None
     n_bits: int | None = None
+    centered: bool = False
 
     def __post_init__(self) -> None:
         if self.n_bits is not None:
@@ -109,6 +113,8 @@ class TensorQuantConfig:
             raise _invalid("power_of_two with learnable=True; a trained scale does not stay a power of two")
         if self.learnable and not self.symmetric:
             raise _invalid("learnable with symmetric=False; zero points are not learned")
+        if self.centered and self.symmetric:
+            raise _invalid("centered=True with symmetric=True; it is about a zero point. Use quantize(centering=True)")
 
     @checked(error=QuantizationConfigError)
     def in_precision(self, precision: Precision) -> "TensorQuantConfig":
@@ -165,7 +171,7 @@ class TensorQuantConfig:
     def __str__(self) -> str:
         grid = "per channel" if self.per_channel else "" if self.block_size is None else f"blocks of {self.block_size}"
         steps = "powers of two" if self.power_of_two else ""
-        signs = "" if self.symmetric else "asymmetric"
+        signs = "" if self.symmetric else "centered" if self.centered else "asymmetric"
         parts = (self.precision.name, grid, signs, steps, self.calibration_method.value)
         return " ".join(part for part in parts if part)
 

@@ -3,6 +3,7 @@
 from embedl_deploy.numerics.config import LayerQuantConfig, LeftOpen, ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.accuracy.centering import CenteringConfig
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration.calibrate import calibrate
@@ -16,6 +17,7 @@ from embedl_deploy.quantize.reporting.report import PointReport, QuantizationRep
 
 __all__ = [
     "CalibrationMethod",
+    "CenteringConfig",
     "Correction",
     "IntegerWeight",
     "LayerQuantConfig",

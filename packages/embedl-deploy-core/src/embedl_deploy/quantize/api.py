@@ -13,6 +13,7 @@ from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.plan.result import TransformationResult
+from embedl_deploy.quantize.accuracy.centering import Centered, CenteringConfig, center, centered_tensors
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.rescaling import rescale
@@ -40,6 +41,7 @@ def quantize(
     *,
     args: Any = None,
     forward_loop: CalibrationData | None = None,
+    centering: bool | CenteringConfig = False,
     equalization: bool = False,
     smooth_quant: bool | float | SmoothQuantConfig = False,
     bias_correction: bool = False,
@@ -55,6 +57,8 @@ def quantize(
         config: Formats, exceptions and policy; what is left out is that of the backend's hardware.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
+        centering: Use all numbers of a symmetric format for tensors with one sign, such as those behind a ReLU
+            (:mod:`embedl_deploy.quantize.accuracy.centering`): ``True``, or a :class:`CenteringConfig`.
         equalization: Even out the weights of neighbouring convolutions first
             (:mod:`embedl_deploy.quantize.accuracy.equalization`). Of the data, it is judged by the first samples; a
             function is called for them.
@@ -90,6 +94,9 @@ def quantize(
     matches = model.matches if isinstance(model, TransformationResult) else None
     config = complete_config(config, graph_module.meta.get(BACKEND))
     decisions, policy = decide_for(graph_module, matches, config)
+    tensors: list[Centered] = []
+    if centering:
+        decisions, tensors = center(decisions, CenteringConfig() if centering is True else centering)
     require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
@@ -114,6 +121,7 @@ def quantize(
             calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()
+    corrections += centered_tensors(quantized, tensors)
     if bias_correction or learned_rounding:
         correct = learn_rounding if learned_rounding else correct_biases
         corrections += correct(quantized, hold_back(quantized, recorder.inputs), progress=progress)

@@ -1,1 +1,1 @@
-"""Methods that keep accuracy: equalization, SmoothQuant, bias correction and learned rounding."""
+"""Methods that keep accuracy: centering, equalization, SmoothQuant, bias correction and learned rounding."""

@@ -69,4 +69,5 @@ def _numbers(config: TensorQuantConfig) -> str:
         words.append(f"in blocks of {config.scale_block}")
     if config.power_of_two:
         words.append("by powers of two")
-    return " ".join((*words, "" if config.symmetric else "asymmetric")).strip()
+    signs = "" if config.symmetric else "centered" if config.centered else "asymmetric"
+    return " ".join((*words, signs)).strip()

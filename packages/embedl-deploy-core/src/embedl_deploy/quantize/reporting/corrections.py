@@ -42,6 +42,12 @@ class WhyNotCorrected(Enum):
             about, grew.
         MODEL_WORSE: It was taken back, alone or with all others, because on samples held back the model's outputs got
             worse.
+        NO_ZERO_POINT: The format of a tensor allows none, and so no centering.
+        SEVERAL_FORMATS: A tensor is quantized in several.
+        QUANTIZED_AS_OUTPUT: A tensor is quantized by the module that gives it, whoever reads it.
+        PADS: A convolution pads the tensor, and such tensors were to be left as they are.
+        PADDINGS_DIFFER: Convolutions that read a tensor pad it differently.
+        ON_BOTH_SIDES: The range of a tensor is about as far on both sides of zero.
         NOT_RECORDED: A recipe of an earlier release has the words alone.
     """
 
@@ -68,6 +74,12 @@ class WhyNotCorrected(Enum):
     OTHER_CHANNELS = "other_channels"
     LAYER_WORSE = "layer_worse"
     MODEL_WORSE = "model_worse"
+    NO_ZERO_POINT = "no_zero_point"
+    SEVERAL_FORMATS = "several_formats"
+    QUANTIZED_AS_OUTPUT = "quantized_as_output"
+    PADS = "pads"
+    PADDINGS_DIFFER = "paddings_differ"
+    ON_BOTH_SIDES = "on_both_sides"
     NOT_RECORDED = "not_recorded"
 
 
@@ -105,6 +117,12 @@ _WORDS = {
     ),
     WhyNotCorrected.LAYER_WORSE: "taken back: the squared error of its outputs was {ratio} times as large on {samples}",
     WhyNotCorrected.MODEL_WORSE: ("taken back{others}: an SQNR of {after} dB on {samples}, {before} dB without"),
+    WhyNotCorrected.NO_ZERO_POINT: "{reason}",
+    WhyNotCorrected.SEVERAL_FORMATS: "its readers quantize it in several formats",
+    WhyNotCorrected.QUANTIZED_AS_OUTPUT: "it is quantized by the module that gives it, whoever reads it",
+    WhyNotCorrected.PADS: "it pads its input, and padded=False leaves that as it is",
+    WhyNotCorrected.PADDINGS_DIFFER: "its readers pad it differently",
+    WhyNotCorrected.ON_BOTH_SIDES: "its range is about as far on both sides of zero",
     WhyNotCorrected.NOT_RECORDED: "{reason}",
 }
 

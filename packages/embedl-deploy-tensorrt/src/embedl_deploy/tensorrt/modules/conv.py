@@ -6,7 +6,17 @@ Over one, two or three dimensions, transposed or not; the names say neither, bec
 import torch
 from torch import nn
 
-from embedl_deploy.modules import ActivationLike, BatchNorm, Convolution, FusedConv, is_homogeneous
+from embedl_deploy.modules import (
+    ActivationLike,
+    BatchNorm,
+    Convolution,
+    FusedConv,
+    center_input_of,
+    is_homogeneous,
+    padding_of,
+    shift_outputs_of,
+    shifted_activation,
+)
 from embedl_deploy.tensorrt.constraints import INT8_GROUP_MULTIPLE, is_int8_compatible_conv
 
 
@@ -31,6 +41,25 @@ class _TensorRTConv(FusedConv):
         if not is_homogeneous(*after):
             return f"{type(after[0]).__name__} does not let factors through"
         self.scale_convolution(factors)
+        return None
+
+    def input_padding(self) -> tuple[int, ...] | str:
+        """That of the convolution."""
+        return padding_of(self.conv)
+
+    def center_input(self, center: float) -> None:
+        """In the bias of the convolution."""
+        center_input_of(self, center)
+
+    def shift_outputs(self, shift: float) -> str | None:
+        """In batch norm or convolution, and in the bounds of a ReLU; a max-pool lets a shift through."""
+        activation = self._modules.get("act")
+        if activation is not None:
+            shifted = shifted_activation(activation, shift)
+            if shifted is None:
+                return f"{type(activation).__name__} has no bound to shift"
+            self.act: nn.Module = shifted
+        shift_outputs_of(self, shift)
         return None
 
 
