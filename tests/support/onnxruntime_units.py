@@ -78,6 +78,12 @@ def at_run_time(f, build):
     return f.pair(build(f, f.pair(x, *settings)), *settings)
 
 
+def branches(f, quantize=True):
+    """A map that is pooled, and read by two."""
+    x = f.node("MaxPool", image(f), kernel_shape=[2, 2])
+    return f.node("Sub", qdq(f, f.node("Sigmoid", x)), f.node("Softplus", qdq(f, x) if quantize else x))
+
+
 CASES = [
     warning("ORT-01", "output of the model", "Conv", "output of the model", conv, "Conv", "QLinearConv"),
     warning("ORT-01", "two readers", "Conv", "2 nodes read its output", two_readers, "Conv", "QLinearConv"),
@@ -180,6 +186,15 @@ CASES = [
         lambda f: qdq(f, f.node("Relu", conv(f, signed(f, f.input(1, 8, 6, 6)))), zero=-128, dtype=INT8),
         "QLinearConv",
     ),
+    warning(
+        "ORT-02",
+        "behind what is moved",
+        "Relu",
+        "Conv 'Conv_3' and this Relu",
+        lambda f: rectified(f, f.node("Transpose", conv(f), perm=[0, 1, 3, 2])),
+        "Conv",
+        "QLinearConv",
+    ),
     near("ORT-02", "in float before", lambda f: rectified(f, f.input(1, 8, 6, 6)), "Relu"),
     warning(
         "ORT-03",
@@ -244,6 +259,16 @@ CASES = [
     ),
     warning("ORT-04", "other scale behind Resize", "Resize", "another scale", lambda f: resized(f, scale=0.05), Q),
     warning("ORT-04", "other scale behind Split", "Split", "another scale", lambda f: split(f, 0.05), "Split"),
+    warning(
+        "ORT-04",
+        "quantized for one of two readers",
+        "MaxPool",
+        "moves float: QuantizeLinear is one of 2 readers",
+        branches,
+        "Sigmoid",
+        "QLinearSigmoid",
+    ),
+    near("ORT-04", "two readers", lambda f: branches(f, False), "QLinearSigmoid", "Sigmoid"),
     near("ORT-04", "flattened", lambda f: flattened(f, True), "QGemm", "Gemm"),
     near("ORT-04", "reshaped", lambda f: flattened(f, False, "Reshape"), "QGemm", "Gemm"),
     near("ORT-04", "Resize", resized),

@@ -67,14 +67,24 @@ class MoversKeepIntegers(Rule):
             before = dequantizer(node.inputs[0]) if is_mover(node) else None
             if before is None or node.op_type in ("Identity", "Dropout"):
                 continue
-            readers = list(dict.fromkeys(use.node for output in node.outputs for use in output.uses()))
-            behind = [reader for reader in readers if reader.op_type == QUANTIZE]
-            if any(same_grid(before, quantize) is False for quantize in behind):
+            behind = [_readers(output) for output in node.outputs]
+            quantizers = [reader for readers in behind for reader in readers if reader.op_type == QUANTIZE]
+            crowded = [
+                readers for readers in behind if len(readers) > 1 and any(r.op_type == QUANTIZE for r in readers)
+            ]
+            if any(same_grid(before, quantize) is False for quantize in quantizers):
                 yield Violation(node, f"moves float: what is behind has another scale or type than {before.name!r}")
+            elif crowded:
+                message = f"moves float: QuantizeLinear is one of {len(crowded[0])} readers; expected it alone, or none"
+                yield Violation(node, message)
             elif node.op_type in MOVING and (reader := _integer_reader(node)) is not None:
                 yield Violation(
                     node, f"{label(reader)} is computed in float: no Q/DQ stands behind this {node.op_type}"
                 )
+
+
+def _readers(value: "ir.Value") -> "list[ir.Node]":
+    return list(dict.fromkeys(use.node for use in value.uses()))
 
 
 def _integer_reader(node: "ir.Node") -> "ir.Node | None":

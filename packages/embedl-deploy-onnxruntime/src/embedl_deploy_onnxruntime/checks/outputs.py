@@ -9,6 +9,7 @@ from embedl_deploy.artifact import (
     Constants,
     array,
     attribute,
+    consumers,
     input_of,
     nodes_of,
     producer,
@@ -16,6 +17,7 @@ from embedl_deploy.artifact import (
 )
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy_onnxruntime.checks.walks import (
+    CARRIED,
     INTEGER,
     RECTIFIERS,
     dequantizer,
@@ -72,7 +74,7 @@ class RectifiersCut(Rule):
         """Look at every rectifier with quantized numbers before and behind it."""
         constants = Constants()
         for node in nodes_of(model, *RECTIFIERS):
-            before = producer(node.inputs[0])
+            before = _source(node)
             behind = quantizer_behind(node)
             if before is None or isinstance(behind, str):
                 continue
@@ -93,6 +95,14 @@ class RectifiersCut(Rule):
                 yield Violation(
                     node, f"{what}: it cuts {cut}, the quantizer's range is {found[0]:.4g} … {found[1]:.4g}"
                 )
+
+
+def _source(node: "ir.Node") -> "ir.Node | None":
+    """What gives the numbers that are cut, through operators that only move them."""
+    maker = producer(node.inputs[0])
+    while maker is not None and maker.op_type in CARRIED and len(consumers(maker)) == 1:
+        maker = producer(maker.inputs[0])
+    return maker
 
 
 def _limits(node: "ir.Node") -> tuple[float, float] | None:

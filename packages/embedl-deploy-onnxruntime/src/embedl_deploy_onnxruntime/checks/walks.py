@@ -12,6 +12,7 @@ from embedl_deploy.artifact import (
     DEQUANTIZE,
     QUANTIZE,
     array,
+    consumers,
     input_of,
     is_standard,
     producer,
@@ -55,9 +56,15 @@ def is_mover(node: "ir.Node") -> bool:
 
 
 def dequantizer(value: "ir.Value | None", through: frozenset[str] = CARRIED) -> "ir.Node | None":
-    """The DequantizeLinear that a value comes from, through operators that only move numbers."""
+    """The DequantizeLinear that a value comes from, through operators that only move numbers.
+
+    Not through one that a QuantizeLinear reads beside others, where the runtime does not move DequantizeLinear.
+    """
     node = producer(value)
     while node is not None and is_standard(node) and node.op_type in through:
+        readers = consumers(node)
+        if len(readers) > 1 and any(reader.op_type == QUANTIZE for reader in readers):
+            return None
         node = producer(node.inputs[0])
     return node if node is not None and node.op_type == DEQUANTIZE else None
 
