@@ -129,6 +129,31 @@ CASES = [
         )
         for kind in ("Add", "Mul")
     ),
+    warning(
+        "ORT-01",
+        "product with two readers",
+        "MatMul",
+        "QuantizeLinear and 1 more read its output",
+        lambda f: (lambda y: f.node("Sub", qdq(f, y), f.node("Softplus", y)))(product(f)),
+        "MatMul",
+        "MatMulIntegerToFloat",
+    ),
+    warning(
+        "ORT-01",
+        "Gemm with two quantizers",
+        "Gemm",
+        "QuantizeLinear and 1 more",
+        lambda f: (lambda y: f.node("Sub", qdq(f, y), qdq(f, y, 0.05)))(gemm(f)),
+        "Gemm",
+        "QGemm",
+    ),
+    near(
+        "ORT-01",
+        "product with two readers in float",
+        lambda f: (lambda y: f.node("Sub", f.node("Softsign", y), f.node("Softplus", y)))(product(f)),
+        "MatMulIntegerToFloat",
+        "MatMul",
+    ),
     near("ORT-01", "convolution", lambda f: qdq(f, conv(f)), "QLinearConv"),
     near("ORT-01", "shared input", shared, "QLinearConv", "Conv"),
     near("ORT-01", "depthwise", lambda f: qdq(f, conv(f, None, weight(f, 8, 1, 3, 3), group=8)), "QLinearConv"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedl_deploy.artifact import (
+    QUANTIZE,
     Constants,
     array,
     attribute,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 #: Products run in integers without it (ORT-05 is about their biases); these two are faster in float (ORT-15).
 _NEED_NONE = ("Gemm", "MatMul", "Softmax", "AveragePool")
+_DEQUANTIZED = "and its weight is dequantized in every run"
 #: As the runtime does: a cut may miss the end of the range by this much.
 _EPSILON = float(np.finfo(np.float32).eps)
 
@@ -40,7 +42,7 @@ class OutputsQuantized(Rule):
     the bias run each time.
 
     Another activation function than a rectifier, an addend, a second reader or an output of the model behind a
-    convolution have the same effect.
+    convolution have the same effect. MatMul and Gemm need no QuantizeLinear behind them, but not one among others.
     """
 
     id = "ORT-01"
@@ -51,12 +53,19 @@ class OutputsQuantized(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look behind every operator with an integer kernel whose inputs are quantized."""
         constants = Constants()
+        for node in nodes_of(model, "Gemm", "MatMul"):
+            readers = consumers(node)
+            others = len(readers) - 1 + node.outputs[0].is_graph_output()
+            if others and any(reader.op_type == QUANTIZE for reader in readers) and reads_integers(node):
+                yield Violation(
+                    node, f"computed in float, {_DEQUANTIZED}: QuantizeLinear and {others} more read its output"
+                )
         for node in nodes_of(model, *(kind for kind in INTEGER if kind not in _NEED_NONE)):
             if not reads_integers(node) or node.outputs[0] in constants:
                 continue
             behind = quantizer_behind(node)
             if isinstance(behind, str):
-                weight = ", and its weight is dequantized in every run" if node.op_type == "Conv" else ""
+                weight = f", {_DEQUANTIZED}" if node.op_type == "Conv" else ""
                 yield Violation(node, f"computed in float{weight}: {behind}; expected one QuantizeLinear")
 
 
