@@ -18,7 +18,6 @@ from embedl_deploy.artifact import (
 )
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy_onnxruntime.checks.walks import (
-    CARRIED,
     INTEGER,
     RECTIFIERS,
     dequantizer,
@@ -83,7 +82,9 @@ class RectifiersCut(Rule):
         """Look at every rectifier with quantized numbers before and behind it."""
         constants = Constants()
         for node in nodes_of(model, *RECTIFIERS):
-            before = _source(node)
+            before = producer(node.inputs[0])
+            while before is not None and before.op_type == "Transpose" and len(consumers(before)) == 1:
+                before = producer(before.inputs[0])
             behind = quantizer_behind(node)
             if before is None or isinstance(behind, str):
                 continue
@@ -104,14 +105,6 @@ class RectifiersCut(Rule):
                 yield Violation(
                     node, f"{what}: it cuts {cut}, the quantizer's range is {found[0]:.4g} … {found[1]:.4g}"
                 )
-
-
-def _source(node: "ir.Node") -> "ir.Node | None":
-    """What gives the numbers that are cut, through operators that only move them."""
-    maker = producer(node.inputs[0])
-    while maker is not None and maker.op_type in CARRIED and len(consumers(maker)) == 1:
-        maker = producer(maker.inputs[0])
-    return maker
 
 
 def _limits(node: "ir.Node") -> tuple[float, float] | None:

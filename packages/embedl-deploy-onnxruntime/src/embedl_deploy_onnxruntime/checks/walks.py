@@ -84,9 +84,10 @@ def reads_integers(node: "ir.Node") -> bool:
 def quantizer_behind(node: "ir.Node") -> "ir.Node | str":
     """The one QuantizeLinear that reads what an operator gives, or in words why the runtime finds none.
 
-    Rectifiers are passed, too: whether they are left out is another question.
+    A rectifier behind the operator, or behind a Transpose of it, is passed, too: whether it is left out is another
+    question.
     """
-    value = node.outputs[0]
+    value, passed = node.outputs[0], CARRIED | RECTIFIERS
     while True:
         if value.is_graph_output():
             return "its output is an output of the model"
@@ -99,9 +100,9 @@ def quantizer_behind(node: "ir.Node") -> "ir.Node | str":
         (reader,) = readers
         if reader.op_type == QUANTIZE:
             return reader
-        if not is_standard(reader) or reader.op_type not in CARRIED | RECTIFIERS or reader.inputs[0] is not value:
-            return f"{reader.op_type} {reader.name!r} reads its output"
-        value = reader.outputs[0]
+        if not is_standard(reader) or reader.op_type not in passed or reader.inputs[0] is not value:
+            return f"{label(reader)} reads its output"
+        value, passed = reader.outputs[0], passed if reader.op_type == "Transpose" else CARRIED
 
 
 def same_grid(first: "ir.Node", second: "ir.Node") -> bool | None:
