@@ -50,6 +50,11 @@ def half(f):
     return f.pair(f.node("Sigmoid", f.pair(x, *settings)), *settings)
 
 
+def signed_residual(f):
+    x = signed(f, f.input(1, 8, 6, 6))
+    return signed(f, f.node("Add", signed(f, conv(f, x)), x))
+
+
 CASES = [
     error(
         "ORT-09",
@@ -145,6 +150,15 @@ CASES = [
         "Mul",
         "QLinearMul",
     ),
+    warning(
+        "ORT-11",
+        "residual",
+        DQ,
+        "stays INT8 on x86: 2 nodes read it",
+        signed_residual,
+        "Conv",
+        "QLinearConv",
+    ),
     near("ORT-11", "UINT8", lambda f: qdq(f, conv(f)), "QLinearConv"),
     near(
         "ORT-11",
@@ -159,6 +173,22 @@ CASES = [
         "weights over 64: products saturate on x86 without VNNI",
         lambda f: qdq(f, conv(f, None, f.dequantize(f.constant(np.full((8, 8, 3, 3), 65), INT8), 0.001))),
         "QLinearConv",
+    ),
+    info(
+        "ORT-12",
+        "quantized in the file",
+        "MatMul",
+        "weights over 64",
+        lambda f: product(
+            f, w=f.qdq(f.node("Transpose", f.constant(np.eye(8, 16)), perm=[1, 0]), [1 / 65] * 8, axis=1)
+        ),
+        "MatMulIntegerToFloat",
+    ),
+    near(
+        "ORT-12",
+        "seven bits, quantized in the file",
+        lambda f: product(f, w=f.qdq(f.constant(np.eye(16, 8)), [1 / 64] * 8, axis=1)),
+        "MatMulIntegerToFloat",
     ),
     near("ORT-12", "seven bits", lambda f: qdq(f, conv(f)), "QLinearConv"),
     near("ORT-12", "alone", lambda f: float_product(f, f.dequantize(f.constant(np.full((128, 8), 99), INT8), 0.001))),

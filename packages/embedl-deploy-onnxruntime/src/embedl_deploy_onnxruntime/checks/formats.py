@@ -7,6 +7,7 @@ from embedl_deploy.artifact import (
     DEQUANTIZE,
     QUANTIZE,
     Constants,
+    consumers,
     input_of,
     nodes_of,
     producer,
@@ -78,11 +79,12 @@ class UnsignedWeights(Rule):
 
 
 class SignedActivations(Rule):
-    """ORT-11. ONNX Runtime 1.31 on x86 turns pairs of INT8 QuantizeLinear and DequantizeLinear into UINT8. It leaves
-    constants and tensors at the model's borders INT8, so that what reads both is computed in float; and from operator
-    set 21 on, INT8 fails with "output_dtype INT8 does not match" wherever QuantizeLinear has the attribute
-    ``output_dtype``, as those have that the optimizer writes behind Reshape, Transpose, Squeeze, Unsqueeze, Slice and
-    MaxPool. With ``session.qdqisint8allowed`` INT8 stays, and is five times slower than float32.
+    """ORT-11. ONNX Runtime 1.31 on x86 turns INT8 tensors between QuantizeLinear and DequantizeLinear into UINT8 if one
+    node reads them. Those with several readers, constants and tensors at the model's borders stay INT8, and what has
+    both is computed in float. From operator set 21 on, INT8 fails with "output_dtype INT8 does not match" wherever
+    QuantizeLinear has the attribute ``output_dtype``, as those have that the optimizer writes behind Reshape,
+    Transpose, Squeeze, Unsqueeze, Slice and MaxPool. With ``session.qdqisint8allowed`` INT8 stays, and is five times
+    slower than float32.
     """
 
     id = "ORT-11"
@@ -116,6 +118,10 @@ class SignedActivations(Rule):
         if explicit or written is not None:
             where = "the attribute output_dtype" if written is None else f"the QuantizeLinear behind {label(written)}"
             yield Violation(node, f"no session can be made on x86: INT8 with {where}", Severity.ERROR)
+        readers = [use.node for pair in consumers(quantize) for use in pair.outputs[0].uses()]
+        if len(readers) > 1 and any(reader.op_type in INTEGER for reader in readers):
+            message = f"stays INT8 on x86: {len(readers)} nodes read it, and beside UINT8 are computed in float"
+            yield Violation(node, message, Severity.WARNING)
         for use in node.outputs[0].uses():
             others = [producer(value, DEQUANTIZE) for value in use.node.inputs]
             if use.node.op_type in ("Add", "Mul", "Concat", "Where"):
