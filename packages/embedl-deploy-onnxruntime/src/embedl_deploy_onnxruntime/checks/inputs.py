@@ -64,11 +64,13 @@ class MoversKeepIntegers(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every operator that reads dequantized numbers and moves them."""
         for node in nodes_of(model, *CARRIED, *MOVING):
-            before = dequantizer(node.inputs[0]) if is_mover(node) else None
-            if before is None or node.op_type in ("Identity", "Dropout"):
-                continue
             behind = [_readers(output) for output in node.outputs]
             quantizers = [reader for readers in behind for reader in readers if reader.op_type == QUANTIZE]
+            if node.op_type in ("Identity", "Dropout") or not (quantizers or node.op_type in MOVING):
+                continue
+            before = dequantizer(node.inputs[0]) if is_mover(node) else None
+            if before is None:
+                continue
             crowded = [
                 readers for readers in behind if len(readers) > 1 and any(r.op_type == QUANTIZE for r in readers)
             ]
