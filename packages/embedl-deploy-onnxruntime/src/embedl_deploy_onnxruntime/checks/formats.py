@@ -83,8 +83,8 @@ class SignedActivations(Rule):
     node reads them. Those with several readers, constants and tensors at the model's borders stay INT8, and what has
     both is computed in float. From operator set 21 on, INT8 fails with "output_dtype INT8 does not match" wherever
     QuantizeLinear has the attribute ``output_dtype``, as those have that the optimizer writes behind Reshape,
-    Transpose, Squeeze, Unsqueeze, Slice and MaxPool. With ``session.qdqisint8allowed`` INT8 stays, and is five times
-    slower than float32.
+    Transpose, Squeeze, Unsqueeze, Slice and MaxPool. With ``session.qdqisint8allowed`` INT8 stays, and is four to
+    seven times slower than float32.
     """
 
     id = "ORT-11"

@@ -94,8 +94,8 @@ class Tables(Rule):
 
 class DynamicProducts(Rule):
     """ORT-18. ONNX Runtime 1.31: MatMulInteger, Cast, Mul and Add become one kernel, DynamicQuantizeMatMul.
-    DequantizeLinear and MatMul do so only without a bias; with one they become a Gemm of numbers in float, 4 times
-    slower for 197×768 by 768×3072.
+    DequantizeLinear and MatMul do so only without a bias; with one they become a Gemm of numbers in float, several
+    times slower for 197×768 by 768×3072.
     """
 
     id = "ORT-18"
