@@ -86,8 +86,8 @@ def _instead(node: "ir.Node") -> str:
 
 class SlowKernels(Rule):
     """ORT-15. ONNX Runtime 1.31 on an x86 processor with VNNI, measured: an integer Softmax takes four to seven times
-    as long as one in float, an AveragePool ten to twenty times, a 3×3 convolution of 128 channels in groups of 4, 8 and 16
-    channels 3, 1.4 and 1.1 times. Depthwise convolutions between others are faster in INT8.
+    as long as one in float, an AveragePool ten to twenty times, a 3×3 convolution of 128 channels in groups of 4, 8 and
+    16 channels 3, 1.4 and 1.1 times. Depthwise convolutions between others are faster in INT8.
     """
 
     id = "ORT-15"
