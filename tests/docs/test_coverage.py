@@ -114,7 +114,7 @@ def test_every_rule_has_a_section_and_a_row():
     assert [h for h in headings(expanded("reference/rules.md")) if h[-1].isdigit()] == [rule.id for rule in rules]
     rows = re.findall(r"^\| ([A-Z]+-\w+) \| (\w+) \| (.+) \|$", TEXTS[DOCS / "checking.md"], re.MULTILINE)
     assert rows == [(rule.id, rule.severity.value, rule.title) for rule in rules]
-    named = found(r"\b((?:TRT|SENSAI)-[QO]?\d+)\b")
+    named = found(r"\b((?:TRT|ORT|SENSAI)-[QO]?\d+)\b")
     assert {name for _, name in named} <= {rule.id for rule in rules}
 
 

@@ -1,13 +1,12 @@
 """What a check costs grows as the file does: counted in calls, not in time."""
 
-import sys
-
 import pytest
 
 from embedl_deploy import check
 from embedl_deploy.compiling.float_layers import explain_float_layers
 from embedl_deploy.compiling.sources import with_sources
 from embedl_deploy.engine import EngineLayer, EngineReport, EngineTensor, LayerKind
+from support.call_counts import calls
 from support.onnx_files import OnnxFile
 
 
@@ -47,22 +46,6 @@ def explained(model):
     layers = [EngineLayer(name, LayerKind.CONVOLUTION, "conv", (tensor,), onnx_nodes=(name,)) for name in names]
     report = EngineReport("net.onnx", "c", "t", with_sources(layers, model, {}), 1, 1.0)
     return explain_float_layers(report, model)
-
-
-def calls(run, model):
-    """How many calls of Python and C functions it takes."""
-    count = 0
-
-    def counted(_frame, event, _argument):
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    sys.setprofile(counted)
-    try:
-        run(model)
-    finally:
-        sys.setprofile(None)
-    return count
 
 
 @pytest.mark.parametrize(

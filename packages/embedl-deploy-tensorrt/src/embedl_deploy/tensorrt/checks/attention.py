@@ -5,17 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embedl_deploy.artifact import array
+from embedl_deploy.artifact import QUANTIZE, Constants, array, consumers, nodes_of, producer, quantized_type_name
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
-    QUANTIZE,
-    Constants,
-    consumers,
-    dequantizer,
-    nodes_of,
-    producer,
-    type_name,
-)
+from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -47,7 +39,7 @@ class AttentionScales(Rule):
             if factor is not None:
                 yield Violation(factor, f"scales the product of quantized query and key in front of {node.name!r}")
             for reader in consumers(node):
-                largest = _LARGEST.get(type_name(reader)) if reader.op_type == QUANTIZE else None
+                largest = _LARGEST.get(quantized_type_name(reader)) if reader.op_type == QUANTIZE else None
                 if largest is None:
                     continue
                 scale = array(reader.inputs[1])

@@ -3,22 +3,23 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import array, attribute, input_of
-from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
+from embedl_deploy.artifact import (
     DEQUANTIZE,
     QUANTIZE,
     Constants,
+    array,
+    attribute,
     block_of,
-    distinct_quantizers,
+    input_of,
     is_per_axis,
-    is_weight,
     nodes_of,
     opset_of,
     producer,
-    type_name,
-    type_of,
+    quantized_type_name,
+    quantized_type_of,
 )
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.tensorrt.checks.qdq_graph import distinct_quantizers, is_weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -93,7 +94,7 @@ class OperatorSetVersion(Rule):
     def _needs(self, node: "ir.Node") -> Iterator[tuple[str, int]]:
         if is_per_axis(node):
             yield "scales per axis", 13
-        name = type_name(node)
+        name = quantized_type_name(node)
         if name.startswith("FLOAT8"):
             yield "FP8", 19
         if name in _FOUR_BITS:
@@ -114,7 +115,7 @@ class FourBitsAreWeights(Rule):
         """Look at what is dequantized from INT4."""
         constants = Constants()
         for node in nodes_of(model, DEQUANTIZE):
-            if type_name(node) in _FOUR_BITS and not is_weight(node, constants):
+            if quantized_type_name(node) in _FOUR_BITS and not is_weight(node, constants):
                 yield Violation(node, "a computed tensor is quantized to four bits; only stored weights can be")
 
 
@@ -133,7 +134,7 @@ class NumberFormats(Rule):
         for node in nodes_of(model, QUANTIZE, DEQUANTIZE):
             if node.op_type == DEQUANTIZE and producer(node.inputs[0], QUANTIZE) is not None:
                 continue
-            kind = type_of(node)
+            kind = quantized_type_of(node)
             if kind is None:
                 yield Undecided(node, "the type of the quantized numbers is not in the file")
             elif input_of(node, 2) is None and node.op_type == QUANTIZE and not attribute(node, "output_dtype", 0):

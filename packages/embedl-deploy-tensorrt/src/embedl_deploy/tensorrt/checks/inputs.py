@@ -3,23 +3,20 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import attribute
-from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
+from embedl_deploy.artifact import (
     DEQUANTIZE,
-    WEIGHTED,
     Constants,
+    attribute,
     axis_of,
     block_of,
-    dequantizer,
     is_per_axis,
-    is_weight,
     nodes_of,
     producer,
-    rank_of,
+    quantized_type_name,
     scale_shape,
-    type_name,
 )
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.tensorrt.checks.qdq_graph import WEIGHTED, dequantizer, is_weight, rank_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -47,7 +44,7 @@ class AllInputsOrNone(Rule):
         for node in nodes_of(model, *WEIGHTED):
             found = [dequantizer(value, *_PASSED) for value in node.inputs[:2]]
             quantized = [place for place in found if place is not None]
-            types = [type_name(place) for place in quantized]
+            types = [quantized_type_name(place) for place in quantized]
             if len(quantized) == 1:
                 yield from self._one(node, found.index(quantized[0]), quantized[0], is_weight(quantized[0], constants))
             elif set(types) == _EIGHT_BITS:
@@ -55,7 +52,7 @@ class AllInputsOrNone(Rule):
                 yield Violation(node, message, Severity.ERROR)
 
     def _one(self, node: "ir.Node", index: int, quantized: "ir.Node", is_weight: bool) -> Iterator[Violation]:
-        kind = type_name(quantized)
+        kind = quantized_type_name(quantized)
         if is_weight and (kind in _WEIGHT_ONLY or block_of(quantized)):
             return
         if not is_weight:
@@ -82,7 +79,11 @@ class ActivationsPerTensor(Rule):
         """Look at all activations, then at the weights of convolutions and products."""
         constants = Constants()
         for node in nodes_of(model, DEQUANTIZE):
-            if is_weight(node, constants) or (scale_shape(node) or (1,)) == (1,) or type_name(node) in _WEIGHT_ONLY:
+            if (
+                is_weight(node, constants)
+                or (scale_shape(node) or (1,)) == (1,)
+                or quantized_type_name(node) in _WEIGHT_ONLY
+            ):
                 continue
             if not all(_is_filter(use.node, use.idx) for use in node.outputs[0].uses()):
                 shape = "×".join(map(str, scale_shape(node) or ()))

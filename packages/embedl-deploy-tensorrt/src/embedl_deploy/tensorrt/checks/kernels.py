@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import attribute, sizes_of
+from embedl_deploy.artifact import attribute, axis_of, is_per_axis, nodes_of, quantized_type_name, sizes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import axis_of, dequantizer, is_per_axis, nodes_of, type_name
+from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer
 from embedl_deploy.tensorrt.constraints import FEWEST_FP8_CHANNELS, INT8_GROUP_MULTIPLE
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def _quantized(model: "ir.Model", kind: str) -> Iterator[tuple["ir.Node", int, i
     """Convolutions with both inputs of a type: (node, groups, input and output channels of a group), 0 if unknown."""
     for node in nodes_of(model, "Conv"):
         found = [dequantizer(value, "MaxPool", "Cast") for value in node.inputs[:2]]
-        if len(found) == 2 and all(place is not None and type_name(place) == kind for place in found):
+        if len(found) == 2 and all(place is not None and quantized_type_name(place) == kind for place in found):
             groups: int = attribute(node, "group", 1)
             sizes = sizes_of(node.inputs[1]) or (0, 0)
             yield node, groups, sizes[1] or 0, (sizes[0] or 0) // groups

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, is_standard, nodes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import DEQUANTIZE, QUANTIZE, is_standard, nodes_of
 from embedl_deploy.tensorrt.checks.refused import refusals, said
 
 if TYPE_CHECKING:

@@ -3,22 +3,10 @@
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, Constants, consumers, is_standard, nodes_of, producer
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.graph import ACTIVATIONS
-from embedl_deploy.tensorrt.checks.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    Constants,
-    consumers,
-    dequantizer,
-    is_standard,
-    is_weight,
-    nodes_of,
-    producer,
-    quantized_value,
-    same_scale,
-    weighted_source,
-)
+from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer, is_weight, quantized_value, same_scale, weighted_source
 
 if TYPE_CHECKING:
     import onnx_ir as ir

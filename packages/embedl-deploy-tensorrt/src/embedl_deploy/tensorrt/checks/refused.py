@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, is_standard
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import DEQUANTIZE, QUANTIZE, is_standard
 
 if TYPE_CHECKING:
     import onnx_ir as ir

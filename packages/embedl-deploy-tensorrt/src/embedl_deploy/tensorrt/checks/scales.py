@@ -5,21 +5,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedl_deploy.artifact import array, input_of, sizes_of
-from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
+from embedl_deploy.artifact import (
     DEQUANTIZE,
     QUANTIZE,
-    WEIGHTED,
     Constants,
+    array,
     axis_of,
     block_of,
-    distinct_quantizers,
+    input_of,
     nodes_of,
     opset_of,
     producer,
     scale_shape,
+    sizes_of,
 )
+from embedl_deploy.backend import Rule, Severity, Undecided, Violation
+from embedl_deploy.tensorrt.checks.qdq_graph import WEIGHTED, distinct_quantizers
 
 if TYPE_CHECKING:
     import onnx_ir as ir

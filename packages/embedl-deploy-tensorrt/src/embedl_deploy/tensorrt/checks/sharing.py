@@ -3,17 +3,9 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, Constants, nodes_of, producer
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import (
-    DEQUANTIZE,
-    QUANTIZE,
-    Constants,
-    dequantizer,
-    is_weight,
-    nodes_of,
-    producer,
-    same_scale,
-)
+from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer, is_weight, same_scale
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import input_of
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, input_of, is_standard, nodes_of, quantized_type_name
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.operators import is_integer_operator
-from embedl_deploy.tensorrt.checks.qdq_graph import DEQUANTIZE, QUANTIZE, dequantizer, is_standard, nodes_of, type_name
+from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,11 +57,11 @@ class QuantizedBias(Rule):
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at what is dequantized from INT32, and at the biases of weighted operators."""
         for node in nodes_of(model, DEQUANTIZE):
-            if type_name(node) == "INT32":
+            if quantized_type_name(node) == "INT32":
                 readers = ", ".join(use.node.name or use.node.op_type for use in node.outputs[0].uses())
                 yield Violation(node, f"a bias in INT32 is dequantized for {readers}; expected a float bias")
         for node in nodes_of(model, "Conv", "ConvTranspose", "Gemm"):
             bias = dequantizer(input_of(node, 2))
-            if bias is not None and type_name(bias) != "INT32":
-                message = f"its bias is quantized to {type_name(bias)}; that saves nothing and costs accuracy"
+            if bias is not None and quantized_type_name(bias) != "INT32":
+                message = f"its bias is quantized to {quantized_type_name(bias)}; that saves nothing and costs accuracy"
                 yield Violation(node, message, Severity.WARNING)

@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import attribute, sizes_of
+from embedl_deploy.artifact import attribute, nodes_of, sizes_of
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy.tensorrt.checks.qdq_graph import nodes_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
