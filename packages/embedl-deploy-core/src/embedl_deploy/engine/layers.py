@@ -114,6 +114,7 @@ class EngineLayer:
         modules: Paths of the PyTorch modules that those came from.
         operations: Multiplications and additions of its convolutions and matrix products; 0 where there are none.
         reason: Why it computes in a wider type than the file has, if the compiler says so; its words, else empty.
+        seconds: How long it takes, measured; the median of several runs. ``None`` where it was not measured.
     """
 
     name: str
@@ -126,6 +127,11 @@ class EngineLayer:
     modules: tuple[str, ...] = ()
     operations: int = 0
     reason: str = ""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
+            raise ValueError(f"the layer {self.name!r} takes {self.seconds!r} seconds; expected a positive number")
 
     @property
     def bytes_read(self) -> int:
