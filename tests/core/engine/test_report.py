@@ -128,7 +128,7 @@ def test_where_nothing_is_measured_no_time_is_shown():
 
 @pytest.mark.parametrize("seconds", [-1.0, math.inf])
 def test_impossible_times_are_refused(seconds):
-    with pytest.raises(ValueError, match=r"'a' takes .* seconds; expected a positive number"):
+    with pytest.raises(InputError, match=r"'a' has seconds .*; expected a positive number"):
         layer("a", seconds=seconds)
     with pytest.raises(InputError, match="positive number of seconds"):
         Timing((1.0, seconds))

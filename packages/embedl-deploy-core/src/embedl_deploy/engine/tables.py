@@ -90,4 +90,6 @@ def _change(layer: EngineLayer) -> str:
     before, after = layer.inputs[0], layer.outputs[0]
     if before.dtype != after.dtype:
         return f"{before.dtype} to {after.dtype}"
+    if not before.layout and not after.layout:
+        return layer.type
     return f"{before.layout or '?'} to {after.layout or '?'}"
