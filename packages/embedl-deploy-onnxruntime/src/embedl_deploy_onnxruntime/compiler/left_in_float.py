@@ -26,8 +26,8 @@ def why_in_float(node: "ir.Node") -> str:
     if node.op_type == "ConvTranspose":
         return "it has no integer kernel for transposed convolutions"
     activation, weight = sides
-    if activation == "INT8" and processor_here().startswith("x86"):
-        return "its input is INT8, and on x86 it has kernels for UINT8 activations only"
+    if activation == "INT8" and processor_here().startswith("x86") and _is_read_by_others(node.inputs[0]):
+        return "its input is INT8, which is not made UINT8, as its kernels on x86 need it, where several nodes read it"
     if activation not in ("INT8", "UINT8") or weight not in ("INT8", "UINT8"):
         return f"it has no kernel for {activation} times {weight}"
     if "activation" in node.attributes:
@@ -43,8 +43,15 @@ def why_in_float(node: "ir.Node") -> str:
         if len(readers) > 1:
             return "its result is quantized more than once"
     if len(node.inputs) > 2 and node.inputs[2] is not None and not _stored_type(node.inputs[2]):
-        return "its bias is in float, not INT32 in the scale of input times weight"
+        return "its bias is in float, and so is its result: one of them has to be quantized"
     return ""
+
+
+def _is_read_by_others(value: "ir.Value | None") -> bool:
+    """Whether what is dequantized for a node is read by other nodes too."""
+    producer = None if value is None else value.producer()
+    stored = None if producer is None else producer.inputs[0]
+    return stored is not None and len(tuple(stored.uses())) > 1
 
 
 def _stored_type(value: "ir.Value | None") -> str:

@@ -1,4 +1,4 @@
-"""Times the nodes of an engine with the runtime's own profiler."""
+"""Times an engine, and its nodes with the runtime's own profiler."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ from embedl_deploy_onnxruntime.compiler.sessions import make_session
 #: Runs before those that count.
 _WARM_UP = 3
 #: At least and at most so many runs count, and in between as many as take so long.
-_LEAST, _MOST, _SECONDS = 5, 50, 1.0
+_LEAST, _MOST, _SECONDS = 5, 100, 2.0
 #: The profiler keeps a million events and forgets what comes then.
 _MOST_EVENTS = 500_000
 _ENDING = "_kernel_time"
@@ -35,10 +35,13 @@ class NodeTime:
     place: int
 
 
-def profile_nodes(
+def measure(
     engine: Path, level: int, threads: int | None, feed: Mapping[str, Any], nodes: int
-) -> dict[str, NodeTime]:
-    """The nodes of an engine by name, as they ran.
+) -> tuple[list[float], dict[str, NodeTime]]:
+    """The time of runs of an engine in seconds, and its nodes by name, as they ran.
+
+    The profiler takes time itself, so whole runs are timed without it; runs with it and without it take turns, so what
+    slows the machine down for a while slows both.
 
     Args:
         engine: The file.
@@ -47,14 +50,18 @@ def profile_nodes(
         feed: Inputs by name.
         nodes: How many nodes the engine has.
     """
-    session = make_session(engine, level, threads, profile=engine.with_name("profile"))
-    began, runs = time.perf_counter(), 0
+    plain = make_session(engine, level, threads)
+    profiled = make_session(engine, level, threads, profile=engine.with_name("profile"))
     most = min(_WARM_UP + _MOST, max(_MOST_EVENTS // nodes, 1))
-    while runs < most and (runs < _WARM_UP + _LEAST or time.perf_counter() - began < _SECONDS):
-        session.run(None, feed)
-        runs += 1
-    written = Path(session.end_profiling())
-    return _read(json.loads(written.read_text(encoding="utf-8")))
+    times: list[float] = []
+    began = time.perf_counter()
+    while len(times) < most and (len(times) < _WARM_UP + _LEAST or time.perf_counter() - began < _SECONDS):
+        profiled.run(None, feed)
+        start = time.perf_counter()
+        plain.run(None, feed)
+        times.append(time.perf_counter() - start)
+    written = Path(profiled.end_profiling())
+    return times[_WARM_UP:] or times, _read(json.loads(written.read_text(encoding="utf-8")))
 
 
 def _read(events: Sequence[Mapping[str, Any]]) -> dict[str, NodeTime]:

@@ -23,19 +23,15 @@ from embedl_deploy_onnxruntime.compiler.engine_file import (
 from embedl_deploy_onnxruntime.compiler.example_inputs import random_inputs, shapes_to_time
 from embedl_deploy_onnxruntime.compiler.layers import engine_layers
 from embedl_deploy_onnxruntime.compiler.processor import processor_here
-from embedl_deploy_onnxruntime.compiler.profiling import profile_nodes
-from embedl_deploy_onnxruntime.compiler.running import EngineHere, timed_runs
+from embedl_deploy_onnxruntime.compiler.profiling import measure
+from embedl_deploy_onnxruntime.compiler.running import EngineHere
 from embedl_deploy_onnxruntime.compiler.sessions import known_levels, level_of, make_session, refusal, threads_for
 
 #: What protobuf holds in one file, with room for what is not weights.
 _MOST_BYTES = 2_000_000_000
 #: Options of other compilers, with the values that ask for nothing.
 _UNKNOWN = {"workspace": None, "timing_cache": None, "refit": False, "strip_weights": False}
-#: The whole engine is timed in at least so many runs, and for so long.
-_RUNS, _SECONDS = 5, 1.0
-#: After so many that are not.
-_WARM_UP = 3
-_STEPS = 3
+_STEPS = 2
 
 
 class ONNXRuntime(Compiler):
@@ -85,12 +81,9 @@ class ONNXRuntime(Compiler):
             session = make_session(engine, loaded, options.threads)
             shapes, chosen = shapes_to_time(session, options.shapes)
             feed = random_inputs(session, shapes)
+            del session  # its threads and memory
             try:
-                timed_runs(session, feed, _WARM_UP, 0.0)
-                times = timed_runs(session, feed, _RUNS, _SECONDS)
-                del session  # its threads and memory
-                progress("timing", 2, _STEPS)
-                nodes = profile_nodes(engine, loaded, options.threads, feed, len(proto.graph.node))
+                times, nodes = measure(engine, loaded, options.threads, feed, len(proto.graph.node))
             except Exception as error:  # as above
                 at = ", ".join(f"{name} {'×'.join(map(str, shape))}" for name, shape in shapes.items())
                 advice = f"It was run with the inputs {at}. Pass the usual shapes of inputs with open dimensions."

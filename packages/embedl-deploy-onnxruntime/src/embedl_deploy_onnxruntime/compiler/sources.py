@@ -81,12 +81,12 @@ class Sources:
 
     def _take_what_is_between(self) -> None:
         for node in self.optimized:
-            if node.op_type in MOVES and node.domain:
-                continue  # what it writes was computed by the node before
             for name in (str(node.name or ""), *(str(value.name) for value in node.outputs)):
                 source = self._named(name, self.by_value)
                 if source is None or self.owner.get(source, node) is not node:
                     continue
+                if node.op_type in MOVES and source.op_type != node.op_type:
+                    continue  # another layout of what the node before has computed
                 self._take(node, source)
                 if source.op_type != node.op_type:
                     for inner in self._behind(source, node):
