@@ -10,7 +10,7 @@ import torch
 
 from embedl_deploy.backend import LoadedEngine, get_backend
 from embedl_deploy.compiling.choosing import choose_runner
-from embedl_deploy.compiling.engine_inputs import fitted_inputs
+from embedl_deploy.compiling.engine_inputs import example_inputs, fitted_inputs
 from embedl_deploy.engine import EngineTensor, Timing
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import existing_file
@@ -86,6 +86,21 @@ class Engine:
         """
         (timing,) = benchmark_together([self], inputs, seconds=seconds, warm_up=warm_up, rounds=1)
         return timing
+
+    @checked
+    def example_inputs(
+        self, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0
+    ) -> dict[str, torch.Tensor]:
+        """Inputs to run it with, by name: normal numbers; integers and booleans are ones, valid as an index or a mask.
+
+        Args:
+            shapes: Of inputs with open dimensions, by name; open dimensions of others are 1.
+            seed: Of the random numbers.
+
+        Raises:
+            InputError: There is no such input, or its shape is another.
+        """
+        return example_inputs(self.path.name, self.inputs, shapes or {}, seed)
 
     @checked
     def fitted(self, inputs: Inputs) -> list[torch.Tensor]:
