@@ -29,8 +29,8 @@ from embedl_deploy_onnxruntime.compiler.sessions import known_levels, level_of, 
 
 #: What protobuf holds in one file, with room for what is not weights.
 _MOST_BYTES = 2_000_000_000
-#: Options of other compilers, with the values that ask for nothing.
-_UNKNOWN = {"workspace": None, "timing_cache": None, "refit": False, "strip_weights": False}
+#: The options that mean something here; the process's timeout is kept by whoever called.
+_OPTIONS = ("target", "shapes", "optimization_level", "timeout", "threads")
 _STEPS = 2
 
 
@@ -112,7 +112,10 @@ def _checked(options: CompileOptions) -> tuple[str, int]:
     Raises:
         InputError: An option does not fit.
     """
-    given = [name for name, nothing in _UNKNOWN.items() if getattr(options, name) != nothing]
+    default = CompileOptions()
+    given = [
+        name for name in vars(default) if name not in _OPTIONS and getattr(options, name) != getattr(default, name)
+    ]
     if given:
         raise InputError(f"ONNX Runtime has no option {', '.join(given)}; leave it out.")
     here, target = processor_here(), options.target
