@@ -86,12 +86,26 @@ def test_a_product_that_quantizes_its_input_computes_in_integers(tmp_path):
     x = f.input(4, 8)
     rounded, scale, zero = f.node("DynamicQuantizeLinear", x, outputs=3)
     stored, w_scale, w_zero = f.weight(8, 5, dtype=INT8), f.constant(W_SCALE), f.constant(0, INT8)
-    product = f.node("Cast", f.node("MatMulInteger", rounded, stored, zero, w_zero), to=int(FLOAT))
+    multiplied = f.node("MatMulInteger", rounded, stored, zero, w_zero)
+    for value, shape, dtype in ((rounded, [4, 8], UINT8), (multiplied, [4, 5], INT32)):
+        value.shape, value.type = ir.Shape(shape), ir.TensorType(dtype)
+    product = f.node("Cast", multiplied, to=int(FLOAT))
     report = built(tmp_path, f, f.node("Mul", product, f.node("Mul", scale, w_scale)))
     (layer,) = weighted(report)
     assert (layer.type, layer.precision) == ("DynamicQuantizeMatMul", "uint8")
     assert [tensor.dtype for tensor in layer.inputs] == ["float32"]
     assert len(layer.onnx_nodes) == 5
+    assert layer.operations == 2 * 4 * 5 * 8
+
+
+def test_weights_of_four_bits_are_multiplied_in_float_as_meant(tmp_path):
+    f = OnnxFile(com_microsoft=1)
+    x = f.qdq(f.input(4, 32), SCALE, UINT8)
+    packed, scales = f.constant(np.full((8, 1, 16), 0x37), UINT8), f.constant(np.full(8, W_SCALE))
+    how = {"K": 32, "N": 8, "bits": 4, "block_size": 32}
+    report = built(tmp_path, f, f.node("MatMulNBits", x, packed, scales, domain="com.microsoft", **how))
+    (entry,) = report.float_layers
+    assert entry.reason == "the compiler: weight-only: the weight has 4 bits, the input is in float, as meant"
 
 
 def read_in_float(f):

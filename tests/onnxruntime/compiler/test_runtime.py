@@ -210,6 +210,12 @@ def test_more_weights_than_one_file_holds_are_refused(built, monkeypatch):
     assert "Run the ONNX file itself" in refused.value.advice
 
 
+def test_the_timeout_is_kept_by_the_core(built, tmp_path):
+    with pytest.raises(CompileError, match=r"took longer than its timeout of 0\.05 s"):
+        compile(built[0], tmp_path / "net.engine", backend="onnxruntime", timeout=0.05)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_it_logs_nothing_and_leaves_nothing_behind(built, tmp_path, monkeypatch, capfd, caplog):
     monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.INFO):

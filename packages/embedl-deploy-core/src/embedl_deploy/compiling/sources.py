@@ -16,6 +16,8 @@ WEIGHTED = {
     "ConvTranspose": LayerKind.CONVOLUTION,
     "Gemm": LayerKind.GEMM,
     "MatMul": LayerKind.GEMM,
+    "ConvInteger": LayerKind.CONVOLUTION,
+    "MatMulInteger": LayerKind.GEMM,
 }
 
 _QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")

@@ -18,6 +18,8 @@ _FLOAT_PRODUCTS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "Fuse
 
 def why_in_float(node: "ir.Node") -> str:
     """The reason as far as the optimized model shows it; empty where nothing was to be computed in integers."""
+    if node.op_type == "MatMulNBits":
+        return f"weight-only: the weight has {node.attributes['bits'].as_int()} bits, the input is in float, as meant"
     if node.op_type not in _FLOAT_PRODUCTS or len(node.inputs) < 2:
         return ""
     sides = [_stored_type(value) for value in node.inputs[:2]]
