@@ -24,7 +24,7 @@ from handbook.api import ROOMS as PUBLIC_ROOMS
 from torch import fx, nn
 
 from embedl_deploy import get_transformation_plan, transform
-from embedl_deploy.backend import PointKind, Severity
+from embedl_deploy.backend import LoadedEngine, PointKind, Severity
 from embedl_deploy.capture import Trace
 from embedl_deploy.engine import Device, EngineLayer, EngineReport, LayerKind
 from embedl_deploy.errors import EmbedlDeployError
@@ -39,6 +39,7 @@ from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify import Difference
 from support import small_patterns
 from support.engines import layer, report
+from support.running_engines import Adding
 
 #: Those of the core that hold functions; the command line's are tried with texts.
 ROOMS = [
@@ -105,6 +106,9 @@ OUT_OF_RANGE = {
     "SmoothQuantConfig:alpha": {"-1", "np.int64(3)", "inf"},
     "CompileOptions:workspace": {"0", "-1"},
     "CompileOptions:timeout": {"0", "-1", "inf"},
+    "CompileOptions:threads": {"0", "-1"},
+    "EngineLayer:seconds": {"-1", "inf"},
+    "Timing:threads": {"0", "-1"},
     "Wildcard:max_count": {"0", "-1"},
     "quantize:smooth_quant": {"-1", "np.int64(3)", "inf"},
     "quantize:data": {"a class"},
@@ -117,7 +121,7 @@ IN_MODELS = {
 }  # fmt: skip
 #: What core calls and plugins or torch define, and what pytest calls.
 NOT_CALLED_BY_PEOPLE = re.compile(
-    r"((Compiler|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*(scale|shift)_outputs|.*center_input|.*set_grid)$"
+    r"((Compiler|LoadedEngine|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*(scale|shift)_outputs|.*center_input|.*set_grid)$"
 )
 #: Constructors of torch and of pluggy.
 OTHERS = {"ConvertedModule", "FrozenBatchNorm2d", "FusedModule", "PaddedConv2d", "FrozenBatchNorm2d.train", "hookimpl"}
@@ -218,6 +222,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         (Device, Device("d", "t", 1.0, {}, "s")), (Difference, Difference(0.0, 0.0)), (Severity, Severity.ERROR),
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
         (Float16Limit, Float16Limit.SUM), (torch.dtype, torch.int8),
+        (LoadedEngine, Adding([])),
         (Checkpoint, plan.captured), (WeightFakeQuantize, WeightFakeQuantize()), (str, "a"), (int, 1), (float, 1.0),
         (bool, True), (bytes, b"a"), (Path, Path("a")), (os.PathLike, Path("a")), (dict, {}), (list, []), (tuple, ()),
         (abc.Mapping, {}), (abc.Sequence, ()), (abc.Collection, ()), (abc.Callable, lambda *args: None),
@@ -273,6 +278,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         "ModuleDifference:kernels": (1, 1),
         "ModuleDifference:activation_bytes": (1, 1),
         "QuantStub:quantizer": None,
+        "Timing:seconds": (1.0,),
         "Fork:branches": (),
     }
     return {**dict(by_class), **by_name}

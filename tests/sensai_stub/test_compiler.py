@@ -9,10 +9,10 @@ import pytest
 from torch import nn
 
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
+from embedl_deploy.compiling import run_engine
 from embedl_deploy.engine import EngineReport, LayerKind
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.quantize import quantize
-from embedl_deploy_sensai_stub.compiler import SensaiHandOver
 from embedl_deploy_sensai_stub.quantization import SENSAI_QUANT_CONFIG
 from support.nets import random_input, scrambled
 from support.onnx_files import OnnxFile
@@ -56,7 +56,7 @@ def test_it_says_that_it_is_no_engine(file, tmp_path):
     assert result.report.messages[0].startswith("This is a hand-over, not an engine: Lattice's neural network compiler")
     assert "hand-over" in result.report.compiler
     with pytest.raises(CompileError, match=r"net\.zip was not run"):
-        SensaiHandOver().run(result.path, [X])
+        run_engine(result.path, [X], backend="sensai")
 
 
 def test_the_report_has_the_layers(file, tmp_path):

@@ -11,8 +11,9 @@ from torch import nn
 
 from embedl_deploy import apply_transformation_plan, export_onnx, load_transformation_plan
 from embedl_deploy.backend import get_backend
+from embedl_deploy.compiling import Engine
 from embedl_deploy.compiling.guarded import CompilerEndedError, GuardedCompiler
-from embedl_deploy.engine import Timing
+from embedl_deploy.engine import EngineTensor
 from embedl_deploy.errors import CompileError, InputError, QuantizationError
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, quantization_report, quantize
@@ -25,6 +26,7 @@ from embedl_deploy.tuning.placed_file import PlacedFile
 from embedl_deploy.tuning.subject import Subject
 from embedl_deploy.tuning.units import units_of
 from support.engines import layer, report
+from support.running_engines import Adding
 from support.tunable import FP8, PER_QUANTIZER, Chip, Residual, transformed
 
 
@@ -358,32 +360,97 @@ def test_the_result_is_never_worse_than_a_start(residual, chip, objective):
     assert all(trial.estimates["RTX 4090"] > 0 for trial in starts)
 
 
+class Timed:
+    """Engines whose runs take as long as a table says, in the order in which they are loaded."""
+
+    def __init__(self, seconds):
+        self.seconds, self.loaded, self.log = seconds, [], []
+
+    def __call__(self, path, **settings):
+        place = len(self.loaded)
+        self.loaded.append((path.name, settings))
+        engine = Adding(self.log, str(place), (self.seconds(place),))
+        engine.inputs = (EngineTensor("x", (2, 3, 8, 8), "float32"),)
+        engine.run = lambda inputs: [inputs[0]]
+        return Engine(path, engine)
+
+
+LATENCY = {"target": "sm89", "objective": "latency", "rewrites": False, "formats": (), "progress": False}
+
+
 def test_the_time_of_runs_is_an_objective(residual, chip, tmp_path, monkeypatch):
     result, x = residual
-    compiler, timed = chip(), []
-
-    def benchmark(engine, inputs, **settings):
-        timed.append((engine.name, [tuple(value.shape) for value in inputs], settings["compiler"]))
-        seconds = float(len(timed))  # float16 is the fastest, and what is built next comes near it
-        return Timing((seconds, 1.0 if seconds == 1 else 1.01, 90.0))
-
-    monkeypatch.setattr(api, "benchmark", benchmark)
-    how = {"target": "sm89", "objective": "latency", "state": tmp_path / "state.json", "progress": False}
+    compiler = chip()
+    timed = Timed(lambda place: 1.0 + place / 100)  # float16 is the fastest, and what is built next comes near it
+    monkeypatch.setattr(api, "load_engine", timed)
+    how = {**LATENCY, "state": tmp_path / "state.json"}
     found = tune(result, [x], **how)
     assert found.best.name == "float16"
     assert found.best.objective == 1.0
-    assert timed[0] == ("candidate.engine", [(2, 3, 8, 8)], "tensorrt-rtx")
-    assert len(timed) == compiler.builds == found.builds
+    assert timed.loaded[0] == (
+        "candidate.engine",
+        {"backend": "tensorrt", "compiler": "tensorrt-rtx", "threads": None},
+    )
+    assert timed.log[:5] == ["time 0", "time 0", "time 1", "time 0", "time 1"]  # once alone, then the two take turns
+    assert len(timed.loaded) == compiler.builds == found.builds
     again = tune(result, [x], **how)
     assert (again.builds, again.trials) == (0, found.trials)
-    other = tune(result, [x], target="sm89", state=tmp_path / "state.json", progress=False)
+    other = tune(result, [x], **{**how, "objective": "activation_bytes"})
     assert other.best.objective < 160  # by bytes another one is the best, of engines that are known already
+
+
+def test_a_machine_that_becomes_slower_decides_nothing(residual, chip, monkeypatch):
+    result, x = residual
+    chip()
+    slower = [1.0]
+
+    class Slowing(Timed):
+        def __call__(self, path, **settings):
+            engine = super().__call__(path, **settings)
+            plain = engine.loaded.time
+            engine.loaded.time = lambda *asked: [each * slower[0] for each in plain(*asked)]
+            slower[0] *= 1.5  # each time that something is loaded, for all that is loaded
+            return engine
+
+    monkeypatch.setattr(api, "load_engine", Slowing(lambda place: 1.0 if place == 0 else 0.5))
+    found = tune(result, [x], **LATENCY)
+    assert {round(trial.objective, 9) for trial in found.trials} == {1.5, 0.75}
+
+
+def test_of_engines_that_are_as_fast_the_most_accurate_is_the_best(residual, chip, monkeypatch):
+    result, x = residual
+    chip()
+    # float16 takes 1 s; then each next one is a little faster than the one before, by less than times can tell
+    timed = Timed(lambda place: 1.0 if place == 0 else 0.5 * (1 - 1e-4 * place))
+    monkeypatch.setattr(api, "load_engine", timed)
+    found = tune(result, [x], **LATENCY)
+    quantized = [trial for trial in found.trials if trial.quantized]
+    assert found.best.accuracy == max(trial.accuracy for trial in quantized)
+    monkeypatch.setattr(api, "load_engine", Timed(lambda place: 1.0 if place == 0 else 0.99))
+    assert tune(result, [x], **LATENCY).best.name == "float16"
+
+
+def test_a_search_goes_on_by_the_measure_that_it_began_with(residual, chip, tmp_path, monkeypatch):
+    result, x = residual
+    how = {**LATENCY, "state": tmp_path / "state.json"}
+    chip(breaks_at=3)
+    monkeypatch.setattr(api, "load_engine", Timed(lambda place: 1.0 if place == 0 else 0.5))
+    with pytest.raises(KeyboardInterrupt):
+        tune(result, [x], **how)
+    chip()
+    # the machine is ten times slower now: the reference is built again, and what is new is measured by it
+    again = Timed(lambda place: 10.0 if place == 0 else 5.0)
+    monkeypatch.setattr(api, "load_engine", again)
+    found = tune(result, [x], **how)
+    assert {trial.objective for trial in found.trials} == {1.0, 0.5}
+    with pytest.raises(InputError, match="threads"):
+        tune(result, [x], threads=2, **how)
 
 
 def test_what_cannot_run_here_is_not_timed(residual, chip, monkeypatch):
     result, x = residual
     chip()
-    monkeypatch.setattr(api, "benchmark", refused)
+    monkeypatch.setattr(api, "load_engine", refused)
     with pytest.raises(CompileError, match="was not timed"):
         tune(result, [x], target="sm89", objective="latency", progress=False)
 
@@ -430,7 +497,7 @@ def test_what_cannot_be_searched_is_refused_in_words(residual, chip):
     with pytest.raises(InputError, match="tune reads the calibration data twice"):
         tune(result, iter([x]), target="sm89", formats=(), progress=False)
     chip(refuses=lambda _: True)
-    with pytest.raises(CompileError, match="refuses the model in float16 and quantized"):
+    with pytest.raises(CompileError, match="refuses the model in float and quantized"):
         tune(result, [x], target="sm89", formats=(), progress=False)
     chip()
     for value, words in (

@@ -218,10 +218,11 @@ def test_shapes(command, text):
 def test_reports_with_something_else_in_them(command, folder):
     tensor = {"name": "x", "shape": [1, 3], "dtype": "int8", "layout": "", "elements": None}
     layer = {"name": "a", "kind": "gemm", "type": "t", "inputs": [tensor], "outputs": [], "constants": []}
-    layer.update(onnx_nodes=["n"], modules=["m"], operations=9, reason="")
+    layer.update(onnx_nodes=["n"], modules=["m"], operations=9, reason="", seconds=1e-3)
     unquantized = {"layer": "a", "kind": "gemm", "precision": "int8", "module": None, "reason": ""}
-    report = {"version": 3, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
+    report = {"version": 4, "model": "m", "compiler": "c", "target": "t", "engine_bytes": 1, "build_seconds": 0.5}
     report.update(layers=[layer], float_layers=[unquantized], messages=["careful"], usual_inputs=[tensor])
+    report["timing"] = {"seconds": [0.1, 0.2], "threads": 1, "median": 0.15, "runs": 2}
     path = folder / "report.json"
     codes = set()
     for other in variants(report):

@@ -63,3 +63,13 @@ def test_comparison(command, onnx_file):
     assert data["same_judge"] is False and data["verdict"].startswith("Not comparable")
     assert data["first"]["target"] == "chip1" and data["second"]["target"] == "chip2"
     assert "layers" not in data["first"]
+
+
+def test_engines_of_a_compiler_that_cannot_run_them(command, folder, onnx_file):
+    command("compile", onnx_file, *ACME)
+    for name in ("run", "benchmark"):
+        done = command(name, "net.engine", *ACME, "--compiler", "quick")
+        assert done.code == 3
+        assert "The compiler 'quick' cannot run engines, so net.engine was not run" in done.err
+    done = command("run", "none.engine", *ACME)
+    assert done.code == 2 and "'none.engine' is not there; expected an engine" in done.err

@@ -28,6 +28,8 @@ GOOD = {
     "compile": ("a.onnx", "-b", "tensorrt", "-o", "a.engine"),
     "report": ("a.json",),
     "compare": ("a.json", "a.json"),
+    "run": ("a.json", "-b", "tensorrt"),
+    "benchmark": ("a.json", "-b", "tensorrt"),
     "new-backend": ("acme",),
 }
 PARAMETERS = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from embedl_deploy.engine import LayerKind, compare
+from embedl_deploy.engine import LayerKind, Timing, compare
 from embedl_deploy.errors import InputError
 from support.engines import layer, report, tensor
 
@@ -63,6 +63,42 @@ def test_open_sizes():
     for pair in ((HALF, unknown), (unknown, HALF)):
         assert "Not comparable: the size of 1 open tensors that layers of unknown.onnx" in compare(*pair).verdict
         assert not compare(*pair).is_worth_it
+
+
+def timed(model, times, threads=1, conv=1e-3, fc=2e-3):
+    """A report of two layers that move as much as HALF's, whatever they take."""
+    layers = (layer("a", modules=("conv",), seconds=conv), layer("b", modules=("fc",), seconds=fc))
+    return report(*layers, model=model, timing=Timing(times, threads))
+
+
+SLOW = timed("slow.onnx", (4e-3, 4.1e-3, 3.9e-3))
+FAST = timed("fast.onnx", (2e-3, 2.1e-3, 1.9e-3), conv=1.5e-3, fc=5e-4)
+
+
+def test_milliseconds_decide_where_both_were_timed_in_the_same_way():
+    found = compare(SLOW, FAST)
+    assert found.milliseconds_decide and found.is_worth_it
+    assert found.verdict == ("fast.onnx takes 2.00 ms, slow.onnx 4.00 ms with Acme compiler 1 on edge: 2.00 × as fast.")
+    back = compare(FAST, SLOW)
+    assert not back.is_worth_it
+    assert back.verdict.endswith(": 2.00 × the time; take fast.onnx.")
+    assert ["a", "run", "4.00", "ms", "2.00", "ms"] in [line.split() for line in str(found).splitlines()]
+    assert [(row.module, row.seconds) for row in found.by_module] == [("conv", (1e-3, 1.5e-3)), ("fc", (2e-3, 5e-4))]
+    assert "\n  conv: 1.00 ms → 1.50 ms, 1 → 1 kernels\n" in str(found)
+    assert found.to_dict()["by_module"][0]["seconds"] == (1e-3, 1.5e-3)
+
+
+@pytest.mark.parametrize("other", [HALF, timed("two.onnx", (1e-3,), threads=2)])
+def test_other_ways_of_timing_decide_nothing(other):
+    found = compare(other, FAST)
+    assert not found.milliseconds_decide
+    assert "moves" in found.verdict
+    assert all(row.seconds is None for row in found.by_module)
+
+
+def test_noise_is_no_difference():
+    near = timed("near.onnx", (3.95e-3, 4.05e-3, 4.0e-3, 3.9e-3, 4.2e-3))
+    assert compare(SLOW, near).verdict.endswith("no difference that shows, because runs of one engine vary as much.")
 
 
 def test_printed():

@@ -1,10 +1,11 @@
 """What an engine's report adds up, keeps and prints."""
 
 import json
+import math
 
 import pytest
 
-from embedl_deploy.engine import EngineReport, EngineTensor, FloatLayer, LayerKind
+from embedl_deploy.engine import EngineReport, EngineTensor, FloatLayer, LayerKind, Timing
 from embedl_deploy.errors import InputError
 from support.engines import layer, report, tensor
 
@@ -75,10 +76,12 @@ def test_reasons_that_differ_in_numbers_only_are_one_line():
     ("text", "message"),
     [
         ("{", "is not an engine report"),
-        ("[]", "not an engine report of version 3: its version is None"),
-        ('{"version": 1}', "its version is 1"),
-        ('{"version": 2}', "its version is 2"),
-        ('{"version": 3}', "damaged"),
+        ("[]", "not an engine report of version 4: its version is None"),
+        ('{"version": 1}', "report of version 1, from an earlier release"),
+        ('{"version": 3}', r"this one reads version 4.* Compile the file again"),
+        ('{"version": 5}', "not an engine report of version 4: its version is 5"),
+        ('{"version": true}', "its version is True"),
+        ('{"version": 4}', "damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, message):
@@ -91,6 +94,44 @@ def test_other_files_are_refused(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nothing\.json' is not there; expected an engine report"):
         EngineReport.load(tmp_path / "nothing.json")
+
+
+TIMED = report(
+    layer("a", dtype="int8", modules=("conv",), seconds=3e-3),
+    layer("b", LayerKind.POINTWISE, modules=("act",), seconds=1e-3),
+    layer("c", LayerKind.REFORMAT, modules=("head",)),
+    timing=Timing((5e-3, 4e-3, 4.2e-3), threads=2),
+)
+
+
+def test_measured_times(tmp_path):
+    assert (REPORT.seconds, TIMED.seconds) == (None, 4.2e-3)
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(TIMED.to_dict()))
+    assert EngineReport.load(path) == TIMED
+    plain = json.loads(path.read_text())
+    assert (plain["seconds"], plain["timing"]["median"], plain["timing"]["runs"]) == (4.2e-3, 4.2e-3, 3)
+    assert [each["seconds"] for each in plain["layers"]] == [3e-3, 1e-3, None]
+    text = str(TIMED)
+    assert "\n  a run takes 4.2 ms with 2 threads (half of 3 runs took 4.1 to 4.6 ms)\n" in text
+    assert "\n  of the time in kernels, 4.00 ms: convolution 75%, pointwise 25%\n" in text
+    rows = [line.split() for line in TIMED.table(layers=True).splitlines()[-4:]]
+    assert rows[0][-3:] == ["kB", "time", "from"]
+    assert [row[-3:] for row in rows[1:3]] == [["3.00", "ms", "conv"], ["1.00", "ms", "act"]]
+    assert rows[3][-2:] == ["0", "head"]
+
+
+def test_where_nothing_is_measured_no_time_is_shown():
+    text = REPORT.table(layers=True)
+    assert "time" not in text and "takes" not in text
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.inf])
+def test_impossible_times_are_refused(seconds):
+    with pytest.raises(InputError, match=r"'a' has seconds .*; expected a positive number"):
+        layer("a", seconds=seconds)
+    with pytest.raises(InputError, match="positive number of seconds"):
+        Timing((1.0, seconds))
 
 
 def test_printed():

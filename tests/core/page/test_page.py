@@ -1,13 +1,14 @@
 """The page as a whole: what is in it, and that it asks for nothing else."""
 
 import base64
+import dataclasses
 import hashlib
 import json
 import re
 
 import pytest
 
-from embedl_deploy.engine import EngineReport, compare
+from embedl_deploy.engine import EngineReport, Timing, compare
 from embedl_deploy.errors import InputError
 from embedl_deploy.json_text import finite
 from embedl_deploy.page import Frontier, FrontierPoint, render_page, write_page
@@ -107,6 +108,19 @@ def test_reports_are_taken_as_they_are():
     assert Page(second.to_html()).sections == ["layers", "kernels"]
     assert Page(compare(first, second).to_html()).sections == ["comparison"]
     assert EngineReport.from_dict(PARTS["engine"]) == second
+
+
+def test_times_are_shown_where_they_were_measured_and_nowhere_else():
+    def timed(report, seconds):
+        layers = tuple(dataclasses.replace(layer, seconds=seconds / 4) for layer in report.layers)
+        return dataclasses.replace(report, layers=layers, timing=Timing((seconds,), threads=2))
+
+    first, second = timed(run_parts.engine("float16"), 8e-3), timed(run_parts.engine(), 4e-3)
+    assert not re.search(r"\d (ms|µs)\b", WHOLE)
+    kernels = Page(second.to_html()).text
+    assert "a run takes 4.00 ms" in kernels and kernels.count("1.00 ms") == second.kernels
+    both = Page(render_page(comparison=json.loads(json.dumps(compare(first, second).to_dict())))).text
+    assert "2.00 ×" in both and "8.00 ms" in both and "2.00 × as fast" in both
 
 
 def test_a_report_of_another_kind_is_refused():

@@ -36,13 +36,13 @@ def operations_of(node: "ir.Node", known: Mapping[str, tuple[int, ...]] | None =
     left, right = _sizes(node.inputs[0], known), _sizes(node.inputs[1], known)
     if left is None or right is None:
         return 0
-    if node.op_type == "Conv":  # weight: (out, in / groups, *kernel)
+    if node.op_type in ("Conv", "ConvInteger"):  # weight: (out, in / groups, *kernel)
         return 2 * math.prod(outputs) * math.prod(right[1:])
     if node.op_type == "ConvTranspose":  # weight: (in, out / groups, *kernel)
         return 2 * math.prod(left) * math.prod(right[1:])
     if node.op_type == "Gemm":
         inner = left[0] if attribute(node, "transA", 0) else left[-1]
         return 2 * math.prod(outputs) * inner
-    if node.op_type == "MatMul" and left:
+    if node.op_type in ("MatMul", "MatMulInteger") and left:
         return 2 * math.prod(outputs) * left[-1]
     return 0

@@ -4,6 +4,7 @@ from embedl_deploy.backend.contract.compilers import Build, CompileOptions, Comp
 from embedl_deploy.backend.contract.hookspecs import BackendInfo, hookimpl
 from embedl_deploy.backend.contract.rule_collection import rules_in
 from embedl_deploy.backend.contract.rules import Rule, Severity, Undecided, Violation
+from embedl_deploy.backend.contract.running import LoadedEngine
 from embedl_deploy.backend.loader.backend import Backend
 from embedl_deploy.backend.loader.choice import get_backend, reset_backends, set_backend, use_backend
 from embedl_deploy.backend.loader.contributions import Contribution
@@ -21,6 +22,7 @@ __all__ = [
     "Compiler",
     "CompilerRefusedError",
     "Contribution",
+    "LoadedEngine",
     "PointKind",
     "Progress",
     "QuantPoint",

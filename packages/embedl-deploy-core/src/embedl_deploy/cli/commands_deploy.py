@@ -11,6 +11,7 @@ import torch
 
 from embedl_deploy import check, export_onnx
 from embedl_deploy import compile as compile_onnx
+from embedl_deploy.backend import get_backend
 from embedl_deploy.cli.data import Batches
 from embedl_deploy.cli.options import Rewrites, Subject, rewrite_options, subject_options
 from embedl_deploy.cli.output import Output, json_option
@@ -89,11 +90,13 @@ def deploy_command(
         parts["quantization"] = quantization_report(model)
         write_text(folder / "recipe.json", quantization_recipe(model).to_json())
     with output.working("exporting"):
-        model = keep_in_float32(model, batches, progress=False)
-        parts["float32"] = float32_report(model)
+        backend = result.model.meta[BACKEND]
+        float_type = _float_type(backend, compiler)
+        if float_type is torch.float16:
+            model = keep_in_float32(model, batches, progress=False)
+            parts["float32"] = float32_report(model)
         file = folder / "model.onnx"
-        exported = export_onnx(model, args, file, kwargs=loaded.kwargs or None, dtype=torch.float16)
-    backend = result.model.meta[BACKEND]
+        exported = export_onnx(model, args, file, kwargs=loaded.kwargs or None, dtype=float_type)
     parts["check"] = check(file, backend=backend)
     with output.working("compiling"):
         shapes: Any = dict(exported.shapes) or None
@@ -106,5 +109,16 @@ def deploy_command(
     output.say(f"Wrote {folder}")
     output.result(
         "\n".join(map(str, texts)),
-        {"folder": str(folder), "engine": done.report.to_dict(), "float32": parts["float32"].to_dict()},
+        {
+            "folder": str(folder),
+            "engine": done.report.to_dict(),
+            **({"float32": parts["float32"].to_dict()} if "float32" in parts else {}),
+        },
     )
+
+
+def _float_type(backend: str, compiler: str | None) -> torch.dtype:
+    """The type that the compiler is fastest in; if none is installed, compiling says so."""
+    compilers = [each for each in get_backend(backend).compilers if compiler in (None, each.name)]
+    usable = next((each for each in compilers if each.missing() is None), None)
+    return torch.float16 if usable is None else usable.float_type

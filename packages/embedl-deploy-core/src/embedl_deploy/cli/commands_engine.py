@@ -36,6 +36,7 @@ from embedl_deploy.errors import InputError
 @click.option("--strip-weights", is_flag=True, help="Leave out the weights that refitting can put back.")
 @click.option("--optimization-level", type=int, metavar="N", help="How hard to try, in the compiler's numbers.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up after so long.")
+@click.option("--threads", type=int, metavar="N", help="Threads that the engine runs with where it is timed.")
 @click.option("--layers", is_flag=True, help="List every layer.")
 @json_option
 def compile_command(

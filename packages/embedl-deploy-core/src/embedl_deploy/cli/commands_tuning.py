@@ -33,6 +33,7 @@ from embedl_deploy.numerics import Precision
     metavar="NAME",
     help="What to make smaller: activation_bytes (the default), kernels, engine_bytes, latency, or estimate:DEVICE.",
 )
+@click.option("--threads", type=int, metavar="N", help="Threads that engines are timed with.")
 @click.option("--keep", type=float, metavar="DB", help="Least signal to noise ratio of the outputs; by default any.")
 @click.option("--seconds", type=click.FloatRange(0.0), default=600.0, metavar="N", help="When to stop; by default 600.")
 @click.option("--state", type=OutputFile(), metavar="FILE", help="Keeps what was built, to go on from there.")
@@ -56,6 +57,7 @@ def tune_command(
     quantization: Quantization,
     target: str | None,
     compiler: str | None,
+    threads: int | None,
     objective: str,
     keep: float | None,
     seconds: float,
@@ -82,6 +84,7 @@ def tune_command(
             formats=[Precision[name.upper()] for name in formats] or None,
             rewrites=plan_output is not None,
             compiler=compiler,
+            threads=threads,
             seconds=seconds,
             state=state,
             progress=False,

@@ -85,6 +85,17 @@ def open_dimensions(
     return tuple(found)
 
 
+def shapes_by_name(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
+    """By name of an input, its shape."""
+    shapes = {}
+    for text in texts:
+        match = re.fullmatch(rf"(.+)=({_SIZES})", text)
+        if match is None:
+            raise click.BadParameter(f"{text!r} is not NAME=SHAPE, such as x=8,3,224,224.")
+        shapes[match[1]] = tuple(int(size) for size in re.split("[x,]", match[2]))
+    return shapes
+
+
 def shape_ranges(_context: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, Any]:
     """By name of an input, its smallest, usual and largest shape."""
     shapes = {}

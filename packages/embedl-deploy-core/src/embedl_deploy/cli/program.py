@@ -22,6 +22,7 @@ from embedl_deploy.cli.commands_engine import compare_command, compile_command, 
 from embedl_deploy.cli.commands_graph import plan_command, transform_command
 from embedl_deploy.cli.commands_onnx import check_command, export_command
 from embedl_deploy.cli.commands_quantize import quantize_command
+from embedl_deploy.cli.commands_running import benchmark_command, run_command
 from embedl_deploy.cli.commands_scaffold import new_backend_command
 from embedl_deploy.cli.commands_sensitivity import sensitivity_command
 from embedl_deploy.cli.commands_tuning import tune_command
@@ -63,6 +64,8 @@ class _Commands(click.Group):
         compile_command,
         report_command,
         compare_command,
+        run_command,
+        benchmark_command,
         new_backend_command,
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 118},

@@ -12,6 +12,8 @@ import sys
 import threading
 from pathlib import Path
 
+import torch
+
 from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
 from embedl_deploy.compiling.child import Job
 from embedl_deploy.compiling.worker import FailedError, NotApartError, TimeOverError, Worker
@@ -36,7 +38,8 @@ def build_apart(compiler: Compiler, onnx: Path, options: CompileOptions, progres
         sent = pickle.dumps(compiler)
     except PLUGIN_FAILURES as error:  # what a plugin's compiler holds may raise anything
         raise NotApartError(f"it cannot be pickled: {type(error).__name__}: {error}") from error
-    job = Job(sent, onnx, options, os.getcwd(), tuple(sys.path), dict(os.environ), logging.getLogger().level)
+    environment, level = dict(os.environ), logging.getLogger().level
+    job = Job(sent, onnx, options, os.getcwd(), tuple(sys.path), environment, level, torch.get_num_threads())
     worker = _taken(type(compiler))
     keep = False
     try:

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO
 
+import torch
+
 from embedl_deploy.backend import CompileOptions
 from embedl_deploy.errors import PLUGIN_FAILURES, EmbedlDeployError
 
@@ -35,6 +37,7 @@ class Job:
         paths: Where modules are found.
         environment: The environment's variables.
         log_level: Of messages that are wanted.
+        threads: How many torch computes with.
     """
 
     compiler: bytes
@@ -44,6 +47,7 @@ class Job:
     paths: tuple[str, ...]
     environment: Mapping[str, str]
     log_level: int
+    threads: int
 
 
 def serve() -> None:
@@ -95,6 +99,7 @@ def _run(job: Job, answer: Any) -> None:
     os.environ.clear()
     os.environ.update(job.environment)
     logging.getLogger().setLevel(job.log_level)
+    torch.set_num_threads(job.threads)  # a compiler that times engines uses as many
     try:
         compiler = pickle.loads(job.compiler)
     except Exception as error:  # noqa: BLE001 - importing and unpickling a plugin's class may raise anything

@@ -60,6 +60,7 @@ def compile(  # noqa: A001 - the user's word for it
     strip_weights: bool = False,
     optimization_level: int | None = None,
     timeout: float | None = None,
+    threads: int | None = None,
     progress: bool = True,
 ) -> CompileResult:
     """Compile an ONNX file for a backend's hardware, and report on every layer.
@@ -83,6 +84,8 @@ def compile(  # noqa: A001 - the user's word for it
         strip_weights: Leave out the weights that refitting can put back.
         optimization_level: How hard the compiler tries, in its own numbers.
         timeout: Seconds after which the compiler's process is ended.
+        threads: Threads that the engine runs with where the compiler times it; by default the runtime's choice. It is
+            no property of the engine: :func:`embedl_deploy.compiling.benchmark` times it with any other number.
         progress: Show a progress bar, on a terminal.
 
     Raises:
@@ -105,6 +108,7 @@ def compile(  # noqa: A001 - the user's word for it
         strip_weights=strip_weights,
         optimization_level=optimization_level,
         timeout=timeout,
+        threads=threads,
     )
     _check_options(options, [str(value.name) for value in model.graph.inputs])
     given = None if engine_path is None else _checked_path(Path(engine_path), source, model, options)
@@ -115,7 +119,7 @@ def compile(  # noqa: A001 - the user's word for it
             build = builder.build(source, options, advance)
         except CompilerRefusedError as refusal:
             raise explained(refusal, builder, chosen.name, source, model) from refusal
-    usual = {name: tuple(shapes_of_input[1]) for name, shapes_of_input in options.shapes.items()}
+    usual = {**build.shapes, **{name: tuple(of_input[1]) for name, of_input in options.shapes.items()}}
     known = shapes_at(model, usual) if usual else {}
     report = EngineReport(
         model=source.name,
@@ -125,6 +129,7 @@ def compile(  # noqa: A001 - the user's word for it
         engine_bytes=len(build.engine),
         build_seconds=build.seconds,
         messages=build.messages,
+        timing=build.timing,
         usual_inputs=tuple(_usually(value, usual) for value in model.graph.inputs if value.name in usual),
     )
     report = replace(report, float_layers=explain_float_layers(report, model))

@@ -1,14 +1,23 @@
 """A wrapper that checks every answer of a backend's compiler, and names its distribution in errors."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 import torch
 
-from embedl_deploy.backend import Backend, Build, CompileOptions, Compiler, CompilerRefusedError, Progress
+from embedl_deploy.backend import (
+    Backend,
+    Build,
+    CompileOptions,
+    Compiler,
+    CompilerRefusedError,
+    LoadedEngine,
+    Progress,
+)
 from embedl_deploy.compiling.apart import build_apart
+from embedl_deploy.compiling.guarded_engine import GuardedEngine
 from embedl_deploy.compiling.worker import EndedError, FailedError, NotApartError
 from embedl_deploy.errors import PLUGIN_FAILURES, ArgumentError, EmbedlDeployError, InputError, PluginError
 from embedl_deploy.validation.quoting import quoted
@@ -41,6 +50,10 @@ class GuardedCompiler(Compiler):
         if not isinstance(suffix, str) or len(suffix) < 2 or not suffix.startswith(".") or "/" in suffix:
             self._fail(f"has the suffix {suffix!r}; expected the ending of a file's name, such as '.engine'")
         self.suffix = suffix
+        float_type: object = compiler.float_type
+        if not isinstance(float_type, torch.dtype) or not float_type.is_floating_point:
+            self._fail(f"has the float_type {float_type!r}; expected a floating-point type, such as torch.float16")
+        self.float_type = float_type
 
     def missing(self) -> str | None:
         """As :meth:`Compiler.missing`."""
@@ -88,16 +101,11 @@ class GuardedCompiler(Compiler):
         self._require(isinstance(build, Build), "build()", build, "a Build")
         return build
 
-    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """As :meth:`Compiler.run`."""
-        return self._ask("run()", lambda: self.compiler.run(engine, inputs))
-
-    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
-        """As :meth:`Compiler.benchmark`."""
-        times = self._ask("benchmark()", lambda: self.compiler.benchmark(engine, inputs, seconds))
-        right = isinstance(times, list) and times and all(isinstance(each, float) and each > 0 for each in times)
-        self._require(bool(right), "benchmark()", times, "a list with the seconds of each run")
-        return times
+    def load(self, engine: Path, threads: int | None) -> LoadedEngine:
+        """As :meth:`Compiler.load`; the answers of what is loaded are checked too."""
+        loaded = self._ask("load()", lambda: self.compiler.load(engine, threads))
+        self._require(isinstance(loaded, LoadedEngine), "load()", loaded, "a LoadedEngine")
+        return GuardedEngine(loaded, self._ask, self._require)
 
     def _ask(self, method: str, call: Callable[[], _Answer], *, apart: bool = False) -> _Answer:
         try:

@@ -16,7 +16,11 @@ WEIGHTED = {
     "ConvTranspose": LayerKind.CONVOLUTION,
     "Gemm": LayerKind.GEMM,
     "MatMul": LayerKind.GEMM,
+    "ConvInteger": LayerKind.CONVOLUTION,
+    "MatMulInteger": LayerKind.GEMM,
 }
+
+_QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def with_sources(
@@ -26,7 +30,8 @@ def with_sources(
 
     A compiler may name a node in several layers: the one that multiplies and the one that adds the bias. Operations
     count where the layer multiplies, once. A layer of a kind that the compiler's word leaves open has the kind of the
-    node that it multiplies for.
+    node that it multiplies for. Quantizers are modules too, which the user's model does not have: a layer that computes
+    something else comes from the modules of that.
     """
     modules = modules_by_node(model)
     known = {node.name: node for node in model.graph.all_nodes() if node.name}
@@ -43,6 +48,7 @@ def with_sources(
             operations = {name: operations_of(known[name], shapes) for name in new}
             total = sum(operations.values())
             counted.update(name for name, count in operations.items() if count)
-        paths = tuple(dict.fromkeys(modules[name] for name in nodes if name in modules))
+        computing = [name for name in nodes if known[name].op_type not in _QUANTIZERS] or nodes
+        paths = tuple(dict.fromkeys(modules[name] for name in computing if name in modules))
         found.append(replace(layer, kind=kind, onnx_nodes=tuple(nodes), modules=paths, operations=total))
     return tuple(found)

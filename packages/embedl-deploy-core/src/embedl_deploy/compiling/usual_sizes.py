@@ -31,14 +31,14 @@ def with_usual_sizes(
         model: The file.
         shapes: The shapes of its values at the usual shapes of the inputs, by name.
     """
-    if not any(tensor.is_open for layer in layers for tensor in (*layer.inputs, *layer.outputs)):
+    if not any(tensor.is_unknown for layer in layers for tensor in (*layer.inputs, *layer.outputs)):
         return tuple(layers)
     nodes = {node.name: node for node in model.graph.all_nodes() if node.name}
     found: dict[str, int] = {}
 
     def note(tensors: Iterable[EngineTensor], values: "Sequence[ir.Value]") -> None:
         for tensor in tensors:
-            if tensor.is_open and tensor.name not in found:
+            if tensor.is_unknown and tensor.name not in found:
                 elements = _elements(tensor, values, shapes)
                 if elements is not None:
                     found[tensor.name] = elements
@@ -55,7 +55,7 @@ def with_usual_sizes(
             found.update((tensor.name, known[0]) for tensor in pair if tensor.name not in found)
 
     def sized(tensors: tuple[EngineTensor, ...]) -> tuple[EngineTensor, ...]:
-        return tuple(replace(t, elements=found.get(t.name)) if t.is_open else t for t in tensors)
+        return tuple(replace(t, elements=found.get(t.name)) if t.is_unknown else t for t in tensors)
 
     return tuple(replace(layer, inputs=sized(layer.inputs), outputs=sized(layer.outputs)) for layer in layers)
 

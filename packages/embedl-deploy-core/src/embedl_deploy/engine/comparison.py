@@ -3,26 +3,12 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from embedl_deploy.engine.differences import ModuleDifference, differences_by_module
 from embedl_deploy.engine.report import EngineReport
 from embedl_deploy.files import size_in_words
 from embedl_deploy.page import render_page
+from embedl_deploy.page.words import duration
 from embedl_deploy.validation.checked import checked
-
-
-@checked
-@dataclass(frozen=True)
-class ModuleDifference:
-    """What a PyTorch module costs in two engines.
-
-    Attributes:
-        module: Its path.
-        kernels: Layers that it went into, in each.
-        activation_bytes: What those read and write, in each.
-    """
-
-    module: str
-    kernels: tuple[int, int]
-    activation_bytes: tuple[int, int]
 
 
 @checked
@@ -40,7 +26,12 @@ class EngineComparison:
 
     @property
     def is_worth_it(self) -> bool:
-        """Whether the second moves fewer bytes of activations, as far as their sizes are known."""
+        """Whether the second is faster, where both were timed in the same way.
+
+        Otherwise whether it moves fewer bytes of activations, as far as their sizes are known.
+        """
+        if self.milliseconds_decide:
+            return self._times[1] < self._times[0]
         return self._unknown is None and self.second.activation_bytes < self.first.activation_bytes
 
     @property
@@ -49,34 +40,39 @@ class EngineComparison:
         return (self.first.compiler, self.first.target) == (self.second.compiler, self.second.target)
 
     @property
+    def milliseconds_decide(self) -> bool:
+        """Whether both were timed in the same way: by one compiler, for one target, with as many threads."""
+        a, b = self.first.timing, self.second.timing
+        return self.same_judge and a is not None and b is not None and a.threads == b.threads
+
+    @property
+    def _times(self) -> tuple[float, float]:
+        """In seconds, where both were timed."""
+        return self.first.seconds or 0.0, self.second.seconds or 0.0
+
+    @property
     def _unknown(self) -> EngineReport | None:
         """One of them of which not all sizes are known."""
         return next((report for report in (self.first, self.second) if report.unknown_tensors), None)
 
     @property
     def by_module(self) -> list[ModuleDifference]:
-        """What each module costs in both, the largest increase first.
+        """What each module costs in both, the largest increase first: of time where both were timed, else of bytes.
 
         A layer that several modules went into counts for the last of them, the one whose output it writes. A part
         that only one of the engines knows, the convolution in a fused module, counts for the module that the other
         knows.
         """
-        costs = _costs(self.first), _costs(self.second)
-        sides = [_folded(costs[0], costs[1]), _folded(costs[1], costs[0])]
-        nothing = (0, 0)
-        paths = dict.fromkeys([*sides[0], *sides[1]])
-        rows = []
-        for path in paths:
-            a, b = (side.get(path, nothing) for side in sides)
-            rows.append(ModuleDifference(path, (a[0], b[0]), (a[1], b[1])))
-        return sorted(rows, key=lambda row: row.activation_bytes[0] - row.activation_bytes[1])
+        return differences_by_module(self.first, self.second, timed=self.milliseconds_decide)
 
     @property
     def verdict(self) -> str:
-        """One sentence on which to take, by the traffic under this compiler."""
+        """One sentence on which to take: by the clock where both were timed, else by the traffic."""
         a, b = self.first, self.second
         if not self.same_judge:
             return f"Not comparable: {a.compiler} for {a.target} against {b.compiler} for {b.target}."
+        if self.milliseconds_decide:
+            return self._verdict_in_milliseconds
         if self._unknown is not None:
             return (
                 f"Not comparable: the size of {len(self._unknown.unknown_tensors)} open tensors that layers of "
@@ -89,6 +85,18 @@ class EngineComparison:
             f"{b.model} moves {ratio - 1:.0%} more bytes of activations than {a.model} under {b.compiler}: "
             f"take {a.model} where this compiler runs it and memory bandwidth decides."
         )
+
+    @property
+    def _verdict_in_milliseconds(self) -> str:
+        a, b = self.first, self.second
+        before, after = self._times
+        took = f"{b.model} takes {duration(after)}, {a.model} {duration(before)} with {b.compiler} on {b.target}"
+        quartiles = [report.timing.quartiles for report in (a, b) if report.timing is not None]
+        if quartiles[0][0] <= after <= quartiles[0][1] and quartiles[1][0] <= before <= quartiles[1][1]:
+            return f"{took}: no difference that shows, because runs of one engine vary as much."
+        if self.is_worth_it:
+            return f"{took}: {before / after:.2f} × as fast."
+        return f"{took}: {after / before:.2f} × the time; take {a.model}."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -108,10 +116,12 @@ class EngineComparison:
     def __str__(self) -> str:
         a, b = self.first, self.second
         is_open = a.usual_inputs or b.usual_inputs
+        before, after = map(duration, self._times)
         rows: list[tuple[str, str, str]] = [
             ("", a.model, b.model),
             ("compiler", a.compiler, b.compiler),
             ("target", a.target, b.target),
+            *([("a run", before, after)] if self.milliseconds_decide else []),
             ("kernels", str(a.kernels), str(b.kernels)),
             *([("at the shapes", a.usual_shapes or "fixed", b.usual_shapes or "fixed")] if is_open else []),
             ("activations", size_in_words(a.activation_bytes), size_in_words(b.activation_bytes)),
@@ -125,37 +135,24 @@ class EngineComparison:
             rows.append((f"{key[0].value} in {key[1]}", str(counts[0]), str(counts[1])))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-        worse = [row for row in self.by_module if row.activation_bytes[1] > row.activation_bytes[0]][:8]
+        worse = [line for line in map(_increase, self.by_module) if line is not None][:8]
         if worse:
-            lines.append(f"Modules that cost more in {b.model}:")
-            lines += [
-                f"  {row.module}: {row.activation_bytes[0] / 1e3:.0f} → {row.activation_bytes[1] / 1e3:.0f} kB, "
-                f"{row.kernels[0]} → {row.kernels[1]} kernels"
-                for row in worse
-            ]
+            lines += [f"Modules that cost more in {b.model}:", *worse]
         return "\n".join([*lines, self.verdict])
 
 
-def _costs(report: EngineReport) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for layer in report.layers:
-        if layer.modules:
-            kernels, moved = found.get(layer.modules[-1], (0, 0))
-            found[layer.modules[-1]] = (kernels + 1, moved + layer.bytes_read + layer.bytes_written)
-    return found
-
-
-def _folded(own: dict[str, tuple[int, int]], other: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """``own``, with parts that ``other`` lacks added up under the nearest module around them that only it has."""
-    folded: dict[str, tuple[int, int]] = {}
-    for path, (kernels, moved) in own.items():
-        around = path
-        while around and path not in other and (around in own or around not in other):
-            around = around.rpartition(".")[0]
-        home = around or path
-        before = folded.get(home, (0, 0))
-        folded[home] = (before[0] + kernels, before[1] + moved)
-    return folded
+def _increase(row: ModuleDifference) -> str | None:
+    """A module that costs more in the second, as a line; ``None`` if it does not."""
+    (before, after), (kernels, later) = row.activation_bytes, row.kernels
+    if row.seconds is not None:
+        if row.seconds[1] <= row.seconds[0]:
+            return None
+        change = " → ".join(duration(time) if time else "0" for time in row.seconds)
+    elif after <= before:
+        return None
+    else:
+        change = f"{before / 1e3:.0f} → {after / 1e3:.0f} kB"
+    return f"  {row.module}: {change}, {kernels} → {later} kernels"
 
 
 @checked

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedl_deploy.engine.layers import EngineLayer, EngineTensor, LayerKind
+from embedl_deploy.engine.timing import Timing
 from embedl_deploy.validation.checked import checked
 
 
@@ -43,7 +44,8 @@ class EngineFigures:
         float_layers: What runs in 16 bits or more and why; empty for a file without quantizers.
         messages: Warnings of the compiler.
         usual_inputs: The inputs with open dimensions, in the usual shapes that the engine was compiled for: bytes and
-            operations are those at these shapes. Empty where all sizes are fixed.
+            operations are those at these shapes, and so are times. Empty where all sizes are fixed.
+        timing: The runs that were timed; ``None`` where nothing was.
     """
 
     model: str
@@ -55,6 +57,12 @@ class EngineFigures:
     float_layers: tuple[FloatLayer, ...] = ()
     messages: tuple[str, ...] = ()
     usual_inputs: tuple[EngineTensor, ...] = ()
+    timing: Timing | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long a run takes, the median of those that were timed; ``None`` where nothing was."""
+        return None if self.timing is None else self.timing.median
 
     @property
     def kernels(self) -> int:
@@ -120,4 +128,5 @@ class EngineFigures:
             **{name: getattr(self, name) for name in (*own, *sums)},
             "reformats": len(self.reformats),
             "weighted_by_precision": weighted,
+            "seconds": self.seconds,
         }

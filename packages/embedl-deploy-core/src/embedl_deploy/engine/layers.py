@@ -10,11 +10,11 @@ from embedl_deploy.plain_values import value_of
 from embedl_deploy.validation.checked import checked
 
 _TYPES_BY_BITS = {
-    64: ("float64", "int64"),
-    32: ("float32", "int32"),
-    16: ("float16", "bfloat16", "int16"),
+    64: ("float64", "int64", "uint64"),
+    32: ("float32", "int32", "uint32"),
+    16: ("float16", "bfloat16", "int16", "uint16"),
     8: ("float8_e4m3", "float8_e5m2", "int8", "uint8", "bool"),
-    4: ("int4", "float4_e2m1"),
+    4: ("int4", "uint4", "float4_e2m1"),
 }
 #: Bits of an element.
 BITS = {dtype: bits for bits, dtypes in _TYPES_BY_BITS.items() for dtype in dtypes}
@@ -114,6 +114,9 @@ class EngineLayer:
         modules: Paths of the PyTorch modules that those came from.
         operations: Multiplications and additions of its convolutions and matrix products; 0 where there are none.
         reason: Why it computes in a wider type than the file has, if the compiler says so; its words, else empty.
+        computed_in: The type that it computes in, where that is not the type of what it reads: a product that
+            quantizes its input by itself.
+        seconds: How long it takes, measured; the median of several runs. ``None`` where it was not measured.
     """
 
     name: str
@@ -126,6 +129,12 @@ class EngineLayer:
     modules: tuple[str, ...] = ()
     operations: int = 0
     reason: str = ""
+    computed_in: str = ""
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.seconds is not None and not 0 <= self.seconds < math.inf:
+            raise InputError(f"The layer {self.name!r} has seconds {self.seconds!r}; expected a positive number.")
 
     @property
     def bytes_read(self) -> int:
@@ -144,10 +153,12 @@ class EngineLayer:
 
     @property
     def precision(self) -> str:
-        """The type that it computes in: that of its first input, constant or output that holds values.
+        """The type that it computes in; if none is said, that of its first input, constant or output that holds values.
 
         Indices and conditions are no values, unless there is nothing else.
         """
+        if self.computed_in:
+            return self.computed_in
         types = [tensor.dtype for tensor in (*self.inputs, *self.constants, *self.outputs)]
         return next((dtype for dtype in types if dtype not in _INDICES), types[0] if types else "")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedl_deploy.engine.figures import EngineFigures
 from embedl_deploy.engine.tables import report_table
+from embedl_deploy.engine.timing import Timing
 from embedl_deploy.errors import InputError
 from embedl_deploy.files import read_text
 from embedl_deploy.json_text import NotJsonError, parse_json
@@ -14,7 +15,12 @@ from embedl_deploy.page import render_page
 from embedl_deploy.plain_values import value_of
 from embedl_deploy.validation.checked import checked
 
-_VERSION = 3
+_VERSION = 4
+
+
+def _timing_to_dict(timing: Timing) -> dict[str, Any]:
+    """Every run, and what follows from them."""
+    return {**asdict(timing), **{name: getattr(timing, name) for name in ("median", "quartiles", "spread", "runs")}}
 
 
 @checked
@@ -32,7 +38,8 @@ class EngineReport(EngineFigures):
         float_layers: What runs in 16 bits or more and why; empty for a file without quantizers.
         messages: Warnings of the compiler.
         usual_inputs: The inputs with open dimensions, in the usual shapes that the engine was compiled for: bytes and
-            operations are those at these shapes. Empty where all sizes are fixed.
+            operations are those at these shapes, and so are times. Empty where all sizes are fixed.
+        timing: The runs that were timed; ``None`` where nothing was.
     """
 
     @checked
@@ -56,6 +63,7 @@ class EngineReport(EngineFigures):
             "float_layers": [{**asdict(entry), "kind": entry.kind.value} for entry in self.float_layers],
             "messages": list(self.messages),
             "usual_inputs": [asdict(tensor) for tensor in self.usual_inputs],
+            "timing": None if self.timing is None else _timing_to_dict(self.timing),
         }
 
     @classmethod
@@ -67,6 +75,11 @@ class EngineReport(EngineFigures):
             InputError: It is not a report, or one of another version.
         """
         version = plain.get("version")
+        if type(version) is int and 0 < version < _VERSION:
+            raise InputError(
+                f"This is an engine report of version {version}, from an earlier release; this one reads version "
+                f"{_VERSION}, which knows of measured times. Compile the file again to have its report anew."
+            )
         if version != _VERSION:
             raise InputError(f"This is not an engine report of version {_VERSION}: its version is {version!r}.")
         fields = [field.name for field in dataclasses.fields(cls)]

@@ -1,10 +1,12 @@
 """An engine's report as tables for people."""
 
 import re
+from collections import Counter
 
 from embedl_deploy.engine.figures import EngineFigures, FloatLayer
 from embedl_deploy.engine.layers import EngineLayer
 from embedl_deploy.files import size_in_words
+from embedl_deploy.page.words import duration
 
 #: A number that is not part of a word: not that of INT8.
 _NUMBER = re.compile(r"(?<![\w.])\d+(?![\w.])")
@@ -22,6 +24,9 @@ def report_table(report: EngineFigures, *, layers: bool = False) -> str:
         "  activations by type: "
         + ", ".join(f"{t} {size_in_words(b)}" for t, b in report.activation_bytes_by_type.items()),
     ]
+    if report.timing is not None:
+        lines.insert(1, f"  a run takes {report.timing}")
+        lines += _slowest_kinds(report)
     if report.usual_shapes:
         lines.append(f"  bytes are those at the usual shapes, {report.usual_shapes}; other shapes move others")
     if unknown:
@@ -53,14 +58,26 @@ def report_table(report: EngineFigures, *, layers: bool = False) -> str:
     return "\n".join(lines)
 
 
+def _slowest_kinds(report: EngineFigures) -> list[str]:
+    """What share of the measured time each type of layer takes, most first."""
+    times: Counter[str] = Counter()
+    for layer in report.layers:
+        times[layer.type] += layer.seconds or 0.0  # type: ignore[assignment]  # a counter of seconds
+    whole = sum(times.values())
+    shares = [f"{kind} {time / whole:.0%}" for kind, time in times.most_common(6) if whole and time / whole >= 0.01]
+    return [f"  of the time in kernels, {duration(whole)}: {', '.join(shares)}"] if shares else []
+
+
 def _layer_lines(report: EngineFigures) -> list[str]:
-    rows = [("kind", "type", "reads", "writes", "kB", "from")]
+    measured = any(layer.seconds is not None for layer in report.layers)
+    rows = [["kind", "type", "reads", "writes", "kB", *(["time"] if measured else []), "from"]]
     for layer in filter(lambda layer: layer.is_kernel, report.layers):
         moved = f"{(layer.bytes_read + layer.bytes_written) / 1e3:.0f}"
         reads, writes = (", ".join(dict.fromkeys(t.dtype for t in side)) for side in (layer.inputs, layer.outputs))
-        rows.append((layer.kind.value, layer.type, reads, writes, moved, _where(layer)))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[5]]) for row in rows]
+        took = [] if not measured else ["" if layer.seconds is None else duration(layer.seconds)]
+        rows.append([layer.kind.value, layer.type, reads, writes, moved, *took, _where(layer)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[-1]]) for row in rows]
 
 
 def _where(layer: EngineLayer) -> str:
@@ -73,4 +90,6 @@ def _change(layer: EngineLayer) -> str:
     before, after = layer.inputs[0], layer.outputs[0]
     if before.dtype != after.dtype:
         return f"{before.dtype} to {after.dtype}"
+    if not before.layout and not after.layout:
+        return layer.type
     return f"{before.layout or '?'} to {after.layout or '?'}"

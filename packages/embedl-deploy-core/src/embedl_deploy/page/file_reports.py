@@ -1,6 +1,6 @@
 """What the page reads of the reports about a file: its engine, two engines side by side, the findings of a check."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class EngineLayer:
     onnx_nodes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     reason: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class EngineTotals:
     weight_bytes: int
     reformats: int
     weighted_by_precision: tuple[Weighted, ...]
+    seconds: float | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,11 @@ class ModuleDifference:
     module: str
     kernels: tuple[int, ...]
     activation_bytes: tuple[int, ...]
+    seconds: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.kernels) != 2 or len(self.activation_bytes) != 2:
+        pairs = (self.kernels, self.activation_bytes, self.seconds or (0.0, 0.0))
+        if any(len(pair) != 2 for pair in pairs):
             raise ValueError(f"the module {self.module!r} needs two counts of kernels and of bytes, one of each engine")
 
 

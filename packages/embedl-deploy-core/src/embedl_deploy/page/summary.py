@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from embedl_deploy.page.html import Html, tag
 from embedl_deploy.page.run import Run
-from embedl_deploy.page.words import number, size
+from embedl_deploy.page.words import duration, number, size
 
 #: Unit and name of what sensitivity measures.
 _METRICS = {"sqnr": (" dB", "SQNR"), "kl": (" nats", "KL divergence"), "evaluate": ("", "your measure")}
@@ -38,10 +38,15 @@ def _figures(run: Run) -> Iterator[tuple[object, str]]:
         points = run.quantization.points
         yield f"{sum(bool(point.config) for point in points)} of {len(points)}", "points quantized"
     if run.engine is not None:
+        if run.engine.seconds is not None:
+            yield duration(run.engine.seconds), "a run"
         yield run.engine.kernels, "kernels"
         yield size(run.engine.activation_bytes), "activations moved"
         yield size(run.engine.engine_bytes), "engine"
-    if run.comparison is not None and run.comparison.first.activation_bytes:
+    if run.comparison is not None and run.comparison.first.seconds and run.comparison.second.seconds:
+        ratio = run.comparison.first.seconds / run.comparison.second.seconds
+        yield f"{ratio:.2f} ×", f"as fast as {run.comparison.first.model}"
+    elif run.comparison is not None and run.comparison.first.activation_bytes:
         ratio = run.comparison.second.activation_bytes / run.comparison.first.activation_bytes
         yield f"{ratio:.2f} ×", f"the activations of {run.comparison.first.model}"
     if run.sensitivity is not None:

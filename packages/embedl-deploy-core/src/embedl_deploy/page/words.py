@@ -38,6 +38,18 @@ def size(count: float) -> str:
     return size_in_words(count) if count else "0"
 
 
+def duration(seconds: float) -> str:
+    """A time in words, to three digits: ``1.23 s``, ``4.56 ms``, ``78.9 µs``."""
+    for least, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= least * 0.9995:
+            return f"{_three_digits(seconds / least)} {unit}"
+    return f"{_three_digits(seconds * 1e6)} µs"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
+
+
 def number(value: float | None, infinite: str = "∞") -> str:
     """A measured value to four digits; ``infinite`` for what JSON has no number for."""
     return infinite if value is None else f"{value:.4g}"

@@ -11,9 +11,8 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.artifact import read_onnx
-from embedl_deploy.backend import get_backend
 from embedl_deploy.capture import normalize_args
-from embedl_deploy.compiling.guarded import GuardedCompiler
+from embedl_deploy.compiling import load_engine
 from embedl_deploy.errors import InputError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.graph.inputs import require_samples, tensors_in
@@ -160,7 +159,7 @@ def verify_stages(
         InputError: An argument does not fit.
         FusedModuleError: A module that a pattern put into a stage raises.
         ExportError: An ONNX file cannot be run.
-        CompileError: An engine cannot be run here.
+        CompileError: An engine cannot be run here, or nothing that is installed runs it.
     """
     inputs, named = normalize_args(args, kwargs)
     require_samples(inputs or (), named)
@@ -215,12 +214,7 @@ def _outputs(
     tensors = tensors_in(inputs)
     if _is_onnx(path):
         return run_onnx(path, *_as_the_file_has_them(path, tensors))
-    loaded = get_backend(backend)
-    compilers = [GuardedCompiler(loaded, compiler) for compiler in loaded.compilers]
-    if not compilers:
-        raise InputError(f"Stage {name!r}: the backend has no compiler that could run {os.fspath(path)!r}.")
-    usable = next((compiler for compiler in compilers if compiler.missing() is None), compilers[0])
-    return usable.run(path, tensors)
+    return list(load_engine(path, backend=backend).run(tensors).values())
 
 
 def _is_onnx(stage: Stage) -> TypeGuard[str | os.PathLike[str]]:

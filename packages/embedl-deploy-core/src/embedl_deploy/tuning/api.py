@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from embedl_deploy.backend import Backend, CompileOptions, get_backend
-from embedl_deploy.compiling import benchmark
+from embedl_deploy.compiling import load_engine
 from embedl_deploy.compiling.choosing import choose_compiler
-from embedl_deploy.engine import EngineReport, Timing
+from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import InputError
 from embedl_deploy.export.prepare import in_signature_order
 from embedl_deploy.graph.inputs import tensors_in
@@ -28,6 +28,7 @@ from embedl_deploy.quantize.calibration.data import CalibrationData, check_data
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.state_file import StateFile
 from embedl_deploy.tuning.builds import Builds
+from embedl_deploy.tuning.clock import Clock
 from embedl_deploy.tuning.decisions import policy_of
 from embedl_deploy.tuning.formats import other_formats
 from embedl_deploy.tuning.identity import identity_of
@@ -41,8 +42,6 @@ from embedl_deploy.tuning.units import Points
 from embedl_deploy.tuning.without import try_without_matches
 from embedl_deploy.validation.checked import checked
 
-#: How long the runs of an engine are timed, where that is the objective.
-_TIMED_SECONDS = 1.0
 #: The share of the time in which points are decided, before matches of the plan are.
 _SHARE_OF_POINTS = 0.8
 
@@ -61,13 +60,15 @@ def tune(
     formats: Collection[Precision] | None = None,
     rewrites: bool = True,
     compiler: str | None = None,
+    threads: int | None = None,
     seconds: float = 600.0,
     state: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> TuneResult:
     """Search what to quantize, how, and what to rewrite, judged by the compiler's engines and by the numbers on data.
 
-    Layers of equal structure decide together. The search starts from float16, from every point quantized, and from
+    Layers of equal structure decide together. The search starts from float16, or the floating-point type that the
+    compiler's hardware is fastest in, from every point quantized, and from
     each of the backend's policies, in each format, and never returns anything worse than the best of them that keeps
     the accuracy. The model is exported once; for each candidate, quantizers are taken out of the file or changed, and
     the compiler builds it. Then matches of the plan are switched off, where that gives another file.
@@ -77,8 +78,9 @@ def tune(
         data: Calibration data.
         target: What to compile for, in the backend's words.
         objective: What to make smaller: ``"activation_bytes"``, ``"kernels"``, ``"engine_bytes"``,
-            ``"estimate:DEVICE"`` in seconds, ``"latency"``, the median time of the engine's runs on the hardware in
-            this machine, or a function of the engine's report.
+            ``"estimate:DEVICE"`` in seconds, ``"latency"``, the time of the engine's runs on the hardware in this
+            machine, each engine in turns with the one in float, or a function of the engine's report. Of engines that
+            are as fast as the fastest, within 2 %, the most accurate is the best.
         keep: The least accuracy: signal to noise of the outputs in dB, or what ``evaluate`` gives. ``None`` accepts
             any.
         evaluate: A measure of your own, from a model to a number, of which more is better.
@@ -88,6 +90,7 @@ def tune(
             of the target computes in, such as FP8.
         rewrites: Whether to try the plan without some of its matches, in the time that is left.
         compiler: Name of the compiler; by default the backend's first that is installed.
+        threads: Threads that engines run with where they are timed; by default the runtime's choice.
         seconds: When to stop searching; the starts are tried in any case.
         state: A file that keeps every engine's report, so that the next call continues after an interruption, also one
             with another objective, ``keep`` or ``evaluate``.
@@ -114,23 +117,36 @@ def tune(
     complete = complete_config(config, backend.name)
     complete = replace(complete, policy=None if config is None else config.policy)
     other_formats(complete, formats, backend, "")  # refused before any work
-    chosen = choose_compiler(backend, compiler, Path("model.onnx"), None, CompileOptions(target=target))
+    chosen = choose_compiler(
+        backend, compiler, Path("model.onnx"), None, CompileOptions(target=target, threads=threads)
+    )
     own = ("data", data) if held_out is None else ("held_out", held_out)
     calls = measured_calls(result.model, own[1], own[0], evaluate)
-    settings: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "target": target}
+    where: dict[str, Any] = {"backend": backend.name, "compiler": chosen.name, "threads": threads}
+    settings = {**where, "target": target}
     quantized = quantize(result, data, replace(complete, policy=None), progress=progress)
-    kept = StateFile(state, identity_of(result, quantized, calls, chosen.describe(), target))
+    kept = StateFile(state, identity_of(result, quantized, calls, chosen.describe(), target, threads))
     search = Search(chosen_objective, -math.inf if keep is None else keep, began + seconds, backend.devices)
     with kept.in_use() as found, tempfile.TemporaryDirectory() as folder, torch.no_grad():
         args, kwargs = calls[0]
         inputs = tensors_in(args, in_signature_order(result.model, kwargs))
-
-        def timed(engine: Path) -> Timing:
-            return benchmark(engine, inputs, backend=backend.name, compiler=chosen.name, seconds=_TIMED_SECONDS)
-
-        builds = Builds(settings, kept, found, timed if chosen_objective.figure is None else None)
-        task = Task(result.model, backend, data, calls, complete, evaluate, builds, found, Path(folder), progress)
+        clock = Clock(lambda engine: load_engine(engine, **where), inputs) if chosen_objective.is_time else None
+        builds = Builds(settings, kept, found, clock)
+        task = Task(
+            result.model,
+            backend,
+            chosen.float_type,
+            data,
+            calls,
+            complete,
+            evaluate,
+            builds,
+            found,
+            Path(folder),
+            progress,
+        )
         subject = Subject(result, quantized, task)
+        builds.reference = lambda: subject.file(Points())
         settings["shapes"] = dict(subject.unquantized.shapes) or None
         search.try_starts(subject)
         engine = subject.engine(Points())

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from embedl_deploy.compiling import CompileResult
 from embedl_deploy.compiling import compile as compile_onnx
 from embedl_deploy.compiling.guarded import CompilerEndedError
-from embedl_deploy.engine import EngineReport, Timing
+from embedl_deploy.engine import EngineReport
 from embedl_deploy.errors import CompileError
 from embedl_deploy.state_file import StateFile
+from embedl_deploy.tuning.clock import Clock
 from embedl_deploy.tuning.file_digest import digest_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Built:
 
     Attributes:
         report: What the compiler tells of it.
-        seconds: The median of its runs; ``None`` where it was not timed.
+        seconds: What a run takes; ``None`` where it was not timed.
     """
 
     report: EngineReport
@@ -41,7 +42,10 @@ class Builds:
         settings: Arguments of :func:`embedl_deploy.compile`.
         state: Where reports are kept.
         found: What the state holds; new reports are added.
-        timed: Times an engine's runs.
+        clock: Times engines.
+
+    Attributes:
+        reference: Makes the file whose engine is the clock's reference.
     """
 
     def __init__(
@@ -49,9 +53,10 @@ class Builds:
         settings: dict[str, Any],
         state: StateFile,
         found: dict[str, Any],
-        timed: Callable[[Path], Timing] | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        self.settings, self.state, self.found, self.timed = settings, state, found, timed
+        self.settings, self.state, self.found, self.clock = settings, state, found, clock
+        self.reference: Callable[[], ir.Model] | None = None
         self.digests: dict[str, str] = found.setdefault("files", {})
         self.reports: dict[str, Any] = found.setdefault("reports", {})
         self.seconds: dict[str, float] = found.setdefault("seconds", {})
@@ -71,7 +76,8 @@ class Builds:
             model = make()
             digest = self.digests[key] = digest_of(model)
             if not self._is_known(digest):
-                self.count += 1
+                self._build_reference()
+            if not self._is_known(digest):
                 self._build(model, digest)
             self.state.save(self.found)
         digest = self.digests[key]
@@ -81,18 +87,30 @@ class Builds:
     def _is_known(self, digest: str | None) -> bool:
         if digest not in self.reports:
             return False
-        return self.timed is None or self.reports[digest] is None or digest in self.seconds
+        return self.clock is None or self.reports[digest] is None or digest in self.seconds
 
-    def _build(self, model: "ir.Model", digest: str) -> None:
+    def _build_reference(self) -> None:
+        """Let the clock have its reference, once in a run."""
+        if self.clock is None or self.reference is None:
+            return
+        make, self.reference = self.reference, None
+        model = make()
+        self._build(model, digest_of(model), self.clock.start)
+
+    def _build(
+        self, model: "ir.Model", digest: str, measure: Callable[[Path, float | None], float] | None = None
+    ) -> None:
         import onnx_ir as ir
 
+        self.count += 1
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "candidate.onnx"
             large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
             ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
             done = self._compiled(path, Path(folder) / "candidate.engine")
-            if done is not None and self.timed is not None:
-                self.seconds[digest] = self.timed(done.path).median
+            if done is not None and self.clock is not None:
+                known = self.seconds.get(digest)
+                self.seconds[digest] = self.clock.measure(done.path) if measure is None else measure(done.path, known)
             self.reports[digest] = None if done is None else done.report.to_dict()
 
     def _compiled(self, path: Path, engine: Path) -> CompileResult | None:

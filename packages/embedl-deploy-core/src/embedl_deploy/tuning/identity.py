@@ -15,7 +15,12 @@ from embedl_deploy.tuning.accuracy import Call
 
 
 def identity_of(
-    result: TransformationResult, quantized: fx.GraphModule, calls: Sequence[Call], compiler: str, target: str | None
+    result: TransformationResult,
+    quantized: fx.GraphModule,
+    calls: Sequence[Call],
+    compiler: str,
+    target: str | None,
+    threads: int | None,
 ) -> dict[str, str]:
     """What engines and accuracies are of, by name. The objective is not: it is read from an engine's report.
 
@@ -25,6 +30,7 @@ def identity_of(
         calls: What accuracy is measured on.
         compiler: The compiler and its version.
         target: What is compiled for.
+        threads: What engines are timed with.
     """
     points = [(point.path, point.label, point.node, point.config) for point in quantization_report(quantized).points]
     return {
@@ -34,6 +40,7 @@ def identity_of(
         "graph": fingerprint(result.model),
         "compiler": compiler,
         "target": str(target),
+        "threads": str(threads),
         "config": hashlib.sha256(json.dumps(points).encode()).hexdigest(),
         "data": tensors_fingerprint((str(i), x) for i, x in enumerate(tensors_in(calls))),
         "calibration": tensors_fingerprint(sorted(quantized.state_dict().items())),

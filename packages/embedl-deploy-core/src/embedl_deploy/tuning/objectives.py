@@ -32,9 +32,14 @@ class Objective:
     figure: Callable[[EngineReport], float] | None
 
     @property
+    def is_time(self) -> bool:
+        """Whether it is measured, and varies."""
+        return self.figure is None
+
+    @property
     def least_gain(self) -> float:
         """A change that gains less than this share is not worth a decision."""
-        return _LEAST_GAIN_OF_TIME if self.figure is None else _LEAST_GAIN
+        return _LEAST_GAIN_OF_TIME if self.is_time else _LEAST_GAIN
 
     def __call__(self, built: Built) -> float | None:
         """The value for an engine; in seconds for times."""

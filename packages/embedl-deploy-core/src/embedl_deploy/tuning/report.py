@@ -18,8 +18,8 @@ class Trial:
     """One candidate.
 
     Attributes:
-        name: What it is: ``"float16"``, ``"everything"``, the name of a policy, or what was changed in another
-            candidate.
+        name: What it is: ``"float16"`` or another floating-point type, ``"everything"``, the name of a policy, or what
+            was changed in another candidate.
         objective: Less is better; infinite where the compiler refused it, or it was not built.
         accuracy: Signal to noise of the outputs in dB, or the user's own measure; more is better.
         quantized: How many points are quantized.

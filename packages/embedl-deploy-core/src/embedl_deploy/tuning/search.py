@@ -55,6 +55,7 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     best: Best | None = None
     finished: bool = True
+    _candidates: list[Best] = field(default_factory=list)
 
     def in_time(self, seconds: float = 0.0) -> bool:
         """Whether there is time left for what takes some seconds; if not, the search is not finished."""
@@ -84,7 +85,7 @@ class Search:
                 "finite number for those that may be chosen."
             )
         if any(not worse(trial.accuracy, self.keep) for trial in self.trials):
-            raise CompileError("The compiler refuses the model in float16 and quantized, so there is nothing to tune.")
+            raise CompileError("The compiler refuses the model in float and quantized, so there is nothing to tune.")
         most = max(trial.accuracy for trial in self.trials)
         raise InputError(f"keep is {self.keep:.6g}, and no start is better than {most:.6g}. Ask for less.")
 
@@ -161,15 +162,42 @@ class Search:
         if objective == math.inf:
             note(objective, accuracy, "its objective is infinite", totals=report.totals)
             return False
-        better = self.best is None or objective < self.best.trial.objective * (1 - self.objective.least_gain)
+        better = self._is_best(objective, accuracy)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
         outcome = said if better else f"{said}, no better"
         devices = [device for device in self.devices if device.target == report.target]
         estimates = {device.name: estimate(report, device).seconds for device in devices}
         trial = note(objective, accuracy, outcome, accepted=better, totals=report.totals, estimates=estimates)
+        self._candidates.append(Best(subject, points, trial))
         if better:
-            self.best = Best(subject, points, trial)
+            self.best = self._candidates[-1]
+        elif self.objective.is_time:
+            self.best = self._best_of_times()
         return better
+
+    def _is_best(self, objective: float, accuracy: float) -> bool:
+        """Whether a candidate that was built is the best so far.
+
+        Times vary: of those that the fastest does not beat by more than that, the most accurate is the best, and among
+        equals the one that was there first.
+        """
+        if self.best is None:
+            return True
+        least = 1 - self.objective.least_gain
+        if not self.objective.is_time:
+            return objective < self.best.trial.objective * least
+        fastest = min(objective, *(each.trial.objective for each in self._candidates))
+        if objective * least > fastest:
+            return False
+        near = [each.trial.accuracy for each in self._candidates if each.trial.objective * least <= fastest]
+        return all(accuracy > each for each in near)
+
+    def _best_of_times(self) -> Best:
+        """The most accurate of those that are as fast as the fastest, as far as times can tell."""
+        fastest = min(each.trial.objective for each in self._candidates)
+        least = 1 - self.objective.least_gain
+        near = [each for each in self._candidates if each.trial.objective * least <= fastest]
+        return max(near, key=lambda each: each.trial.accuracy)  # the first of equals
 
     def _note(
         self, subject: Subject, name: str, points: Points, objective: float, accuracy: float, outcome: str, **more: Any

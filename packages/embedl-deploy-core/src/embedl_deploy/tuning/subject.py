@@ -85,27 +85,27 @@ class Subject:
 
     @cached_property
     def unquantized(self) -> OnnxExport:
-        """The export of the model in float16."""
-        return self.task.export(self.result.model, self.folder / "float16.onnx")
+        """The export of the model in float."""
+        return self.task.export(self.result.model, self.folder / f"{self.task.float_name}.onnx")
 
     @cached_property
     def digest(self) -> str:
-        """Of the file of the model in float16."""
+        """Of the file of the model in float."""
         return digest_of(read_onnx(self.unquantized.path))
 
     def engine(self, points: Points) -> Built | None:
         """A candidate's engine; ``None`` if the compiler refuses it."""
+        return self.task.builds.built(f"{self.name} {key_of(points)}", lambda: self.file(points))
 
-        def make() -> "ir.Model":
-            placed = self.files.fitting(points).placed(points) if points else read_onnx(self.unquantized.path)
-            return self.task.finished(placed)
-
-        return self.task.builds.built(f"{self.name} {key_of(points)}", make)
+    def file(self, points: Points) -> "ir.Model":
+        """A candidate's file."""
+        placed = self.files.fitting(points).placed(points) if points else read_onnx(self.unquantized.path)
+        return self.task.finished(placed)
 
     def starts(self) -> dict[str, Points]:
         """Nothing quantized, everything, and what each policy of the backend quantizes, in each format."""
         own = frozenset(self.report.quantized)
-        starts = {"float16": Points(), "everything": own}
+        starts = {self.task.float_name: Points(), "everything": own}
         policies = {name: replace(self.task.config, policy=name) for name in self.task.backend.policies}
         if self.task.config.policy is not None and not isinstance(self.task.config.policy, str):
             policies["the given policy"] = self.task.config

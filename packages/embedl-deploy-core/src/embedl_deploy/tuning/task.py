@@ -29,6 +29,7 @@ class Task:
     Attributes:
         model: The transformed model in float.
         backend: The backend whose compiler judges.
+        float_type: The type of what is not quantized.
         data: Calibration data.
         calls: What a model is called with to measure its accuracy, and to export it.
         config: The complete configuration, with the policy that was given.
@@ -41,6 +42,7 @@ class Task:
 
     model: fx.GraphModule
     backend: Backend
+    float_type: torch.dtype
     data: CalibrationData
     calls: Sequence[Call]
     config: QuantConfig
@@ -56,14 +58,20 @@ class Task:
         return not float32_report(self._held(self.model)).nodes
 
     def export(self, model: fx.GraphModule, path: Path) -> OnnxExport:
-        """Export a model in float16, with float32 where float16 cannot hold its values.
+        """Export a model in float; in float16 with float32 where that cannot hold its values.
 
         It is not finished by the backend: candidates are made of it, which are.
         """
         args, kwargs = self.calls[0]
         with torch.no_grad(), unfinished():
-            held = model if self.fits_float16 else self._held(model)
-            return export_onnx(held, args, path, kwargs=kwargs or None, dtype=torch.float16, tolerance=None)
+            fits = self.float_type is not torch.float16 or self.fits_float16
+            held = model if fits else self._held(model)
+            return export_onnx(held, args, path, kwargs=kwargs or None, dtype=self.float_type, tolerance=None)
+
+    @property
+    def float_name(self) -> str:
+        """The type of what is not quantized, as trials are named."""
+        return str(self.float_type).removeprefix("torch.")
 
     def finished(self, candidate: "ir.Model") -> "ir.Model":
         """A candidate's file, with the backend's last changes."""

@@ -16,7 +16,7 @@ from embedl_deploy.tuning.variants import Key, groups_of, without
 def try_without_matches(search: Search, subject: Subject, configs: Mapping[str, QuantConfig]) -> dict[str, str]:
     """Try the best candidate without each group of matches of its plan, and go on from what is better.
 
-    A group makes no difference where the file in float16 is the same without it, and no point is left that was not
+    A group makes no difference where the file in float is the same without it, and no point is left that was not
     there: then its points are all that it decides.
 
     Args:

@@ -1,7 +1,9 @@
 """ONNX Runtime as a compiler: the optimized model, what it runs, and how long each kernel takes."""
 
 from embedl_deploy.backend import Compiler
+from embedl_deploy_onnxruntime.compiler.runtime import ONNXRuntime
 
-__all__ = ["ONNXRUNTIME_COMPILERS"]
+#: What :func:`embedl_deploy.compile` takes with this backend.
+ONNXRUNTIME_COMPILERS: tuple[Compiler, ...] = (ONNXRuntime(),)
 
-ONNXRUNTIME_COMPILERS: tuple[Compiler, ...] = ()
+__all__ = ["ONNXRUNTIME_COMPILERS", "ONNXRuntime"]

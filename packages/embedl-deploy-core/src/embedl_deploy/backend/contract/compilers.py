@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from embedl_deploy.engine import EngineLayer
+from embedl_deploy.backend.contract.running import LoadedEngine
+from embedl_deploy.engine import EngineLayer, Timing
 from embedl_deploy.errors import CompileError, EmbedlDeployError, InputError
 from embedl_deploy.validation.checked import checked
 
@@ -30,6 +31,7 @@ class CompileOptions:
         strip_weights: Whether the engine is written without the weights that can be put back by refitting.
         optimization_level: How hard the compiler tries, in its own numbers; ``None`` for its default.
         timeout: Seconds after which the compiler's process is ended; ``None`` for never.
+        threads: Threads that the engine runs with where it is timed; ``None`` for the runtime's choice.
 
     Raises:
         InputError: A number is not positive.
@@ -43,9 +45,10 @@ class CompileOptions:
     strip_weights: bool = False
     optimization_level: int | None = None
     timeout: float | None = None
+    threads: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("workspace", self.workspace), ("timeout", self.timeout)):
+        for name, value in (("workspace", self.workspace), ("timeout", self.timeout), ("threads", self.threads)):
             if value is not None and not 0 < value < math.inf:
                 raise InputError(f"{name} is {value!r}; expected a positive number.")
 
@@ -61,6 +64,9 @@ class Build:
         target: What it was compiled for.
         seconds: How long it took.
         messages: Warnings.
+        timing: Runs of the whole engine, where the compiler has timed some.
+        shapes: The shapes that the compiler has chosen for inputs with open dimensions that the options do not name:
+            times, bytes and operations are those at these shapes.
     """
 
     engine: bytes
@@ -68,6 +74,8 @@ class Build:
     target: str
     seconds: float
     messages: tuple[str, ...] = ()
+    timing: Timing | None = None
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 class CompilerRefusedError(EmbedlDeployError):
@@ -92,10 +100,13 @@ class Compiler(ABC):
     Attributes:
         name: Under which it is chosen.
         suffix: Ending of the name of what it writes, where the user gives none.
+        float_type: The floating-point type that its hardware is fastest in: what is not quantized has it where
+            embedl-deploy exports by itself, as :func:`embedl_deploy.tuning.tune` does.
     """
 
     name: str
     suffix: str = ".engine"
+    float_type: torch.dtype = torch.float16
 
     @abstractmethod
     def missing(self) -> str | None:
@@ -122,30 +133,17 @@ class Compiler(ABC):
             InputError: An option does not fit.
         """
 
-    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run an engine on the hardware.
+    def load(self, engine: Path, threads: int | None) -> LoadedEngine:
+        """Load an engine onto the hardware in this machine, to run it.
+
+        It is called in the user's process.
 
         Args:
             engine: The file.
-            inputs: One tensor per input of the engine, in its order.
+            threads: Threads that it is to run with; ``None`` for the runtime's choice.
 
         Raises:
             CompileError: It cannot be run here.
+            InputError: Threads were asked for, and there are none to choose.
         """
         raise CompileError(f"The compiler {self.name!r} cannot run engines, so {engine.name} was not run.")
-
-    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
-        """Run an engine on the hardware again and again, and time each run.
-
-        Args:
-            engine: The file.
-            inputs: One tensor per input of the engine, in its order.
-            seconds: How long to go on, after a few runs that are not timed.
-
-        Returns:
-            The time of each run, in seconds, without what copies inputs and outputs to and from the hardware.
-
-        Raises:
-            CompileError: It cannot be run here.
-        """
-        raise CompileError(f"The compiler {self.name!r} cannot run engines, so {engine.name} was not timed.")

@@ -6,7 +6,7 @@ from embedl_deploy.page.file_reports import Comparison, EngineTotals
 from embedl_deploy.page.html import join, tag
 from embedl_deploy.page.section import Section, Source, module_named
 from embedl_deploy.page.table import Cell, Column, Line, table
-from embedl_deploy.page.words import size
+from embedl_deploy.page.words import duration, size
 
 
 def comparison(source: Source) -> Section | None:
@@ -27,6 +27,10 @@ def comparison(source: Source) -> Section | None:
 
 def _totals(found: Comparison) -> Iterator[list[Cell]]:
     sides = (found.first, found.second)
+    times = [side.seconds for side in sides]
+    if any(times):
+        longest = max(filter(None, times))
+        yield [Cell("a run"), *(_timed(time, longest) for time in times)]
     for title, name, is_size in (
         ("activations read and written", "activation_bytes", True),
         ("kernels", "kernels", False),
@@ -47,11 +51,18 @@ def _totals(found: Comparison) -> Iterator[list[Cell]]:
         yield [Cell(title), *(Cell(getattr(side, name)) for side in sides)]
 
 
+def _timed(seconds: float | None, longest: float) -> Cell:
+    return Cell("") if seconds is None else Cell(duration(seconds), seconds, seconds / longest, "plain")
+
+
 def _modules(source: Source, found: Comparison) -> object:
     most = max((max(row.activation_bytes) for row in found.by_module), default=0) or 1
     sides: tuple[EngineTotals, ...] = (found.first, found.second)
+    timed = any(row.seconds is not None for row in found.by_module)
+    longest = max((max(row.seconds or (0.0,)) for row in found.by_module), default=0.0) or 1.0
     columns = [
         Column("module"),
+        *(Column(f"{side.model}, time", True, "measured") for side in sides if timed),
         *(Column(side.model, True, "bytes of activations") for side in sides),
         Column("difference", True, "bytes of activations, more in the second"),
         Column("kernels", meaning="in the first and in the second"),
@@ -62,7 +73,10 @@ def _modules(source: Source, found: Comparison) -> object:
         change = f"{'−' if second < first else '+'}{size(abs(second - first))}" if second != first else "0"
         bars = [Cell(size(value) if value else "0", value, value / most, "plain") for value in (first, second)]
         counts = Cell(f"{row.kernels[0]} → {row.kernels[-1]}")
-        lines.append(Line([Cell(module_named(source, row.module)), *bars, Cell(change, second - first), counts]))
+        times = [_timed(time, longest) for time in row.seconds or (None, None)] if timed else []
+        lines.append(
+            Line([Cell(module_named(source, row.module)), *times, *bars, Cell(change, second - first), counts])
+        )
     if not lines:
         return None
     title = tag("summary", f"Module by module ({len(lines)})")

@@ -4,7 +4,7 @@ from embedl_deploy.page.file_reports import EngineLayer
 from embedl_deploy.page.html import breakable, code, join, tag
 from embedl_deploy.page.section import Section, Source, folded, module_link, module_named
 from embedl_deploy.page.table import Cell, Column, Line, table
-from embedl_deploy.page.words import chip, colour_of, counted, size
+from embedl_deploy.page.words import chip, colour_of, counted, duration, size
 
 _COLUMNS = (
     Column("kernel"),
@@ -15,6 +15,7 @@ _COLUMNS = (
     Column("activations", True, "bytes that it reads and writes"),
     Column("weights", True, "bytes of its constants"),
 )
+_TIME = Column("time", True, "measured, the median of several runs")
 #: So many are shown at once; more of them are shown on demand, also by a link to one.
 _MOST = 60
 
@@ -25,8 +26,10 @@ def kernels(source: Source) -> Section | None:
     if engine is None:
         return None
     most = max((layer.bytes_read + layer.bytes_written for layer in engine.layers), default=0) or 1
+    longest = max((layer.seconds or 0.0 for layer in engine.layers), default=0.0)
+    columns = (*_COLUMNS, _TIME) if longest else _COLUMNS
     lines = [
-        Line(_cells(source, number, layer, most), f"k{number}")
+        Line([*_cells(source, number, layer, most), *_time(layer, longest)], f"k{number}")
         for number, layer in enumerate(engine.layers)
         if layer.kind != "synchronization"
     ]
@@ -34,7 +37,8 @@ def kernels(source: Source) -> Section | None:
     head = (
         f"{engine.compiler} for {engine.target}: {counted(engine.kernels, 'kernel')}, "
         f"{size(engine.activation_bytes)} of activations read and written, {size(engine.weight_bytes)} of weights; "
-        f"engine {size(engine.engine_bytes)}{f'; {counts}' if counts else ''}."
+        f"engine {size(engine.engine_bytes)}{f'; {counts}' if counts else ''}"
+        f"{'' if engine.seconds is None else f'; a run takes {duration(engine.seconds)}'}."
     )
     in_float = [
         tag("li", module_named(source, entry.module) or code(entry.layer), f" in {entry.precision}: {entry.reason}")
@@ -48,11 +52,21 @@ def kernels(source: Source) -> Section | None:
         tag(
             "details",
             tag("summary", f"All kernels ({len(lines)})"),
-            table(_COLUMNS, lines, anchor="t-kernels"),
+            table(columns, lines, anchor="t-kernels"),
             open=len(lines) <= _MOST,
         ),
     )
     return Section("kernels", "Kernels", "Kernels of the engine", body)
+
+
+def _time(layer: EngineLayer, longest: float) -> list[Cell]:
+    """How long it takes, where an engine's layers were timed."""
+    if not longest:
+        return []
+    if layer.seconds is None:
+        return [Cell("")]
+    bar = layer.seconds / longest
+    return [Cell(duration(layer.seconds), layer.seconds, bar, f"p-{colour_of(layer.precision) or 'other'}")]
 
 
 def _cells(source: Source, number: int, layer: EngineLayer, most: int) -> list[Cell]:

@@ -124,6 +124,8 @@ def build_engine(
         CompilerRefusedError: The parser or the builder does not take the file.
         InputError: An option does not fit.
     """
+    if options.threads is not None:
+        raise InputError(f"threads is {options.threads}, but engines of TensorRT run on a GPU; leave the option out.")
     log = Log()
     logger = make_logger(trt, log)
     builder = trt.Builder(logger)

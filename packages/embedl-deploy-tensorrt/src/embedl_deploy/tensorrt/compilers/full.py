@@ -1,19 +1,18 @@
 """Full TensorRT, on a machine with an NVIDIA GPU."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
+from embedl_deploy.backend import Build, CompileOptions, Compiler, LoadedEngine, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import Log, build_engine, make_logger
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.inspector import layers_in_inspection
 from embedl_deploy.tensorrt.compilers.packages import is_installed
-from embedl_deploy.tensorrt.compilers.running import run_engine, time_engine
+from embedl_deploy.tensorrt.compilers.running import EngineOnGpu
 from embedl_deploy.tensorrt.compilers.targets import target_here
 
 
@@ -63,10 +62,6 @@ class TensorRT(Compiler):
         text: str = loaded.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
         return text
 
-    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run an engine on the GPU in this machine."""
-        return run_engine(importlib.import_module("tensorrt"), engine, inputs)
-
-    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
-        """Time an engine on the GPU in this machine."""
-        return time_engine(importlib.import_module("tensorrt"), engine, inputs, seconds)
+    def load(self, engine: Path, threads: int | None) -> LoadedEngine:
+        """Load an engine onto the GPU in this machine."""
+        return EngineOnGpu(importlib.import_module("tensorrt"), engine, threads)

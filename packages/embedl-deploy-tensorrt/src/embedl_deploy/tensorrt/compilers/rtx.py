@@ -1,19 +1,16 @@
 """TensorRT for RTX: builds on a machine without a GPU."""
 
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from embedl_deploy.backend import Build, CompileOptions, Compiler, Progress
+from embedl_deploy.backend import Build, CompileOptions, Compiler, LoadedEngine, Progress
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import build_engine
 from embedl_deploy.tensorrt.compilers.command import command_line
 from embedl_deploy.tensorrt.compilers.layer_log import layers_in_log
 from embedl_deploy.tensorrt.compilers.packages import is_installed
-from embedl_deploy.tensorrt.compilers.running import run_engine, time_engine
+from embedl_deploy.tensorrt.compilers.running import EngineOnGpu
 from embedl_deploy.tensorrt.compilers.targets import target_here
 from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 
@@ -74,13 +71,9 @@ class TensorRTForRTX(Compiler):
             warnings = (cannot, *warnings)
         return Build(built.engine, layers, target.lower(), built.seconds, warnings)
 
-    def run(self, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Run an engine on the GPU in this machine."""
-        return run_engine(_module(), engine, inputs)
-
-    def benchmark(self, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
-        """Time an engine on the GPU in this machine."""
-        return time_engine(_module(), engine, inputs, seconds)
+    def load(self, engine: Path, threads: int | None) -> LoadedEngine:
+        """Load an engine onto the GPU in this machine."""
+        return EngineOnGpu(_module(), engine, threads)
 
 
 def _module() -> Any:

@@ -2,7 +2,7 @@
 
 Written against the documentation of TensorRT's Python API. It was run on an H200 up to loading the engine, which
 TensorRT for RTX refuses there, as it does not support that card; no machine at hand had a GPU that it supports. What
-times the runs has not been run at all.
+runs and times an engine has been run with a stand-in for TensorRT only.
 """
 
 import time
@@ -12,65 +12,44 @@ from typing import Any
 
 import torch
 
+from embedl_deploy.backend import LoadedEngine
+from embedl_deploy.engine import EngineTensor
 from embedl_deploy.errors import CompileError, InputError
 from embedl_deploy.tensorrt.compilers.build import Log, make_logger
+from embedl_deploy.tensorrt.compilers.words import dtype_of
 
-_DTYPES = {"FLOAT": torch.float32, "HALF": torch.float16, "BF16": torch.bfloat16, "INT32": torch.int32}
-_DTYPES |= {"INT64": torch.int64, "INT8": torch.int8, "UINT8": torch.uint8, "BOOL": torch.bool}
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float8_e4m3": torch.float8_e4m3fn,
+    "int32": torch.int32,
+    "int64": torch.int64,
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    "bool": torch.bool,
+}
+#: Where tensors are that an engine reads and writes.
+_DEVICE = "cuda"
 
 
-#: Runs before those that are timed.
-_WARM_UP = 10
-
-
-def run_engine(trt: Any, engine: Path, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The outputs of an engine, on the CPU.
+class EngineOnGpu(LoadedEngine):
+    """An engine on the GPU in this machine.
 
     Args:
         trt: The Python module of TensorRT, or of TensorRT for RTX.
         engine: The file.
-        inputs: One tensor per input, in the engine's order.
+        threads: Refused: a GPU has none to choose.
 
     Raises:
         CompileError: There is no GPU, or the engine was built for another or by another version.
-        InputError: The number of inputs does not fit.
-    """
-    loaded = _Loaded(trt, engine, inputs)
-    loaded.run()
-    return [loaded.tensors[name].cpu() for name in loaded.outputs]
-
-
-def time_engine(trt: Any, engine: Path, inputs: Sequence[torch.Tensor], seconds: float) -> list[float]:
-    """The times of an engine's runs, in seconds, by events on the GPU; arguments and errors as for :func:`run_engine`.
-
-    Args:
-        trt: The Python module.
-        engine: The file.
-        inputs: One tensor per input.
-        seconds: How long to go on.
-    """
-    loaded = _Loaded(trt, engine, inputs)
-    for _ in range(_WARM_UP):
-        loaded.run()
-    times: list[float] = []
-    until = time.monotonic() + seconds
-    while not times or time.monotonic() < until:
-        times.append(loaded.run())
-    return times
-
-
-class _Loaded:
-    """An engine on the GPU, with inputs and room for outputs.
-
-    Arguments and errors as for :func:`run_engine`.
-
-    Attributes:
-        outputs: Names of the outputs, in the engine's order.
-        tensors: Inputs and outputs by name.
+        InputError: Threads were asked for.
     """
 
-    def __init__(self, trt: Any, engine: Path, inputs: Sequence[torch.Tensor]) -> None:
+    def __init__(self, trt: Any, engine: Path, threads: int | None) -> None:
         self.name, self.log = engine.name, Log()
+        if threads is not None:
+            raise InputError(f"threads is {threads}, but {self.name} runs on a GPU; leave it out.")
         if not torch.cuda.is_available():
             raise CompileError(f"{self.name} was not run: an engine runs on an NVIDIA GPU, and this machine has none.")
         self.runtime = trt.Runtime(make_logger(trt, self.log))  # the engine needs it as long as it lives
@@ -78,25 +57,51 @@ class _Loaded:
         if loaded is None:
             raise CompileError(f"{self.name} cannot be loaded: {'; '.join(self.log.errors) or 'no reason was given'}.")
         names = [loaded.get_tensor_name(index) for index in range(loaded.num_io_tensors)]
-        given = [name for name in names if loaded.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        if len(given) != len(inputs):
-            raise InputError(f"{self.name} has the inputs {given}, but {len(inputs)} were given.")
-        self.outputs = [name for name in names if name not in given]
+        tensors = [
+            EngineTensor(name, tuple(loaded.get_tensor_shape(name)), dtype_of(loaded.get_tensor_dtype(name).name))
+            for name in names
+        ]
+        is_input = [loaded.get_tensor_mode(name) == trt.TensorIOMode.INPUT for name in names]
+        self.inputs = tuple(tensor for tensor, reads in zip(tensors, is_input, strict=True) if reads)
+        self.outputs = tuple(tensor for tensor, reads in zip(tensors, is_input, strict=True) if not reads)
         self.engine, self.context = loaded, loaded.create_execution_context()
         self.stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self.tensors: dict[str, torch.Tensor] = {}
-        for name, value in zip(given, inputs, strict=True):
-            dtype = _DTYPES[loaded.get_tensor_dtype(name).name]
-            self.tensors[name] = value.detach().to("cuda", dtype).contiguous()
-            self.context.set_input_shape(name, tuple(value.shape))
-        for name in self.outputs:
-            shape, dtype = tuple(self.context.get_tensor_shape(name)), _DTYPES[loaded.get_tensor_dtype(name).name]
-            self.tensors[name] = torch.empty(shape, dtype=dtype, device="cuda")
-        for name, tensor in self.tensors.items():
-            self.context.set_tensor_address(name, tensor.data_ptr())
-        torch.cuda.synchronize()
 
-    def run(self) -> float:
+    def run(self, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Run it once; the outputs on the CPU."""
+        tensors = self._placed(inputs)
+        self._run()
+        return [tensors[tensor.name].cpu() for tensor in self.outputs]
+
+    def time(self, inputs: Sequence[torch.Tensor], runs: int, seconds: float) -> list[float]:
+        """The times of runs, in seconds, by events on the GPU."""
+        tensors = self._placed(inputs)
+        times: list[float] = []
+        until = time.monotonic() + seconds
+        while len(times) < runs or time.monotonic() < until:
+            times.append(self._run())
+        del tensors  # the engine had their addresses
+        return times
+
+    def _placed(self, inputs: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Inputs and room for outputs on the GPU by name, which the engine knows the addresses of."""
+        tensors: dict[str, torch.Tensor] = {}
+        for tensor, value in zip(self.inputs, inputs, strict=True):
+            tensors[tensor.name] = value.to(_DEVICE, _DTYPES[tensor.dtype]).contiguous()
+            if not self.context.set_input_shape(tensor.name, tuple(value.shape)):
+                raise InputError(
+                    f"{self.name} does not take {tensor.name!r} in the shape {tuple(value.shape)}: the shapes that it "
+                    f"was compiled for do not include it{''.join(f'; {said}' for said in self.log.errors[-1:])}."
+                )
+        for tensor in self.outputs:
+            shape = tuple(self.context.get_tensor_shape(tensor.name))
+            tensors[tensor.name] = torch.empty(shape, dtype=_DTYPES[tensor.dtype], device=_DEVICE)
+        for name, value in tensors.items():
+            self.context.set_tensor_address(name, value.data_ptr())
+        torch.cuda.synchronize()
+        return tensors
+
+    def _run(self) -> float:
         """Run once, and wait; the seconds that the GPU took."""
         began = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         ended = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
