@@ -34,7 +34,14 @@ from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.modules import FusedMatmul, WeightFakeQuantize
 from embedl_deploy.patterns import MatchStatus, Pattern, PatternMatch, QDQPoint, TreeMatch
 from embedl_deploy.plan import TransformationPlan, TransformationReport
-from embedl_deploy.quantize import QuantConfig, Quantizer, TensorQuantConfig, quantization_recipe, quantize
+from embedl_deploy.quantize import (
+    Precision,
+    QuantConfig,
+    Quantizer,
+    TensorQuantConfig,
+    quantization_recipe,
+    quantize,
+)
 from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify import Difference
 from support import small_patterns
@@ -116,7 +123,8 @@ OUT_OF_RANGE = {
 }
 #: Run while a model runs, where tracers pass stand-ins for tensors.
 IN_MODELS = {
-    "open_unseen_rows", "join_heads", "FusedConv.convolve", "FusedMatmul.project",
+    "open_unseen_rows", "join_heads", "FusedConv.convolve", "FusedMatmul.project", "MHAInProjection.split",
+    "SwinAttention.weights", "SwinAttention.attend", "SwinWindowPartition.pads",
     *(f"ScaledDotProductAttention.{part}" for part in ("spread", "scaled", "weights", "masked", "joined")),
 }  # fmt: skip
 #: What core calls and plugins or torch define, and what pytest calls.
@@ -124,7 +132,15 @@ NOT_CALLED_BY_PEOPLE = re.compile(
     r"((Compiler|LoadedEngine|Rule|LeafTracer)\..*|.*Pattern\.(check|match|replace)|pytest_.*|.*\.forward|.*(scale|shift)_outputs|.*center_input|.*set_grid)$"
 )
 #: Constructors of torch and of pluggy.
-OTHERS = {"ConvertedModule", "FrozenBatchNorm2d", "FusedModule", "PaddedConv2d", "FrozenBatchNorm2d.train", "hookimpl"}
+OTHERS = {
+    "AttentionMask",
+    "ConvertedModule",
+    "FrozenBatchNorm2d",
+    "FusedModule",
+    "PaddedConv2d",
+    "FrozenBatchNorm2d.train",
+    "hookimpl",
+}
 #: Take long, or change the process: values that they may take are not tried.
 REFUSALS_ONLY = {
     "transform", "get_transformation_plan", "load_transformation_plan", "apply_transformation_plan", "export_onnx",
@@ -222,7 +238,8 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         (Device, Device("d", "t", 1.0, {}, "s")), (Difference, Difference(0.0, 0.0)), (Severity, Severity.ERROR),
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
         (Float16Limit, Float16Limit.SUM), (torch.dtype, torch.int8),
-        (LoadedEngine, Adding([])),
+        (LoadedEngine, Adding([])), (nn.LayerNorm, nn.LayerNorm(4)), (nn.RMSNorm, nn.RMSNorm(4)),
+        (Precision, Precision.INT8),
         (Checkpoint, plan.captured), (WeightFakeQuantize, WeightFakeQuantize()), (str, "a"), (int, 1), (float, 1.0),
         (bool, True), (bytes, b"a"), (Path, Path("a")), (os.PathLike, Path("a")), (dict, {}), (list, []), (tuple, ()),
         (abc.Mapping, {}), (abc.Sequence, ()), (abc.Collection, ()), (abc.Callable, lambda *args: None),
@@ -244,6 +261,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         "resolve_module:cls": nn.Linear,
         "register_form:operation": "x",
         "module_class": nn.ReLU,
+        "scaled_norm:norm": nn.LayerNorm(4),
+        **{
+            f"SwinWindow{each}:{size}_size": (1, 1) for each in ("Partition", "Reverse") for size in ("window", "shift")
+        },
         "with_parameters:module": nn.Linear(4, 4),
         "join": torch.add,
         "elements": nn.ReLU,

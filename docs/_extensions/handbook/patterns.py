@@ -16,9 +16,20 @@ def patterns_of(backend: str, kind: str) -> list[Pattern]:
     return list(getattr(get_backend(backend), kind))
 
 
+#: In the order in which their patterns are listed.
+BACKENDS = ("tensorrt", "sensai", "onnxruntime")
+
+
+def listed_patterns(backend: str, kind: str) -> list[Pattern]:
+    """Those of a backend that no backend before it has on its list: patterns of core stand there once."""
+    before = BACKENDS[: BACKENDS.index(backend)]
+    known = {type(pattern) for other in before for pattern in patterns_of(other, kind)}
+    return [pattern for pattern in patterns_of(backend, kind) if type(pattern) not in known]
+
+
 def pattern_reference(backend: str, kind: str) -> str:
     """A section for each pattern: what it does, where quantizers go, and a picture of its first example."""
-    return "\n\n".join(_section(pattern, backend) for pattern in patterns_of(backend, kind))
+    return "\n\n".join(_section(pattern, backend) for pattern in listed_patterns(backend, kind))
 
 
 def _section(pattern: Pattern, backend: str) -> str:

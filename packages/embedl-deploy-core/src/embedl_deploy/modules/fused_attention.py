@@ -12,6 +12,7 @@ from embedl_deploy.modules.attention_mask import open_unseen_rows
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.projections import QKV, MHAInProjection
 from embedl_deploy.modules.slots import QuantStub, WeightFakeQuantize
+from embedl_deploy.validation.checked import checked
 
 
 class FusedMHAInProjection(FusedModule):
@@ -20,6 +21,7 @@ class FusedMHAInProjection(FusedModule):
     inputs_to_quantize = frozenset({0})
     makes_new_tensor = True
 
+    @checked
     def __init__(self, projection: MHAInProjection) -> None:
         super().__init__()
         self.projection = projection
@@ -44,6 +46,7 @@ class FusedScaledDotProductAttention(FusedModule):
 
     inputs_to_quantize = frozenset({0, 1, 2})
 
+    @checked
     def __init__(self, attention: ScaledDotProductAttention) -> None:
         super().__init__()
         self.attention = attention

@@ -12,10 +12,12 @@ from torch import nn
 from embedl_deploy.modules.base import FusedModule
 from embedl_deploy.modules.norms import LayerNorm2d, RMSNorm2d
 from embedl_deploy.modules.weighted import with_parameters
+from embedl_deploy.validation.checked import checked
 
 NormT = TypeVar("NormT", bound=nn.LayerNorm | nn.RMSNorm | LayerNorm2d | RMSNorm2d)
 
 
+@checked
 def scaled_norm(norm: NormT, factors: torch.Tensor, over: tuple[int, ...]) -> NormT | str:
     """A norm whose output is multiplied by ``factors``, or why there is none."""
     if over != tuple(factors.shape):
@@ -31,6 +33,7 @@ class FusedLayerNorm(FusedModule):
 
     inputs_to_quantize = frozenset()
 
+    @checked
     def __init__(self, layer_norm: nn.LayerNorm) -> None:
         super().__init__()
         self.layer_norm = layer_norm
@@ -54,6 +57,7 @@ class FusedRMSNorm(FusedModule):
 
     inputs_to_quantize = frozenset()
 
+    @checked
     def __init__(self, rms_norm: nn.RMSNorm) -> None:
         super().__init__()
         self.rms_norm = rms_norm
@@ -77,6 +81,7 @@ class FusedLayerNorm2d(FusedModule):
 
     inputs_to_quantize = frozenset()
 
+    @checked
     def __init__(self, layer_norm: LayerNorm2d | RMSNorm2d) -> None:
         super().__init__()
         self.layer_norm = layer_norm

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from embedl_deploy.modules.base import ConvertedModule
+from embedl_deploy.validation.checked import checked
 
 QKV = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -24,6 +25,7 @@ class MHAInProjection(ConvertedModule):
         batch_first: Whether a batch of sequences is (B, S, E), or (S, B, E).
     """
 
+    @checked
     def __init__(
         self, linear: nn.Linear, num_heads: int, *, zero_key_bias: bool = False, batch_first: bool = True
     ) -> None:
@@ -33,6 +35,7 @@ class MHAInProjection(ConvertedModule):
         self.zero_key_bias = zero_key_bias
         self.batch_first = batch_first
 
+    @checked
     def split(self, x: torch.Tensor, weight: torch.Tensor) -> QKV:
         """Project (..., S, E) by ``weight`` and split into three tensors of (..., H, S, D)."""
         bias: torch.Tensor | None = self.linear.bias
@@ -70,6 +73,7 @@ class SplitHeads(ConvertedModule):
         batch_first: Whether a batch of sequences is (B, S, E), or (S, B, E).
     """
 
+    @checked
     def __init__(self, num_heads: int, *, batch_first: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from embedl_deploy.modules.attention import join_heads
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.modules.slots import QuantStub
+from embedl_deploy.validation.checked import checked
 
 Pair = tuple[int, int]
 
@@ -33,6 +34,7 @@ class _Windows(ConvertedModule):
         shift_size: By how much the image is rolled up and left; (0, 0) for plain windows.
     """
 
+    @checked
     def __init__(self, window_size: Pair, shift_size: Pair) -> None:
         super().__init__()
         self.window_size = window_size
@@ -59,6 +61,7 @@ class SwinWindowPartition(_Windows):
         """Whether a mask is made."""
         return sum(self.shift_size) > 0
 
+    @checked
     def pads(self, x: torch.Tensor) -> bool:
         """Whether windows do not divide (B, Y, X, E), so that zeros are added below and on the right."""
         return self.layout(x.shape[1], x.shape[2])[0] != (x.shape[1], x.shape[2])
@@ -115,10 +118,12 @@ class SwinAttention(ConvertedModule):
         dropout: Probability that an attention weight is dropped in training mode.
     """
 
+    @checked
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = dropout
 
+    @checked
     def weights(
         self,
         query: torch.Tensor,
@@ -139,6 +144,7 @@ class SwinAttention(ConvertedModule):
             scores = (windows + mask[None, :, None]).flatten(0, 1)
         return torch.softmax(scores, dim=-1)
 
+    @checked
     def attend(self, weights: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Weigh the values and join the heads: (B·W, T, E)."""
         return join_heads(F.dropout(weights, self.dropout, self.training) @ value)
@@ -169,6 +175,7 @@ class FusedSwinAttention(FusedModule):
 
     inputs_to_quantize = frozenset()
 
+    @checked
     def __init__(self, attention: SwinAttention) -> None:
         super().__init__()
         self.attention = attention

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from embedl_deploy.validation.checked import checked
+
 
 class Applied(nn.Module):
     """A function of sub-modules, which it gets in front, and of the inputs.
@@ -15,6 +17,7 @@ class Applied(nn.Module):
         *parts: Sub-modules.
     """
 
+    @checked
     def __init__(self, function: Callable[..., Any], *parts: nn.Module) -> None:
         super().__init__()
         self.parts = nn.ModuleList(parts)
@@ -33,6 +36,7 @@ class Tapped(nn.Module):
         rest: Takes it.
     """
 
+    @checked
     def __init__(self, first: nn.Module, rest: nn.Module) -> None:
         super().__init__()
         self.first = first

@@ -16,7 +16,7 @@ from embedl_deploy.backend.loader.discovery import PluginSource
 from embedl_deploy.backend.loader.plugins import plugin_error, plugin_manager
 from embedl_deploy.backend.loader.translations import translations_from
 from embedl_deploy.engine import Device
-from embedl_deploy.errors import PLUGIN_FAILURES
+from embedl_deploy.errors import PLUGIN_FAILURES, InputError
 from embedl_deploy.numerics import QuantConfig, QuantPolicy
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.validation.checked import checked
@@ -129,8 +129,11 @@ class Backend:
             Whether one of them has such a hook.
 
         Raises:
+            InputError: It is no model.
             PluginError: A hook fails, or gives something.
         """
+        if not hasattr(model, "graph"):
+            raise InputError(f"model is {model!r}; expected an onnx_ir.Model.")
         hook = "embedl_deploy_finish_onnx"
         names = plugins_in_order(self._manager, hook)
         for name in reversed(names):
