@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 from rich.console import Console
 from rich.table import Table
-
-import onnxruntime
 
 UINT8, INT8, FLOAT = ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.FLOAT
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import nn
 
-import onnxruntime
 from embedl_deploy import TransformationResult, export_onnx
 from embedl_deploy.quantize import CalibrationMethod, QuantConfig, quantize
 from embedl_deploy.tuning import tune
@@ -31,12 +31,14 @@ class Network:
         result: What transform made of it.
         calibration: Single samples, each a tuple of inputs.
         held_out: Others to judge by.
+        trained: Whether its weights are real, so that accuracy means something.
     """
 
     model: nn.Module
     result: TransformationResult
     calibration: Sequence[tuple[torch.Tensor, ...]]
     held_out: Sequence[tuple[torch.Tensor, ...]]
+    trained: bool
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def outputs(path: Path, samples: Sequence[tuple[torch.Tensor, ...]]) -> torch.Te
 
 
 def embedl_deploy_files(network: Network, folder: Path, seconds: float) -> list[File]:
-    """Float32, and INT8 by both policies, with accuracy kept by learned rounding, and tuned for time."""
+    """Float32, INT8 by both policies and tuned for time; with real weights also by learned rounding."""
     clipped = replace(U8S8, activation=replace(U8S8.activation, calibration_method=CalibrationMethod.MSE))
     learned: dict[str, Any] = {"learned_rounding": True}
 
@@ -105,8 +107,9 @@ def embedl_deploy_files(network: Network, folder: Path, seconds: float) -> list[
         "float32": lambda: network.result.model,
         "INT8 all": lambda: quantized(replace(U8S8, policy="all")),
         "INT8 mixed": lambda: quantized(replace(U8S8, policy="mixed")),
-        "INT8 mixed, learned": lambda: quantized(replace(clipped, policy="mixed"), **learned),
     }
+    if network.trained:
+        makers["INT8 mixed, learned"] = lambda: quantized(replace(clipped, policy="mixed"), **learned)
     if seconds:
         makers["INT8 tuned"] = tuned
     files = []

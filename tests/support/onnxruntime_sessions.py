@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-
 import onnxruntime
 
 #: What it raises, when a session is made or run.

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
 
-import onnxruntime
 from embedl_deploy import check, export_onnx, transform
 from embedl_deploy.errors import ExportError, QuantizationConfigError
 from embedl_deploy.float16 import float32_report, keep_in_float32

@@ -1,0 +1,61 @@
+"""Where the policies object, and what is quantized by them."""
+
+import torch
+from torch import nn
+
+from embedl_deploy import transform
+from embedl_deploy.numerics import Precision
+from embedl_deploy.quantize import QuantConfig, quantization_report, quantize
+
+
+def quantized_places(net, x, policy):
+    result = transform(net.eval(), x, backend="onnxruntime")
+    report = quantization_report(quantize(result, [x], QuantConfig(policy=policy), progress=False))
+    return {(point.path, point.label): point.rule for point in report.not_quantized}
+
+
+class Block(nn.Module):
+    """A sum of what a product gives with what it reads, as in transformers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return self.second(x + self.first(x))
+
+
+def test_activations_have_a_zero_point_and_weights_a_scale_per_channel():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    x = torch.randn(1, 3, 8, 8)
+    model = quantize(transform(net.eval(), x, backend="onnxruntime"), [x], progress=False)
+    configs = {str(point.config) for point in quantization_report(model).points}
+    assert configs == {"UINT8 asymmetric minmax", "INT8 per channel minmax"}
+    ends = [part.zero_point for part in model.modules() if getattr(part, "zero_point", None) is not None]
+    assert {end.dtype for end in ends} == {torch.uint8}
+    assert 0 in {int(end) for end in ends}  # behind the ReLU, which the range cuts off
+    assert Precision.UINT8.is_unsigned
+
+
+def test_sums_of_float_values_stay_in_float_unless_all_is_asked_for():
+    x = torch.randn(2, 3, 8)
+    left = quantized_places(Block(), x, "mixed")
+    assert {path for path, _ in left} == {"add"}
+    assert set(left.values()) == {
+        "policy onnxruntime's 'mixed': what it reads is in float: integers would only be converted to and fro"
+    }
+    assert quantized_places(Block(), x, "all") == {}
+
+
+def test_few_channels_in_a_group_stay_in_float():
+    net = nn.Sequential(nn.Conv2d(16, 16, 3, groups=4), nn.ReLU(), nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 8, 1))
+    left = quantized_places(net, torch.randn(1, 16, 12, 12), "mixed")
+    assert {path for path, _ in left} == {"0"}
+    assert "groups of 4 channels" in left["0", "input 0"]
+
+
+def test_transposed_convolutions_stay_in_float():
+    net = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    for policy in ("mixed", "all"):
+        left = quantized_places(net, torch.randn(1, 4, 8, 8), policy)
+        assert {path for path, _ in left} == {"0"}
