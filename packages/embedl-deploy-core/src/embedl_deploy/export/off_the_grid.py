@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from embedl_deploy.artifact import module_of, read_onnx
+from embedl_deploy.export.pass_by_dynamic import DYNAMIC, pass_by_dynamic
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.edit import deep_copy
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from embedl_deploy.quantize import Quantizer
+    from embedl_deploy.quantize import DynamicQuantizer, Quantizer
 
 #: What a file needs besides to be a file of more than 2 GB.
 _WEIGHTS = "model.onnx.data"
@@ -37,6 +38,10 @@ class _Grid:
     scales: tuple[float, ...]
     zeros: tuple[float, ...]
     format: str
+
+
+#: The range of each call.
+_DYNAMIC_GRID = _Grid((), (), "dynamic")
 
 
 def without_quantizers(model: nn.Module) -> nn.Module:
@@ -68,7 +73,8 @@ def run_without_quantizers(
     wanted = {path: _grid_of(part, dtype) for path, part in _of_activations(model).items()}
     grids: list[_Grid] = []
     for node in _quantizing_activations(file):
-        grid = _pass_by(node)
+        grid = pass_by_dynamic(node) if node.op_type == DYNAMIC else _pass_by(node)
+        grid = _DYNAMIC_GRID if grid is True else grid
         # What was quantized again after a cast says which product it is for, and is found among all of them only.
         if grid is None or wanted.get(f"{module_of(node)}.quantizer", grid) != grid:
             return None, 0
@@ -81,14 +87,21 @@ def run_without_quantizers(
         return run_onnx(passing, *inputs), len(grids)
 
 
-def _of_activations(model: nn.Module) -> "dict[str, Quantizer]":
-    from embedl_deploy.quantize import Quantizer  # here: who does not export need not wait for it
+def _of_activations(model: nn.Module) -> "dict[str, Quantizer | DynamicQuantizer]":
+    from embedl_deploy.quantize import DynamicQuantizer, Quantizer  # here: who does not export need not wait for it
 
     parts = model.named_modules(remove_duplicate=False)
-    return {path: part for path, part in parts if isinstance(part, Quantizer) and not part.is_weight}
+    return {
+        path: part
+        for path, part in parts
+        if isinstance(part, DynamicQuantizer) or (isinstance(part, Quantizer) and not part.is_weight)
+    }
 
 
-def _grid_of(part: "Quantizer", dtype: torch.dtype) -> _Grid:
+def _grid_of(part: "Quantizer | DynamicQuantizer", dtype: torch.dtype) -> _Grid:
+    if part.config.dynamic:
+        return _DYNAMIC_GRID
+    assert isinstance(part.scale, torch.Tensor)  # as every Quantizer's
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
     return _Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
@@ -101,7 +114,7 @@ def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
     for node in file.graph:
         if any(id(value) in depends for value in node.inputs):
             depends |= {id(value) for value in node.outputs}
-            if node.op_type == "QuantizeLinear":
+            if node.op_type in ("QuantizeLinear", DYNAMIC):
                 found.append(node)
     return found
 

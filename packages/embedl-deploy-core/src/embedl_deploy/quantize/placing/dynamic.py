@@ -1,0 +1,41 @@
+"""The quantizer whose range is that of each call, and which quantizer a configuration asks for."""
+
+import torch
+
+from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.grid.dynamic import fake_quantize_dynamic
+from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
+
+
+class DynamicQuantizer(StoresFormat):
+    """Quantizes and dequantizes one activation by the extremes of each call. It has no state, and no calibration.
+
+    Args:
+        config: How the tensor is quantized, with ``dynamic``.
+        name: The tensor, for messages.
+    """
+
+    def __init__(self, config: TensorQuantConfig, name: str) -> None:
+        super().__init__()
+        self.config = config
+        self.name = name
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """``x``, any shape, rounded to the 256 numbers that its own range is divided into."""
+        return fake_quantize_dynamic(x)  # type: ignore[no-any-return]  # operators are untyped callables
+
+    def extra_repr(self) -> str:
+        """The format."""
+        return str(self.config)
+
+
+def make_quantizer(config: TensorQuantConfig, name: str, *, is_weight: bool = False) -> Quantizer | DynamicQuantizer:
+    """The quantizer that a configuration asks for.
+
+    Args:
+        config: How the tensor is quantized.
+        name: The tensor, for messages.
+        is_weight: Whether it is a weight.
+    """
+    return DynamicQuantizer(config, name) if config.dynamic else Quantizer(config, name, is_weight=is_weight)
