@@ -31,6 +31,4 @@ DYNAMIC = QuantConfig(
 WEIGHTS_8BIT = QuantConfig(activation=None, weight=_WEIGHT, policy="dynamic")
 
 #: Weights of products in INT4, 32 inputs of an output with one scale, activations in float.
-WEIGHTS_4BIT = QuantConfig(
-    activation=None, weight=TensorQuantConfig(Precision.INT4, block_size=32), policy="dynamic"
-)
+WEIGHTS_4BIT = QuantConfig(activation=None, weight=TensorQuantConfig(Precision.INT4, block_size=32), policy="dynamic")

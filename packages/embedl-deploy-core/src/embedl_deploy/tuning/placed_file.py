@@ -169,9 +169,7 @@ def _drop_unread(model: "ir.Model") -> None:
     """Remove quantizers, and their scales and zero points, that nobody reads."""
     outputs = set(model.graph.outputs)
     for node in reversed(list(model.graph)):
-        if node.op_type in _QUANTIZERS and not any(
-            value.uses() or value in outputs for value in node.outputs
-        ):
+        if node.op_type in _QUANTIZERS and not any(value.uses() or value in outputs for value in node.outputs):
             model.graph.remove(node, safe=True)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and value not in outputs:

@@ -13,7 +13,7 @@ A weight in other types than INT8, with zero points or in blocks keeps the first
 from typing import TYPE_CHECKING
 
 from embedl_deploy_onnxruntime.files.making import initializer, node_like
-from embedl_deploy_onnxruntime.files.stored_weights import Product, StoredWeight, product_of, stored_weight
+from embedl_deploy_onnxruntime.files.stored_weights import Product, product_of, stored_weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,6 +27,7 @@ def multiply_integers(model: "ir.Model") -> None:
     """
     import onnx_ir as ir
 
+    stored: dict[str, list[ir.Value]] = {}
     for node in list(model.graph):
         product = product_of(node)
         dequantize = None if product is None else product.left.producer()
@@ -34,7 +35,10 @@ def multiply_integers(model: "ir.Model") -> None:
             continue
         weight = stored_weight(product)
         if weight is not None and not weight.block and weight.dtype is ir.DataType.INT8:
-            _write(model, product, dequantize, weight)
+            if weight.name not in stored:  # a layer that is called twice has one
+                parts = (("integers", weight.integers), ("scales", weight.scale))
+                stored[weight.name] = [initializer(model, f"{weight.name}_{what}", value) for what, value in parts]
+            _write(model, product, dequantize, *stored[weight.name])
 
 
 def _is_dynamic(dequantize: "ir.Node") -> bool:
@@ -46,15 +50,16 @@ def _is_dynamic(dequantize: "ir.Node") -> bool:
     )
 
 
-def _write(model: "ir.Model", product: Product, dequantize: "ir.Node", weight: StoredWeight) -> None:
+def _write(
+    model: "ir.Model", product: Product, dequantize: "ir.Node", stored: "ir.Value", of_weight: "ir.Value"
+) -> None:
+    """Write one product, of a weight's integers and its scales."""
     import onnx_ir as ir
     from onnx_ir.convenience import replace_all_uses_with
 
     node, result = product.node, product.node.outputs[0]
     integers, scale, zero_point = dequantize.inputs
     floats = ir.DataType.FLOAT
-    stored = initializer(model, f"{weight.name}_integers", weight.integers)
-    of_weight = initializer(model, f"{weight.name}_scales", weight.scale)
     total = node_like(model, node, "MatMulInteger", [integers, stored, zero_point], ir.DataType.INT32)
     total = node_like(model, node, "Cast", [total], floats, to=int(floats))
     scales = node_like(model, node, "Mul", [scale, of_weight], floats)

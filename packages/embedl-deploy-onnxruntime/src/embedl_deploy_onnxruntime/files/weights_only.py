@@ -2,7 +2,8 @@
 
     x · Transpose(DequantizeLinear(w, s, axis=1))    becomes    x · DequantizeLinear(wᵀ, sᵀ, axis=0)
 
-The kernel reads the integers. Otherwise a weight in blocks, and any weight of Gemm, is dequantized in every call.
+The kernel reads the integers. Otherwise a weight in blocks, and any weight of Gemm, is dequantized in every call. So is
+one that two products read, or whose scales are those of another: each product has its own, even of one layer.
 """
 
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedl_deploy_onnxruntime.files.making import initializer, node_like
-from embedl_deploy_onnxruntime.files.stored_weights import Product, StoredWeight, product_of, stored_weight
+from embedl_deploy_onnxruntime.files.stored_weights import StoredWeight, product_of, stored_weight
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,17 +24,19 @@ def turn_weights(model: "ir.Model") -> None:
     Args:
         model: Changed in place.
     """
-    turned: dict[str, ir.Value] = {}
+    import onnx_ir as ir
+
     for node in list(model.graph):
         product = product_of(node)
-        if product is None or _is_quantized(product.left):
+        weight = None if product is None or _is_quantized(product.left) else stored_weight(product)
+        if product is None or weight is None:
             continue
-        weight = stored_weight(product)
-        if weight is None:
-            continue
-        if weight.name not in turned:  # a layer that is called twice has one
-            turned[weight.name] = _dequantized(model, product, weight)
-        node.replace_input_with(1, turned[weight.name])
+        weight = _by_output(weight)
+        settings = {"axis": 0, "block_size": weight.block} if weight.block else {"axis": 1}
+        dtype = product.weight.dtype or ir.DataType.FLOAT
+        value = node_like(model, node, "DequantizeLinear", _stored(model, weight), dtype, **settings)
+        value.shape = ir.Shape(weight.integers.shape)
+        node.replace_input_with(1, value)
         node.attributes.pop("transB", None)
 
 
@@ -50,18 +53,11 @@ def _by_output(weight: StoredWeight) -> StoredWeight:
     return replace(weight, scale=np.broadcast_to(weight.scale, (1, outputs)).reshape(-1), block=0)
 
 
-def _dequantized(model: "ir.Model", product: Product, weight: StoredWeight) -> "ir.Value":
-    import onnx_ir as ir
-
-    weight = _by_output(weight)
+def _stored(model: "ir.Model", weight: StoredWeight) -> "list[ir.Value | None]":
+    """What DequantizeLinear reads."""
     zeros = np.zeros(weight.scale.shape, weight.integers.dtype)
-    inputs: list[ir.Value | None] = [
+    return [
         initializer(model, f"{weight.name}_turned", np.ascontiguousarray(weight.integers), weight.dtype),
         initializer(model, f"{weight.name}_turned_scale", np.ascontiguousarray(weight.scale)),
         initializer(model, f"{weight.name}_turned_zero_point", zeros, weight.dtype),
     ]
-    settings = {"axis": 0, "block_size": weight.block} if weight.block else {"axis": 1}
-    dtype = product.weight.dtype or ir.DataType.FLOAT
-    value = node_like(model, product.node, "DequantizeLinear", inputs, dtype, **settings)
-    value.shape = ir.Shape(weight.integers.shape)
-    return value
