@@ -17,6 +17,7 @@ from embedl_deploy.export import run_onnx
 from embedl_deploy.quantize import (
     CalibrationMethod,
     DynamicQuantizer,
+    LayerQuantConfig,
     Precision,
     QuantConfig,
     QuantizationRecipe,
@@ -208,7 +209,7 @@ class TestWithoutData:
         with pytest.raises(InputError, match=r"finds the ranges of 2 activation\(s\): the output of x, .*dynamic=True"):
             quantize(fused(perceptron()))
 
-    @pytest.mark.parametrize("method", ["smooth_quant", "bias_correction", "learned_rounding"])
+    @pytest.mark.parametrize("method", ["equalization", "smooth_quant", "bias_correction", "learned_rounding"])
     def test_so_do_methods_that_look_at_activations(self, method):
         with pytest.raises(InputError, match=f"{method} needs calibration data"):
             quantize(fused(perceptron()), config=DYNAMIC, **{method: True})
@@ -220,6 +221,15 @@ class TestWithoutData:
             for method in ("smooth_quant", "bias_correction", "learned_rounding"):
                 y = quantize(result, [ROWS], DYNAMIC, progress=False, **{method: True})(ROWS)
                 assert (y - exact).norm() / exact.norm() < 0.02, method
+
+
+def test_others_are_calibrated_in_float():
+    static = LayerQuantConfig(TensorQuantConfig(), TensorQuantConfig(per_channel=True))
+    result = fused(perceptron())
+    model = quantize(result, [ROWS], QuantConfig(activation=EACH_CALL, overrides={"second": static}))
+    (part,) = (part for part in model.modules() if isinstance(part, Quantizer) and not part.is_weight)
+    hidden = torch.relu(result.model.first(ROWS)).detach()
+    assert float(part.scale) == float(hidden.abs().max().double() / 127)
 
 
 class TestState:

@@ -73,8 +73,7 @@ def run_without_quantizers(
     wanted = {path: _grid_of(part, dtype) for path, part in _of_activations(model).items()}
     grids: list[_Grid] = []
     for node in _quantizing_activations(file):
-        grid = pass_by_dynamic(node) if node.op_type == DYNAMIC else _pass_by(node)
-        grid = _DYNAMIC_GRID if grid is True else grid
+        grid = _pass_by(node)
         # What was quantized again after a cast says which product it is for, and is found among all of them only.
         if grid is None or wanted.get(f"{module_of(node)}.quantizer", grid) != grid:
             return None, 0
@@ -99,9 +98,10 @@ def _of_activations(model: nn.Module) -> "dict[str, Quantizer | DynamicQuantizer
 
 
 def _grid_of(part: "Quantizer | DynamicQuantizer", dtype: torch.dtype) -> _Grid:
-    if part.config.dynamic:
+    from embedl_deploy.quantize import DynamicQuantizer  # as above
+
+    if isinstance(part, DynamicQuantizer):
         return _DYNAMIC_GRID
-    assert isinstance(part.scale, torch.Tensor)  # as every Quantizer's
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
     return _Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
@@ -127,6 +127,8 @@ def _pass_by(quantize: "ir.Node") -> _Grid | None:
     """
     from onnx_ir.convenience import replace_all_uses_with
 
+    if quantize.op_type == DYNAMIC:
+        return _DYNAMIC_GRID if pass_by_dynamic(quantize) else None
     source, grid, readers = quantize.inputs[0], _grid_in(quantize), list(quantize.outputs[0].consumers())
     if grid is None or source is None or quantize.outputs[0].is_graph_output():
         return None

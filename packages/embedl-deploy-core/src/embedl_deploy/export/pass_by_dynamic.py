@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 DYNAMIC = "DynamicQuantizeLinear"
 
 
-def pass_by_dynamic(quantize: "ir.Node") -> bool | None:
+def pass_by_dynamic(quantize: "ir.Node") -> bool:
     """Have all that reads what a node has quantized read, or multiply, what it was made of.
 
     Returns:
-        Whether that was done; ``None``, and nothing is changed, if anything but DequantizeLinear and MatMulInteger
-        reads the integers.
+        Whether that was done; nothing is changed if anything but DequantizeLinear and MatMulInteger reads the integers.
     """
     from onnx_ir.convenience import replace_all_uses_with
 
@@ -29,11 +28,11 @@ def pass_by_dynamic(quantize: "ir.Node") -> bool | None:
     source, graph = quantize.inputs[0], quantize.graph
     readers = list(values.consumers())
     if source is None or graph is None or any(value.is_graph_output() for value in quantize.outputs):
-        return None
+        return False
     dequantizing = [node for node in readers if list(node.inputs) == [values, scale, zero_point]]
     multiplying = [node for node in readers if _multiplies(node, values, zero_point)]
     if len(dequantizing) + len(multiplying) != len(readers):
-        return None
+        return False
     for node in dequantizing:
         replace_all_uses_with(node.outputs[0], source, replace_graph_outputs=True)
     for node in multiplying:

@@ -60,10 +60,10 @@ def product_of(node: "ir.Node") -> Product | None:
     if node.op_type == "MatMul":
         return Product(node, left, weight)
     factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
-    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0):
+    if factors != [1.0, 1.0] or node.attributes.get_int("transA", 0) != 0:
         return None
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    return Product(node, left, weight, bool(node.attributes.get_int("transB", 0)), bias)
+    return Product(node, left, weight, node.attributes.get_int("transB", 0) == 1, bias)
 
 
 def stored_weight(product: Product) -> StoredWeight | None:

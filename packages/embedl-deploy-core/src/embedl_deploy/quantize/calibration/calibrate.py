@@ -20,6 +20,7 @@ from embedl_deploy.quantize.grid.findings import Finding, summary
 from embedl_deploy.quantize.grid.known_range import MOST_ROUNDED_TO_ZERO, KnownRangeObserver
 from embedl_deploy.quantize.grid.observers import Observer, WeightObserver
 from embedl_deploy.quantize.grid.scales import Grid
+from embedl_deploy.quantize.placing.dynamic import DynamicQuantizer
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.quantize.reporting.report import REPORT, QuantizationReport
@@ -148,14 +149,22 @@ def _calibrate_weights(model: nn.Module) -> list[str]:
 
 @contextmanager
 def observing(model: nn.Module, quantizers: Sequence[Quantizer]) -> Iterator[list[Observer]]:
-    """Within the block some quantizers of a model observe, and give what they are given; what observes is yielded."""
+    """Within the block some quantizers of a model observe, and give what they are given; what observes is yielded.
+
+    Those with the range of each call give what they are given, too.
+    """
     ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
+    of_each_call = [part for part in model.modules() if isinstance(part, DynamicQuantizer)]
     observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
+        for each in of_each_call:
+            each.passing = True
         yield observers
     finally:
+        for each in of_each_call:
+            each.passing = False
         for quantizer in quantizers:
             quantizer.observer = None
 

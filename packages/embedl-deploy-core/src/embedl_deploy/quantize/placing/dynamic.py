@@ -14,15 +14,21 @@ class DynamicQuantizer(StoresFormat):
     Args:
         config: How the tensor is quantized, with ``dynamic``.
         name: The tensor, for messages.
+
+    Attributes:
+        passing: Whether tensors pass as they are, as they do while others are calibrated.
     """
 
     def __init__(self, config: TensorQuantConfig, name: str) -> None:
         super().__init__()
         self.config = config
         self.name = name
+        self.passing = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """``x``, any shape, rounded to the 256 numbers that its own range is divided into."""
+        """``x``, any shape, rounded to the 256 numbers that its own range has; ``x`` itself if ``passing``."""
+        if self.passing:
+            return x
         return fake_quantize_dynamic(x)  # type: ignore[no-any-return]  # operators are untyped callables
 
     def extra_repr(self) -> str:
