@@ -137,6 +137,7 @@ def test_other_types_are_rounded_in_float32(dtype):
         ({"symmetric": True}, "an unsigned format needs a zero point"),
         ({"power_of_two": True}, "dynamic with power_of_two"),
         ({"learnable": True}, "zero points are not learned"),
+        ({"centered": True}, "dynamic with centered"),
         ({"per_channel": True}, "zero points per channel"),
         ({"block_size": 8}, "blocks have no zero points"),
         *(
