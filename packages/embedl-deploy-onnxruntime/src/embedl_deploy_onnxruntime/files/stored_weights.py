@@ -116,7 +116,7 @@ def _integers(dequantize: "ir.Node", block: int, axis: int) -> Array | None:
     if node is None or node.op_type != "QuantizeLinear" or list(node.inputs[1:]) != list(dequantize.inputs[1:]):
         return None
     weight, scale, dtype = _constant(node.inputs[0]), _constant(node.inputs[1]), value.dtype
-    if weight is None or scale is None or dtype is None or weight.dtype != np.float32:
+    if weight is None or weight.ndim != 2 or scale is None or dtype is None or weight.dtype != np.float32:
         return None
     spread = scale
     if block:
