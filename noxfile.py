@@ -296,9 +296,11 @@ def accuracy(session: nox.Session) -> None:
 
 @nox.session
 def sentences(session: nox.Session) -> None:
-    """What INT8 costs a sentence encoder with its real weights; prints a table."""
+    """What INT8 costs a sentence encoder with its real weights; prints a table, and one of it in ONNX Runtime."""
     _install_wheels(session, *SENTENCE_REQUIREMENTS)
     session.run("python", "benchmarks/sentences.py", *session.posargs, env=SUPPORT)
+    if not session.posargs:
+        session.run("python", "benchmarks/sentences_runtime.py", env=SUPPORT)
 
 
 @nox.session

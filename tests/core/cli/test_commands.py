@@ -215,6 +215,7 @@ def test_a_method_alone_keeps_the_formats_of_the_hardware(command, folder):
         (("--precision", "int16"), {"INT16 powers of two minmax"}),
         (("--weights-only",), {"INT8 powers of two minmax"}),
         (("--weights-only", "--block-size", 4), {"INT8 blocks of 4 powers of two minmax"}),
+        (("--method", "dynamic"), {"UINT8 asymmetric dynamic", "INT8 powers of two minmax"}),
     ],
     ids=str,
 )

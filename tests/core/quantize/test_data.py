@@ -85,7 +85,7 @@ def test_what_is_no_data_is_refused(data):
         check_data(data)
     model = inserted(perceptron())
     with pytest.raises(
-        InputError, match=r"calibrate: (data is .*; expected a function or an iterable)|Calibration data is"
+        InputError, match=r"calibrate: (data is .*; expected a function, an iterable or None)|Calibration data is"
     ):
         calibrate(model, data)
 

@@ -19,3 +19,16 @@ U8S7 = QuantConfig(
     activation=TensorQuantConfig(Precision.UINT8, symmetric=False),
     weight=TensorQuantConfig(Precision.INT7, per_channel=True),
 )
+
+#: Products with a weight in INT8, their inputs in UINT8 with the range of each call: nothing is calibrated. For
+#: transformers, whose activations have outliers that a fixed range would have to hold.
+DYNAMIC = QuantConfig(
+    activation=TensorQuantConfig(Precision.UINT8, symmetric=False, dynamic=True), weight=_WEIGHT, policy="dynamic"
+)
+
+#: Weights of products in INT8 with a scale for each output, activations in float: for networks bound by reading their
+#: weights, as language models are where they write one token at a time.
+WEIGHTS_8BIT = QuantConfig(activation=None, weight=_WEIGHT, policy="dynamic")
+
+#: Weights of products in INT4, 32 inputs of an output with one scale, activations in float.
+WEIGHTS_4BIT = QuantConfig(activation=None, weight=TensorQuantConfig(Precision.INT4, block_size=32), policy="dynamic")

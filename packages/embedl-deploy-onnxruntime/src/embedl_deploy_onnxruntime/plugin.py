@@ -11,13 +11,17 @@ from embedl_deploy_onnxruntime.compiler import ONNXRUNTIME_COMPILERS
 from embedl_deploy_onnxruntime.files import finish
 from embedl_deploy_onnxruntime.formats import U8S8
 from embedl_deploy_onnxruntime.groups import ONNXRUNTIME_CONVERSION_PATTERNS, ONNXRUNTIME_FUSION_PATTERNS
-from embedl_deploy_onnxruntime.policies import quantize_all, quantize_mixed
+from embedl_deploy_onnxruntime.policies import quantize_all, quantize_mixed, quantize_products
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: The policies by name, the default first.
-ONNXRUNTIME_POLICIES: dict[str, QuantPolicy] = {"mixed": quantize_mixed, "all": quantize_all}
+ONNXRUNTIME_POLICIES: dict[str, QuantPolicy] = {
+    "mixed": quantize_mixed,
+    "all": quantize_all,
+    "dynamic": quantize_products,
+}
 
 
 @hookimpl

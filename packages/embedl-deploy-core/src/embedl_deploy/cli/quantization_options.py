@@ -16,11 +16,13 @@ from embedl_deploy.cli.output import Output
 from embedl_deploy.cli.parameters import numbers, size
 from embedl_deploy.cli.paths import InputFile
 from embedl_deploy.errors import InputError
-from embedl_deploy.numerics import CalibrationMethod, ModulesToSkip, Precision, QuantConfig
+from embedl_deploy.numerics import CalibrationMethod, ModulesToSkip, Precision, QuantConfig, TensorQuantConfig
 from embedl_deploy.pipeline import BACKEND
 
 PRECISIONS = tuple(precision.name.lower() for precision in Precision)
-METHODS = tuple(method.value for method in CalibrationMethod)
+#: The range of each call, in UINT8, instead of a calibrated one.
+DYNAMIC = "dynamic"
+METHODS = (*(method.value for method in CalibrationMethod), DYNAMIC)
 
 
 def data_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -111,7 +113,7 @@ class Quantization:
         precision: Name of a number format; ``None`` for that of the hardware.
         weights_only: Whether activations stay in float.
         block_size: Inputs of a weight that share a scale; ``None`` for a scale for each channel.
-        method: How activations get ranges; ``None`` for that of the hardware.
+        method: How activations get ranges, or ``"dynamic"`` for those of each call; ``None`` for that of the hardware.
         skip: Globs of modules that stay in float.
         corrections: Arguments of :func:`quantize` that keep accuracy.
     """
@@ -201,7 +203,9 @@ def _formats(
         grid = Precision[precision.upper()]
         activation = None if activation is None or weights_only else activation.in_precision(grid)
         weight = None if weight is None else weight.in_precision(grid)
-    if method is not None and activation is not None:
+    if method == DYNAMIC:
+        activation = TensorQuantConfig(Precision.UINT8, symmetric=False, dynamic=True)
+    elif method is not None and activation is not None:
         activation = replace(activation, calibration_method=CalibrationMethod(method))
     if block_size is not None and weight is not None:
         weight = replace(weight, per_channel=False, axis=None, block_size=block_size)

@@ -18,13 +18,14 @@ import torch
 from torch import nn
 
 from embedl_deploy.artifact import module_of, read_onnx
+from embedl_deploy.export.pass_by_dynamic import DYNAMIC, pass_by_dynamic
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.edit import deep_copy
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from embedl_deploy.quantize import Quantizer
+    from embedl_deploy.quantize import DynamicQuantizer, Quantizer
 
 #: What a file needs besides to be a file of more than 2 GB.
 _WEIGHTS = "model.onnx.data"
@@ -37,6 +38,10 @@ class _Grid:
     scales: tuple[float, ...]
     zeros: tuple[float, ...]
     format: str
+
+
+#: The range of each call.
+_DYNAMIC_GRID = _Grid((), (), "dynamic")
 
 
 def without_quantizers(model: nn.Module) -> nn.Module:
@@ -81,14 +86,22 @@ def run_without_quantizers(
         return run_onnx(passing, *inputs), len(grids)
 
 
-def _of_activations(model: nn.Module) -> "dict[str, Quantizer]":
-    from embedl_deploy.quantize import Quantizer  # here: who does not export need not wait for it
+def _of_activations(model: nn.Module) -> "dict[str, Quantizer | DynamicQuantizer]":
+    from embedl_deploy.quantize import DynamicQuantizer, Quantizer  # here: who does not export need not wait for it
 
     parts = model.named_modules(remove_duplicate=False)
-    return {path: part for path, part in parts if isinstance(part, Quantizer) and not part.is_weight}
+    return {
+        path: part
+        for path, part in parts
+        if isinstance(part, DynamicQuantizer) or (isinstance(part, Quantizer) and not part.is_weight)
+    }
 
 
-def _grid_of(part: "Quantizer", dtype: torch.dtype) -> _Grid:
+def _grid_of(part: "Quantizer | DynamicQuantizer", dtype: torch.dtype) -> _Grid:
+    from embedl_deploy.quantize import DynamicQuantizer  # as above
+
+    if isinstance(part, DynamicQuantizer):
+        return _DYNAMIC_GRID
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
     return _Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
@@ -101,7 +114,7 @@ def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
     for node in file.graph:
         if any(id(value) in depends for value in node.inputs):
             depends |= {id(value) for value in node.outputs}
-            if node.op_type == "QuantizeLinear":
+            if node.op_type in ("QuantizeLinear", DYNAMIC):
                 found.append(node)
     return found
 
@@ -114,6 +127,8 @@ def _pass_by(quantize: "ir.Node") -> _Grid | None:
     """
     from onnx_ir.convenience import replace_all_uses_with
 
+    if quantize.op_type == DYNAMIC:
+        return _DYNAMIC_GRID if pass_by_dynamic(quantize) else None
     source, grid, readers = quantize.inputs[0], _grid_in(quantize), list(quantize.outputs[0].consumers())
     if grid is None or source is None or quantize.outputs[0].is_graph_output():
         return None

@@ -16,9 +16,10 @@ from embedl_deploy.modules import named_weights
 from embedl_deploy.modules.float32 import KeepsFloat32
 from embedl_deploy.modules.weights import fix_computed_weights, has_computed_weights
 from embedl_deploy.numerics import PointKind, Precision
-from embedl_deploy.quantize import IntegerWeight, QuantizationReport, Quantizer
+from embedl_deploy.quantize import QuantizationReport, Quantizer
 from embedl_deploy.quantize.freezing import frozen_to_be_read
 from embedl_deploy.quantize.grid.onnx_operators import needed_opsets
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.quantize.reporting.report import REPORT
 
 #: LayerNormalization is one operator from 17 on; 18 is the first that torch's exporter writes natively.
@@ -32,7 +33,7 @@ _STORED_FLOATS = frozenset(precision.format.storage for precision in Precision i
 
 def is_quantized(model: nn.Module) -> bool:
     """Whether there are quantizers, or weights stored as integers, in a model."""
-    return any(isinstance(part, (Quantizer, IntegerWeight)) for part in model.modules())
+    return any(isinstance(part, StoresFormat) for part in model.modules())
 
 
 def prepare_model(
@@ -145,7 +146,7 @@ def needed_opset(model: nn.Module) -> tuple[int, str]:
     # Scales take the type of what they scale, whatever the type that they are kept in.
     half = next((str(dtype).removeprefix("torch.") for dtype in _HALF if dtype in _dtypes(model)), None)
     for part in model.modules():
-        if not isinstance(part, (Quantizer, IntegerWeight)):
+        if not isinstance(part, StoresFormat):
             continue
         config = part.config
         for opset, what in needed_opsets(config.precision, blocks=config.block_size is not None, half=half):

@@ -140,6 +140,10 @@ def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConf
                 f"{where}: {name} is {config}; which tensors can be centered depends on the model. Use a symmetric "
                 "format, and quantize(..., centering=True), which finds them."
             )
+    if weight is not None and weight.dynamic:
+        raise QuantizationConfigError(
+            f"{where}: weight is dynamic; a weight is the same in every call. Leave dynamic=True out."
+        )
     if weight is not None and weight.calibration_method not in (CalibrationMethod.MINMAX, CalibrationMethod.MSE):
         raise QuantizationConfigError(
             f"{where}: weight is calibrated by {weight.calibration_method.name}; a weight is known exactly, so only "

@@ -55,6 +55,9 @@ class TensorQuantConfig:
         centered: In files the zero point is 0 and the tensor itself is shifted, for hardware without zero points
             (:mod:`embedl_deploy.quantize.accuracy.centering`, which sets it). A range that is about as far on both
             sides of zero is symmetric even so.
+        dynamic: The range is that of each call: the extremes of the tensor that is passed, and 0, as ONNX's
+            DynamicQuantizeLinear has it. For activations in asymmetric ``UINT8``; nothing is calibrated, and there is
+            no state.
 
     Raises:
         QuantizationConfigError: The combination makes no sense.
@@ -71,6 +74,7 @@ class TensorQuantConfig:
     axis: int | None = None
     n_bits: int | None = None
     centered: bool = False
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
         if self.n_bits is not None:
@@ -115,20 +119,42 @@ class TensorQuantConfig:
             raise _invalid("learnable with symmetric=False; zero points are not learned")
         if self.centered and self.symmetric:
             raise _invalid("centered=True with symmetric=True; it is about a zero point. Use quantize(centering=True)")
+        if self.dynamic:
+            self._check_dynamic()
+
+    def _check_dynamic(self) -> None:
+        """Refuse what DynamicQuantizeLinear of ONNX does not do."""
+        if self.precision is not Precision.UINT8:
+            raise _invalid(
+                f"dynamic with {self.precision.name}; ranges of each call are in UINT8. Use precision=Precision.UINT8, "
+                "symmetric=False"
+            )
+        if not self.shares_one_scale:
+            raise _invalid("dynamic with several scales; a range of each call is that of the whole tensor")
+        if self.centered:
+            raise _invalid("dynamic with centered=True; a tensor is shifted by a zero point that is known beforehand")
+        if self.power_of_two:
+            raise _invalid("dynamic with power_of_two=True; the scale of each call is its range divided by 255")
+        if self.calibration_method is not CalibrationMethod.MINMAX:
+            raise _invalid(
+                f"dynamic with {self.calibration_method.name}; the range of each call is that of its extremes, MINMAX"
+            )
 
     @checked(error=QuantizationConfigError)
     def in_precision(self, precision: Precision) -> "TensorQuantConfig":
         """The same settings in another number format, where the format has them.
 
         A format of floating-point numbers has no zero point, and no ``ENTROPY``; an unsigned one has a zero point, and
-        so stands for one scale per tensor alone: a weight with several keeps its own format.
+        so stands for one scale per tensor alone: a weight with several keeps its own format. Ranges of each call are
+        for ``UINT8`` alone; in other formats they are calibrated.
         """
         if precision.is_unsigned and not self.shares_one_scale:
             return self
         symmetric = precision.is_float or (self.symmetric and not precision.is_unsigned)
         undefined = self.calibration_method is CalibrationMethod.ENTROPY and (precision.is_float or not symmetric)
         method = CalibrationMethod.MINMAX if undefined else self.calibration_method
-        return replace(self, precision=precision, calibration_method=method, symmetric=symmetric)
+        dynamic = self.dynamic and precision is Precision.UINT8
+        return replace(self, precision=precision, calibration_method=method, symmetric=symmetric, dynamic=dynamic)
 
     @property
     def shares_one_scale(self) -> bool:
@@ -172,7 +198,7 @@ class TensorQuantConfig:
         grid = "per channel" if self.per_channel else "" if self.block_size is None else f"blocks of {self.block_size}"
         steps = "powers of two" if self.power_of_two else ""
         signs = "" if self.symmetric else "centered" if self.centered else "asymmetric"
-        parts = (self.precision.name, grid, signs, steps, self.calibration_method.value)
+        parts = (self.precision.name, grid, signs, steps, "dynamic" if self.dynamic else self.calibration_method.value)
         return " ".join(part for part in parts if part)
 
 

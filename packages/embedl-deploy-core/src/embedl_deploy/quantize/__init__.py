@@ -8,6 +8,7 @@ from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.api import quantize
 from embedl_deploy.quantize.calibration.calibrate import calibrate
 from embedl_deploy.quantize.freezing import freeze, freeze_batchnorm
+from embedl_deploy.quantize.placing.dynamic import DynamicQuantizer
 from embedl_deploy.quantize.placing.hardware import default_config
 from embedl_deploy.quantize.placing.placement import insert_qdq
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
@@ -19,6 +20,7 @@ __all__ = [
     "CalibrationMethod",
     "CenteringConfig",
     "Correction",
+    "DynamicQuantizer",
     "IntegerWeight",
     "LayerQuantConfig",
     "LeftOpen",

@@ -26,7 +26,7 @@ from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.quantize.placing.placement import decide_for, place
-from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.quantize.reporting.report import REPORT, quantization_report
 from embedl_deploy.validation.checked import checked
@@ -54,6 +54,7 @@ def quantize(
     Args:
         model: What :func:`embedl_deploy.transform` returned, or the model in it. Not modified.
         data: Calibration data: an iterable of batches, such as ``[x]``, or a function that takes the model and runs it.
+            Not needed where only weights are quantized, or activations by the range of each call (``dynamic``).
         config: Formats, exceptions and policy; what is left out is that of the backend's hardware.
         args: One batch of inputs to calibrate with, if there is nothing better.
         forward_loop: The same as ``data``, by the name of embedl-deploy 0.8.
@@ -86,6 +87,15 @@ def quantize(
     require_weights(graph_module, "quantize")
     smoothing = _smoothing(smooth_quant)
     batches = _calibration_data(data, forward_loop, args)
+    corrected = {
+        "equalization": equalization,
+        "smooth_quant": smoothing,
+        "bias_correction": bias_correction,
+        "learned_rounding": learned_rounding,
+    }
+    reading = [name for name, asked in corrected.items() if asked]
+    if batches is None and reading:
+        raise InputError(f"{reading[0]} needs calibration data, which was not passed. Pass quantize(result, data).")
     if smoothing is not None and isinstance(batches, Iterator):
         raise InputError(
             f"smooth_quant reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
@@ -102,7 +112,7 @@ def quantize(
     corrections: list[Correction] = []
     source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
-    if equalization or smoothing is not None:
+    if batches is not None and (equalization or smoothing is not None):
         with asking(original), state_kept(source, random_numbers=False):
             graph_module, corrections, batches = rescale(
                 graph_module,
@@ -132,7 +142,7 @@ def quantize(
 
 
 def _require_quantizers(quantized: fx.GraphModule) -> None:
-    if any(isinstance(part, Quantizer) for part in quantized.modules()):
+    if any(isinstance(part, StoresFormat) for part in quantized.modules()):
         return
     report = quantization_report(quantized)
     reasons = [f"{point.path} {point.label}: {point.rule}" for point in report.not_quantized]
@@ -152,7 +162,9 @@ def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | N
     return SmoothQuantConfig(alpha=asked)
 
 
-def _calibration_data(data: CalibrationData | None, forward_loop: CalibrationData | None, args: Any) -> CalibrationData:
+def _calibration_data(
+    data: CalibrationData | None, forward_loop: CalibrationData | None, args: Any
+) -> CalibrationData | None:
     # Scripts written for 0.8 pass args beside forward_loop: example inputs there, of no use here.
     sources = {"data": data, "forward_loop": forward_loop, "args": None if forward_loop is not None else args}
     names = [name for name, value in sources.items() if value is not None]
@@ -163,9 +175,4 @@ def _calibration_data(data: CalibrationData | None, forward_loop: CalibrationDat
         check_data(given[0])
         return given[0]
     example, _ = normalize_args(args, None)
-    if example is None:
-        raise InputError(
-            "quantize needs calibration data: an iterable of batches, or a function that takes the model and runs it. "
-            "Pass quantize(result, data)."
-        )
-    return [example]
+    return None if example is None else [example]

@@ -16,7 +16,7 @@ from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import QuantStub, with_parameters
 from embedl_deploy.quantize.grid.findings import Finding
-from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 
 #: In front of the name under which a shared tensor or module was told already.
 _SAME = "= "
@@ -126,7 +126,7 @@ def own_tensors(model: nn.Module, tensors: Mapping[str, str]) -> None:
 def _parts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Modules under each of their paths, those around others first, without quantizers and their places."""
     for path, part in model.named_modules(remove_duplicate=False):
-        if path and not isinstance(part, (QuantStub, Quantizer, IntegerWeight)):
+        if path and not isinstance(part, (QuantStub, StoresFormat)):
             yield path, part
 
 

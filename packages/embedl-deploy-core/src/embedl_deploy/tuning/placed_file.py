@@ -24,6 +24,7 @@ from embedl_deploy.tuning.units import Place, place_of
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_QUANTIZERS = ("QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -135,7 +136,7 @@ def _in_another_format(model: "ir.Model", node: "ir.Node", quantizer: Any) -> "i
     for old, data in ((before, given), (node, None)):
         new = ir.Node(
             old.domain,
-            old.op_type,
+            "QuantizeLinear" if old is before else "DequantizeLinear",  # also of one with the range of each call
             [data if data is not None else made[-1].outputs[0], *constants],
             attributes=[value for key, value in old.attributes.items() if key != "output_dtype"],
             name=f"{old.name}_{row.name}",
@@ -168,9 +169,7 @@ def _drop_unread(model: "ir.Model") -> None:
     """Remove quantizers, and their scales and zero points, that nobody reads."""
     outputs = set(model.graph.outputs)
     for node in reversed(list(model.graph)):
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and not any(
-            value.uses() or value in outputs for value in node.outputs
-        ):
+        if node.op_type in _QUANTIZERS and not any(value.uses() or value in outputs for value in node.outputs):
             model.graph.remove(node, safe=True)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses() and value not in outputs:

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING
 
 from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.constants import pool_globally, quantize_summands
+from embedl_deploy_onnxruntime.files.dynamic import multiply_integers
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
+from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -17,4 +19,6 @@ def finish(model: "ir.Model") -> None:
     quantize_summands(model)
     pool_globally(model)
     quantize_biases(model)
+    multiply_integers(model)
+    turn_weights(model)
     reorder_gelu(model)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedl_deploy_onnxruntime.files.making import initializer
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -58,7 +60,7 @@ def _quantize(model: "ir.Model", product: "ir.Node", adder: "ir.Node", position:
         "scale": scale,
         "zero_point": np.zeros(scale.shape, np.int32),
     }
-    inputs = [_initializer(model, f"{bias.name}_{name}", value) for name, value in constants.items()]
+    inputs = [initializer(model, f"{bias.name}_{name}", value) for name, value in constants.items()]
     node = ir.Node("", "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)], name=f"{bias.name}_dequantize")
     node.outputs[0].name = f"{bias.name}_dequantized"
     node.outputs[0].shape, node.outputs[0].type = bias.shape, bias.type
@@ -98,15 +100,3 @@ def _has_value(value: "ir.Value | None") -> bool:
     if node is not None and node.op_type == "Transpose":  # of a weight, which the runtime computes beforehand
         return _has_value(node.inputs[0])
     return value.const_value is not None
-
-
-def _initializer(model: "ir.Model", name: str, value: npt.NDArray[Any]) -> "ir.Value":
-    import onnx_ir as ir
-
-    unique = name
-    while unique in model.graph.initializers:
-        unique += "_"
-    tensor = ir.Tensor(value, name=unique)
-    made = ir.Value(name=unique, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
-    model.graph.register_initializer(made)
-    return made

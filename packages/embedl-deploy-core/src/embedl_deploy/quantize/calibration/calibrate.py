@@ -14,12 +14,15 @@ from embedl_deploy.quantize.calibration.data import CalibrationData, check_data,
 from embedl_deploy.quantize.calibration.finite import blaming_the_model, require_finite
 from embedl_deploy.quantize.calibration.flow import watching_places
 from embedl_deploy.quantize.calibration.unreached import check_all_reached, check_weights
+from embedl_deploy.quantize.calibration.without_data import grids_of_weights, require_no_data_needed
 from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.findings import Finding, summary
 from embedl_deploy.quantize.grid.known_range import MOST_ROUNDED_TO_ZERO, KnownRangeObserver
 from embedl_deploy.quantize.grid.observers import Observer, WeightObserver
 from embedl_deploy.quantize.grid.scales import Grid
+from embedl_deploy.quantize.placing.dynamic import DynamicQuantizer
 from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.quantize.reporting.report import REPORT, QuantizationReport
 from embedl_deploy.validation.checked import checked
 
@@ -59,7 +62,7 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @checked
-def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True) -> list[str]:
+def calibrate(model: nn.Module, data: CalibrationData | None = None, *, progress: bool = True) -> list[str]:
     """Find the scale of every quantizer by running the model over representative data.
 
     The model runs in evaluation mode, in float, on the device where it is; afterwards its mode is as it was, and so
@@ -69,7 +72,8 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
     Args:
         model: What :func:`insert_qdq` returned; changed in place.
         data: A function that takes the model and runs it, or an iterable of batches: tensors, tuples of inputs (what
-            is beyond the model's inputs, such as labels, is left out) or dictionaries.
+            is beyond the model's inputs, such as labels, is left out) or dictionaries. ``None`` where no activation
+            needs it: only weights are quantized, or ranges are those of each call. The model is not run then.
         progress: Show a progress bar, on a terminal.
 
     Returns:
@@ -77,10 +81,12 @@ def calibrate(model: nn.Module, data: CalibrationData, *, progress: bool = True)
         stay zero.
 
     Raises:
-        InputError: The model or the data is invalid.
+        InputError: The model or the data is invalid, or there is none although it is needed.
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
             place of a weight's quantizer something else, or does not use what it returns. No scale is changed then.
     """
+    if data is None:
+        return _calibrate_weights(model)
     zeros, observers = find_grids(model, data, progress=progress)
     findings = [observer.finding(grid) for observer, grid in observers]
     _report_findings(model, tuple(finding for finding in findings if finding is not None))
@@ -98,13 +104,7 @@ def find_grids(
     """
     check_data(data)
     quantizers = list(quantizers_of(model).values())
-    if not quantizers:
-        raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
-    require_finite(
-        (path, part)
-        for path, part in model.named_modules()
-        if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
-    )
+    _require_quantizers(model)
     with (
         observing(model, quantizers) as observers,
         blaming_the_model(model),
@@ -125,16 +125,46 @@ def find_grids(
     return zeros, list(zip(observers, grids, strict=True))
 
 
+def _require_quantizers(model: nn.Module) -> None:
+    if not any(isinstance(part, StoresFormat) for part in model.modules()):
+        raise QuantizationError("The model has no quantizers. Put them in first: insert_qdq(result.model, ...).")
+    require_finite(
+        (path, part)
+        for path, part in model.named_modules()
+        if any(isinstance(stub, WeightFakeQuantize) and stub.enabled for stub in part.children())
+    )
+
+
+def _calibrate_weights(model: nn.Module) -> list[str]:
+    """What :func:`calibrate` does for a model that needs no data."""
+    _require_quantizers(model)
+    quantizers = list(quantizers_of(model).values())
+    require_no_data_needed(quantizers)
+    found = grids_of_weights(model, quantizers)
+    for quantizer, grid, _ in found:
+        quantizer.set_grid(grid)
+    _report_findings(model, tuple(finding for *_, finding in found if finding is not None))
+    return [quantizer.name for quantizer, grid, _ in found if grid.is_constant_zero]
+
+
 @contextmanager
 def observing(model: nn.Module, quantizers: Sequence[Quantizer]) -> Iterator[list[Observer]]:
-    """Within the block some quantizers of a model observe, and give what they are given; what observes is yielded."""
+    """Within the block some quantizers of a model observe, and give what they are given; what observes is yielded.
+
+    Those with the range of each call give what they are given, too.
+    """
     ranges = {id(stub.quantizer): stub.amax for stub in model.modules() if isinstance(stub, QuantStub)}
+    of_each_call = [part for part in model.modules() if isinstance(part, DynamicQuantizer)]
     observers = [make_observer(q.config, q.name, is_weight=q.is_weight, amax=ranges.get(id(q))) for q in quantizers]
     try:
         for quantizer, observer in zip(quantizers, observers, strict=True):
             quantizer.observer = observer
+        for each in of_each_call:
+            each.passing = True
         yield observers
     finally:
+        for each in of_each_call:
+            each.passing = False
         for quantizer in quantizers:
             quantizer.observer = None
 

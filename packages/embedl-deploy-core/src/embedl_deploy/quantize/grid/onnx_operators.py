@@ -1,4 +1,4 @@
-"""Translates the quantization operators to QuantizeLinear and DequantizeLinear of ONNX.
+"""Translates the quantization operators to QuantizeLinear, DynamicQuantizeLinear and DequantizeLinear of ONNX.
 
 They are registered when this file is imported, with the library of translations that ``torch.onnx.export`` reads. So a
 quantized model is exported in the same way by whoever exports it.
@@ -61,6 +61,16 @@ def _dequantize(
     return write.dequantized(write.stored(values))
 
 
+@torch_op("embedl_deploy::fake_quantize_dynamic", trace_only=True)
+def _fake_quantize_dynamic(x: TensorType) -> TensorType:
+    recorder: Any = evaluator.default()
+    op, given = recorder.opset, x.dtype
+    in_float32 = given in (None, ir.DataType.FLOAT)
+    wide = x if in_float32 else op.Cast(x, to=int(ir.DataType.FLOAT))  # the only type that the operator takes
+    values = op.DequantizeLinear(*op.DynamicQuantizeLinear(wide))
+    return values if in_float32 else op.Cast(values, to=int(given))  # type: ignore[no-any-return]  # made untyped
+
+
 class _Writer:
     """Writes operators on one grid into the graph that is being translated."""
 
@@ -114,5 +124,5 @@ def _refuse(*_given: Any) -> NoReturn:
     )
 
 
-for _name in ("fake_quantize", "dequantize"):
+for _name in ("fake_quantize", "fake_quantize_dynamic", "dequantize"):
     register_custom_op_symbolic(f"embedl_deploy::{_name}", _refuse, 7)

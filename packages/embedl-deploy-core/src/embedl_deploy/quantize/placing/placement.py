@@ -19,12 +19,14 @@ from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.quantize.grid.scales import grid_from_range
 from embedl_deploy.quantize.placing.decisions import Decision, decide
+from embedl_deploy.quantize.placing.dynamic import make_quantizer
 from embedl_deploy.quantize.placing.hardware import choose_policy, complete_config
 from embedl_deploy.quantize.placing.hidden import hidden_parts
 from embedl_deploy.quantize.placing.inner_graphs import products_inside
 from embedl_deploy.quantize.placing.opaque import opaque_calls
 from embedl_deploy.quantize.placing.points import patterns_by_node, points_of
 from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.quantize.placing.uncovered import uncovered
 from embedl_deploy.quantize.reporting.report import REPORT, PointReport, QuantizationReport
 from embedl_deploy.validation.checked import checked
@@ -65,7 +67,7 @@ def decide_for(
 
     Arguments and errors as for :func:`insert_qdq`.
     """
-    if any(isinstance(part, Quantizer) for part in model.modules()):
+    if any(isinstance(part, StoresFormat) for part in model.modules()):
         raise QuantizationError("The model has quantizers already. Insert them into the transformed model, once.")
     config = complete_config(config, model.meta.get(BACKEND))
     policy = choose_policy(config, model.meta.get(BACKEND))
@@ -110,7 +112,7 @@ def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.G
 
 def _note_reader(stub: nn.Module, point: QuantPoint) -> None:
     """Tell a quantizer of a point that it stands at; a module that is called twice has it once."""
-    if isinstance(stub, QuantStub) and isinstance(stub.quantizer, Quantizer):
+    if isinstance(stub, QuantStub) and isinstance(stub.quantizer, StoresFormat):
         reader = f"{point.path} {point.label}"
         stub.quantizer.readers = tuple(dict.fromkeys((*stub.quantizer.readers, reader)))
 
@@ -167,7 +169,7 @@ class _Placer:
         stub = module.get_submodule(place)
         assert isinstance(stub, QuantStub)  # points_of has looked
         if stub.quantizer is None:  # a module that is called twice has been here before
-            stub.quantizer = Quantizer(config, name, is_weight=is_weight).to(device_of(module, self.graph_module))
+            stub.quantizer = make_quantizer(config, name, is_weight=is_weight).to(device_of(module, self.graph_module))
             _fix_range(stub)
         return f"{path}.{place}"
 
@@ -185,7 +187,7 @@ class _Placer:
             name = f"{source.name}_quant"
             near = [module for node in (source, *users) if (module := get_module(node)) is not None]
             device = device_of(*near, self.graph_module)
-            stub = QuantStub(Quantizer(config, f"the output of {source.name}").to(device))
+            stub = QuantStub(make_quantizer(config, f"the output of {source.name}").to(device))
             object.__setattr__(stub, "training", self.graph_module.training)
             with source.graph.inserting_after(_last_placeholder(written or source)):
                 node = add_call(self.graph_module, name, stub, source)

@@ -67,6 +67,8 @@ def _numbers(config: TensorQuantConfig) -> str:
         words.append(f"per channel of axis {config.scale_axis}")
     if config.scale_block:
         words.append(f"in blocks of {config.scale_block}")
+    if config.dynamic:
+        words.append("with the range of each call")
     if config.power_of_two:
         words.append("by powers of two")
     signs = "" if config.symmetric else "centered" if config.centered else "asymmetric"

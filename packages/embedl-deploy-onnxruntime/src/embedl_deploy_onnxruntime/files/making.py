@@ -1,0 +1,61 @@
+"""Makes nodes and constants in a file."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def initializer(
+    model: "ir.Model", name: str, value: npt.NDArray[Any], dtype: "ir.DataType | None" = None
+) -> "ir.Value":
+    """A stored tensor, under a name that is not taken yet.
+
+    Args:
+        model: Gets it.
+        name: The name, or, where there is one of that name, its beginning.
+        value: The numbers.
+        dtype: Their type, where that of ``value`` is wider.
+    """
+    import onnx_ir as ir
+
+    unique = name
+    while unique in model.graph.initializers:
+        unique += "_"
+    tensor = ir.Tensor(value, dtype=dtype, name=unique)
+    made = ir.Value(name=unique, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
+    model.graph.register_initializer(made)
+    return made
+
+
+def node_like(
+    model: "ir.Model",
+    before: "ir.Node",
+    kind: str,
+    inputs: "list[ir.Value | None]",
+    dtype: "ir.DataType",
+    **attributes: int,
+) -> "ir.Value":
+    """What a new node gives, of the same module as ``before``, in front of which it stands.
+
+    Args:
+        model: Gets it.
+        before: The node that it is made for.
+        kind: Its operator.
+        inputs: What it reads.
+        dtype: The type of what it gives.
+        **attributes: Its attributes.
+    """
+    import onnx_ir as ir
+
+    made = [ir.AttrInt64(name, value) for name, value in attributes.items()]
+    number = sum((node.name or "").startswith(f"{before.name}_{kind}") for node in model.graph)
+    name = f"{before.name}_{kind}" + (f"_{number}" if number else "")
+    node = ir.Node("", kind, inputs, attributes=made, name=name)
+    node.outputs[0].name = name
+    node.outputs[0].type = ir.TensorType(dtype)
+    node.metadata_props.update(before.metadata_props)
+    model.graph.insert_before(before, node)
+    return node.outputs[0]
