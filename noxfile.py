@@ -267,6 +267,13 @@ def tune(session: nox.Session) -> None:
 
 
 @nox.session
+def runtime(session: nox.Session) -> None:
+    """INT8 in ONNX Runtime on this processor, in milliseconds, against its own quantizers; prints a table."""
+    _install_wheels(session, *DEMO_REQUIREMENTS, *SENTENCE_REQUIREMENTS)
+    session.run("python", "benchmarks/runtime.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def forms(session: nox.Session) -> None:
     """What the compiler makes of one thing written in several ways; prints the tables of docs/attention_forms.md."""
     _install_wheels(session, compilers=True)
