@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import torch
 from rich.table import Table
 
-import onnxruntime
 from embedl_deploy import TransformationResult, export_onnx, transform
 from embedl_deploy.quantize import CalibrationMethod, LayerQuantConfig, QuantConfig, TensorQuantConfig, quantize
 from embedl_deploy.sensitivity import sensitivity

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
-
 import onnxruntime
+import torch
 
 
 def optimized(path: Path, *inputs: torch.Tensor, settings: dict[str, str] | None = None) -> tuple[Counter[str], Any]:

@@ -5,12 +5,12 @@ import math
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
-import onnxruntime
 from embedl_deploy import export_onnx
 from embedl_deploy.errors import InputError, QuantizationConfigError
 from embedl_deploy.export import run_onnx

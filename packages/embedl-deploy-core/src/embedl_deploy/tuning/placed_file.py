@@ -81,8 +81,8 @@ class PlacedFile:
             made: dict[Any, ir.Value] = {}
             decided: PointReport | None
             for use in list(node.outputs[0].uses()):
-                decided = whole.get(stub)
-                if stub in readers:
+                decided = whole.get(stub)  # an output that is quantized is so for all who read it
+                if decided is None and stub in readers:
                     path = next((path for path in readers[stub] if path in _scopes(use.node)), None)
                     decided = None if path is None else wanted.get(readers[stub][path])
                 if decided is None or decided in self.others:
