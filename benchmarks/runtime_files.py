@@ -139,7 +139,7 @@ def onnxruntime_files(network: Network, folder: Path) -> list[File]:
     channel; activations UINT8, which is what its documentation recommends for speed on x86.
     """
     plain, prepared = folder / "plain.onnx", folder / "prepared.onnx"
-    torch.onnx.export(network.model, network.held_out[0], plain, dynamo=True, verbose=False)
+    torch.onnx.export(network.model, network.held_out[0], plain, dynamo=True, external_data=False, verbose=False)
     start = time.perf_counter()
     quant_pre_process(plain, prepared, skip_symbolic_shape=True)
     preparing = time.perf_counter() - start

@@ -23,8 +23,12 @@ def rounded(x, grid, config):
     return fake_quantize(x, grid.scale, zero_point, axis, config.block_size or 0, config.precision.value)
 
 
+#: With numbers on both sides of zero.
+SYMMETRIC = [precision for precision in Precision if not precision.is_unsigned]
+
+
 class TestRanges:
-    @pytest.mark.parametrize("precision", Precision)
+    @pytest.mark.parametrize("precision", SYMMETRIC)
     @relaxed
     @given(a=ends, b=ends)
     def test_the_largest_magnitude_becomes_the_largest_number(self, precision, a, b):
@@ -35,7 +39,7 @@ class TestRanges:
         assert grid.scale.dtype == torch.float32 and grid.scale > 0
         assert float(grid.scale) == pytest.approx(amax / precision.high if amax else 1.0, rel=1e-6, abs=2**-126)
 
-    @pytest.mark.parametrize("precision", [Precision.INT8, Precision.INT16, Precision.INT4])
+    @pytest.mark.parametrize("precision", [Precision.INT8, Precision.UINT8, Precision.INT16, Precision.INT4])
     @pytest.mark.parametrize("power_of_two", [False, True])
     @relaxed
     @given(a=ends, b=ends)
@@ -54,7 +58,7 @@ class TestRanges:
     @relaxed
     @given(a=ends, b=ends)
     def test_powers_of_two_cover_the_range(self, precision, symmetric, a, b):
-        if precision.is_float and not symmetric:
+        if (precision.is_float and not symmetric) or (precision.is_unsigned and symmetric):
             return
         config = TensorQuantConfig(precision, symmetric=symmetric, power_of_two=True)
         plain = TensorQuantConfig(precision, symmetric=symmetric)
