@@ -75,8 +75,8 @@ def run_each(engine: Engine, images: torch.Tensor) -> torch.Tensor:
 def show_machine(console: Console, found: OnThisMachine, photos: list[str], names: list[str]) -> None:
     """Print what both engines see, and how long they take."""
     first = found.results[0].report
-    title = f"On this machine: {first.compiler}, {first.target}, one photograph at a time"
-    seen = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    console.print(f"On this machine: {first.compiler}, {first.target}, one photograph at a time", highlight=False)
+    seen = Table(box=None, pad_edge=False)
     for column in ("photograph", *_FORMATS):
         seen.add_column(column)
     for index, photo in enumerate(photos):
