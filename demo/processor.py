@@ -52,7 +52,8 @@ def classify_here(
     step("for the processor of this machine: transforming and quantizing")
     one = photos[:1]
     result: TransformationResult = transform(network, one, backend="onnxruntime")
-    quantized = quantize(result, study.calibration.split(16), QuantConfig(policy="mixed"), progress=False)
+    batches = study.calibration.split(16)
+    quantized = quantize(result, batches, QuantConfig(policy="mixed"), bias_correction=True, progress=False)
     results: list[CompileResult] = []
     for name, model in (("float32", result), ("int8", quantized)):
         step(f"for the processor of this machine: compiling in {name}")
