@@ -1,4 +1,4 @@
-"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to TensorRT engines."""
+"""The main job on real input: EfficientNet-Lite0 with ImageNet weights, from PyTorch to engines, timed here."""
 
 import argparse
 import sys
@@ -26,7 +26,8 @@ from engines import compile_engines
 from network import class_names, load_network
 from photos import as_batch, load_photos
 from picture import Ranking, save_picture
-from quantization import compare_formats, show_formats
+from processor import classify_here, show_machine
+from quantization import compare_formats, make_study, show_formats
 from torchvision_import import import_torchvision
 
 OUTPUT = Path(__file__).parent.parent / "demo-output"
@@ -131,8 +132,11 @@ def run(output: Path, console: Console) -> bool:
         step("drawing")
         before, after = top3(reference, names), top3(onnx_logits, names)
         save_picture(picture, photos, before, after)
-        formats, quantized = compare_formats(network, result, output, step)
+        step("drawing crops of the photographs")
+        study = make_study(network)
+        formats, quantized = compare_formats(network, result, study, output, step)
         engines = compile_engines({"FP16": result.model, **quantized}, batch[:1], output, step)
+        here = classify_here(network, batch, study, output, step)
         for task in progress.tasks:
             progress.update(task.id, completed=1)
 
@@ -149,7 +153,8 @@ def run(output: Path, console: Console) -> bool:
     console.print()
     show_formats(console, formats)
     six_lines(console)
-    console.print(f"\n{engines}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{engines}\n", highlight=False, markup=False, soft_wrap=True)
+    show_machine(console, here, list(photos), names)
     console.print(f"\nONNX file   {file}  ({exported.size / 1e6:.1f} MB, opset {exported.opset}, batch size open)")
     console.print(f'plan        {plan_file}  (edit an "apply", load it with load_transformation_plan)')
     console.print(f"picture     {picture}")

@@ -51,7 +51,10 @@ class CropStudy:
 
     def accuracy(self, model: nn.Module) -> Accuracy:
         """Compare a model with the float model on the held-out crops."""
-        logits = run_batches(model, self.held_out)
+        return self.compare(run_batches(model, self.held_out))
+
+    def compare(self, logits: torch.Tensor) -> Accuracy:
+        """Compare logits of the held-out crops, (N, classes), with those of the float model."""
         same = logits.argmax(1) == self.reference.argmax(1)
         return Accuracy(signal_to_noise(self.reference, logits), float(same.float().mean()))
 
@@ -73,13 +76,14 @@ def make_study(network: nn.Module) -> CropStudy:
 
 
 def compare_formats(
-    network: nn.Module, result: TransformationResult, output: Path, step: Callable[[str], None]
+    network: nn.Module, result: TransformationResult, study: CropStudy, output: Path, step: Callable[[str], None]
 ) -> tuple[Table, dict[str, nn.Module]]:
     """Quantize in every format, export, and tabulate accuracy and file sizes.
 
     Args:
         network: The original.
         result: What transform made of it.
+        study: Crops to calibrate with, and others to judge by.
         output: Folder for the files.
         step: Is told what begins.
 
@@ -87,7 +91,6 @@ def compare_formats(
         The table, and the quantized models by their names in it.
     """
     models: dict[str, nn.Module] = {}
-    study = make_study(network)
     table = Table(title="Quantized", title_justify="left", box=None, pad_edge=False)
     for column in ("", "SQNR of the logits", "same top-1 as float", "ONNX file", "MB"):
         table.add_column(column, justify="left" if column in ("", "ONNX file") else "right")

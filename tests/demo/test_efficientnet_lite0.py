@@ -8,12 +8,15 @@ from rich.console import Console
 from torch import nn
 
 import main as demo
+import processor
 import quantization
+from crops import random_crops
 from embedl_deploy import Trace, transform
 from embedl_deploy.modules import FusedModule, PaddedConv2d
 from embedl_deploy.tensorrt.compilers import TensorRTForRTX
 from network import class_names, load_network
 from photos import as_batch, load_photos
+from quantization import CropStudy, run_batches
 from support.nets import scrambled
 
 #: The seven stages: expansion, repeats, stride of the first block (Tan and Le 2019, table 1; Lite: no squeeze-excite).
@@ -100,14 +103,41 @@ def test_every_step_of_the_demo(tmp_path, monkeypatch):
         monkeypatch.setattr(quantization, count, 4)
     chosen = {name: (quantization.CONFIGURATIONS[name][0], {}) for name in ("INT8, policy all", "FP8 E4M3")}
     monkeypatch.setattr(quantization, "CONFIGURATIONS", chosen)
+    monkeypatch.setattr(processor, "SECONDS", 0.05)
     monkeypatch.setattr(demo, "load_network", small_network)
     monkeypatch.setattr(demo, "six_lines", lambda console: None)  # README.md and test_counts.py have these networks
     with open(tmp_path / "out.txt", "w") as file:
         assert demo.run(tmp_path, Console(width=120, file=file))
     text = (tmp_path / "out.txt").read_text()
     built = "No engine was built." if TensorRTForRTX().missing() else "convolution in int8"
-    for expected in ("FusedConvBNReLU             2", "ONNX Runtime", built, "plan.json", "FP8 E4M3"):
+    for expected in ("FusedConvBNReLU             2", "ONNX Runtime", built, "plan.json", "FP8 E4M3", "INT8 takes"):
         assert expected in text
     assert "NO" not in text.split()
-    for name in ("efficientnet_lite0.onnx", "int8_all.onnx", "fp8_e4m3.onnx", "plan.json", "predictions.png"):
+    names = ("efficientnet_lite0.onnx", "int8_all.onnx", "fp8_e4m3.onnx", "plan.json", "predictions.png")
+    for name in (*names, "processor_float32.ort.engine", "processor_int8.ort.engine"):
         assert (tmp_path / name).stat().st_size > 1000
+
+
+def test_engines_of_this_machine_say_what_the_network_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "SECONDS", 0.05)
+    network, crops = small_network(), random_crops(8, seed=1)
+    study = CropStudy(crops[:4], crops[4:], run_batches(network, crops[4:]))
+    steps = []
+    found = processor.classify_here(network, crops[:2], study, tmp_path, steps.append)
+    assert [timing.runs >= 3 for timing in found.timings] == [True, True]
+    with torch.no_grad():
+        assert torch.allclose(found.logits[0], network(crops[:2]), atol=1e-4)
+    assert found.accuracies[0].sqnr > 80
+    assert 15 < found.accuracies[1].sqnr < 60, "INT8 rounds, and only that"
+    # three convolutions and the classifier
+    assert [processor._in_integers(result) for result in found.results] == ["0 of 4", "4 of 4"]
+    with open(tmp_path / "out.txt", "w") as file:
+        processor.show_machine(Console(width=120, file=file), found, ["one", "two"], class_names())
+    text = (tmp_path / "out.txt").read_text()
+    best = [class_names()[index] for index in network(crops[:2]).argmax(dim=1).tolist()]
+    rows = [line for line in text.splitlines() if line.startswith(("one", "two"))]
+    assert len(rows) == 2
+    for row, name in zip(rows, best, strict=True):
+        assert name in row
+    ratio = found.timings[1].median / found.timings[0].median
+    assert f"INT8 takes {ratio:.2f} × the time of float32" in text

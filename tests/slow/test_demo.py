@@ -28,6 +28,8 @@ def test_whole_demo(tmp_path, monkeypatch):
         "No engine was built." if TensorRTForRTX().missing() else "convolution in int8",
         "plan.json",
         "INT8, policy all",
+        "On this machine: ONNX Runtime",
+        "50 of 50",
     ):
         assert expected in text
     assert "NO" not in [word.strip() for word in text.split()]
