@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from embedl_deploy.modules import BatchNorm
+from embedl_deploy.modules import BatchNorm, Convolution
 from embedl_deploy.patterns import Example, Pattern, PatternMatch, QDQPoint, Wildcard, get_module, shape_of
 from embedl_deploy_onnxruntime.modules import OrtBatchNorm, Rectifier
 from embedl_deploy_onnxruntime.patterns.examples import maps, sequences
@@ -18,12 +18,16 @@ class BatchNormPattern(Pattern):
     graft = OrtBatchNorm
 
     def check(self, match: PatternMatch) -> str | None:
-        """Take a norm of maps or sequences by running statistics."""
-        norm = get_module(match.tree_match.get_node(0))
+        """Take a norm of maps or sequences by running statistics that follows no convolution."""
+        node = match.tree_match.get_node(0)
+        before = node.all_input_nodes[0]
+        if isinstance(get_module(before), Convolution) and len(before.users) == 1:
+            return f"it is part of the convolution {before.name}"
+        norm = get_module(node)
         assert isinstance(norm, BatchNorm)
         if norm.running_mean is None:
             return "it keeps no running statistics, so it is no convolution"
-        shape = shape_of(match.tree_match.get_node(0))
+        shape = shape_of(node)
         if shape is None:
             return "the shape of what it reads is not known: pass example inputs, args="
         if len(shape) < _LEAST_DIMENSIONS:
