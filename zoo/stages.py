@@ -26,8 +26,8 @@ from zoo.one_plan import other_plan
 
 #: max|Δ| accepted of a transformed model in float32, relative to the largest output.
 TOLERANCE = 1e-4
-#: Least agreement of an engine that was run with the model that it was made from, in dB.
-_LEAST_SQNR = 20.0
+#: An engine agrees with its model as its file does, to so many dB: fused kernels round elsewhere. Above so many it agrees.
+_ROUNDING, _AGREES = 3.0, 30.0
 
 #: Takes a stage's name and what became of it: ``ok``, ``seconds``, ``reason`` where it failed, and figures.
 Tell = Callable[[str, dict[str, Any]], None]
@@ -93,6 +93,7 @@ class _Run:
         self.result: TransformationResult
         self.quantized: fx.GraphModule
         self.compiled: CompileResult
+        self.written: float | None = None
 
     def build(self) -> dict[str, Any]:
         torch.manual_seed(0)
@@ -168,6 +169,7 @@ class _Run:
     def _file(self, name: str, **settings: Any) -> dict[str, Any]:
         path = self.folder / name
         written = export_onnx(self.quantized, self.made.args, path, kwargs=self.made.kwargs or None, **settings)
+        self.written = written.sqnr
         return {"megabytes": round(written.size / 1e6, 1), "sqnr": written.sqnr}
 
     @property
@@ -202,8 +204,11 @@ class _Run:
         if [y.shape for y in wanted] != [y.shape for y in got]:
             raise StageFailedError("the engine gives other outputs than the model")
         sqnr = _sqnr(wanted, got)
-        if sqnr is not None and sqnr < _LEAST_SQNR:
-            raise StageFailedError(f"the engine differs from the quantized model: {sqnr} dB")
+        of_file = _AGREES if self.written is None else self.written
+        if sqnr is not None and sqnr < min(_AGREES, of_file - _ROUNDING):
+            raise StageFailedError(
+                f"the engine differs from the quantized model: {sqnr} dB; its file: {of_file:.1f} dB"
+            )
         return {"sqnr": sqnr}
 
 

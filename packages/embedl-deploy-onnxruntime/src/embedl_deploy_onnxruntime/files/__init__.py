@@ -8,7 +8,7 @@ from embedl_deploy_onnxruntime.files.depthwise import convolve_by_channel
 from embedl_deploy_onnxruntime.files.dynamic import multiply_integers
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
-from embedl_deploy_onnxruntime.files.kept import keep_in_float
+from embedl_deploy_onnxruntime.files.kept import keep_in_float, spare_products
 from embedl_deploy_onnxruntime.files.moves import move_on_integers
 from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
@@ -25,6 +25,7 @@ def finish(model: "ir.Model") -> None:
     convolve_by_channel(model)
     keep_in_float(model)
     quantize_biases(model)
+    spare_products(model)
     multiply_integers(model)
     turn_weights(model)
     reorder_gelu(model)

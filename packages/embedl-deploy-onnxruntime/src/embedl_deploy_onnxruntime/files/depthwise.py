@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedl_deploy_onnxruntime.files.making import initializer
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -78,7 +80,7 @@ def _convolve_values(model: "ir.Model", node: "ir.Node", scale: float, rank: int
     scales[scales == 0] = 1
     stored = np.rint(factor / scales).astype(np.int8).reshape(-1, *(1,) * (rank - 1))
     weight = _dequantized(model, node, "weight", stored, scales.astype(np.float32))
-    bias = _initializer(model, f"{node.name}_bias", shift.astype(np.float32))
+    bias = initializer(model, f"{node.name}_bias", shift.astype(np.float32))
     channels = len(factor)
     kernel = (1,) * (rank - 2)
     attributes = [ir.AttrInt64("group", channels), ir.AttrInt64s("kernel_shape", kernel)]
@@ -105,22 +107,13 @@ def _dequantized(
 
     name = f"{reader.name}_{part}"
     tensors = {"quantized": values, "scale": scales, "zero_point": np.zeros(len(scales), np.int8)}
-    inputs = [_initializer(model, f"{name}_{kind}", tensor) for kind, tensor in tensors.items()]
+    inputs = [initializer(model, f"{name}_{kind}", tensor) for kind, tensor in tensors.items()]
     node = ir.Node("", "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)], name=f"{name}_dequantize")
     node.outputs[0].name = f"{name}_dequantized"
     node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
     node.metadata_props.update(reader.metadata_props)
     model.graph.insert_before(reader, node)
     return node.outputs[0]
-
-
-def _initializer(model: "ir.Model", name: str, values: npt.NDArray[Any]) -> "ir.Value":
-    import onnx_ir as ir
-
-    tensor = ir.Tensor(values, name=name)
-    made = ir.Value(name=name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
-    model.graph.register_initializer(made)
-    return made
 
 
 def _is_set(node: "ir.Node", flag: str) -> bool:
