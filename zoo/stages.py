@@ -26,7 +26,8 @@ from zoo.one_plan import other_plan
 
 #: max|Δ| accepted of a transformed model in float32, relative to the largest output.
 TOLERANCE = 1e-4
-#: An engine agrees with its model as its file does, to so many dB: fused kernels round elsewhere. Above so many it agrees.
+#: Decibels by which an engine may agree less with its model than the file does, as fused kernels round elsewhere; and
+#: those that are enough in any case.
 _ROUNDING, _AGREES = 3.0, 30.0
 
 #: Takes a stage's name and what became of it: ``ok``, ``seconds``, ``reason`` where it failed, and figures.
