@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from zoo.backends import BACKENDS, DEFAULT
 from zoo.families import FAMILIES, members_of
 from zoo.running import GIGABYTES, TIMEOUT, read_records, run_models
-from zoo.stages import NEEDED, STAGES
-from zoo.table import as_markdown, as_table, causes, totals, unfused
+from zoo.table import as_markdown, as_table, headed, totals
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,9 +27,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--failed", action="store_true", help="run models that have failed again")
     parser.add_argument("--timeout", type=float, default=TIMEOUT, help="seconds for a model")
     parser.add_argument("--memory", type=float, default=GIGABYTES, help="gigabytes for a model")
-    parser.add_argument(
-        "--stages", default=",".join(STAGES), help="those to take each model through; default: %(default)s"
-    )
+    parser.add_argument("--backend", choices=BACKENDS, default=DEFAULT, help="with --family; default: %(default)s")
+    parser.add_argument("--policy", help="where to quantize, with --family; default: the backend's own")
+    parser.add_argument("--stages", help="those to take each model through; default: all that the backend has")
     parser.add_argument("--device", default="cpu", help="where models and inputs are; default: %(default)s")
     parser.add_argument("--markdown", type=Path, help="write the table there, too")
     options = parser.parse_args(arguments)
@@ -47,11 +47,13 @@ def _run(options: argparse.Namespace) -> int:
     if not names:
         sys.stderr.write(f"No model of the family {options.family!r} is called {' or '.join(patterns)}.\n")
         return 2
-    stages = options.stages.split(",")
-    if not set(stages) <= set(STAGES) or any(NEEDED.get(stage, stage) not in stages for stage in stages):
-        sys.stderr.write(f"--stages {options.stages}: expected some of {','.join(STAGES)}, each with what it needs.\n")
+    needed = BACKENDS[options.backend].needed
+    stages = list(needed) if options.stages is None else options.stages.split(",")
+    if not set(stages) <= set(needed) or any(needed[stage] not in ("", *stages) for stage in stages):
+        sys.stderr.write(f"--stages {options.stages}: expected some of {','.join(needed)}, each with what it needs.\n")
         return 2
-    path = options.results / f"{options.family}.jsonl"
+    of = [options.family, *([] if options.backend == DEFAULT else [options.backend]), *filter(None, [options.policy])]
+    path = options.results / f"{'-'.join(of)}.jsonl"
     known = read_records(path)
     wanted = [
         name
@@ -67,18 +69,22 @@ def _run(options: argparse.Namespace) -> int:
         gigabytes=options.memory,
         stages=stages,
         device=options.device,
+        backend=options.backend,
+        policy=options.policy,
     ):
         stage, reason = record.failure or ("all stages", "passed")
         console.print(f"{record.model}: {stage}: {reason} ({record.seconds:.0f} s)", markup=False, highlight=False)
     known = read_records(path)
     records = [known[name] for name in names]
-    console.print(as_table(records))
-    for heading, groups in (("Failures", causes(records)), ("Unfused", unfused(records))):
+    console.print(as_table(records, options.backend))
+    for heading, groups in headed(records):
         for reason, models in groups:
             console.print(f"{heading}: {reason}: {', '.join(models)}", markup=False, highlight=False)
-    console.print(*totals(records), sep="\n", markup=False, highlight=False)
+    console.print(*totals(records, options.backend), sep="\n", markup=False, highlight=False)
     if options.markdown is not None:
-        options.markdown.write_text(as_markdown(f"The family {options.family}", records), encoding="utf-8")
+        options.markdown.write_text(
+            as_markdown(f"The family {options.family}", records, options.backend), encoding="utf-8"
+        )
     return 1 if any(record.failure for record in records) else 0
 
 

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from zoo.stages import STAGES
+from zoo.backends import BACKENDS, DEFAULT
 
 TIMEOUT, GIGABYTES = 600.0, 8.0
-#: What runs one model; family, name, file, gigabytes, stages and device follow.
+#: What runs one model; family, name, file, gigabytes, stages, device, backend and policy follow.
 WORKER = (sys.executable, "-m", "zoo.worker")
 
 
@@ -60,8 +60,10 @@ def run_models(
     *,
     timeout: float = TIMEOUT,
     gigabytes: float = GIGABYTES,
-    stages: Sequence[str] = STAGES,
+    stages: Sequence[str] | None = None,
     device: str = "cpu",
+    backend: str = DEFAULT,
+    policy: str | None = None,
 ) -> Iterator[Record]:
     """Run models, and add a line for each to a file as soon as it has ended.
 
@@ -71,23 +73,26 @@ def run_models(
         path: The file.
         timeout: Seconds for a model.
         gigabytes: Memory for a model.
-        stages: What it goes through.
+        stages: What it goes through; by default all that the backend has.
         device: Where it and its inputs are.
+        backend: The backend.
+        policy: Where to quantize; by default the backend's own.
     """
+    passed_on = (",".join(stages or BACKENDS[backend].stages), device, backend, policy or "")
     path.parent.mkdir(parents=True, exist_ok=True)
     for name in names:
-        record = _run(family, name, timeout, gigabytes, stages, device)
+        record = _run(family, name, timeout, gigabytes, passed_on)
         with path.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(record)) + "\n")
         yield record
 
 
-def _run(family: str, name: str, timeout: float, gigabytes: float, stages: Sequence[str], device: str) -> Record:
+def _run(family: str, name: str, timeout: float, gigabytes: float, passed_on: Sequence[str]) -> Record:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         told, said = Path(folder, "stages"), Path(folder, "errors")
         told.touch()
-        command = [*WORKER, family, name, str(told), str(gigabytes), ",".join(stages), device]
+        command = [*WORKER, family, name, str(told), str(gigabytes), *passed_on]
         environment = {"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with said.open("wb") as errors:
             worker = subprocess.Popen(

@@ -13,28 +13,22 @@ from torch.utils import _pytree as pytree
 
 import embedl_deploy
 from embedl_deploy import TransformationResult, check, export_onnx, transform
+from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import PointKind, Severity
+from embedl_deploy.compiling import CompileResult, run_engine
 from embedl_deploy.errors import FusedModuleError
+from embedl_deploy.numerics import QuantConfig
 from embedl_deploy.quantize import quantization_report, quantize
+from zoo.backends import BACKENDS, DEFAULT, Backend
+from zoo.kernels import integer_kernels
 from zoo.member import Made, Member, moved, perturb_constants, settle_statistics
 from zoo.one_plan import other_plan
 
-STAGES = ("build", "transform", "agree", "plan", "quantize", "int8", "fp16", "check", "engine")
-#: The stage that has to be right before another is tried.
-NEEDED = {
-    "transform": "build",
-    "agree": "transform",
-    "plan": "transform",
-    "quantize": "transform",
-    "int8": "quantize",
-    "fp16": "quantize",
-    "check": "fp16",
-    "engine": "fp16",
-}
 #: max|Δ| accepted of a transformed model in float32, relative to the largest output.
 TOLERANCE = 1e-4
-#: What engines are compiled for.
-TARGET = "sm89"
+#: Decibels by which an engine may agree less with its model than the file does, as fused kernels round elsewhere; and
+#: those that are enough in any case.
+_ROUNDING, _AGREES = 3.0, 30.0
 
 #: Takes a stage's name and what became of it: ``ok``, ``seconds``, ``reason`` where it failed, and figures.
 Tell = Callable[[str, dict[str, Any]], None]
@@ -44,20 +38,30 @@ class StageFailedError(Exception):
     """A stage was passed without an exception, and its result is not right."""
 
 
-def run_stages(member: Member, tell: Tell, stages: Collection[str] = STAGES, device: str = "cpu") -> None:
+def run_stages(
+    member: Member,
+    tell: Tell,
+    stages: Collection[str] | None = None,
+    device: str = "cpu",
+    backend: str = DEFAULT,
+    policy: str | None = None,
+) -> None:
     """Take one model through stages.
 
     Args:
         member: The model.
         tell: Called with ``{}`` when a stage begins, and with its outcome when it has ended.
-        stages: Which; one that another needs has to be among them.
+        stages: Which; one that another needs has to be among them. By default all.
         device: Where the model and its inputs are, such as ``"cuda"``.
+        backend: Whose stages they are.
+        policy: Where to quantize; by default the backend's own.
     """
+    goes_through = BACKENDS[backend]
     with tempfile.TemporaryDirectory() as folder:
-        run = _Run(member, Path(folder), device)
-        right: set[str] = set()
-        for stage in (stage for stage in STAGES if stage in stages):
-            if NEEDED.get(stage, stage) not in right and stage in NEEDED:
+        run = _Run(member, Path(folder), device, goes_through, policy)
+        right = {""}
+        for stage, needed in goes_through.needed.items():
+            if needed not in right or (stages is not None and stage not in stages):
                 continue
             tell(stage, {})
             start = time.perf_counter()
@@ -80,13 +84,17 @@ def in_a_line(error: BaseException) -> str:
 class _Run:
     """The stages of one model, a method for each; each returns its figures."""
 
-    def __init__(self, member: Member, folder: Path, device: str) -> None:
+    def __init__(self, member: Member, folder: Path, device: str, backend: Backend, policy: str | None) -> None:
         self.member = member
         self.device = device
         self.folder = folder
+        self.backend = backend
+        self.policy = policy
         self.made: Made
         self.result: TransformationResult
         self.quantized: fx.GraphModule
+        self.compiled: CompileResult
+        self.written: float | None = None
 
     def build(self) -> dict[str, Any]:
         torch.manual_seed(0)
@@ -102,7 +110,7 @@ class _Run:
         return {"parameters": sum(p.numel() for p in self.made.model.parameters())}
 
     def transform(self) -> dict[str, Any]:
-        self.result = transform(self.made.model, self.made.args, kwargs=self.made.kwargs, backend="tensorrt")
+        self.result = transform(self.made.model, self.made.args, kwargs=self.made.kwargs, backend=self.backend.name)
         report = self.result.report
         if report["failed_count"]:
             raise StageFailedError(f"{report['failed_count']} rewrites failed")
@@ -132,14 +140,15 @@ class _Run:
 
     def plan(self) -> dict[str, Any]:
         """One model has one plan, whatever captured it."""
-        difference = other_plan(self.made, self.result, backend="tensorrt")
+        difference = other_plan(self.made, self.result, backend=self.backend.name)
         if difference is not None:
             raise StageFailedError(f"another plan through torch.export: {difference}")
         return {}
 
     def quantize(self) -> dict[str, Any]:
         batch = (self.made.args, self.made.kwargs)
-        self.quantized = quantize(self.result, _runner(*batch), progress=False)
+        config = None if self.policy is None else QuantConfig(policy=self.policy)
+        self.quantized = quantize(self.result, _runner(*batch), config, progress=False)
         report = quantization_report(self.quantized)
         weights = sum(point.kind is PointKind.WEIGHT for point in report.points)
         with torch.no_grad():
@@ -161,10 +170,16 @@ class _Run:
     def _file(self, name: str, **settings: Any) -> dict[str, Any]:
         path = self.folder / name
         written = export_onnx(self.quantized, self.made.args, path, kwargs=self.made.kwargs or None, **settings)
+        self.written = written.sqnr
         return {"megabytes": round(written.size / 1e6, 1), "sqnr": written.sqnr}
 
+    @property
+    def _path(self) -> Path:
+        """The file that is checked and compiled."""
+        return self.folder / f"{self.backend.file}.onnx"
+
     def check(self) -> dict[str, Any]:
-        report = check(self.folder / "fp16.onnx", backend="tensorrt")
+        report = check(self._path, backend=self.backend.name)
         errors = report.of(Severity.ERROR)
         if not report.ok:
             raise StageFailedError(
@@ -173,10 +188,29 @@ class _Run:
         return {"warnings": len(report.of(Severity.WARNING))}
 
     def engine(self) -> dict[str, Any]:
-        report = embedl_deploy.compile(
-            self.folder / "fp16.onnx", backend="tensorrt", target=TARGET, progress=False
-        ).report
-        return {"kernels": report.kernels}
+        self.compiled = embedl_deploy.compile(
+            self._path, backend=self.backend.name, target=self.backend.target, progress=False
+        )
+        report = self.compiled.report
+        return {"kernels": report.kernels} | integer_kernels(read_onnx(self._path), report)
+
+    def run(self) -> dict[str, Any]:
+        """The engine on the example, against the quantized model."""
+        leaves = pytree.tree_leaves((self.made.args, self.made.kwargs))
+        inputs = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+        found = run_engine(self.compiled.path, inputs, backend=self.backend.name)
+        with torch.no_grad():
+            wanted = _floats(self.quantized(*self.made.args, **self.made.kwargs))
+        got = _floats(list(found.values()))
+        if [y.shape for y in wanted] != [y.shape for y in got]:
+            raise StageFailedError("the engine gives other outputs than the model")
+        sqnr = _sqnr(wanted, got)
+        of_file = _AGREES if self.written is None else self.written
+        if sqnr is not None and sqnr < min(_AGREES, of_file - _ROUNDING):
+            raise StageFailedError(
+                f"the engine differs from the quantized model: {sqnr} dB; its file: {of_file:.1f} dB"
+            )
+        return {"sqnr": sqnr}
 
 
 def _twice(tensor: torch.Tensor) -> torch.Tensor:

@@ -7,52 +7,75 @@ from typing import Any
 
 from rich.table import Table
 
+from zoo.backends import BACKENDS, DEFAULT
 from zoo.running import Record
-from zoo.stages import STAGES
 
-COLUMNS = (
-    *("model", "transform", "agree", "plan", "points", "unfused", "SQNR dB", "INT8", "FP16+INT8", "check", "engine"),
-    *("seconds", "first failure"),
-)
+_COMMON = ("model", "transform", "agree", "plan", "points", "unfused", "SQNR dB")
+_LAST = ("seconds", "first failure")
+#: By backend.
+COLUMNS = {
+    "tensorrt": (*_COMMON, "INT8", "FP16+INT8", "check", "engine", *_LAST),
+    "onnxruntime": (*_COMMON, "INT8", "check", "engine", "INT8 kernels / asked", "run", *_LAST),
+}
 #: What of a reason differs from model to model: quoted text, numbers, paths.
 _PARTICULARS = re.compile(r"'[^']*'|\"[^\"]*\"|[\w/.]*/[\w/.]+|\d+(\.\d+)?(e[+-]?\d+)?")
 
 
-def rows(records: Sequence[Record]) -> list[tuple[str, ...]]:
+def rows(records: Sequence[Record], backend: str = DEFAULT) -> list[tuple[str, ...]]:
     """The cells of the table, a row for each model; ``–`` where a stage was not tried."""
-    return [_row(record) for record in records]
+    return [_row(record, backend) for record in records]
 
 
-def as_table(records: Sequence[Record]) -> Table:
+def as_table(records: Sequence[Record], backend: str = DEFAULT) -> Table:
     """For a terminal."""
     table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
+    for column in COLUMNS[backend]:
         table.add_column(column)
-    for row in rows(records):
+    for row in rows(records, backend):
         table.add_row(*row)
     return table
 
 
-def as_markdown(title: str, records: Sequence[Record]) -> str:
+def as_markdown(title: str, records: Sequence[Record], backend: str = DEFAULT) -> str:
     """A page: totals, the table, failures by cause, and what is left unfused by reason."""
-    lines = [f"# {title}", "", *totals(records), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows(records)]
-    for heading, groups in (("Failures", causes(records)), ("Unfused", unfused(records))):
+    columns = COLUMNS[backend]
+    lines = [f"# {title}", "", *totals(records, backend), "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows(records, backend)]
+    for heading, groups in headed(records):
         lines += ["", f"## {heading}", ""]
         lines += [f"- {reason}: {', '.join(names)}" for reason, names in groups] or ["None."]
     return "\n".join(lines) + "\n"
 
 
-def totals(records: Sequence[Record]) -> list[str]:
+def headed(records: Sequence[Record]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """What follows the table: headings, and what is under each, a reason with models."""
+    return [
+        ("Failures", causes(records)),
+        ("Unfused", unfused(records)),
+        ("Asked for in INT8, computed in float", in_float(records)),
+    ]
+
+
+def totals(records: Sequence[Record], backend: str = DEFAULT) -> list[str]:
     """How many models pass each stage, and how much is left unfused."""
     built = [record for record in records if record.passed("build")]
-    counts = ", ".join(f"{stage} {sum(r.passed(stage) for r in built)}" for stage in STAGES[1:])
+    counts = ", ".join(f"{stage} {sum(r.passed(stage) for r in built)}" for stage in BACKENDS[backend].stages[1:])
     found = [r.stages["quantize"] for r in built if r.passed("quantize")]
     left, all_of_them = sum(len(q["unfused"]) for q in found), sum(len(q["unfused"]) + q["weights"] for q in found)
     share = f" ({left / all_of_them:.1%})" if all_of_them else ""
-    return [
+    lines = [
         f"{len(built)} of {len(records)} models could be built. Of these pass: {counts}.",
         f"Weighted operators and attentions without a fusion: {left} of {all_of_them}{share}.",
+    ]
+    engines = [r.stages["engine"] for r in built if r.passed("engine") and r.stages["engine"].get("asked")]
+    if backend == DEFAULT or not engines:
+        return lines
+    done, asked = sum(engine["int8"] for engine in engines), sum(engine["asked"] for engine in engines)
+    whole = sum(engine["int8"] == engine["asked"] for engine in engines)
+    return [
+        *lines,
+        f"Products in INT8 by the engine's own account: {done} of {asked} that the files ask for ({done / asked:.2%}); "
+        f"all of them in {whole} of {len(engines)} models.",
     ]
 
 
@@ -77,7 +100,18 @@ def unfused(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
     return [(reason, [f"{name} {count}" for name, count in models.items()]) for reason, models in ordered]
 
 
-def _row(record: Record) -> tuple[str, ...]:
+def in_float(records: Sequence[Record]) -> list[tuple[str, list[str]]]:
+    """Products that are asked for in INT8 and computed in float, by reason, with models and counts."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for record in records:
+        for reason, count in record.stages.get("engine", {}).get("in_float", []):
+            groups[reason].append(f"{record.model} {count}")
+            counts[reason] += count
+    return sorted(groups.items(), key=lambda group: -counts[group[0]])
+
+
+def _row(record: Record, backend: str) -> tuple[str, ...]:
     stages = record.stages
 
     def mark(stage: str, figure: str | None = None) -> str:
@@ -88,7 +122,11 @@ def _row(record: Record) -> tuple[str, ...]:
             return "✗"
         return "✓" if figure is None else f"{outcome[figure]}"
 
-    quantized = stages.get("quantize", {})
+    quantized, engine = stages.get("quantize", {}), stages.get("engine", {})
+    last: tuple[str, ...] = (mark("int8"), mark("fp16"), mark("check"), mark("engine", "kernels"))
+    if backend == "onnxruntime":
+        share = f"{engine['int8']} / {engine['asked']}" if record.passed("engine") else mark("engine")
+        last = (mark("int8"), mark("check"), mark("engine", "kernels"), share, mark("run"))
     failure = record.failure
     return (
         record.model,
@@ -98,8 +136,7 @@ def _row(record: Record) -> tuple[str, ...]:
         mark("quantize", "points"),
         str(len(quantized["unfused"])) if "unfused" in quantized else mark("quantize"),
         "–" if quantized.get("sqnr") is None else f"{quantized['sqnr']:.1f}",
-        *(mark("int8"), mark("fp16"), mark("check")),
-        mark("engine", "kernels"),
+        *last,
         f"{record.seconds:.0f}",
         "" if failure is None else f"{failure[0]}: {failure[1]}",
     )

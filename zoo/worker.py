@@ -1,4 +1,4 @@
-"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES STAGES DEVICE``.
+"""One model, in a process of its own: ``python -m zoo.worker FAMILY NAME FILE GIGABYTES STAGES DEVICE BACKEND POLICY``.
 
 What becomes of each stage is a line of JSON in FILE, written at once: a process that dies has told how far it came.
 """
@@ -11,8 +11,10 @@ import warnings
 from typing import Any
 
 
-def main(family: str, name: str, file: str, gigabytes: str, stages: str, device: str) -> None:
-    """Run stages, whose names are joined by commas, of one model."""
+def main(
+    family: str, name: str, file: str, gigabytes: str, stages: str, device: str, backend: str, policy: str
+) -> None:
+    """Run stages, whose names are joined by commas, of one model; no policy is the backend's own."""
     _limit_memory(float(gigabytes))
     logging.disable(logging.CRITICAL)  # the libraries that models are from
     warnings.simplefilter("ignore")
@@ -32,7 +34,7 @@ def main(family: str, name: str, file: str, gigabytes: str, stages: str, device:
             lines.write(json.dumps([stage, outcome]) + "\n")
             lines.flush()
 
-        run_stages(members_of(family)[name], tell, stages.split(","), device)
+        run_stages(members_of(family)[name], tell, stages.split(","), device, backend, policy or None)
 
 
 def _limit_memory(gigabytes: float) -> None:

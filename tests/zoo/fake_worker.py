@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 
-_family, name, file, _gigabytes, _stages, _device = sys.argv[1:]
+_family, name, file, _gigabytes, _stages, _device, _backend, _policy = sys.argv[1:]
 
 
 def tell(stage, **outcome):

@@ -73,13 +73,20 @@ class TestCommandLine:
         assert self.run(tmp_path, "goat*") == 2
         assert capsys.readouterr().err == "No model of the family 'support.zoo_family' is called goat*.\n"
 
+    @pytest.mark.parametrize("stages", ["build,engine", "build,transform,bake"])
+    def test_stages_that_are_not_there_or_lack_what_they_need(self, tmp_path, capsys, stages):
+        assert self.run(tmp_path, "--stages", stages) == 2
+        assert "expected some of build,transform," in capsys.readouterr().err
+
+    def test_a_backend_has_results_and_stages_of_its_own(self, tmp_path, capsys):
+        self.run(tmp_path, "good", "--backend", "onnxruntime", "--policy", "all")
+        assert [path.name for path in tmp_path.iterdir()] == ["support.zoo_family-onnxruntime-all.jsonl"]
+        assert "INT8 kernels / asked" in capsys.readouterr().out
+        assert self.run(tmp_path, "--backend", "onnxruntime", "--stages", "build,transform,quantize,fp16") == 2
+        assert "int8,check,engine,run, each with what it needs" in capsys.readouterr().err
+
 
 def test_every_family_has_a_file():
     folder = Path(running.__file__).parent / "families"
     listed = {f"zoo.families.{path.stem}" for path in folder.glob("*.py")}
     assert set(FAMILIES.values()) == listed - {"zoo.families.__init__", "zoo.families.transformers_member"}
-
-    @pytest.mark.parametrize("stages", ["build,engine", "build,transform,bake"])
-    def test_stages_that_are_not_there_or_lack_what_they_need(self, tmp_path, capsys, stages):
-        assert self.run(tmp_path, "--stages", stages) == 2
-        assert "expected some of build,transform," in capsys.readouterr().err

@@ -1,7 +1,7 @@
 """Tables of the zoo."""
 
 from zoo.running import Record
-from zoo.table import as_markdown, causes, rows, totals, unfused
+from zoo.table import as_markdown, causes, in_float, rows, totals, unfused
 
 GOOD = {"ok": True, "seconds": 1.0}
 QUANTIZED = GOOD | {"points": 5, "weights": 3, "sqnr": 40.26}
@@ -67,3 +67,27 @@ def test_a_cell_does_not_break_the_table():
     page = as_markdown("Zoo", ALL)
     assert "| int8: Error: 'x.y' has 3 \\| 4 |\n" in page
     assert "## Unfused\n\n- linear: no fusion has taken …: whole 1, half 2\n" in page
+
+
+def counted(name, int8, *why):
+    engine = GOOD | {"kernels": 9, "asked": 10, "int8": int8, "in_float": list(why)}
+    return record(name, quantize=QUANTIZED | {"unfused": []}, int8=GOOD, check=GOOD, engine=engine, run=GOOD)
+
+
+ON_RUNTIME = [
+    counted("all", 10),
+    counted("some", 7, ["Conv: read in float", 2], ["Gemm: bias", 1]),
+    counted("few", 9, ["Conv: read in float", 1]),
+]
+
+
+def test_products_in_int8_by_the_engines_own_account():
+    assert rows(ON_RUNTIME, "onnxruntime")[1] == (
+        *("some", "export", "–", "–", "5", "0", "40.3", "✓", "✓", "9", "7 / 10", "✓", "12", ""),
+    )
+    assert totals(ON_RUNTIME, "onnxruntime")[2] == (
+        "Products in INT8 by the engine's own account: 26 of 30 that the files ask for (86.67%); all of them in 1 of 3 "
+        "models."
+    )
+    assert in_float(ON_RUNTIME) == [("Conv: read in float", ["some 2", "few 1"]), ("Gemm: bias", ["some 1"])]
+    assert "| INT8 kernels / asked |" in as_markdown("Zoo", ON_RUNTIME, "onnxruntime")

@@ -7,6 +7,9 @@ from embedl_deploy.modules import Convolution, named_weights
 from embedl_deploy.patterns import get_module, operation
 from embedl_deploy_onnxruntime.modules import (
     OrtAdd,
+    OrtAveragePool,
+    OrtBatchNorm,
+    OrtConcat,
     OrtConv,
     OrtGlobalAveragePool,
     OrtHardsigmoid,
@@ -16,37 +19,48 @@ from embedl_deploy_onnxruntime.modules import (
     OrtTabledActivation,
 )
 
-#: Channels of a group up to which the integer kernels of a grouped convolution are slower than those in float, measured
-#: on AVX-512 with VNNI; a depthwise convolution, one filter a channel, has kernels of its own.
-_FEW_CHANNELS = 16
+#: Channels of a group up to which the integer kernels of a grouped convolution are slower than those in float, with the
+#: conversions around these, measured on AVX-512 with VNNI: of 4 channels 8 times slower, of 8 as fast, of 16 faster.
+#: A depthwise convolution, one filter a channel, has kernels of its own.
+_FEW_CHANNELS = 8
 #: Bound by memory: they gain from integers only what need not be converted.
-_FOLLOWING = (OrtAdd, OrtGlobalAveragePool, OrtHardsigmoid, OrtHardswish, OrtMul, OrtSiLU, OrtTabledActivation)
-#: Operations that give values of their input in another shape or order.
+_FOLLOWING = (
+    OrtAdd,
+    OrtAveragePool,
+    OrtBatchNorm,
+    OrtGlobalAveragePool,
+    OrtHardsigmoid,
+    OrtHardswish,
+    OrtMul,
+    OrtSiLU,
+    OrtTabledActivation,
+)
+#: Operations that give values of their input in another shape or order, and those that do something in training only.
 _MOVES = frozenset(
-    {"contiguous", "flatten", "getitem", "permute", "reshape", "squeeze", "transpose", "unsqueeze", "view"}
+    {
+        *("chunk", "contiguous", "flatten", "getitem", "permute", "reshape", "split", "squeeze", "transpose"),
+        *("unsqueeze", "view", "stochastic_depth", "drop_path"),
+    }
 )
 _MOVING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.modules.dropout._DropoutNd)
+#: The same of modules of other packages.
+_MOVING_ELSEWHERE = frozenset({"StochasticDepth", "DropPath"})
 
 
 def quantize_all(point: QuantPoint) -> str | None:
     """Quantizers wherever the runtime has an integer kernel."""
-    for part in point.parts:
-        if isinstance(part, Convolution) and part.transposed:
-            return "the runtime has no integer kernel for a transposed convolution"
-    return None
+    return _without_kernel(point, mixed=False)
 
 
 def quantize_mixed(point: QuantPoint) -> str | None:
     """The same without what is slower in integers than in float."""
-    if isinstance(point.module, _FOLLOWING) and point.kind is not PointKind.INNER and not _follows(point.node):
+    if isinstance(point.module, _FOLLOWING) and point.kind is not PointKind.INNER and not _follows(point.node, True):
         return "what it reads is in float: integers would only be converted to and fro"
     for part in point.parts:
-        if not isinstance(part, Convolution) or part.groups == 1:
-            continue
-        channels = part.in_channels // part.groups
-        if 1 < channels <= _FEW_CHANNELS:
+        if isinstance(part, Convolution) and _is_slow(part):
+            channels = part.in_channels // part.groups
             return f"integer kernels are slower than float for groups of {channels} channels"
-    return quantize_all(point)
+    return _without_kernel(point, mixed=True)
 
 
 def quantize_products(point: QuantPoint) -> str | None:
@@ -67,16 +81,32 @@ def quantize_products(point: QuantPoint) -> str | None:
     return None
 
 
-def _follows(node: fx.Node) -> bool:
-    """Whether everything that a call reads comes out of integer kernels."""
-    return all(_gives_integers(read) for read in node.all_input_nodes)
+def _without_kernel(point: QuantPoint, *, mixed: bool) -> str | None:
+    for part in point.parts:
+        if isinstance(part, Convolution) and part.transposed:
+            return "the runtime has no integer kernel for a transposed convolution"
+    if isinstance(point.module, OrtConcat) and not _follows(point.node, mixed):
+        return "the runtime has no integer kernel for a concatenation with a tensor in float"
+    return None
 
 
-def _gives_integers(node: fx.Node) -> bool:
+def _is_slow(conv: Convolution) -> bool:
+    return conv.groups > 1 and 1 < conv.in_channels // conv.groups <= _FEW_CHANNELS
+
+
+def _follows(node: fx.Node, mixed: bool) -> bool:
+    """Whether everything that a call reads comes out of integer kernels, under the policy ``mixed`` or ``all``."""
+    return all(_gives_integers(read, mixed) for read in node.all_input_nodes)
+
+
+def _gives_integers(node: fx.Node, mixed: bool) -> bool:
+    """Whether a value is quantized where it is computed."""
     module = get_module(node)
     if isinstance(module, OrtConv):
-        groups, channels = module.conv.groups, module.conv.in_channels
-        return not module.conv.transposed and not (groups > 1 and 1 < channels // groups <= _FEW_CHANNELS)
-    if isinstance(module, (*_FOLLOWING, *_MOVING)) or operation(node) in _MOVES:
-        return _follows(node)
-    return False
+        return not module.conv.transposed and not (mixed and _is_slow(module.conv))
+    if isinstance(module, _FOLLOWING) and not mixed:
+        return True
+    if isinstance(module, (*_FOLLOWING, OrtConcat, *_MOVING)) or type(module).__name__ in _MOVING_ELSEWHERE:
+        return _follows(node, mixed)
+    moves = operation(node)
+    return (moves if isinstance(moves, str) else getattr(moves, "__name__", None)) in _MOVES and _follows(node, mixed)

@@ -4,9 +4,12 @@ from typing import TYPE_CHECKING
 
 from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.constants import pool_globally, quantize_summands
+from embedl_deploy_onnxruntime.files.depthwise import convolve_by_channel
 from embedl_deploy_onnxruntime.files.dynamic import multiply_integers
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
+from embedl_deploy_onnxruntime.files.kept import keep_in_float, spare_products
+from embedl_deploy_onnxruntime.files.moves import move_on_integers
 from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
 if TYPE_CHECKING:
@@ -18,7 +21,11 @@ def finish(model: "ir.Model") -> None:
     fold_factors(model)
     quantize_summands(model)
     pool_globally(model)
+    move_on_integers(model)
+    convolve_by_channel(model)
+    keep_in_float(model)
     quantize_biases(model)
+    spare_products(model)
     multiply_integers(model)
     turn_weights(model)
     reorder_gelu(model)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedl_deploy_onnxruntime.files.computed import constant_of
 from embedl_deploy_onnxruntime.files.making import initializer
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def _quantize(model: "ir.Model", product: "ir.Node", adder: "ir.Node", position:
 
     bias = adder.inputs[position]
     scales = [_scale_of(product.inputs[0]), _scale_of(product.inputs[1], of_weight=True)]
-    if bias is None or bias.const_value is None or bias.dtype is not ir.DataType.FLOAT:
+    if bias is None or bias.dtype is not ir.DataType.FLOAT:
         return
     if scales[0] is None or scales[1] is None or scales[0].ndim != 0:
         return
-    values = bias.const_value.numpy()
+    values = constant_of(model, bias)
+    if values is None:
+        return
     scale = (scales[0].astype(np.float32) * scales[1].astype(np.float32)).astype(np.float32)
     if values.ndim != 1 or scale.shape not in ((), values.shape) or not np.all(scale > 0):
         return

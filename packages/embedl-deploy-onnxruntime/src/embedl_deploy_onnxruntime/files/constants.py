@@ -38,7 +38,7 @@ def quantize_summands(model: "ir.Model") -> None:
 
 
 def pool_globally(model: "ir.Model") -> None:
-    """Write means over height and width, with both dimensions kept, as GlobalAveragePool.
+    """Write means over height and width as GlobalAveragePool, with Squeeze where the dimensions are not kept.
 
     Args:
         model: Changed in place.
@@ -85,8 +85,7 @@ def _is_over_the_map(node: "ir.Node") -> bool:
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if value is None or value.shape is None or len(value.shape) != 4 or axes is None or axes.const_value is None:
         return False
-    keeps = node.attributes.get_int("keepdims", 1)
-    return keeps == 1 and {int(axis) % 4 for axis in axes.const_value.numpy().reshape(-1)} == {2, 3}
+    return {int(axis) % 4 for axis in axes.const_value.numpy().reshape(-1)} == {2, 3}
 
 
 def _replace(model: "ir.Model", node: "ir.Node") -> None:
@@ -94,9 +93,16 @@ def _replace(model: "ir.Model", node: "ir.Node") -> None:
 
     pool = ir.Node("", "GlobalAveragePool", [node.inputs[0]], name=node.name)
     old, new = node.outputs[0], pool.outputs[0]
-    new.name, new.shape, new.type = old.name, old.shape, old.type
     pool.metadata_props.update(node.metadata_props)
     model.graph.insert_before(node, pool)
+    if not node.attributes.get_int("keepdims", 1):
+        new.name, new.type = f"{old.name}_kept", old.type
+        new.shape = None if old.shape is None else ir.Shape([*old.shape, 1, 1])
+        squeeze = ir.Node("", "Squeeze", [new, node.inputs[1]], name=f"{node.name}_squeeze")
+        squeeze.metadata_props.update(node.metadata_props)
+        model.graph.insert_before(node, squeeze)
+        new = squeeze.outputs[0]
+    new.name, new.shape, new.type = old.name, old.shape, old.type
     if old in model.graph.outputs:
         model.graph.outputs[list(model.graph.outputs).index(old)] = new
     old.replace_all_uses_with(new)
