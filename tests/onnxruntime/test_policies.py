@@ -59,3 +59,45 @@ def test_transposed_convolutions_stay_in_float():
     for policy in ("mixed", "all"):
         left = quantized_places(net, torch.randn(1, 4, 8, 8), policy)
         assert {path for path, _ in left} == {"0"}
+
+
+def drop_path(x, rate, training):
+    return x * torch.rand(1) if training and rate else x
+
+
+torch.fx.wrap("drop_path")
+
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.second(x + drop_path(self.second(x), 0.1, self.training))
+
+
+def test_what_is_dropped_in_training_only_comes_out_of_integer_kernels():
+    assert quantized_places(Dropping(), torch.randn(1, 4, 6, 6), "mixed") == {}
+
+
+class Beside(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        return self.second(torch.cat([self.first(x), torch.tanh(x)], 1))
+
+
+def test_a_concatenation_with_a_tensor_in_float_is_not_quantized():
+    for policy in ("mixed", "all"):
+        left = quantized_places(Beside(), torch.randn(1, 4, 6, 6), policy)
+        assert left == {
+            (
+                "cat",
+                "output",
+            ): f"policy onnxruntime's '{policy}': the runtime has no integer kernel for a concatenation "
+            "with a tensor in float"
+        }
