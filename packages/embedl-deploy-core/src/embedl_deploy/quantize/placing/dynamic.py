@@ -6,6 +6,7 @@ from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.quantize.grid.dynamic import fake_quantize_dynamic
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.placing.stored_format import StoresFormat
+from embedl_deploy.validation.checked import checked
 
 
 class DynamicQuantizer(StoresFormat):
@@ -19,6 +20,7 @@ class DynamicQuantizer(StoresFormat):
         passing: Whether tensors pass as they are, as they do while others are calibrated.
     """
 
+    @checked
     def __init__(self, config: TensorQuantConfig, name: str) -> None:
         super().__init__()
         self.config = config
