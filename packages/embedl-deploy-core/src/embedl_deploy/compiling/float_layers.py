@@ -57,7 +57,9 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, sa
         return f"weight-only: the weight is stored as {stored}, the input is in float, and so is the product, as meant"
     if any(sides):
         missing = "weight" if sides[0] else "input"
-        return f"the file quantizes only one side: the {missing} has no quantizer"
+        why = why_in_float(model, module) if module is not None and sides[0] else None
+        only = f"the file quantizes only one side: the {missing} has no quantizer"
+        return only if why is None else f"{only}, because {why}"
     why = why_in_float(model, module) if module is not None else None
     return "not quantized in the file" if why is None else f"not quantized: {why}"
 
