@@ -11,9 +11,22 @@ from embedl_deploy.testing.item import advice
 from embedl_deploy.testing.plugin import checks_of
 
 
-def conformance_tests(backend: str) -> Callable[..., None]:
-    """A test with a case for each check of a backend; assign it to a name that starts with ``test_``."""
-    cases = [(subject, check) for subject, checks in checks_of(get_backend(backend)) for check in checks]
+def is_own(pattern: Any, backend: str) -> bool:
+    """Whether a pattern is of the backend's own package."""
+    return backend in type(pattern).__module__
+
+
+def conformance_tests(backend: str, *, besides: str | None = None) -> Callable[..., None]:
+    """A test with a case for each check of a backend; assign it to a name that starts with ``test_``.
+
+    Args:
+        backend: Its name.
+        besides: A backend that is tested, too: patterns that both have, those of core, are checked with that one alone.
+    """
+    tested = set() if besides is None else {type(pattern).__name__ for pattern in get_backend(besides).patterns}
+    own = {type(pattern).__name__ for pattern in get_backend(backend).patterns if is_own(pattern, backend)}
+    subjects = checks_of(get_backend(backend))
+    cases = [(s, check) for s, checks in subjects if s.label not in tested - own for check in checks]
 
     @pytest.mark.parametrize(("subject", "check"), cases, ids=[f"{s.label}, {c.id}" for s, c in cases])
     def test_conforms(subject: Any, check: Any) -> None:

@@ -57,7 +57,7 @@ def test_it_needs_no_engine(command, runs):
         (("int8.json", "--html", "x.html", "--with", "list.json"), "'list.json' holds nothing that a page shows"),
         (
             ("int8.json", "--html", "x.html", "--with", "old.json"),
-            "'old.json': This is not an engine report of ver",
+            "'old.json': This is an engine report of version 2, from an earlier release",
         ),
         (
             ("int8.json", "--html", "x.html", "--with", "fp16.json", "--with", "int8.json"),
