@@ -5,6 +5,7 @@ from embedl_deploy.fusions.attention import (
     ScaledDotProductAttentionPattern,
     SwinAttentionPattern,
 )
+from embedl_deploy.fusions.convolution import why_not_one_convolution
 from embedl_deploy.fusions.norms import LayerNorm2dPattern, LayerNormPattern, RMSNormPattern
 from embedl_deploy.patterns import Pattern
 
@@ -16,6 +17,7 @@ __all__ = [
     "ScaledDotProductAttentionPattern",
     "SwinAttentionPattern",
     "every_fusion",
+    "why_not_one_convolution",
 ]
 
 

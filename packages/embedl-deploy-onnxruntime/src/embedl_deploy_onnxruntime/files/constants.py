@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedl_deploy_onnxruntime.files.making import initializer
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -64,13 +66,7 @@ def _dequantized(model: "ir.Model", reader: "ir.Node", number: npt.NDArray[Any])
         "scale": (number.reshape(()).astype(np.float64) / _MOST).astype(number.dtype),
         "zero_point": np.zeros((), np.uint8),
     }
-    inputs = []
-    for part, values in tensors.items():
-        tensor = ir.Tensor(values, name=f"{name}_{part}")
-        inputs.append(
-            ir.Value(name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
-        )
-        model.graph.register_initializer(inputs[-1])
+    inputs = [initializer(model, f"{name}_{part}", values) for part, values in tensors.items()]
     node = ir.Node("", "DequantizeLinear", inputs, name=f"{name}_dequantize")
     node.outputs[0].name = f"{name}_dequantized"
     node.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(number.dtype))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embedl_deploy_onnxruntime.files.making import initializer
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -38,18 +40,14 @@ def fold_factors(model: "ir.Model") -> None:
 
 
 def _fold(model: "ir.Model", before: "ir.Node", node: "ir.Node", number: float) -> bool:
-    import onnx_ir as ir
-
     scale, value = before.inputs[1], before.outputs[0]
     if scale is None or scale.const_value is None or number <= 0 or not np.isfinite(number):
         return False
     if len(list(value.uses())) != 1 or value in model.graph.outputs or node.outputs[0] in model.graph.outputs:
         return False
     values = scale.const_value.numpy()
-    tensor = ir.Tensor((values.astype(np.float64) * number).astype(values.dtype), name=f"{node.name}_scale")
-    made = ir.Value(name=tensor.name, const_value=tensor, type=ir.TensorType(tensor.dtype), shape=tensor.shape)
-    model.graph.register_initializer(made)
-    before.replace_input_with(1, made)
+    scaled = (values.astype(np.float64) * number).astype(values.dtype)
+    before.replace_input_with(1, initializer(model, f"{node.name}_scale", scaled))
     node.outputs[0].replace_all_uses_with(value)
     model.graph.remove(node, safe=True)
     return True

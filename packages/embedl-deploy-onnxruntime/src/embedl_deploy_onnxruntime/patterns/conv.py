@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from embedl_deploy.fusions import why_not_one_convolution
 from embedl_deploy.modules import BatchNorm, Convolution
 from embedl_deploy.patterns import (
     Applied,
@@ -11,30 +12,11 @@ from embedl_deploy.patterns import (
     QDQPoint,
     Tapped,
     Wildcard,
-    get_module,
-    shape_of,
 )
 from embedl_deploy_onnxruntime.modules import OrtConv, Rectifier
 from embedl_deploy_onnxruntime.patterns.examples import maps, sequences
 
 _OPTIONAL_BN = Wildcard(BatchNorm, max_count=1)
-
-
-def _why_not_these(match: PatternMatch) -> str | None:
-    """Why a convolution and the batch norm after it cannot become one module."""
-    modules = {node: get_module(node) for node in match.nodes}
-    node, conv = next((node, module) for node, module in modules.items() if isinstance(module, Convolution))
-    if conv.transposed and node.op == "call_module" and len(node.args) + len(node.kwargs) > 1:
-        return f"{node.name} is called with an output size, not with the map alone"
-    norm = next((module for module in modules.values() if isinstance(module, BatchNorm)), None)
-    if norm is None:
-        return None
-    if norm.num_features != conv.out_channels:
-        return f"the batch norm is over {norm.num_features} features, and {node.name} has {conv.out_channels} channels"
-    shape = shape_of(node)
-    if shape is not None and len(shape) != conv.weight.dim():
-        return f"{node.name} is given no batch, so the batch norm is over positions"
-    return None
 
 
 class ConvRectifierPattern(Pattern):
@@ -46,7 +28,7 @@ class ConvRectifierPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a batch norm over the convolution's channels, and a call with the map alone."""
-        return _why_not_these(match)
+        return why_not_one_convolution(match)
 
     def examples(self) -> list[Example]:
         """Where it matches."""
@@ -73,7 +55,7 @@ class ConvPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a batch norm over the convolution's channels, and a call with the map alone."""
-        return _why_not_these(match)
+        return why_not_one_convolution(match)
 
     def examples(self) -> list[Example]:
         """Where it matches."""

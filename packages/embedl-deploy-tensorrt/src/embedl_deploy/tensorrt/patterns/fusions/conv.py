@@ -10,6 +10,7 @@ import operator
 import torch
 from torch import nn
 
+from embedl_deploy.fusions import why_not_one_convolution
 from embedl_deploy.modules import ActivationLike, BatchNorm, Convolution
 from embedl_deploy.patterns import (
     Applied,
@@ -20,9 +21,7 @@ from embedl_deploy.patterns import (
     QDQPoint,
     Tapped,
     Wildcard,
-    get_module,
     resolve_module,
-    shape_of,
 )
 from embedl_deploy.tensorrt.modules.conv import (
     FusedConvBN,
@@ -53,21 +52,6 @@ def _sequences() -> tuple[torch.Tensor]:
 def _volumes() -> tuple[torch.Tensor]:
     """(N, 4, D, H, W), for examples."""
     return (torch.randn(2, 4, 3, 4, 5),)
-
-
-def _why_not_these(match: PatternMatch) -> str | None:
-    """Why a convolution and the batch norm after it cannot become one module."""
-    modules = {node: get_module(node) for node in match.nodes}
-    conv, node = next((module, node) for node, module in modules.items() if isinstance(module, Convolution))
-    if conv.transposed and node.op == "call_module" and len(node.args) + len(node.kwargs) > 1:
-        return f"{node.name} is called with an output size, not with the map alone"
-    norm = next((module for module in modules.values() if isinstance(module, BatchNorm)), None)
-    shape = shape_of(node)
-    if norm is None or (norm.num_features == conv.out_channels and (shape is None or len(shape) == conv.weight.dim())):
-        return None
-    if norm.num_features != conv.out_channels:
-        return f"the batch norm is over {norm.num_features} features, and {node.name} has {conv.out_channels} channels"
-    return f"{node.name} is given no batch, so the batch norm is over positions"
 
 
 class StemConvBNReLUMaxPoolPattern(Pattern):
@@ -135,7 +119,7 @@ class ConvBNAddReLUPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a batch norm over the convolution's channels, and a call with the map alone."""
-        return _why_not_these(match)
+        return why_not_one_convolution(match)
 
 
 class ConvBNReLUPattern(Pattern):
@@ -176,7 +160,7 @@ class ConvBNReLUPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a batch norm over the convolution's channels, and a call with the map alone."""
-        return _why_not_these(match)
+        return why_not_one_convolution(match)
 
 
 class ConvBNPattern(Pattern):
@@ -215,7 +199,7 @@ class ConvBNPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a batch norm over the convolution's channels, and a call with the map alone."""
-        return _why_not_these(match)
+        return why_not_one_convolution(match)
 
 
 #: The same classes by the names of embedl-deploy 0.6.
