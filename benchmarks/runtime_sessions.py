@@ -46,7 +46,7 @@ def _in_onnxruntime(path: Path, threads: int) -> Run:
 def _in_openvino(path: Path, threads: int) -> Run:
     import openvino
 
-    # What is not quantized is computed in float32, as by ONNX Runtime; by default it would be bfloat16 where that is fast.
+    # What is not quantized is computed in float32, as by ONNX Runtime; the default is bfloat16 where that is fast.
     settings = {
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
