@@ -38,12 +38,13 @@ def finish_onnx(exported: "ir.Model", model: nn.Module) -> None:
 
 
 def finish_for(exported: "ir.Model", backend: Backend) -> None:
-    """Let one backend change a file, and drop what nothing reads afterwards.
+    """Let one backend change a file, drop what nothing reads afterwards, and give what has a name twice its own.
 
     Raises:
         PluginError: Its hook fails.
     """
     if backend.finish_onnx(exported):
-        from onnx_ir.passes.common import RemoveUnusedNodesPass
+        from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
         RemoveUnusedNodesPass()(exported)
+        NameFixPass()(exported)

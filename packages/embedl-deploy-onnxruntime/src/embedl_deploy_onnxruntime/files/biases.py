@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embedl_deploy_onnxruntime.files.computed import constant_of
-from embedl_deploy_onnxruntime.files.making import initializer
+from embedl_deploy_onnxruntime.files.making import dequantized
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,18 +58,8 @@ def _quantize(model: "ir.Model", product: "ir.Node", adder: "ir.Node", position:
     integers = np.rint(values.astype(np.float64) / scale)
     if np.abs(integers).max(initial=0) > _LARGEST:
         return
-    constants = {
-        "quantized": integers.astype(np.int32),
-        "scale": scale,
-        "zero_point": np.zeros(scale.shape, np.int32),
-    }
-    inputs = [initializer(model, f"{bias.name}_{name}", value) for name, value in constants.items()]
-    node = ir.Node("", "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)], name=f"{bias.name}_dequantize")
-    node.outputs[0].name = f"{bias.name}_dequantized"
-    node.outputs[0].shape, node.outputs[0].type = bias.shape, bias.type
-    node.metadata_props.update(adder.metadata_props)
-    model.graph.insert_before(adder, node)
-    adder.replace_input_with(position, node.outputs[0])
+    name = bias.name or adder.name or product.op_type
+    adder.replace_input_with(position, dequantized(model, adder, name, integers.astype(np.int32), scale))
 
 
 def _scale_of(value: "ir.Value | None", *, of_weight: bool = False) -> npt.NDArray[Any] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embedl_deploy_onnxruntime.files.making import initializer
+from embedl_deploy_onnxruntime.files.making import dequantized
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -58,22 +58,8 @@ def _is_quantized_next(node: "ir.Node") -> bool:
 
 
 def _dequantized(model: "ir.Model", reader: "ir.Node", number: npt.NDArray[Any]) -> "ir.Value":
-    import onnx_ir as ir
-
-    name = f"{reader.name}_summand"
-    tensors = {
-        "quantized": np.full(number.shape, _MOST, np.uint8),
-        "scale": (number.reshape(()).astype(np.float64) / _MOST).astype(number.dtype),
-        "zero_point": np.zeros((), np.uint8),
-    }
-    inputs = [initializer(model, f"{name}_{part}", values) for part, values in tensors.items()]
-    node = ir.Node("", "DequantizeLinear", inputs, name=f"{name}_dequantize")
-    node.outputs[0].name = f"{name}_dequantized"
-    node.outputs[0].type = ir.TensorType(ir.DataType.from_numpy(number.dtype))
-    node.outputs[0].shape = ir.Shape(number.shape)
-    node.metadata_props.update(reader.metadata_props)
-    model.graph.insert_before(reader, node)
-    return node.outputs[0]
+    scale = np.asarray(number.reshape(()).astype(np.float64) / _MOST).astype(number.dtype)
+    return dequantized(model, reader, f"{reader.name}_summand", np.full(number.shape, _MOST, np.uint8), scale)
 
 
 def _is_over_the_map(node: "ir.Node") -> bool:

@@ -8,12 +8,11 @@ each channel has one value, and a scale of its own.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from embedl_deploy_onnxruntime.files.making import initializer
+from embedl_deploy_onnxruntime.files.making import dequantized, initializer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,7 +61,7 @@ def _convolve_windows(model: "ir.Model", node: "ir.Node", channels: int) -> None
     scales = np.full(channels, 1 / (math.prod(kernel) * _LARGEST_WEIGHT), np.float32)
     attributes = [ir.AttrInt64("group", channels), ir.AttrInt64s("kernel_shape", kernel), ir.AttrInt64s("pads", pads)]
     attributes += [node.attributes[name] for name in ("strides", "dilations") if name in node.attributes]
-    _replace(model, node, [_dequantized(model, node, "weight", weight, scales)], attributes)
+    _replace(model, node, [dequantized(model, node, f"{node.name}_weight", weight, scales)], attributes)
 
 
 def _convolve_values(model: "ir.Model", node: "ir.Node", scale: float, rank: int) -> None:
@@ -79,7 +78,7 @@ def _convolve_values(model: "ir.Model", node: "ir.Node", scale: float, rank: int
     scales = np.maximum(np.abs(factor) / _LARGEST_WEIGHT, np.abs(shift) / (scale * _LARGEST_BIAS))
     scales[scales == 0] = 1
     stored = np.rint(factor / scales).astype(np.int8).reshape(-1, *(1,) * (rank - 1))
-    weight = _dequantized(model, node, "weight", stored, scales.astype(np.float32))
+    weight = dequantized(model, node, f"{node.name}_weight", stored, scales.astype(np.float32))
     bias = initializer(model, f"{node.name}_bias", shift.astype(np.float32))
     channels = len(factor)
     kernel = (1,) * (rank - 2)
@@ -97,23 +96,6 @@ def _replace(model: "ir.Model", node: "ir.Node", constants: "list[ir.Value]", at
     model.graph.insert_before(node, conv)
     old.replace_all_uses_with(new)
     model.graph.remove(node, safe=True)
-
-
-def _dequantized(
-    model: "ir.Model", reader: "ir.Node", part: str, values: npt.NDArray[Any], scales: npt.NDArray[Any]
-) -> "ir.Value":
-    """Stored numbers with a scale for each channel, as the ``part`` of a node."""
-    import onnx_ir as ir
-
-    name = f"{reader.name}_{part}"
-    tensors = {"quantized": values, "scale": scales, "zero_point": np.zeros(len(scales), np.int8)}
-    inputs = [initializer(model, f"{name}_{kind}", tensor) for kind, tensor in tensors.items()]
-    node = ir.Node("", "DequantizeLinear", inputs, attributes=[ir.AttrInt64("axis", 0)], name=f"{name}_dequantize")
-    node.outputs[0].name = f"{name}_dequantized"
-    node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
-    node.metadata_props.update(reader.metadata_props)
-    model.graph.insert_before(reader, node)
-    return node.outputs[0]
 
 
 def _is_set(node: "ir.Node", flag: str) -> bool:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
@@ -59,3 +60,29 @@ def node_like(
     node.metadata_props.update(before.metadata_props)
     model.graph.insert_before(before, node)
     return node.outputs[0]
+
+
+def dequantized(
+    model: "ir.Model", reader: "ir.Node", name: str, integers: npt.NDArray[Any], scale: npt.NDArray[Any]
+) -> "ir.Value":
+    """What DequantizeLinear gives of stored integers with the zero point 0, in front of ``reader``, of its module.
+
+    Args:
+        model: Gets it.
+        reader: The node that it is made for.
+        name: The beginning of all names.
+        integers: The numbers.
+        scale: Of shape (), or (channels,) for those along dimension 0; its type is that of what is given.
+    """
+    import onnx_ir as ir
+
+    tensors = {"quantized": integers, "scale": scale, "zero_point": np.zeros(scale.shape, integers.dtype)}
+    inputs = [initializer(model, f"{name}_{part}", values) for part, values in tensors.items()]
+    axis = [ir.AttrInt64("axis", 0)] if scale.ndim else []
+    node = ir.Node("", "DequantizeLinear", inputs, attributes=axis, name=f"{name}_dequantize")
+    made = node.outputs[0]
+    made.name = f"{name}_dequantized"
+    made.type, made.shape = ir.TensorType(ir.DataType.from_numpy(scale.dtype)), ir.Shape(integers.shape)
+    node.metadata_props.update(reader.metadata_props)
+    model.graph.insert_before(reader, node)
+    return made
