@@ -1,7 +1,9 @@
 """Pools that torch's exporter writes wrongly, or not at all, are written as torch computes them."""
 
+import copy
 import itertools
 
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
@@ -134,3 +136,39 @@ def test_adaptive_maxima_of_an_open_size(tmp_path):
         assert export_onnx(pool, x, tmp_path / "m.onnx", dynamic_shapes=shapes).difference.max_abs == 0
     with pytest.raises(ExportError, match=r"that of dimension -2 is open: .*in module '0'.*fixed sizes"):
         export_onnx(nn.Sequential(nn.AdaptiveMaxPool2d(3)), x, tmp_path / "m.onnx", dynamic_shapes=shapes)
+
+
+class Attended(nn.Module):
+    """A map of which a global average is taken in the middle, as of squeeze-and-excite, in two or three dimensions."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        conv, pool = ((nn.Conv2d, nn.AdaptiveAvgPool2d), (nn.Conv3d, nn.AdaptiveAvgPool3d))[axes - 2]
+        self.stem, self.scale = conv(3, 8, 1), conv(8, 8, 1)
+        self.pool = pool(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.hardswish(self.stem(x))
+        return x * F.hardsigmoid(self.scale(self.pool(x)))
+
+
+@pytest.mark.parametrize("axes", [2, 3])
+@pytest.mark.parametrize("of_model", [False, True], ids=["input", "model"])
+@pytest.mark.parametrize("settings", [{}, {"dynamic_batch": True}], ids=["fixed", "open"])
+def test_the_memory_format_leaves_no_trace_in_a_file(axes, of_model, settings, tmp_path):
+    x, model = random_input(2, 3, *(4,) * axes), Attended(axes).eval()
+    layout = (torch.channels_last, torch.channels_last_3d)[axes - 2]
+    operators = []
+    other = copy.deepcopy(model).to(memory_format=layout) if of_model else model
+    for given, kept in ((x, model), (x.to(memory_format=layout), other)):
+        result = transform(kept, given, patterns=[])
+        assert export_onnx(result, given, tmp_path / "m.onnx", **settings).difference.max_abs < 1e-5
+        operators.append([node.op_type for node in ir.load(tmp_path / "m.onnx").graph])
+    assert operators[0] == operators[1]
+    assert operators[0].count("ReduceMean") == 1
+
+
+def test_other_averages_over_windows_that_differ(tmp_path):
+    model = net(lambda _self, x: F.adaptive_avg_pool2d(x, (1, 3)) + F.adaptive_avg_pool2d(x, (None, 1)).mean(2, True))
+    x = random_input(2, 3, 4, 6)
+    assert export_onnx(model, x, tmp_path / "m.onnx").difference.max_abs < 1e-5

@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 from embedl_deploy.export.attention import attention, attention_in_steps
 from embedl_deploy.export.grouped_product import grouped_product
 from embedl_deploy.export.pools import (
+    adaptive_average_pool_2d,
+    adaptive_average_pool_3d,
     adaptive_max_pool_1d,
     adaptive_max_pool_2d,
     adaptive_max_pool_3d,
@@ -52,6 +54,10 @@ _FORMS: dict[Any, Callable[..., Any]] = {
     _ATEN.avg_pool2d.default: average_pool_2d,
     F.avg_pool3d: average_pool_3d,
     _ATEN.avg_pool3d.default: average_pool_3d,
+    F.adaptive_avg_pool2d: adaptive_average_pool_2d,
+    _ATEN.adaptive_avg_pool2d.default: adaptive_average_pool_2d,
+    F.adaptive_avg_pool3d: adaptive_average_pool_3d,
+    _ATEN.adaptive_avg_pool3d.default: adaptive_average_pool_3d,
     F.max_pool1d: max_pool_1d,
     F.max_pool1d_with_indices: with_indices(max_pool_1d),
     _ATEN.max_pool1d.default: max_pool_1d,

@@ -114,8 +114,6 @@ def _replacement(node: fx.Node, table: Mapping[Any, Any]) -> _Call | None:
         if args[0].target in _FRESH and len(args[0].users) == 1:
             return _WITHOUT_OVERWRITING[target], args, node.kwargs
         return None
-    if target is aten.adaptive_avg_pool2d.default:
-        return (aten.mean.dim, (args[0], [-1, -2], True), {}) if list(args[1]) == [1, 1] else None
     if target in _WRITTEN_OUT:
         return _WRITTEN_OUT[target], args, node.kwargs
     if target is aten.dropout.default:

@@ -1,4 +1,4 @@
-"""Pools that torch.onnx writes wrongly, or not at all, in a form that it writes as torch computes them.
+"""Pools that torch.onnx writes wrongly, not at all or with detours, in a form that it writes as torch computes them.
 
 A window that starts in the trailing padding is left out by torch, and ONNX's checker counts it where sizes are rounded
 up. Of ``divisor_override`` the exporter takes no notice, and adaptive maxima it does not know.
@@ -119,6 +119,29 @@ def average_pool(
 average_pool_1d = functools.partial(average_pool, F.avg_pool1d, 1)
 average_pool_2d = functools.partial(average_pool, F.avg_pool2d, 2)
 average_pool_3d = functools.partial(average_pool, F.avg_pool3d, 3)
+
+
+def adaptive_average_pool(
+    pool: Callable[..., torch.Tensor], axes: int, input: torch.Tensor, output_size: int | Sequence[int | None]
+) -> torch.Tensor:
+    """What ``pool``, ``F.adaptive_avg_pool2d`` or another, computes; a single window as a mean.
+
+    As torch does itself, but for inputs in ``channels_last`` torch then asks for the memory format of the input, which
+    would become a Gather in the file.
+
+    Args:
+        pool: What computes it, whose parameters the others are.
+        axes: Over how many it pools.
+        input: (N, C, ...) or (C, ...).
+        output_size: One for all axes, or one for each, ``None`` for the input's.
+    """
+    if all(one == 1 for one in ([output_size] if isinstance(output_size, int) else output_size)):
+        return input.mean(tuple(range(-axes, 0)), keepdim=True)
+    return pool(input, output_size)
+
+
+adaptive_average_pool_2d = functools.partial(adaptive_average_pool, F.adaptive_avg_pool2d, 2)
+adaptive_average_pool_3d = functools.partial(adaptive_average_pool, F.adaptive_avg_pool3d, 3)
 
 
 def max_pool(
