@@ -386,7 +386,9 @@ def test_the_time_of_runs_is_an_objective(residual, chip, tmp_path, monkeypatch)
     how = {**LATENCY, "state": tmp_path / "state.json"}
     found = tune(result, [x], **how)
     assert found.best.name == "float16"
-    assert found.best.objective == 1.0
+    # of eight engines the three that were loaded first are the fastest, and are loaded once more
+    assert [round(trial.objective, 9) for trial in found.trials] == [1.08, 1.09, 1.1, 1.03, 1.04, 1.05, 1.06, 1.07]
+    assert "tuned: latency 1.03 with it, not among the fastest" in found.policy.in_float.values()
     assert timed.loaded[0] == (
         "candidate.engine",
         {"backend": "tensorrt", "compiler": "tensorrt-rtx", "threads": None},

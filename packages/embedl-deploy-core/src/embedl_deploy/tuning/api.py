@@ -35,6 +35,7 @@ from embedl_deploy.tuning.identity import identity_of
 from embedl_deploy.tuning.measured_calls import measured_calls
 from embedl_deploy.tuning.objectives import objective_of
 from embedl_deploy.tuning.report import TuneResult
+from embedl_deploy.tuning.run_off import run_off
 from embedl_deploy.tuning.search import Search
 from embedl_deploy.tuning.subject import Subject
 from embedl_deploy.tuning.task import Task
@@ -157,6 +158,8 @@ def tune(
         search.require_best()
         search.improve(subject, _SHARE_OF_POINTS if rewrites else 1.0)
         tried = try_without_matches(search, subject, configs) if rewrites else {}
+        if chosen_objective.is_time:
+            run_off(search)
     best = search.require_best()
     others = [point for point in best.points if point not in best.subject.report.quantized]
     reasons = search.why_in_float(best, chosen_objective.name)

@@ -1,7 +1,7 @@
 """Engines of candidates: each file is built once, whatever it is called and in whichever run."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +60,7 @@ class Builds:
         self.digests: dict[str, str] = found.setdefault("files", {})
         self.reports: dict[str, Any] = found.setdefault("reports", {})
         self.seconds: dict[str, float] = found.setdefault("seconds", {})
+        self.together: dict[str, list[float]] = found.setdefault("together", {})
         self.count = 0
 
     def built(self, key: str, make: Callable[[], "ir.Model"]) -> Built | None:
@@ -84,6 +85,35 @@ class Builds:
         plain = self.reports[digest]
         return None if plain is None else Built(EngineReport.from_dict(plain), self.seconds.get(digest))
 
+    def timed_together(self, keys: Sequence[str], makers: Sequence[Callable[[], "ir.Model"]]) -> list[float]:
+        """What a run takes of engines that were built before, from turns in which all of them take part.
+
+        Args:
+            keys: Name the candidates.
+            makers: Make their files' models.
+
+        Raises:
+            CompileError: One is refused now, or cannot be run here.
+        """
+        assert self.clock is not None  # only times are taken together
+        together = " ".join(self.digests[key] for key in keys)
+        if together not in self.together:
+            self._build_reference()
+            with tempfile.TemporaryDirectory() as text:
+                folders = [Path(text) / str(number) for number in range(len(keys))]
+                self.together[together] = self.clock.measure_together(
+                    [self._written(make(), folder).path for make, folder in zip(makers, folders, strict=True)]
+                )
+            self.state.save(self.found)
+        return self.together[together]
+
+    def _written(self, model: "ir.Model", folder: Path) -> CompileResult:
+        """Write and compile a candidate that the compiler has taken before."""
+        folder.mkdir()
+        path = self._write(model, folder)
+        self.count += 1
+        return compile_onnx(path, folder / "candidate.engine", progress=False, **self.settings)
+
     def _is_known(self, digest: str | None) -> bool:
         if digest not in self.reports:
             return False
@@ -100,18 +130,22 @@ class Builds:
     def _build(
         self, model: "ir.Model", digest: str, measure: Callable[[Path, float | None], float] | None = None
     ) -> None:
-        import onnx_ir as ir
-
         self.count += 1
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "candidate.onnx"
-            large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-            ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
-            done = self._compiled(path, Path(folder) / "candidate.engine")
+            done = self._compiled(self._write(model, Path(folder)), Path(folder) / "candidate.engine")
             if done is not None and self.clock is not None:
                 known = self.seconds.get(digest)
                 self.seconds[digest] = self.clock.measure(done.path) if measure is None else measure(done.path, known)
             self.reports[digest] = None if done is None else done.report.to_dict()
+
+    @staticmethod
+    def _write(model: "ir.Model", folder: Path) -> Path:
+        import onnx_ir as ir
+
+        path = folder / "candidate.onnx"
+        large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
+        ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
+        return path
 
     def _compiled(self, path: Path, engine: Path) -> CompileResult | None:
         for may_repeat in (True, False):

@@ -16,6 +16,8 @@ from embedl_deploy.compiling import Engine
 
 #: Turns with the reference: at least and at most so many, and in between as many as take so long.
 _LEAST, _MOST, _SECONDS = 3, 10, 2.0
+#: The same where the last candidates take turns with one another.
+_LEAST_AT_LAST, _MOST_AT_LAST, _SECONDS_AT_LAST = 7, 31, 4.0
 #: The least runs in a turn, of which the fastest counts.
 _RUNS = 2
 
@@ -60,11 +62,28 @@ class Clock:
         """
         if self._reference is None or self.seconds is None:
             return self.start(path)
-        engine = self.load(path)
-        pair = [(each, each.fitted(self.inputs)) for each in (self._reference, engine)]
-        ratios: list[float] = []
-        until = time.monotonic() + _SECONDS
-        while len(ratios) < _LEAST or (len(ratios) < _MOST and time.monotonic() < until):
-            first, second = (min(each.loaded.time(inputs, _RUNS, _SECONDS / 2 / _MOST)) for each, inputs in pair)
-            ratios.append(second / first)
-        return statistics.median(ratios) * self.seconds
+        return self._turns([path], self.seconds, _LEAST, _MOST, _SECONDS)[0]
+
+    def measure_together(self, paths: Sequence[Path]) -> list[float]:
+        """What a run of each engine takes, in seconds, from more turns, in which all of them take part.
+
+        Raises:
+            CompileError: One cannot be run here.
+        """
+        if self.seconds is None:
+            self.start(paths[0])
+        seconds = self.seconds
+        assert seconds is not None  # start has set it
+        return self._turns(paths, seconds, _LEAST_AT_LAST, _MOST_AT_LAST, _SECONDS_AT_LAST * len(paths))
+
+    def _turns(self, paths: Sequence[Path], reference: float, least: int, most: int, seconds: float) -> list[float]:
+        first = self._reference
+        assert first is not None  # start has set it
+        engines = [(each, each.fitted(self.inputs)) for each in (first, *(self.load(path) for path in paths))]
+        ratios: list[list[float]] = [[] for _ in paths]
+        until, share = time.monotonic() + seconds, seconds / len(engines) / most
+        while len(ratios[0]) < least or (len(ratios[0]) < most and time.monotonic() < until):
+            own, *others = (min(each.loaded.time(inputs, _RUNS, share)) for each, inputs in engines)
+            for kept, other in zip(ratios, others, strict=True):
+                kept.append(other / own)
+        return [statistics.median(kept) * reference for kept in ratios]

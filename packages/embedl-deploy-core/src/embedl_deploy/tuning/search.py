@@ -46,6 +46,8 @@ class Search:
         trials: What was tried.
         best: The best of it.
         finished: Whether nothing was left out for want of time.
+        candidates: Those that were built.
+        last: What was timed once more at last, by ``subject.key``.
     """
 
     objective: Objective
@@ -55,7 +57,8 @@ class Search:
     trials: list[Trial] = field(default_factory=list)
     best: Best | None = None
     finished: bool = True
-    _candidates: list[Best] = field(default_factory=list)
+    candidates: list[Best] = field(default_factory=list)
+    last: set[str] = field(default_factory=set)
 
     def in_time(self, seconds: float = 0.0) -> bool:
         """Whether there is time left for what takes some seconds; if not, the search is not finished."""
@@ -168,11 +171,11 @@ class Search:
         devices = [device for device in self.devices if device.target == report.target]
         estimates = {device.name: estimate(report, device).seconds for device in devices}
         trial = note(objective, accuracy, outcome, accepted=better, totals=report.totals, estimates=estimates)
-        self._candidates.append(Best(subject, points, trial))
+        self.candidates.append(Best(subject, points, trial))
         if better:
-            self.best = self._candidates[-1]
+            self.best = self.candidates[-1]
         elif self.objective.is_time:
-            self.best = self._best_of_times()
+            self.best = self.best_of_times(self.candidates)
         return better
 
     def _is_best(self, objective: float, accuracy: float) -> bool:
@@ -186,17 +189,17 @@ class Search:
         least = 1 - self.objective.least_gain
         if not self.objective.is_time:
             return objective < self.best.trial.objective * least
-        fastest = min(objective, *(each.trial.objective for each in self._candidates))
+        fastest = min(objective, *(each.trial.objective for each in self.candidates))
         if objective * least > fastest:
             return False
-        near = [each.trial.accuracy for each in self._candidates if each.trial.objective * least <= fastest]
+        near = [each.trial.accuracy for each in self.candidates if each.trial.objective * least <= fastest]
         return all(accuracy > each for each in near)
 
-    def _best_of_times(self) -> Best:
+    def best_of_times(self, among: Sequence[Best]) -> Best:
         """The most accurate of those that are as fast as the fastest, as far as times can tell."""
-        fastest = min(each.trial.objective for each in self._candidates)
+        fastest = min(each.trial.objective for each in among)
         least = 1 - self.objective.least_gain
-        near = [each for each in self._candidates if each.trial.objective * least <= fastest]
+        near = [each for each in among if each.trial.objective * least <= fastest]
         return max(near, key=lambda each: each.trial.accuracy)  # the first of equals
 
     def _note(
@@ -241,4 +244,6 @@ class Search:
             return f"accuracy {accuracy:.4g} with it, below {self.keep:.4g}"
         if math.isinf(objective):
             return "the compiler refuses it, or its objective is infinite"
+        if self.last and best.subject.key(points) not in self.last:
+            return f"{name} {objective:.6g} with it, not among the fastest"
         return f"{name} {objective:.6g} with it, {best.trial.objective:.6g} without"

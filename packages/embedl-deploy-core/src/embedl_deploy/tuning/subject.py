@@ -95,7 +95,11 @@ class Subject:
 
     def engine(self, points: Points) -> Built | None:
         """A candidate's engine; ``None`` if the compiler refuses it."""
-        return self.task.builds.built(f"{self.name} {key_of(points)}", lambda: self.file(points))
+        return self.task.builds.built(self.key(points), lambda: self.file(points))
+
+    def key(self, points: Points) -> str:
+        """What a candidate's engine is known by, in every run."""
+        return f"{self.name} {key_of(points)}"
 
     def file(self, points: Points) -> "ir.Model":
         """A candidate's file."""
