@@ -10,11 +10,14 @@ import torch
 
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.grid.block_scales import block_scales, scale_of_tensor
 from embedl_deploy.quantize.grid.histogram import BINS, Histogram
 from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
 
 #: Shares of the largest magnitude that a search for the best range tries.
 _SHARES = torch.linspace(1.0, 0.2, 81, dtype=torch.float64)
+#: The same for scales that are numbers of a format: from half of the range to twice.
+_SHARES_IN_BLOCKS = torch.linspace(0.5, 2.0, 61, dtype=torch.float64)
 _SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 #: The smallest zero point of a centered grid, as a share of the largest number; steps are a third smaller with it.
 _LEAST_CENTER = 0.5
@@ -28,11 +31,13 @@ class Grid:
         scale: Float32, positive, finite; a scalar, (C,), or one per block.
         zero_point: For asymmetric ranges, an integer.
         is_constant_zero: Nothing but zeros was seen, in the whole tensor or in some channel; the scale there is 1.
+        tensor_scale: A factor that the scales of blocks share, where the format has one; it is in ``scale`` already.
     """
 
     scale: torch.Tensor
     zero_point: int | None = None
     is_constant_zero: bool = False
+    tensor_scale: torch.Tensor | None = None
 
 
 def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
@@ -178,9 +183,29 @@ def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
         return grid_from_range(float(low), float(high), config)
     amax = groups.abs().amax(1)
     empty = amax == 0
+    ways = _Scales(config, scale_of_tensor(amax, config.precision) if config.precision.has_scale_format else None)
     if config.calibration_method is CalibrationMethod.MSE:
-        amax = _least_squares_amax(groups, amax, config)
-    return Grid(_scale(amax, config).reshape(shape), None, bool(empty.any()))
+        amax = _least_squares_amax(groups, amax, ways)
+    return Grid(ways.of(amax).reshape(shape), None, bool(empty.any()), ways.of_tensor)
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """How magnitudes become scales."""
+
+    config: TensorQuantConfig
+    of_tensor: torch.Tensor | None
+
+    def of(self, amax: torch.Tensor) -> torch.Tensor:
+        """Scales, float32, for largest magnitudes."""
+        if self.config.precision.has_scale_format:
+            return block_scales(amax, self.config.precision, self.of_tensor)
+        return _scale(amax, self.config)
+
+    @property
+    def shares(self) -> list[float]:
+        """What a search multiplies magnitudes by; scales that are numbers of a format may be too small at first."""
+        return (_SHARES_IN_BLOCKS if self.config.precision.has_scale_format else _SHARES).tolist()
 
 
 def _groups(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tensor, tuple[int, ...]]:
@@ -196,13 +221,13 @@ def _groups(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tens
     return weight.reshape(1, -1), ()
 
 
-def _least_squares_amax(groups: torch.Tensor, amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
+def _least_squares_amax(groups: torch.Tensor, amax: torch.Tensor, ways: _Scales) -> torch.Tensor:
     """For each group the share of its largest magnitude with the least squared error."""
     best, best_error = amax.clone(), torch.full_like(amax, math.inf)
-    for share in _SHARES.tolist():
+    for share in ways.shares:
         candidate = amax * share
-        scale = _scale(candidate, config).to(groups.dtype)
-        q = quantize_values(groups, scale, None, 0, 0, config.precision)
+        scale = ways.of(candidate).to(groups.dtype)
+        q = quantize_values(groups, scale, None, 0, 0, ways.config.precision)
         error = (dequantize_values(q, scale, None, 0, 0) - groups).square().sum(1)
         better = error < best_error
         best, best_error = torch.where(better, candidate, best), torch.where(better, error, best_error)
