@@ -13,7 +13,7 @@ from fuzz.laws.subject import Subject, distance, leaves, signal_to_noise
 
 #: INT8 leaves more than this of any network of a few layers, in dB.
 LEAST = 3.0
-CORRECTIONS = ("equalization", "smooth_quant", "bias_correction", "learned_rounding")
+CORRECTIONS = ("equalization", "smooth_quant", "bias_correction", "learned_rounding", "awq")
 
 
 def calibration(subject: Subject) -> Callable[[nn.Module], None]:

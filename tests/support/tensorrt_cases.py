@@ -2,9 +2,11 @@
 
 import numpy as np
 
-from support.onnx_files import FLOAT16, FP8, INT4, INT8, INT16, INT32, UINT8
+from support.onnx_files import FLOAT, FLOAT16, FP8, INT4, INT8, INT16, INT32, UINT8
 from support.tensorrt_files import (
+    E2M1,
     E5M2,
+    E8M0,
     INT64,
     PER_CHANNEL,
     Case,
@@ -19,9 +21,11 @@ from support.tensorrt_files import (
     fp16_conv,
     grouped,
     image,
+    in_blocks_of_32,
     integer_product,
     max_pool,
     normalization,
+    nvfp4,
     product,
     residual,
     runtime_scale,
@@ -93,6 +97,17 @@ CASES = [
         for scale in (0.0, -0.05, np.nan, np.inf)
     ),
     error("TRT-Q02", "computed", Q, "is computed at run time", runtime_scale, refused=None),
+    error(
+        "TRT-Q02",
+        "zero in NVFP4",
+        DQ,
+        "1 of 32 scales are not finite and positive, before they are scaled",
+        lambda f: nvfp4(f, 0.0),
+        opset=23,
+        refused=False,
+        target="sm120",
+    ),
+    near("TRT-Q02", "NVFP4", nvfp4, opset=23),
     near("TRT-Q02", "tiny", lambda f: conv(f, f.qdq(image(f), 1e-30))),
     error(
         "TRT-Q03",
@@ -159,6 +174,8 @@ CASES = [
         lambda f: product(f, f.qdq(f.weight(64, 8), np.full((4, 8), 0.05), axis=0, block_size=16)),
         opset=20,
     ),
+    warning("TRT-Q05", "FP4", DQ, "FP4 since operator set 23; the file says 22", nvfp4, opset=22, target="sm120"),
+    near("TRT-Q05", "FP4", nvfp4, opset=23),
     near("TRT-Q05", "per axis", conv, opset=13),
     near("TRT-Q05", "FP8", fp8_conv, opset=19),
     error("TRT-Q06", "MatMulInteger", "MatMulInteger", "has no MatMulInteger", integer_product),
@@ -272,6 +289,7 @@ CASES = [
         "is converted to FLOAT",
         lambda f: f.node("Relu", f.node("Cast", f.pair(image(f), *settings(f, 0.05, 0, FLOAT16)), to=1)),
     ),
+    near("TRT-Q19", "Cast of NVFP4", lambda f: nvfp4(f, half=True), opset=23, dtype=FLOAT16),
     near("TRT-Q19", "Cast to an output", lambda f: f.node("Cast", f.qdq(image(f)), to=10), dtype=FLOAT16),
     near("TRT-Q19", "Cast before", lambda f: conv(f, f.qdq(f.node("Cast", image(f, dtype=FLOAT16), to=1)))),
     warning("TRT-Q20", "late factor", "Mul", "scales the product", lambda f: attention(f, late=True)),
@@ -308,6 +326,31 @@ CASES = [
         lambda f: product(f, f.dequantize(f.constant(np.ones((64, 8)), UINT8), dtype=UINT8)),
     ),
     near("TRT-Q25", "FP8", fp8_conv),
+    near("TRT-Q25", "NVFP4", nvfp4, opset=23),
+    error("TRT-Q26", "E8M0", DQ, "is in E8M0", lambda f: in_blocks_of_32(f, FP8, E8M0, FLOAT), opset=24),
+    error(
+        "TRT-Q26",
+        "INT4 to float16",
+        DQ,
+        "INT4 is dequantized to FLOAT16 by scales in FLOAT; expected FLOAT",
+        lambda f: in_blocks_of_32(f, INT4, FLOAT, FLOAT16),
+        opset=23,
+        dtype=FLOAT16,
+    ),
+    error(
+        "TRT-Q26",
+        "FP4 to float16",
+        DQ,
+        "FLOAT4E2M1 is dequantized to FLOAT16",
+        lambda f: in_blocks_of_32(f, E2M1, FLOAT, FLOAT16),
+        opset=23,
+        dtype=FLOAT16,
+        target="sm120",
+    ),
+    near("TRT-Q26", "FP8 to float16", lambda f: in_blocks_of_32(f, FP8, FLOAT, FLOAT16), opset=23, dtype=FLOAT16),
+    near("TRT-Q26", "FP4 to float32", lambda f: in_blocks_of_32(f, E2M1, FLOAT, FLOAT), opset=23, target="sm120"),
+    near("TRT-Q26", "NVFP4", nvfp4, opset=23, target="sm120"),
+    near("TRT-Q26", "NVFP4, converted", lambda f: nvfp4(f, half=True), opset=23, dtype=FLOAT16, target="sm120"),
     error("TRT-O01", "Unique", "Unique", "does not take Unique: ", lambda f: f.node("Unique", f.input(8))),
     error(
         "TRT-O01",
@@ -401,6 +444,8 @@ NEAR_MISSES = [case for case in CASES if not case.severity]
 ASKED = [
     *(case for case in PLANTED if case.refused),
     *{case.rule: case for case in reversed(PLANTED) if case.refused is False}.values(),
+    *(case for case in NEAR_MISSES if case.rule == "TRT-Q26"),
+    *(case for case in PLANTED if case.what == "zero in NVFP4"),
 ]
 #: What the rules say is computed in float, and what is nearly the same and is not.
 IN_FLOAT = [

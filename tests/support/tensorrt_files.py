@@ -11,7 +11,9 @@ from support.onnx_files import FLOAT, FLOAT16, FP8, INT4, INT8, OnnxFile
 
 #: Makes a model in a file that is empty but for its operator set, and gives the output.
 Build = Callable[[OnnxFile], ir.Value]
+E2M1 = ir.DataType.FLOAT4E2M1
 E5M2 = ir.DataType.FLOAT8E5M2
+E8M0 = ir.DataType.FLOAT8E8M0
 INT64 = ir.DataType.INT64
 #: A scale for each of 8 channels.
 PER_CHANNEL = np.full(8, 0.05)
@@ -31,6 +33,7 @@ class Case:
         refused: Whether TensorRT for RTX 1.7 refuses it; ``None`` if it must not be asked, because its process ends.
         opset: Version of the operator set.
         dtype: Type of the output.
+        target: What is compiled for.
     """
 
     rule: str
@@ -42,6 +45,7 @@ class Case:
     refused: bool | None = False
     opset: int = 21
     dtype: ir.DataType = FLOAT
+    target: str = "sm89"
 
     def __str__(self) -> str:
         return f"{self.rule} {self.what}"
@@ -84,6 +88,30 @@ def runtime_scale(f: OnnxFile) -> ir.Value:
 def blocks(f: OnnxFile, shape: tuple[int, ...], scales: tuple[int, ...], axis: int, size: int) -> ir.Value:
     weight = f.dequantize(f.weight(*shape, dtype=INT4), np.full(scales, 0.05), INT4, axis=axis, block_size=size)
     return f.node("MatMul", f.input(*shape[:-2], 2, shape[-2]), weight)
+
+
+def nvfp4(f: OnnxFile, smallest: float = 0.5, *, half: bool = False) -> ir.Value:
+    """A product with a weight in NVFP4 alone; the smallest of the scales of its blocks is given."""
+    scales = np.full((8, 4), 2.0)
+    scales[0, 0] = smallest
+    scale = f.node("DequantizeLinear", f.constant(scales, FP8), f.constant(0.01))
+    scale.type, scale.shape = ir.TensorType(FLOAT), ir.Shape((8, 4))
+    weight = f.constant(np.ones((8, 64)), ir.DataType.FLOAT4E2M1)
+    given = f.node("DequantizeLinear", weight, scale, axis=-1, block_size=16)
+    if half:
+        given.type = ir.TensorType(FLOAT)
+        given = f.node("Cast", given, to=int(FLOAT16))
+        given.type = ir.TensorType(FLOAT16)
+    given = f.node("Transpose", given, perm=[1, 0])
+    return product(f, given, f.input(2, 64, dtype=FLOAT16 if half else FLOAT))
+
+
+def in_blocks_of_32(f: OnnxFile, numbers: ir.DataType, scales: ir.DataType, given: ir.DataType) -> ir.Value:
+    """A product with a weight alone, dequantized to the type ``given``."""
+    weight, scale = f.constant(np.ones((64, 8)), numbers), f.constant(np.full((2, 8), 0.25), scales)
+    found = f.node("DequantizeLinear", weight, scale, axis=0, block_size=32, output_dtype=int(given))
+    found.type = ir.TensorType(given)
+    return product(f, found, f.input(2, 64, dtype=given))
 
 
 def bias(f: OnnxFile, value: ir.Value) -> ir.Value:

@@ -149,7 +149,7 @@ def test_an_asymmetric_weight_keeps_its_rounding():
     config = QuantConfig(weight=TensorQuantConfig(Precision.INT4, symmetric=False))
     report = quantization_report(quantize(result, [x], config, learned_rounding=True, progress=False))
     outcome, _ = (c.outcome for c in report.corrections)
-    assert outcome == "declined: rounding is learnt for symmetric formats only; its bias was corrected"
+    assert outcome == "declined: it is for symmetric formats only; its bias was corrected"
     assert "Learned rounding: 0 of 1 places" in str(report)
 
 

@@ -21,11 +21,26 @@ from embedl_deploy.quantize import CalibrationMethod, Precision, TensorQuantConf
         (Precision.INT7, 7, -64, 63),
         (Precision.INT16, 16, -32768, 32767),
         (Precision.FP8, 8, -448, 448),
+        (Precision.NVFP4, 4, -6, 6),
+        (Precision.MXFP8, 8, -448, 448),
+        (Precision.MXFP4, 4, -6, 6),
     ],
 )
 def test_formats(precision, bits, low, high):
     assert (precision.bits, precision.low, precision.high) == (bits, low, high)
-    assert precision.is_float is (precision is Precision.FP8)
+    assert precision.is_float is ("FP" in precision.name)
+
+
+@pytest.mark.parametrize(("name", "block"), [("NVFP4", 16), ("MXFP8", 32), ("MXFP4", 32)])
+def test_formats_in_blocks(name, block):
+    config = TensorQuantConfig(Precision[name])
+    assert config.block_size == block and config == TensorQuantConfig(Precision[name], block_size=block)
+    assert str(config) == f"{name} blocks of {block} minmax"
+    assert config.to_dict() == {"precision": name.lower(), "block_size": block}
+    assert TensorQuantConfig(per_channel=True, axis=1).in_precision(Precision[name]) == config
+    assert config.in_precision(Precision.INT8) == TensorQuantConfig(per_channel=True)
+    assert config.in_precision(Precision[name]) == config
+    assert config.in_precision(Precision.UINT8) == config  # several scales: it keeps its own format
 
 
 @pytest.mark.parametrize(
@@ -53,6 +68,11 @@ def test_formats(precision, bits, low, high):
         ({"calibration_method": CalibrationMethod.ENTROPY, "precision": Precision.FP8}, ["ENTROPY", "FP8", "MSE"]),
         ({"power_of_two": True, "learnable": True}, ["power_of_two", "learnable=True"]),
         ({"learnable": True, "symmetric": False}, ["learnable", "symmetric=False"]),
+        ({"precision": Precision.NVFP4, "block_size": 32}, ["NVFP4 with block_size=32", "blocks of 16"]),
+        ({"precision": Precision.MXFP8, "per_channel": True}, ["MXFP8 with per_channel=True", "block of 32"]),
+        ({"precision": Precision.MXFP4, "power_of_two": True}, ["MXFP4 with power_of_two=True"]),
+        ({"precision": Precision.NVFP4, "learnable": True}, ["NVFP4 with learnable=True"]),
+        ({"precision": Precision.NVFP4, "symmetric": False}, ["NVFP4 with symmetric=False"]),
     ],
     ids=str,
 )

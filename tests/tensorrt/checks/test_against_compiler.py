@@ -19,7 +19,7 @@ def build(tmp_path):
         path = tmp_path / "case.onnx"
         ir.save(case.model(), path)
         try:
-            return compiler.build(path, CompileOptions(target="sm89"), lambda *step: None).layers
+            return compiler.build(path, CompileOptions(target=case.target), lambda *step: None).layers
         except CompilerRefusedError:
             return None
 

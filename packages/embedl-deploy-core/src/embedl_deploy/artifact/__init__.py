@@ -24,6 +24,7 @@ from embedl_deploy.artifact.questions import array, attribute, fixed_sizes_of, i
 from embedl_deploy.artifact.reading import model_of, read_onnx
 from embedl_deploy.artifact.shapes import shapes_at
 from embedl_deploy.artifact.weights import check_weight_files
+from embedl_deploy.artifact.widening import widen_constants
 
 __all__ = [
     "DEQUANTIZE",
@@ -57,4 +58,5 @@ __all__ = [
     "sizes_of",
     "users_module_of",
     "why_in_float",
+    "widen_constants",
 ]

@@ -160,7 +160,7 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
         skip: Sequence[str],
         **rest: Any,
     ) -> Any:
-        names = ("centering", "equalization", "smooth_quant", "bias_correction", "learned_rounding")
+        names = ("centering", "equalization", "smooth_quant", "awq", "bias_correction", "learned_rounding")
         corrections = {name: rest.pop(name) for name in names}
         how = Quantization(policy, decisions, precision, weights_only, block_size, method, skip, corrections)
         return function(quantization=how, **rest)
@@ -187,6 +187,7 @@ def quantization_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--centering", is_flag=True, help="Use all numbers of a format for tensors with one sign."),
         click.option("--equalization", is_flag=True, help="Even out the weights of neighbouring convolutions."),
         click.option("--smooth-quant", is_flag=True, help="Move part of the range of activations into weights."),
+        click.option("--awq", is_flag=True, help="Scale and clip weights whose inputs stay in float; for few bits."),
         click.option("--bias-correction", is_flag=True, help="Correct the mean of every layer's output."),
         click.option(
             "--learned-rounding", is_flag=True, help="Choose each weight by what it does to the layer's output."

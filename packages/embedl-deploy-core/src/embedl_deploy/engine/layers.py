@@ -13,7 +13,7 @@ _TYPES_BY_BITS = {
     64: ("float64", "int64", "uint64"),
     32: ("float32", "int32", "uint32"),
     16: ("float16", "bfloat16", "int16", "uint16"),
-    8: ("float8_e4m3", "float8_e5m2", "int8", "uint8", "bool"),
+    8: ("float8_e4m3", "float8_e5m2", "float8_e8m0", "int8", "uint8", "bool"),
     4: ("int4", "uint4", "float4_e2m1"),
 }
 #: Bits of an element.

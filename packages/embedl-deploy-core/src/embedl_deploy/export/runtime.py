@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedl_deploy.artifact import module_of, read_onnx
+from embedl_deploy.artifact import module_of, read_onnx, widen_constants
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.failures import explain_nodes
 from embedl_deploy.export.missing_kernels import compute_in_float32
 from embedl_deploy.export.out_of_range import OutOfRange
 from embedl_deploy.validation.checked import checked
+
+#: Formats that ONNX Runtime 1.31 has no kernels for, and others that have all their numbers.
+_WIDER = {"FLOAT4E2M1": "FLOAT8E4M3FN", "FLOAT8E8M0": "FLOAT"}
+#: What to know about a file that was run in another form.
+_STORED_WIDER = "ONNX Runtime lacks E2M1 or E8M0: numbers in them were run in a wider format, which has them all."
+_COMPUTED_WIDER = (
+    "ONNX Runtime lacks a CPU kernel for a 16-bit operator of the file: operators were run in float32, and their "
+    "results rounded."
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,8 @@ class Ran:
 def run_onnx(path: str | os.PathLike[str], *inputs: torch.Tensor) -> list[torch.Tensor]:
     """Run an ONNX file on the CPU.
 
-    What ONNX Runtime has no 16-bit kernel for is computed in float32, and each result rounded to the type in the file.
+    What ONNX Runtime has no 16-bit kernel for is computed in float32, and each result rounded to the type in the file;
+    stored numbers in formats that it does not have are given to it in a wider one.
 
     Args:
         path: The file.
@@ -62,11 +73,10 @@ def run_file(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> Ra
     try:
         return Ran(_run(path, inputs))
     except _NoKernelError as missing:
-        outputs = _run_in_float32(path, inputs)
-        if outputs is None:
+        found = _run_wider(path, inputs)
+        if found is None:
             raise ExportError(str(missing)) from missing.__cause__
-    said = "ONNX Runtime lacks a CPU kernel for a 16-bit operator of the file"
-    return Ran(outputs, (f"{said}: operators were run in float32, and their results rounded.",))
+        return found
 
 
 class _NoKernelError(ExportError):
@@ -119,22 +129,30 @@ def _run(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[t
         raise _NoKernelError(f"{said.rstrip()}.{explain_nodes(read_onnx(path), {}, said)}") from error
 
 
-def _run_in_float32(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[torch.Tensor] | None:
-    """Run a file whose operators are let compute in float32; ``None`` if it has none in 16 bits, or fails again."""
+def _run_wider(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> Ran | None:
+    """Run a file whose numbers are stored in wider formats, and whose operators are let compute in float32.
+
+    Each only if ONNX Runtime does not run the file otherwise; ``None`` if neither is possible or enough.
+    """
     import onnx_ir as ir
 
-    model = read_onnx(path)
+    model, notes = read_onnx(path), []
     narrow = [value.dtype is ir.DataType.BFLOAT16 for value in model.graph.outputs]
-    if not compute_in_float32(model):
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        wide = Path(folder) / "model.onnx"
-        ir.save(model, wide, external_data="model.onnx.data")
-        try:
-            found = _run(wide, [value.float() if value.dtype is torch.bfloat16 else value for value in inputs])
-        except _NoKernelError:
-            return None
-    return [value.bfloat16() if is_narrow else value for value, is_narrow in zip(found, narrow, strict=True)]
+    stored_wider = partial(widen_constants, kinds=_WIDER)
+    for widen, said in ((stored_wider, _STORED_WIDER), (compute_in_float32, _COMPUTED_WIDER)):
+        if not widen(model):
+            continue
+        notes.append(said)
+        with tempfile.TemporaryDirectory() as folder:
+            wide = Path(folder) / "model.onnx"
+            ir.save(model, wide, external_data="model.onnx.data")
+            try:
+                found = _run(wide, [value.float() if value.dtype is torch.bfloat16 else value for value in inputs])
+            except _NoKernelError:
+                continue
+        outputs = [value.bfloat16() if is_narrow else value for value, is_narrow in zip(found, narrow, strict=True)]
+        return Ran(outputs, tuple(notes))
+    return None
 
 
 def _without_kernel(error: Exception) -> str:

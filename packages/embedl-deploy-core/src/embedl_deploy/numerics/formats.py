@@ -14,9 +14,6 @@ from embedl_deploy.validation.checked import checked
 class NumberFormat:
     """The properties of a number format.
 
-    Formats in blocks (NVFP4, MXFP8) would need nothing that is not here: ``block``, ``scale_dtype`` and
-    ``second_scale``.
-
     Attributes:
         name: As configurations, recipes and policies write it.
         bits: Of one value.
@@ -30,7 +27,7 @@ class NumberFormat:
         engine_type: What reports of engines, and devices, call it.
         for_activations: Whether activations may be quantized to it, and not only weights.
         block: Number of values that always share a scale; ``None`` leaves that to the configuration.
-        scale_dtype: Type of the scales; ``None`` for the type of the values.
+        scale_dtype: Type of the scales of blocks; ``None`` for the type of the values.
         second_scale: Whether the scales of blocks have a scale of their own, one per tensor.
     """
 
@@ -71,6 +68,46 @@ def _integer(name: str, bits: int, storage: torch.dtype, opset: int, *, for_acti
     )
 
 
+_E4M3 = NumberFormat(
+    name="float8_e4m3fn",
+    bits=8,
+    low=-448.0,
+    high=448.0,
+    smallest=2.0**-9,  # subnormal
+    mantissa_bits=3,
+    storage=torch.float8_e4m3fn,
+    onnx_type="FLOAT8E4M3FN",
+    opset=19,
+    engine_type="float8_e4m3",
+)
+#: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives, each of which E4M3 has: torch has a type for two of them in a byte,
+#: ``float4_e2m1fn_x2``, which torch 2.13 can neither copy nor convert on a CPU.
+_E2M1 = replace(
+    _E4M3,
+    name="float4_e2m1fn",
+    bits=4,
+    low=-6.0,
+    high=6.0,
+    smallest=0.5,
+    mantissa_bits=1,
+    onnx_type="FLOAT4E2M1",
+    engine_type="float4_e2m1",
+)
+
+
+def _in_blocks(name: str, element: NumberFormat, opset: int, block: int, scale: torch.dtype) -> NumberFormat:
+    """Numbers of another format, so many of which share a scale that is a number of a format itself; for weights."""
+    return replace(
+        element,
+        name=name,
+        opset=opset,
+        for_activations=False,
+        block=block,
+        scale_dtype=scale,
+        second_scale=scale is torch.float8_e4m3fn,
+    )
+
+
 class Precision(Enum):
     """A number format that values are rounded to. Its value is the format's name, ``"int8"``.
 
@@ -82,6 +119,11 @@ class Precision(Enum):
             with AVX2 or AVX-512 but without VNNI do, larger weights can overflow.
         INT4: −8…7; for weights.
         FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
+        NVFP4: E2M1, −6…6, in blocks of 16; their scales are numbers of E4M3, which one float32 scale of the tensor
+            multiplies (NVIDIA 2025, "Pretraining Large Language Models with NVFP4", section 2); for weights.
+        MXFP8: E4M3 in blocks of 32, whose scales are powers of two, E8M0 (OCP Microscaling Formats (MX) Specification
+            1.0, 2023, table 1); for weights.
+        MXFP4: E2M1 in blocks of 32, whose scales are powers of two, E8M0 (the same table); for weights.
     """
 
     INT8 = _integer("int8", 8, torch.int8, opset=18)  # the oldest operator set that files are written for
@@ -91,18 +133,10 @@ class Precision(Enum):
         _integer("int7", 7, torch.int8, opset=18, for_activations=False), onnx_type="INT8", engine_type="int8"
     )
     INT4 = _integer("int4", 4, torch.int8, opset=21, for_activations=False)
-    FP8 = NumberFormat(
-        name="float8_e4m3fn",
-        bits=8,
-        low=-448.0,
-        high=448.0,
-        smallest=2.0**-9,  # subnormal
-        mantissa_bits=3,
-        storage=torch.float8_e4m3fn,
-        onnx_type="FLOAT8E4M3FN",
-        opset=19,
-        engine_type="float8_e4m3",
-    )
+    FP8 = _E4M3
+    NVFP4 = _in_blocks("nvfp4", _E2M1, opset=23, block=16, scale=torch.float8_e4m3fn)
+    MXFP8 = _in_blocks("mxfp8", _E4M3, opset=24, block=32, scale=torch.float8_e8m0fnu)
+    MXFP4 = _in_blocks("mxfp4", _E2M1, opset=24, block=32, scale=torch.float8_e8m0fnu)
 
     _value_: str
     format: NumberFormat
@@ -113,6 +147,11 @@ class Precision(Enum):
         member._value_ = row.name
         member.format = row
         return member
+
+    @property
+    def has_scale_format(self) -> bool:
+        """Whether the scales of its blocks are numbers of a format, too."""
+        return self.format.scale_dtype is not None
 
     @property
     def is_float(self) -> bool:

@@ -48,7 +48,8 @@ class TensorQuantConfig:
         calibration_method: How the range is found.
         percentile: For ``PERCENTILE``, in percent of the values.
         power_of_two: Round scales up to powers of two, as fixed-point hardware needs them.
-        block_size: One scale for this many neighbouring inputs of each output, for weights of matrix products.
+        block_size: One scale for this many neighbouring inputs of each output, for weights of matrix products. Formats
+            that are defined in blocks, such as ``NVFP4``, have their own.
         learnable: After calibration the scale is a parameter that training updates (LSQ, Esser et al. 2020).
         axis: The channel axis of ``per_channel``; ``None`` takes that of the operator's output channels.
         n_bits: 4, 8 or 16, another way to write an integer ``precision``. Always ``None`` once the object is made.
@@ -86,6 +87,8 @@ class TensorQuantConfig:
                 raise _invalid(f"n_bits={self.n_bits} and precision={self.precision}; give one of them")
             object.__setattr__(self, "precision", given)
             object.__setattr__(self, "n_bits", None)
+        if self.precision.format.block is not None:
+            self._check_format_in_blocks(self.precision.format.block)
         self._check_combination()
 
     def _check_combination(self) -> None:
@@ -122,6 +125,19 @@ class TensorQuantConfig:
         if self.dynamic:
             self._check_dynamic()
 
+    def _check_format_in_blocks(self, block: int) -> None:
+        """Take the block size that the format is defined with, and refuse what its scales cannot be."""
+        name = self.precision.name
+        if self.block_size not in (None, block):
+            raise _invalid(f"{name} with block_size={self.block_size}; the format is defined in blocks of {block}")
+        if self.per_channel:
+            raise _invalid(f"{name} with per_channel=True; the format has a scale for each block of {block}")
+        if self.power_of_two:
+            raise _invalid(f"{name} with power_of_two=True; the format says what numbers its scales are")
+        if self.learnable:
+            raise _invalid(f"{name} with learnable=True; a trained scale is no number of the format's scales")
+        object.__setattr__(self, "block_size", block)
+
     def _check_dynamic(self) -> None:
         """Refuse what DynamicQuantizeLinear of ONNX does not do."""
         if self.precision is not Precision.UINT8:
@@ -146,7 +162,8 @@ class TensorQuantConfig:
 
         A format of floating-point numbers has no zero point, and no ``ENTROPY``; an unsigned one has a zero point, and
         so stands for one scale per tensor alone: a weight with several keeps its own format. Ranges of each call are
-        for ``UINT8`` alone; in other formats they are calibrated.
+        for ``UINT8`` alone; in other formats they are calibrated. A format that is defined in blocks takes the place of
+        scales per channel, and scales per channel that of its blocks.
         """
         if precision.is_unsigned and not self.shares_one_scale:
             return self
@@ -154,7 +171,14 @@ class TensorQuantConfig:
         undefined = self.calibration_method is CalibrationMethod.ENTROPY and (precision.is_float or not symmetric)
         method = CalibrationMethod.MINMAX if undefined else self.calibration_method
         dynamic = self.dynamic and precision is Precision.UINT8
-        return replace(self, precision=precision, calibration_method=method, symmetric=symmetric, dynamic=dynamic)
+        scales: dict[str, Any] = {}
+        if precision.format.block is not None:
+            scales = {"per_channel": False, "axis": None, "block_size": None, "power_of_two": False, "learnable": False}
+        elif self.precision.format.block is not None:
+            scales = {"per_channel": True, "block_size": None}
+        return replace(
+            self, precision=precision, calibration_method=method, symmetric=symmetric, dynamic=dynamic, **scales
+        )
 
     @property
     def shares_one_scale(self) -> bool:

@@ -3,6 +3,7 @@
 from embedl_deploy.numerics.config import LayerQuantConfig, LeftOpen, ModulesToSkip, QuantConfig
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.accuracy.awq import AwqConfig
 from embedl_deploy.quantize.accuracy.centering import CenteringConfig
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.api import quantize
@@ -17,6 +18,7 @@ from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.quantize.reporting.report import PointReport, QuantizationReport, quantization_report
 
 __all__ = [
+    "AwqConfig",
     "CalibrationMethod",
     "CenteringConfig",
     "Correction",

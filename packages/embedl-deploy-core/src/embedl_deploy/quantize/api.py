@@ -13,10 +13,13 @@ from embedl_deploy.numerics.config import QuantConfig
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.plan.result import TransformationResult
+from embedl_deploy.quantize.accuracy.awq import AwqConfig
 from embedl_deploy.quantize.accuracy.centering import Centered, CenteringConfig, center, centered_tensors
+from embedl_deploy.quantize.accuracy.clipping import clip_ranges
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.rescaling import rescale
+from embedl_deploy.quantize.accuracy.scaling_methods import Asked
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
 from embedl_deploy.quantize.calibration.calibrate import calibrate
 from embedl_deploy.quantize.calibration.data import CalibrationData, asking, check_data
@@ -44,6 +47,7 @@ def quantize(
     centering: bool | CenteringConfig = False,
     equalization: bool = False,
     smooth_quant: bool | float | SmoothQuantConfig = False,
+    awq: bool | AwqConfig = False,
     bias_correction: bool = False,
     learned_rounding: bool = False,
     freeze_weights: bool = False,
@@ -66,11 +70,14 @@ def quantize(
         smooth_quant: Move part of the range of the inputs of matrix products into their weights first
             (:mod:`embedl_deploy.quantize.accuracy.smoothing`): ``True``, a migration strength for all, or a
             :class:`SmoothQuantConfig`. Reads the data again.
+        awq: Scale and clip weights whose inputs stay in float by what they do to the outputs
+            (:mod:`embedl_deploy.quantize.accuracy.awq`): ``True``, or an :class:`AwqConfig`. For few bits. Reads the
+            data again.
         bias_correction: Correct the mean of every layer's output
             (:mod:`embedl_deploy.quantize.accuracy.reconstruction`).
         learned_rounding: Choose the numbers of every weight by what they do to its layer's output
             (:mod:`embedl_deploy.quantize.accuracy.rounding`); corrects biases as well. A quarter of the samples are
-            held back from all four methods, and what does harm there is taken back
+            held back from all methods but centering, and what does harm there is taken back
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
@@ -85,20 +92,22 @@ def quantize(
     """
     graph_module = model.model if isinstance(model, TransformationResult) else model
     require_weights(graph_module, "quantize")
-    smoothing = _smoothing(smooth_quant)
+    smoothing, weights = _smoothing(smooth_quant), _awq(awq)
     batches = _calibration_data(data, forward_loop, args)
     corrected = {
         "equalization": equalization,
         "smooth_quant": smoothing,
+        "awq": weights,
         "bias_correction": bias_correction,
         "learned_rounding": learned_rounding,
     }
     reading = [name for name, asked in corrected.items() if asked]
     if batches is None and reading:
         raise InputError(f"{reading[0]} needs calibration data, which was not passed. Pass quantize(result, data).")
-    if smoothing is not None and isinstance(batches, Iterator):
+    twice = [name for name in ("smooth_quant", "awq") if name in reading]
+    if twice and isinstance(batches, Iterator):
         raise InputError(
-            f"smooth_quant reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
+            f"{twice[0]} reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
             "once. Pass a list, a DataLoader or a function that takes the model and runs it."
         )
     matches = model.matches if isinstance(model, TransformationResult) else None
@@ -112,29 +121,34 @@ def quantize(
     corrections: list[Correction] = []
     source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
-    if batches is not None and (equalization or smoothing is not None):
+    asked = Asked(equalization, smoothing, weights)
+    if batches is not None and any(asked):
         with asking(original), state_kept(source, random_numbers=False):
             graph_module, corrections, batches = rescale(
                 graph_module,
                 decisions,
                 batches,
-                equalization=equalization,
-                smoothing=smoothing,
+                asked,
                 exceptions=tuple(config.exceptions.smooth),
                 progress=progress,
             )
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
-    recorder = InputRecorder(quantized, SAMPLES if bias_correction or learned_rounding else 0)
+    clip = weights is not None and weights.clip
+    recorder = InputRecorder(quantized, SAMPLES if bias_correction or learned_rounding or clip else 0)
     try:
         with asking(original), state_kept(source, random_numbers=False):
             calibrate(quantized, batches, progress=progress)
     finally:
         recorder.close()
     corrections += centered_tensors(quantized, tensors)
-    if bias_correction or learned_rounding:
-        correct = learn_rounding if learned_rounding else correct_biases
-        corrections += correct(quantized, hold_back(quantized, recorder.inputs), progress=progress)
+    if bias_correction or learned_rounding or clip:
+        held_back = hold_back(quantized, recorder.inputs)
+        corrections += clip_ranges(quantized, held_back, progress=progress) if clip else []
+        if learned_rounding:
+            corrections += learn_rounding(quantized, held_back, clip=clip, progress=progress)
+        elif bias_correction:
+            corrections += correct_biases(quantized, held_back, progress=progress)
     report = quantization_report(quantized)
     findings = (*report.findings, *shared_no_longer(shared_before, tensors_of(quantized)))
     quantized.meta[REPORT] = replace(report, corrections=tuple(corrections), findings=findings)
@@ -160,6 +174,12 @@ def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | N
     if isinstance(asked, bool):
         return SmoothQuantConfig() if asked else None
     return SmoothQuantConfig(alpha=asked)
+
+
+def _awq(asked: bool | AwqConfig) -> AwqConfig | None:
+    if isinstance(asked, AwqConfig):
+        return asked
+    return AwqConfig() if asked else None
 
 
 def _calibration_data(

@@ -10,6 +10,7 @@ from embedl_deploy.errors import QuantizationError
 from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration.calibrate import quantizers_of
+from embedl_deploy.quantize.placing.block_weight import stored_weight
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
 from embedl_deploy.validation.checked import checked
 
@@ -48,8 +49,15 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
 
 
 def frozen_to_be_read(model: fx.GraphModule, *, weights: bool) -> fx.GraphModule:
-    """As :func:`freeze`, without memory for parameters that freezing does not change: those are the model's own."""
-    return _frozen(model, copy_of_shared_parameters, weights=weights)
+    """As :func:`freeze`, without memory for parameters that freezing does not change: those are the model's own.
+
+    Weights whose scales are numbers of a format are stored in any case: files have no other form for them.
+    """
+    frozen = _frozen(model, copy_of_shared_parameters, weights=weights)
+    if not weights and any(q.config.precision.has_scale_format for q in quantizers_of(frozen).values()):
+        fix_parametrized_weights(frozen)
+        _store_integers(frozen, with_scale_format=True)
+    return frozen
 
 
 def _frozen(model: fx.GraphModule, copied: Callable[[Any], Any], *, weights: bool) -> fx.GraphModule:
@@ -79,18 +87,24 @@ def _fix_scale(quantizer: Quantizer) -> None:
 
 
 @torch.no_grad()
-def _store_integers(model: fx.GraphModule) -> None:
+def _store_integers(model: fx.GraphModule, *, with_scale_format: bool = False) -> None:
     """Turn quantized weights into integers, and drop the float ones that nothing else reads.
 
     Two fused modules may share an operator: a layer that the model calls twice.
+
+    Args:
+        model: Changed in place.
+        with_scale_format: Only weights whose scales are numbers of a format.
     """
     stored: set[nn.Module] = set()
     for weight in named_weights(model):
         if not isinstance(weight.stub.quantizer, Quantizer) or weight.operator is None:
             continue  # without one operator, only the module knows which weight is quantized: it stays in float
+        if with_scale_format and not weight.stub.quantizer.config.precision.has_scale_format:
+            continue
         values = _home_of_weight(weight.operator)["weight"]
         assert values is not None  # dropped only below
-        weight.stub.quantizer = IntegerWeight(weight.stub.quantizer, values)
+        weight.stub.quantizer = stored_weight(weight.stub.quantizer, values)
         stored.add(weight.operator)
     for operator in stored - _read_in_float(model):
         _home_of_weight(operator)["weight"] = None

@@ -21,9 +21,11 @@ def other_formats(
         target: What is compiled for.
 
     Raises:
-        InputError: One that was asked for does not go with the configuration.
+        InputError: One that was asked for does not go with the configuration, or that has one whose scales have a
+            format.
     """
     formats = config.formats
+    _refuse_scale_formats(config)
     own = {each.precision for each in (formats.activation, formats.weight) if each is not None}
     if formats.activation is None or formats.weight is None or formats.weight.block_size is not None:
         if asked:
@@ -46,6 +48,19 @@ def other_formats(
         for precision in chosen
         if precision not in own
     }
+
+
+def _refuse_scale_formats(config: QuantConfig) -> None:
+    """Refuse weights that files have no float form of, which a search would take out of them again."""
+    overrides = [layer for layer in (config.overrides or {}).values() if layer is not None]
+    weights = [layer.weight for layer in (config.formats, *overrides) if layer.weight is not None]
+    named = next((weight.precision.name for weight in weights if weight.precision.has_scale_format), None)
+    if named is not None:
+        raise InputError(
+            f"The configuration has weights in {named}, which files hold as numbers of the format: tune cannot leave "
+            "some of them in float in a file that is exported once. Tune with INT8, INT4 or FP8 weights, or choose "
+            "what stays in float yourself: quantize(result, data, QuantConfig(skip=...))."
+        )
 
 
 def _of_target(backend: Backend, target: str) -> list[Precision]:

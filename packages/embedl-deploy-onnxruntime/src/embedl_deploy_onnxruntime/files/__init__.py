@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import widen_constants
 from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.constants import pool_globally, quantize_summands
 from embedl_deploy_onnxruntime.files.depthwise import convolve_by_channel
@@ -14,6 +15,9 @@ from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+#: Formats that the runtime has no kernels for, and others that have all their numbers.
+_WIDER = {"FLOAT4E2M1": "FLOAT8E4M3FN", "FLOAT8E8M0": "FLOAT"}
 
 
 def finish(model: "ir.Model") -> None:
@@ -29,3 +33,4 @@ def finish(model: "ir.Model") -> None:
     multiply_integers(model)
     turn_weights(model)
     reorder_gelu(model)
+    widen_constants(model, _WIDER)

@@ -1,7 +1,9 @@
 """The TensorRT backend's hooks: what core finds through the entry point ``tensorrt``."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from embedl_deploy.artifact import widen_constants
 from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
@@ -11,6 +13,9 @@ from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.policies import quantize_all, quantize_mixed
 from embedl_deploy.tensorrt.rtx_policy import quantize_for_rtx
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 #: The policies by name, the default first.
 TENSORRT_POLICIES: dict[str, QuantPolicy] = {"all": quantize_all, "mixed": quantize_mixed, "rtx": quantize_for_rtx}
@@ -38,6 +43,12 @@ def embedl_deploy_fusions() -> Sequence[Pattern]:
 def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
     """Where quantizers do not pay."""
     return TENSORRT_POLICIES
+
+
+@hookimpl
+def embedl_deploy_finish_onnx(model: "ir.Model") -> None:
+    """Scales that are powers of two in float32: the parser takes no E8M0."""
+    widen_constants(model, {"FLOAT8E8M0": "FLOAT"})
 
 
 @hookimpl

@@ -1,5 +1,6 @@
-"""Measures what smoothing has to know of the inputs of products, on samples that are not held back."""
+"""Measures what has to be known of the inputs of products to scale them, on samples that are not held back."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import fx
 
 from embedl_deploy.numerics.selectors import Selector
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
-from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, find_groups, module_of, products_of
+from embedl_deploy.quantize.accuracy.product_groups import InputsAre, ProductGroup, find_groups, module_of, products_of
 from embedl_deploy.quantize.accuracy.readers import ReaderWatch
 from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
@@ -22,10 +23,11 @@ def measured_groups(
     decisions: list[Decision],
     data: CalibrationData,
     exceptions: tuple[Selector, ...] = (),
+    inputs_are: Collection[InputsAre] = (InputsAre.QUANTIZED,),
     *,
     progress: bool = True,
 ) -> tuple[list[ProductGroup], HeldBack]:
-    """The groups of products of which both input and weight are to be quantized, with the statistics of their inputs.
+    """The groups of products whose weight is to be quantized, with the statistics of their inputs.
 
     A quarter of the first samples are held back: they are not in the statistics.
 
@@ -34,12 +36,13 @@ def measured_groups(
         decisions: What will be quantized, on this model or the one that it is a copy of.
         data: As for :func:`calibrate`; read once.
         exceptions: Selectors of layer norms and products to leave out.
+        inputs_are: What the products' inputs are to be.
         progress: Show a progress bar, on a terminal.
 
     Returns:
         The groups, and what was learned from and held back of the first samples.
     """
-    groups = find_groups(model, decisions, exceptions)
+    groups = find_groups(model, decisions, exceptions, inputs_are)
     return groups, _measure(model, groups, data, progress=progress)
 
 

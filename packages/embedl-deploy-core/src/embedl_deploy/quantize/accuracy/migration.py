@@ -11,8 +11,8 @@ from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_va
 from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
 
 _SMALLEST = 1e-5
-#: Migration strengths that are tried.
-_STRENGTHS = torch.linspace(0.0, 1.0, 21)
+#: Strengths that are tried.
+STRENGTHS = torch.linspace(0.0, 1.0, 21)
 
 #: A product that reads the tensor, and the format of its weight.
 Reader = tuple[nn.Linear, TensorQuantConfig]
@@ -66,7 +66,7 @@ def best_migration_scale(
         readers: The products that read it.
     """
     best, least = None, expected_error(statistics, config, readers, torch.ones_like(statistics.largest))
-    for alpha in _STRENGTHS.tolist():
+    for alpha in STRENGTHS.tolist():
         scale = migration_scale(statistics, readers, alpha)
         error = expected_error(statistics, config, readers, scale)
         if error < least:
@@ -75,15 +75,18 @@ def best_migration_scale(
 
 
 def expected_error(
-    statistics: ChannelStatistics, config: TensorQuantConfig, readers: Sequence[Reader], scale: torch.Tensor
+    statistics: ChannelStatistics, config: TensorQuantConfig | None, readers: Sequence[Reader], scale: torch.Tensor
 ) -> float:
     """Mean squared error of the products' outputs, summed over outputs, when channels are divided by ``scale``.
 
-    Rounding errors are taken to be independent of each other and of the values: s²/12 for a step of s.
+    Rounding errors are taken to be independent of each other and of the values: s²/12 for a step of s. A tensor without
+    a format has none.
     """
     squares = (statistics.squares / statistics.count).to(scale) / scale**2
-    mantissa_bits = config.precision.format.mantissa_bits
-    if mantissa_bits is not None:  # 2^mantissa_bits steps between one power of two and the next
+    mantissa_bits = None if config is None else config.precision.format.mantissa_bits
+    if config is None:
+        rounding = torch.zeros_like(squares)
+    elif mantissa_bits is not None:  # 2^mantissa_bits steps between one power of two and the next
         rounding = squares * 2.0 ** (-2 * (mantissa_bits + 1)) / 12
     else:
         step = grid_from_range(0.0, float((statistics.largest.to(scale) / scale).max()), config).scale.to(scale)

@@ -1,7 +1,9 @@
-"""Groups matrix products that read the same tensor, which SmoothQuant scales together."""
+"""Groups matrix products that read the same tensor, whose channels are scaled together."""
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from enum import Enum
 
 import torch
 from torch import fx, nn
@@ -19,27 +21,34 @@ from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.reporting.corrections import NotCorrected, WhyNotCorrected, not_corrected
 
 
+class InputsAre(Enum):
+    """What will become of the tensor that products read."""
+
+    QUANTIZED = "quantized"
+    FLOAT = "float"
+
+
 @dataclass
 class ProductGroup:
     """Products that read one tensor.
 
     Attributes:
         source: The node whose value they read.
-        config: The format of the tensor.
+        config: The format of the tensor; ``None`` where it stays in float.
         readers: Calls of their modules, in graph order, with the formats of the modules' products by the weight's
             name: at first of all that could read the tensor, then of those that do.
         statistics: Of the tensor's channels; ``None`` before any data.
-        problem: Why the group cannot be smoothed.
+        problem: Why the group cannot be scaled.
     """
 
     source: fx.Node
-    config: TensorQuantConfig
+    config: TensorQuantConfig | None
     readers: dict[fx.Node, dict[str, TensorQuantConfig]] = field(default_factory=dict)
     statistics: ChannelStatistics | None = None
     problem: NotCorrected | None = None
 
     def copied_to(self, model: fx.GraphModule, problem: NotCorrected | None) -> "ProductGroup":
-        """The same group in a copy of the model, not yet smoothed; with a problem, if it has none of its own."""
+        """The same group in a copy of the model, not yet scaled; with a problem, if it has none of its own."""
         nodes = {node.name: node for node in model.graph.nodes}
         readers = {nodes[node.name]: formats for node, formats in self.readers.items()}
         return ProductGroup(nodes[self.source.name], self.config, readers, self.statistics, self.problem or problem)
@@ -75,22 +84,31 @@ def module_of(node: fx.Node) -> nn.Module:
 
 
 def find_groups(
-    model: fx.GraphModule, decisions: list[Decision], exceptions: tuple[Selector, ...]
+    model: fx.GraphModule,
+    decisions: list[Decision],
+    exceptions: tuple[Selector, ...],
+    inputs_are: Collection[InputsAre] = (InputsAre.QUANTIZED,),
 ) -> list[ProductGroup]:
-    """The groups of products of which both input and weight are to be quantized.
+    """The groups of products whose weight is to be quantized.
 
     Args:
         model: Where the groups are to be.
         decisions: What will be quantized, on this model or the one that it is a copy of.
         exceptions: Selectors of layer norms and products to leave out: a group with one of them has a problem.
+        inputs_are: What their inputs are to be.
     """
     nodes = {node.name: node for node in model.graph.nodes}
     weights: defaultdict[str, dict[str, TensorQuantConfig]] = defaultdict(dict)
     for decision in decisions:
         if decision.config and decision.point.kind is PointKind.WEIGHT:
             weights[decision.point.node.name][decision.point.label] = decision.config
-    inputs = {d.point: d.config for d in decisions if d.config and d.point.kind is PointKind.INPUT}
-    groups: dict[fx.Node, ProductGroup] = {}
+    inputs = {
+        d.point: d.config
+        for d in decisions
+        if d.point.kind is PointKind.INPUT
+        and (InputsAre.QUANTIZED if d.config is not None else InputsAre.FLOAT) in inputs_are
+    }
+    groups: dict[tuple[fx.Node, bool], ProductGroup] = {}
     for point, config in inputs.items():
         node = nodes[point.node.name]
         formats = {name: weights[node.name][name] for name in products_of(node) if name in weights[node.name]}
@@ -98,7 +116,7 @@ def find_groups(
             continue
         source = argument_at(node, 0)
         assert isinstance(source, fx.Node)  # points are where tensors flow in
-        group = groups.setdefault(source, ProductGroup(source, config))
+        group = groups.setdefault((source, config is None), ProductGroup(source, config))
         group.readers[node] = formats
         given = argument_at(point.node, 0)  # in the model that was passed, whose modules selectors may be
         norm = node_before(given)[0] if isinstance(given, fx.Node) else source

@@ -5,23 +5,24 @@ it: errors do not add up on the way. Each is judged on inputs that were held bac
 (:mod:`embedl_deploy.quantize.accuracy.judging`).
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
-from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights, named_weights
+from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights
 from embedl_deploy.quantize.accuracy.held_back import HeldBack
 from embedl_deploy.quantize.accuracy.im2col import grouped, is_supported, samples
 from embedl_deploy.quantize.accuracy.judging import Judge, Trial
+from embedl_deploy.quantize.accuracy.layer_by_layer import layer_by_layer, quantized_weights
 from embedl_deploy.quantize.accuracy.matched_means import match_means, set_bias
 from embedl_deploy.quantize.accuracy.rounding import Moments, fitted_weight, rounded_weight
-from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.quantize.calibration.paired_run import SideBySide
 from embedl_deploy.quantize.grid.operators import expand_scale
 from embedl_deploy.quantize.grid.scales import grid_of_weight
+from embedl_deploy.quantize.grid.weight_search import InputMoments
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.reporting.corrections import (
     Correction,
@@ -52,30 +53,37 @@ def correct_biases(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = 
     return _correct_all(model, inputs, learn_weights=False, progress=progress)
 
 
-def learn_rounding(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = True) -> list[Correction]:
+def learn_rounding(
+    model: fx.GraphModule, inputs: HeldBack, *, clip: bool = False, progress: bool = True
+) -> list[Correction]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
     See :mod:`embedl_deploy.quantize.accuracy.rounding`. Arguments and result as for :func:`correct_biases`; a layer
-    whose rounding cannot be learnt has its bias corrected all the same.
+    whose rounding cannot be learnt has its bias corrected all the same. With ``clip``, ranges of products' weights are
+    first searched for the least error of their outputs (:mod:`embedl_deploy.quantize.accuracy.clipping`).
     """
-    return _correct_all(model, inputs, learn_weights=True, progress=progress)
+    return _correct_all(model, inputs, learn_weights=True, clip=clip, progress=progress)
 
 
 @torch.no_grad()
-def _correct_all(model: fx.GraphModule, inputs: HeldBack, *, learn_weights: bool, progress: bool) -> list[Correction]:
-    for weight in _quantized_weights(model):
+def _correct_all(
+    model: fx.GraphModule, inputs: HeldBack, *, learn_weights: bool, clip: bool = False, progress: bool
+) -> list[Correction]:
+    for weight in quantized_weights(model):
         if isinstance(weight.owner, FusedConv):
             weight.owner.fold_batch_norm()
     fix_parametrized_weights(model)
     judge = Judge(model, inputs)
     what = _ROUNDING if learn_weights else _BIASES
-    done = _correct_layers(model, inputs, learn_weights=learn_weights, progress=progress)
+    correct = partial(_correct, learn_weights=learn_weights, clip=clip)
+    done = layer_by_layer(model, inputs, correct, title=what, progress=progress)
     whole, worse = judge.take_back_if_worse(what)
     if worse is None:
         return [*(correction(what, where, own, besides=besides) for where, own, besides in done), whole]
     done = [(where, own if isinstance(own, NotCorrected) else worse, "") for where, own, _ in done]
     if learn_weights:
-        biases = _correct_layers(model, inputs, learn_weights=False, progress=progress)
+        correct = partial(_correct, learn_weights=False, clip=False)
+        biases = layer_by_layer(model, inputs, correct, title=_BIASES, progress=progress)
         alone, harm = judge.take_back_if_worse(_BIASES)
         if harm is None:
             pairs = zip(done, biases, strict=True)
@@ -89,40 +97,8 @@ def _besides(bias: str | NotCorrected) -> str:
     return f"; its bias: {bias}" if isinstance(bias, NotCorrected) else "; its bias was corrected"
 
 
-def _correct_layers(
-    model: fx.GraphModule, inputs: HeldBack, *, learn_weights: bool, progress: bool
-) -> list[tuple[str, str | NotCorrected, str]]:
-    """Correct layer by layer; where, what was done or why nothing was, and what was done besides."""
-    done = []
-    runs = SideBySide(model, inputs.learned)
-    judged = runs if inputs.judged is inputs.learned else SideBySide(model, inputs.judged, beside=runs)
-    bar = _ROUNDING if learn_weights else _BIASES
-    with evaluation_mode(model), progress_bar(bar, list(model.graph.nodes), shown=progress) as nodes:
-        for node in nodes:
-            both = (runs,) if judged is runs else (runs, judged)
-            for each in both:
-                each.compute_exact(node)
-            module = runs.module_of(node)
-            for weight in [] if module is None else _quantized_weights(module):
-                trial = Trial(judged, node, inputs)
-                outcome = _correct(node, weight, runs, trial, learn_weights=learn_weights)
-                done.append((_where(node, weight), *outcome))
-            for each in both:
-                each.compute_quantized(node)
-                each.forget(node)
-    return done
-
-
-def _quantized_weights(module: nn.Module) -> list[NamedWeight]:
-    return [weight for weight in named_weights(module) if isinstance(weight.stub.quantizer, Quantizer)]
-
-
-def _where(node: fx.Node, weight: NamedWeight) -> str:
-    return str(node.target) if weight.name == "weight" else f"{node.target} {weight.name}"
-
-
 def _correct(
-    node: fx.Node, weight: NamedWeight, runs: SideBySide, trial: Trial, *, learn_weights: bool
+    node: fx.Node, weight: NamedWeight, runs: SideBySide, trial: Trial, *, learn_weights: bool, clip: bool
 ) -> tuple[str | NotCorrected, str]:
     """Correct one weight of a node's module, and the bias beside it; the bias alone, if both do harm.
 
@@ -133,7 +109,7 @@ def _correct(
         return not_corrected(WhyNotCorrected.NO_SINGLE_OPERATOR), ""
     if not runs.keep_original(weight.operator):
         return not_corrected(WhyNotCorrected.CORRECTED_FOR_FIRST_CALL), ""
-    problem = _learn_weight(node, weight, runs) if learn_weights else None
+    problem = _learn_weight(node, weight, runs, clip=clip) if learn_weights else None
     not_matched, worse = match_means(node, weight, runs), trial.take_back_if_worse()
     if learn_weights and problem is None and worse is not None:
         problem = worse
@@ -143,10 +119,10 @@ def _correct(
     return problem, _besides(worse or "corrected") if worse is not None or not_matched is None else ""
 
 
-def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> NotCorrected | None:
+def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide, *, clip: bool) -> NotCorrected | None:
     operator: Any = named.operator
     quantizer = named.stub.quantizer
-    assert isinstance(quantizer, Quantizer)  # _quantized_weights has looked
+    assert isinstance(quantizer, Quantizer)  # quantized_weights has looked
     if not is_supported(operator):
         return not_corrected(WhyNotCorrected.OPERATOR_NOT_SUPPORTED, operator=type(operator).__name__)
     if quantizer.zero_point is not None:
@@ -162,10 +138,13 @@ def _learn_weight(node: fx.Node, named: NamedWeight, runs: SideBySide) -> NotCor
         for x, x_rounded in zip(*(samples(x, operator) for x in pair), strict=True):
             moments.add(x.float(), x_rounded.float())
     wanted = fitted_weight(weight, moments)
-    quantizer.set_grid(grid_of_weight(wanted.reshape(original.shape), quantizer.config))
+    square, _ = moments.covariances()
+    inputs = None  # with a bias that makes up for the means, only what the inputs vary by counts
+    if clip and isinstance(operator, nn.Linear):
+        inputs = InputMoments(torch.zeros_like(square[0, 0]), square[0].diagonal())
+    quantizer.set_grid(grid_of_weight(wanted.reshape(original.shape), quantizer.config, inputs))
     spread = expand_scale(quantizer.scale, original, quantizer.config.scale_axis, quantizer.config.scale_block)
     scale = grouped(spread.expand_as(original), operator)
-    square, _ = moments.covariances()
     new = rounded_weight(wanted, square, scale, quantizer.config)
     mean, mean_rounded = (m[:, :, None] for m in moments.means())
     shift = (weight @ mean - new @ mean_rounded).reshape(-1)

@@ -1,22 +1,21 @@
-"""Equalizes and smooths a model, judges both on samples that were held back, and leaves out what does harm there."""
+"""Scales channels in a model, judges that on samples that were held back, and leaves out what does harm there."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from torch import fx
 
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.numerics.selectors import Selector
-from embedl_deploy.quantize.accuracy.equalization import EQUALIZATION, chains_of, equalize
 from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
 from embedl_deploy.quantize.accuracy.judging import Score
 from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
+from embedl_deploy.quantize.accuracy.scaling_methods import Asked, Method
 from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
-from embedl_deploy.quantize.accuracy.smoothing import SMOOTHING, SmoothQuantConfig, smooth
 from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode, find_grids
 from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
 from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
@@ -35,54 +34,16 @@ from embedl_deploy.quantize.reporting.corrections import (
 _NOT_TRIED = not_corrected(WhyNotCorrected.NO_GAIN)
 
 
-class _Method(Protocol):
-    """A way to scale channels."""
-
-    @property
-    def what(self) -> str:
-        """Its name."""
-
-    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> "_Done":
-        """Scale channels in a model, in place, but not where it is told why not."""
-
-
-class _Done(NamedTuple):
-    """What a method did: what became of each place, and what was changed, to be tried."""
-
-    told: list[Correction]
-    scalings: Sequence[Scaling]
-
-
-class _Equalize(NamedTuple):
-    decisions: list[Decision]
-    what: str = EQUALIZATION
-
-    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
-        pairs = equalize(model, self.decisions, declined)
-        return _Done([pair.told() for pair in pairs], chains_of(pairs))
-
-
-class _Smooth(NamedTuple):
-    groups: list[ProductGroup]
-    config: SmoothQuantConfig
-    what: str = SMOOTHING
-
-    def __call__(self, model: fx.GraphModule, declined: Mapping[str, NotCorrected]) -> _Done:
-        done = smooth(model, self.groups, self.config, declined)
-        return _Done([smoothing.told() for smoothing in done], [smoothing for smoothing in done if smoothing.applied])
-
-
 def rescale(
     model: fx.GraphModule,
     decisions: list[Decision],
     data: CalibrationData,
+    asked: Asked,
     *,
-    equalization: bool,
-    smoothing: SmoothQuantConfig | None,
     exceptions: tuple[Selector, ...] = (),
     progress: bool = True,
 ) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
-    """Equalize and smooth a copy of a model, and judge both.
+    """Scale channels in a copy of a model, by equalization, smoothing and activation-aware scaling, and judge each.
 
     Each place, or chain of places, is tried alone (:func:`try_scalings`); then the model with all that did no harm is
     compared with the one without, by the SQNR of the outputs, and what makes it lower is left out. Both have ranges
@@ -91,9 +52,8 @@ def rescale(
     Args:
         model: A transformed model without quantizers. Not modified.
         decisions: What will be quantized.
-        data: Calibration data. Smoothing reads all of it, equalization the first samples; a function is called.
-        equalization: Whether to equalize, before smoothing.
-        smoothing: How to smooth; ``None`` not to.
+        data: Calibration data. Equalization reads the first samples, the others all; a function is called.
+        asked: Which methods.
         exceptions: Selectors of layer norms and products that are not smoothed.
         progress: Show a progress bar, on a terminal.
 
@@ -102,22 +62,20 @@ def rescale(
         to calibrate with, which is other where ``data`` can be read once.
     """
     copied = deep_copy(model)
-    if smoothing is not None:
-        groups, held_back = measured_groups(copied, decisions, data, exceptions, progress=progress)
+    if asked.inputs_are:
+        groups, held_back = measured_groups(copied, decisions, data, exceptions, asked.inputs_are, progress=progress)
     else:
         inputs, data = _first_samples(copied, data, progress=progress)
-        groups, held_back = [], hold_back(copied, inputs)
-    methods: list[_Method] = [_Equalize(decisions)] if equalization else []
-    methods += [] if smoothing is None else [_Smooth(groups, smoothing)]
+        groups, held_back = list[ProductGroup](), hold_back(copied, inputs)
     corrections = []
-    for method in methods:
+    for method in asked.methods(groups, decisions):
         copied, told = _judged(method, copied, decisions, held_back)
         corrections += told
     return copied, corrections, data
 
 
 def _judged(
-    method: _Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
+    method: Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
 ) -> tuple[fx.GraphModule, list[Correction]]:
     """A copy of a model to which a method was applied, or the model; and what the report says."""
     changed = deep_copy(model)
@@ -157,7 +115,7 @@ class _Search:
 
     def __init__(
         self,
-        method: _Method,
+        method: Method,
         model: fx.GraphModule,
         decisions: list[Decision],
         held_back: HeldBack,

@@ -13,27 +13,17 @@ activation is multiplied by. Otherwise it is an operator of its own, which compi
 after it.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
 from embedl_deploy.errors import QuantizationConfigError
-from embedl_deploy.graph.arguments import argument_at
-from embedl_deploy.graph.lookup import get_module
-from embedl_deploy.modules import FusedModule, QuantStub
-from embedl_deploy.quantize.accuracy.channel_scaling import divide, scale_columns
-from embedl_deploy.quantize.accuracy.migration import best_migration_scale, migration_scale
-from embedl_deploy.quantize.accuracy.product_groups import ProductGroup, module_of
-from embedl_deploy.quantize.reporting.corrections import (
-    Correction,
-    NotCorrected,
-    WhyNotCorrected,
-    correction,
-    not_corrected,
-)
+from embedl_deploy.quantize.accuracy.group_scaling import GroupScaling, scale_groups
+from embedl_deploy.quantize.accuracy.migration import ChannelStatistics, best_migration_scale, migration_scale
+from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
+from embedl_deploy.quantize.reporting.corrections import NotCorrected
 from embedl_deploy.validation.checked import checked
 
 SMOOTHING = "smoothing"
@@ -63,79 +53,12 @@ class SmoothQuantConfig:
             )
 
 
-@dataclass
-class Smoothing:
-    """A group of products, and what smoothing did to it.
-
-    Attributes:
-        group: The group.
-        outcome: What was done, in words, or why nothing was.
-        scale: What the channels of the tensor were divided by, (C,); ``None`` where nothing was done.
-    """
-
-    group: ProductGroup
-    outcome: str | NotCorrected
-    scale: torch.Tensor | None = None
-
-    @property
-    def where(self) -> list[str]:
-        """The tensor, for the report."""
-        return [self.group.source.name]
-
-    @property
-    def applied(self) -> bool:
-        """Whether something was changed."""
-        return self.scale is not None
-
-    def told(self) -> Correction:
-        """What became of it."""
-        return correction(SMOOTHING, self.group.source.name, self.outcome)
-
-    def places(self, model: fx.GraphModule) -> tuple[list[fx.Node], list[fx.Node]]:
-        """The nodes that are changed, in a copy of the model with quantizers, and those whose outputs must stay."""
-        nodes = {node.name: node for node in model.graph.nodes}
-        readers = [nodes[node.name] for node in self.group.readers]
-        before = [node for node in (argument_at(reader, 0) for reader in readers) if isinstance(node, fx.Node)]
-        return [*(node for node in before if isinstance(get_module(node), QuantStub)), *readers], readers
-
-    @contextmanager
-    def tried(self, model: fx.GraphModule) -> Iterator[None]:
-        """Within the block a copy of the model is smoothed at this place; its weights are not put back.
-
-        The division is made by the stub of the tensor. Where it will be folded into a product, the quantized weight of
-        that is not changed, which would matter to weights with one scale per tensor only.
-        """
-        scale = self.scale
-        assert scale is not None  # it was applied
-        nodes = {node.name: node for node in model.graph.nodes}
-        stubs = {_stub_before(nodes[node.name]) for node in self.group.readers}
-        for node, formats in self.group.readers.items():
-            for name in formats:
-                scale_columns(nodes[node.name], name, scale)
-        handles = [stub.register_forward_pre_hook(lambda _, args: (args[0] * (1 / scale),)) for stub in stubs]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _stub_before(reader: fx.Node) -> QuantStub:
-    """The stub of the first argument of a call, in the graph or in its module."""
-    argument, module = argument_at(reader, 0), module_of(reader)
-    stub = get_module(argument) if isinstance(argument, fx.Node) else None
-    if not isinstance(stub, QuantStub) and isinstance(module, FusedModule):
-        stub = module.input_quant_stubs.get(0)
-    assert isinstance(stub, QuantStub)  # groups are of inputs that are quantized
-    return stub
-
-
 def smooth(
     model: fx.GraphModule,
     groups: list[ProductGroup],
     config: SmoothQuantConfig,
     declined: Mapping[str, NotCorrected] | None = None,
-) -> list[Smoothing]:
+) -> list[GroupScaling]:
     """Smooth the inputs of groups of products.
 
     Args:
@@ -148,26 +71,11 @@ def smooth(
     Returns:
         Each group, and what was done with it.
     """
-    here = [group.copied_to(model, (declined or {}).get(group.source.name)) for group in groups]
-    done = [_smooth_group(model, group, config) for group in here]
-    model.recompile()
-    return done
 
+    def chosen(group: ProductGroup, statistics: ChannelStatistics) -> torch.Tensor | None:
+        assert group.config is not None  # of groups whose tensor will be quantized
+        if config.alpha is None:
+            return best_migration_scale(statistics, group.config, group.products)
+        return migration_scale(statistics, group.products, config.alpha)
 
-@torch.no_grad()
-def _smooth_group(model: fx.GraphModule, group: ProductGroup, config: SmoothQuantConfig) -> Smoothing:
-    if group.problem is not None or group.statistics is None:
-        return Smoothing(group, group.problem or not_corrected(WhyNotCorrected.NOT_REACHED))
-    if config.alpha is None:
-        scale = best_migration_scale(group.statistics, group.config, group.products)
-    else:
-        scale = migration_scale(group.statistics, group.products, config.alpha)
-    if scale is None:
-        return Smoothing(group, not_corrected(WhyNotCorrected.NO_GAIN))
-    place = divide(model, group, scale, explicit=config.explicit)
-    if isinstance(place, NotCorrected):
-        return Smoothing(group, place)
-    for node, formats in group.readers.items():
-        for name in formats:
-            scale_columns(node, name, scale)
-    return Smoothing(group, place, scale)
+    return scale_groups(model, groups, chosen, SMOOTHING, explicit=config.explicit, declined=declined or {})

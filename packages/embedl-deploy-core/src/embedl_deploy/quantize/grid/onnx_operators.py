@@ -7,7 +7,7 @@ The zero point is always written, although it is zero: its type is the type of t
 without it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, Optional
 
 import numpy as np
@@ -58,7 +58,7 @@ def _dequantize(
     values: TensorType, scale: TensorType, zero_point: _Optional, axis: int, block: int, precision: str
 ) -> TensorType:
     write = _Writer(scale, zero_point, axis, block, Precision(precision))
-    return write.dequantized(write.stored(values))
+    return write.dequantized(packed(values, write.precision))
 
 
 @torch_op("embedl_deploy::fake_quantize_dynamic", trace_only=True)
@@ -71,22 +71,60 @@ def _fake_quantize_dynamic(x: TensorType) -> TensorType:
     return values if in_float32 else op.Cast(values, to=int(given))  # type: ignore[no-any-return]  # made untyped
 
 
+def require_opset(precision: Precision, *, blocks: bool, half: str | None) -> None:
+    """Refuse an operator set that cannot say how a tensor is quantized; arguments as for :func:`needed_opsets`.
+
+    Raises:
+        ExportError: The one to write for, which a translation is not told in another way, is too old.
+    """
+    recorder: Any = evaluator.default()
+    for opset, what in needed_opsets(precision, blocks=blocks, half=half):
+        if recorder.opset.version < opset:
+            raise ExportError(
+                f"The operator set to write for is {recorder.opset.version}; {what} needs {opset} or more. Call "
+                f"torch.onnx.export(..., opset_version={opset}), or embedl_deploy.export_onnx, which chooses it."
+            )
+
+
+def packed(values: Any, precision: Precision) -> Any:
+    """Numbers in their own type: those of less than a byte, for which torch has none, arrive in a wider one."""
+    kind = ir.DataType[precision.format.onnx_type]
+    if precision.bits >= 8 * precision.format.storage.itemsize:
+        return values
+    if values.producer() is not None:
+        recorder: Any = evaluator.default()
+        return recorder.opset.Cast(values, to=int(kind))
+    return constant_of(values, kind, lambda numbers: numbers.astype(kind.numpy()))
+
+
+def constant_of(values: Any, kind: ir.DataType, change: Callable[[Any], Any]) -> Any:
+    """The model's own tensor as a constant of another type.
+
+    The exporter tells its numbers when all is translated, so they are asked for later.
+    """
+    recorder: Any = evaluator.default()
+    lazy = ir.LazyTensor(
+        lambda: ir.tensor(change(values.const_value.numpy()), dtype=kind),
+        dtype=kind,
+        shape=ir.Shape([int(size) for size in values.shape]),
+    )
+    return recorder.opset.Constant(value=lazy)
+
+
 class _Writer:
     """Writes operators on one grid into the graph that is being translated."""
 
     def __init__(self, scale: Any, zero_point: Any, axis: int, block: int, precision: Precision) -> None:
-        # The version of the operator set that the exporter writes for: a translation is not told in another way.
+        if precision.has_scale_format:
+            raise ExportError(
+                f"{precision.name} has scales in a format of their own, so that files hold its numbers, not the float "
+                "weight. Call embedl_deploy.export_onnx, or torch.onnx.export on freeze(model)."
+            )
         recorder: Any = evaluator.default()
-        self.op = recorder.opset
+        self.op, self.precision = recorder.opset, precision
         half = scale.dtype.name.lower() if scale.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16) else None
-        for opset, what in needed_opsets(precision, blocks=block > 0, half=half):
-            if self.op.version < opset:
-                raise ExportError(
-                    f"The operator set to write for is {self.op.version}; {what} needs {opset} or more. Call "
-                    f"torch.onnx.export(..., opset_version={opset}), or embedl_deploy.export_onnx, which chooses it."
-                )
+        require_opset(precision, blocks=block > 0, half=half)
         self.type = ir.DataType[precision.format.onnx_type]
-        self.is_packed = precision.bits < 8 * precision.format.storage.itemsize
         self.scale = scale
         if zero_point is None:
             zeros = np.zeros(tuple(int(size) for size in scale.shape), dtype=self.type.numpy())
@@ -102,20 +140,6 @@ class _Writer:
         x: TensorType = self.op.DequantizeLinear(values, self.scale, self.zero_point, **self.settings)
         return x
 
-    def stored(self, values: Any) -> Any:
-        """Numbers in their own type: those of less than a byte, for which torch has none, arrive in a wider one."""
-        if not self.is_packed:
-            return values
-        if values.producer() is not None:
-            return self.op.Cast(values, to=int(self.type))
-        # The model's own tensor. The exporter tells its numbers when all is translated, so they are asked for later.
-        packed = ir.LazyTensor(
-            lambda: ir.tensor(values.const_value.numpy().astype(self.type.numpy()), dtype=self.type),
-            dtype=self.type,
-            shape=ir.Shape([int(size) for size in values.shape]),
-        )
-        return self.op.Constant(value=packed)
-
 
 def _refuse(*_given: Any) -> NoReturn:
     raise ExportError(
@@ -124,5 +148,5 @@ def _refuse(*_given: Any) -> NoReturn:
     )
 
 
-for _name in ("fake_quantize", "fake_quantize_dynamic", "dequantize"):
+for _name in ("fake_quantize", "fake_quantize_dynamic", "dequantize", "dequantize_blocks"):
     register_custom_op_symbolic(f"embedl_deploy::{_name}", _refuse, 7)

@@ -14,6 +14,7 @@ import torch
 
 import embedl_deploy.quantize.grid.onnx_operators  # noqa: F401 - what they are in ONNX: registered with them
 from embedl_deploy.numerics.formats import Precision
+from embedl_deploy.quantize.grid.minifloat import round_to_float
 
 
 def expand_scale(scale: torch.Tensor, x: torch.Tensor, axis: int, block: int) -> torch.Tensor:
@@ -32,7 +33,7 @@ def quantize_values(
     """The numbers of the grid, in the dtype of ``x``: what QuantizeLinear stores."""
     q = x / expand_scale(scale, x, axis, block)
     if precision.is_float:
-        return q.clamp_(precision.low, precision.high).to(precision.format.storage).to(x.dtype)
+        return round_to_float(q.clamp_(precision.low, precision.high), precision)
     q.round_()
     if zero_point is not None:
         q += zero_point

@@ -12,10 +12,9 @@ from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
 from embedl_deploy.quantize.grid.histogram import BINS, Histogram
 from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
+from embedl_deploy.quantize.grid.steps import SHARES, Steps, allowed_scale, scale_of
+from embedl_deploy.quantize.grid.weight_search import InputMoments, best_amax, groups_of
 
-#: Shares of the largest magnitude that a search for the best range tries.
-_SHARES = torch.linspace(1.0, 0.2, 81, dtype=torch.float64)
-_SMALLEST_SCALE = torch.finfo(torch.float32).tiny
 #: The smallest zero point of a centered grid, as a share of the largest number; steps are a third smaller with it.
 _LEAST_CENTER = 0.5
 
@@ -28,11 +27,13 @@ class Grid:
         scale: Float32, positive, finite; a scalar, (C,), or one per block.
         zero_point: For asymmetric ranges, an integer.
         is_constant_zero: Nothing but zeros was seen, in the whole tensor or in some channel; the scale there is 1.
+        tensor_scale: A factor that the scales of blocks share, where the format has one; it is in ``scale`` already.
     """
 
     scale: torch.Tensor
     zero_point: int | None = None
     is_constant_zero: bool = False
+    tensor_scale: torch.Tensor | None = None
 
 
 def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
@@ -41,28 +42,17 @@ def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
     return (config.precision.low - zero_point) * scale, (config.precision.high - zero_point) * scale
 
 
-def _scale(amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
-    """A range divided by the largest number: 1 where it is 0, the next power of two if so asked; float32."""
-    return _allowed(torch.where(amax == 0, 1.0, amax.double() / config.precision.high), config).float()
-
-
-def _allowed(scale: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
-    """The next larger scale that float32, and the format, have; float64."""
-    scale = scale.clamp(min=_SMALLEST_SCALE)
-    return torch.exp2(torch.ceil(torch.log2(scale))) if config.power_of_two else scale
-
-
 def grid_from_range(low: float, high: float, config: TensorQuantConfig) -> Grid:
     """A grid that covers ``low``…``high`` and 0."""
     precision = config.precision
     if config.symmetric:
         amax = torch.tensor(max(abs(low), abs(high)), dtype=torch.float64)
-        return Grid(_scale(amax, config), None, bool(amax == 0))
+        return Grid(scale_of(amax, config), None, bool(amax == 0))
     low, high = min(low, 0.0), max(high, 0.0)
     if low == high:
         return Grid(torch.tensor(1.0), 0, True)
     span = torch.tensor((high - low) / (precision.high - precision.low), dtype=torch.float64)
-    scale = _allowed(span, config)
+    scale = allowed_scale(span, config)
     zero_point = round(precision.low - low / float(scale))
     if config.centered and abs(zero_point) < _LEAST_CENTER * precision.high:
         return replace(grid_from_range(low, high, replace(config, symmetric=True, centered=False)), zero_point=0)
@@ -86,9 +76,9 @@ def _least_squares(histogram: Histogram, low: float, high: float, config: Tensor
     centers, counts = (side.numpy() for side in histogram.centers())
     values, precision = centers.clip(low, high), config.precision
     if config.symmetric:  # all scales at once: many small tensors would take longer than the search
-        grids = [Grid(scale) for scale in _scale(_SHARES * max(abs(low), abs(high)), config)]
+        grids = [Grid(scale) for scale in scale_of(SHARES * max(abs(low), abs(high)), config)]
     else:
-        grids = [grid_from_range(low * share, high * share, config) for share in _SHARES.tolist()]
+        grids = [grid_from_range(low * share, high * share, config) for share in SHARES.tolist()]
     if precision.is_float:
         tensor = torch.from_numpy(values)
         errors = [float((counts * (_rounded_float(tensor, grid, precision) - values) ** 2).sum()) for grid in grids]
@@ -170,40 +160,22 @@ def _x_log_y(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return x * np.log(np.where(x > 0, y, 1.0))
 
 
-def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
-    """The grid of a weight: one scale, one per channel, or one per block of its last axis."""
-    groups, shape = _groups(weight.detach(), config)
+def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig, inputs: InputMoments | None = None) -> Grid:
+    """The grid of a weight: one scale, one per channel, or one per block of its last axis.
+
+    Args:
+        weight: Any shape.
+        config: Its format.
+        inputs: What the weight's last axis is multiplied with. Scales are then searched for the least expected error of
+            the products, whatever the configuration's method; for symmetric formats.
+    """
+    groups, shape = groups_of(weight.detach(), config)
     if not config.symmetric:
         low, high = torch.aminmax(groups)
         return grid_from_range(float(low), float(high), config)
     amax = groups.abs().amax(1)
     empty = amax == 0
-    if config.calibration_method is CalibrationMethod.MSE:
-        amax = _least_squares_amax(groups, amax, config)
-    return Grid(_scale(amax, config).reshape(shape), None, bool(empty.any()))
-
-
-def _groups(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tensor, tuple[int, ...]]:
-    """The weight as (scales, values of each), and the shape of the scales."""
-    if config.block_size is not None:
-        size = min(config.block_size, max(weight.shape[-1], 1))  # a block may be larger than the row
-        blocks = -(-weight.shape[-1] // size)
-        padded = torch.nn.functional.pad(weight, (0, blocks * size - weight.shape[-1]))
-        return padded.reshape(-1, size), (*weight.shape[:-1], blocks)
-    if config.per_channel:
-        channels = weight.movedim(config.axis or 0, 0)
-        return channels.reshape(channels.shape[0], -1), (channels.shape[0],)
-    return weight.reshape(1, -1), ()
-
-
-def _least_squares_amax(groups: torch.Tensor, amax: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
-    """For each group the share of its largest magnitude with the least squared error."""
-    best, best_error = amax.clone(), torch.full_like(amax, math.inf)
-    for share in _SHARES.tolist():
-        candidate = amax * share
-        scale = _scale(candidate, config).to(groups.dtype)
-        q = quantize_values(groups, scale, None, 0, 0, config.precision)
-        error = (dequantize_values(q, scale, None, 0, 0) - groups).square().sum(1)
-        better = error < best_error
-        best, best_error = torch.where(better, candidate, best), torch.where(better, error, best_error)
-    return best
+    steps = Steps.of_weight(amax, config)
+    if inputs is not None or config.calibration_method is CalibrationMethod.MSE:
+        amax = best_amax(groups, amax, steps, None if inputs is None else inputs.by_group(weight, config))
+    return Grid(steps.scale(amax).reshape(shape), None, bool(empty.any()), steps.of_tensor)

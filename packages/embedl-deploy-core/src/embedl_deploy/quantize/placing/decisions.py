@@ -112,7 +112,8 @@ def _with_formats(point: QuantPoint, formats: LayerQuantConfig, cause: PointCaus
     if config.block_size is not None and not isinstance(operator, nn.Linear):
         kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
         return Decision(point, None, PointCause(WhyPoint.BLOCKS, kind))
-    if config.block_size is not None and isinstance(operator, nn.Linear):  # a block ends where the row does
+    own = config.precision.format.block
+    if config.block_size is not None and own is None and isinstance(operator, nn.Linear):  # a block ends with its row
         config = replace(config, block_size=min(config.block_size, operator.in_features))
     if config.per_channel and config.axis is None and is_transposed(operator):
         config = TensorQuantConfig.from_dict({**config.to_dict(), "axis": 1})

@@ -1,5 +1,6 @@
 """The quantizer module: rounds to a grid, or observes during calibration."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class Quantizer(StoresFormat):
     """Quantizes and dequantizes one tensor.
 
     Its state is two buffers, ``scale`` and (asymmetric only) ``zero_point``; the scale is a parameter where it is
-    learnable. A scale of NaN means: not calibrated yet.
+    learnable. A scale of NaN means: not calibrated yet. A format whose scales are numbers of a format may have a third,
+    ``tensor_scale``, which is a factor of all scales; they stay in float32 when the model is converted.
 
     Args:
         config: How the tensor is quantized.
@@ -29,6 +31,7 @@ class Quantizer(StoresFormat):
 
     scale: torch.Tensor
     zero_point: torch.Tensor | None
+    tensor_scale: torch.Tensor | None
 
     @checked
     def __init__(self, config: TensorQuantConfig, name: str, *, is_weight: bool = False) -> None:
@@ -46,12 +49,16 @@ class Quantizer(StoresFormat):
         self.register_buffer(
             "zero_point", None if config.symmetric else torch.zeros((), dtype=config.precision.format.storage)
         )
+        of_tensor = torch.tensor(1.0) if config.precision.format.second_scale else None
+        self.register_buffer("tensor_scale", of_tensor)
 
     def set_grid(self, grid: Grid) -> None:
         """Take over a calibrated grid, on the device where the scale is."""
         self._set_scale(grid.scale.to(self.scale.device))
         if self.zero_point is not None:
             self.zero_point.fill_(grid.zero_point or 0)
+        if self.tensor_scale is not None and grid.tensor_scale is not None:
+            self.tensor_scale.copy_(grid.tensor_scale)
 
     def _set_scale(self, scale: torch.Tensor) -> None:
         if isinstance(self.scale, nn.Parameter):
@@ -78,14 +85,25 @@ class Quantizer(StoresFormat):
                 "after calibration.",
                 tensor=self.name,
             )
+        if self.config.precision.has_scale_format:
+            return self._rounded(x.float(), self.scale).to(x.dtype)
         scale = self.scale
         if isinstance(scale, nn.Parameter):
             scale = scale.abs().clamp(min=torch.finfo(torch.float32).tiny)
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
+        return self._rounded(x, scale)
+
+    def _rounded(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return fake_quantize(  # type: ignore[no-any-return]  # operators are untyped callables
             x, scale, self.zero_point, self.config.scale_axis, self.config.scale_block, self.config.precision.value
         )
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Quantizer":
+        """Move with the model; scales that are numbers of a format keep their type."""
+        kept = keeping_types(fn) if self.config.precision.has_scale_format else fn
+        super()._apply(kept, recurse)  # type: ignore[no-untyped-call]  # of torch
+        return self
 
     def _make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
         stored = state_dict.get(f"{prefix}scale")
@@ -99,6 +117,11 @@ class Quantizer(StoresFormat):
             return f"{self.config}, not calibrated"
         low, high = self.scale.detach().aminmax()
         return f"{self.config}, scale {low:.3g}" + ("" if self.scale.dim() == 0 else f"…{high:.3g}")
+
+
+def keeping_types(fn: Any) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What :meth:`torch.nn.Module._apply` is given, but for changes of type: devices alone."""
+    return lambda tensor: tensor.to(fn(tensor).device)
 
 
 class IntegerWeight(StoresFormat):

@@ -34,7 +34,8 @@ class WhyNotCorrected(Enum):
         NO_GAIN: No migration strength would reduce the error.
         NO_SINGLE_OPERATOR: It is not clear which operator has the weight.
         OPERATOR_NOT_SUPPORTED: Rounding is not learnt for the operator.
-        NOT_SYMMETRIC: Rounding is learnt for symmetric formats only.
+        NOT_SYMMETRIC: Rounding is learnt, and ranges are searched, for symmetric formats only.
+        NO_PRODUCT: Ranges are searched for weights of matrix products only.
         INPUTS_UNKNOWN: The module does not call its operator, so that its inputs are not seen.
         OUTPUTS_UNKNOWN: The same, of its outputs.
         OTHER_CHANNELS: The output has other channels than the operator.
@@ -69,6 +70,7 @@ class WhyNotCorrected(Enum):
     NO_SINGLE_OPERATOR = "no_single_operator"
     OPERATOR_NOT_SUPPORTED = "operator_not_supported"
     NOT_SYMMETRIC = "not_symmetric"
+    NO_PRODUCT = "no_product"
     INPUTS_UNKNOWN = "inputs_unknown"
     OUTPUTS_UNKNOWN = "outputs_unknown"
     OTHER_CHANNELS = "other_channels"
@@ -107,7 +109,8 @@ _WORDS = {
         "the module has not exactly one convolution or Linear that the weight could be of"
     ),
     WhyNotCorrected.OPERATOR_NOT_SUPPORTED: "rounding is not learnt for a {operator}",
-    WhyNotCorrected.NOT_SYMMETRIC: "rounding is learnt for symmetric formats only",
+    WhyNotCorrected.NOT_SYMMETRIC: "it is for symmetric formats only",
+    WhyNotCorrected.NO_PRODUCT: "ranges are searched for weights of Linear only, not of a {operator}",
     WhyNotCorrected.INPUTS_UNKNOWN: "the module does not call its operator, so its inputs are unknown",
     WhyNotCorrected.OUTPUTS_UNKNOWN: (
         "the module does not call its operator, or a part around it, so its outputs are unknown"

@@ -76,7 +76,7 @@ class OperatorSetVersion(Rule):
 
     id = "TRT-Q05"
     severity = Severity.WARNING
-    title = "Scales per axis need operator set 13, FP8 needs 19, INT4 and blocks need 21."
+    title = "Scales per axis need operator set 13, FP8 needs 19, INT4 and blocks need 21, FP4 needs 23."
     remedy = "Export for a newer operator set: export_onnx chooses it, other exporters have an opset option."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
@@ -99,6 +99,8 @@ class OperatorSetVersion(Rule):
             yield "FP8", 19
         if name in _FOUR_BITS:
             yield name, 21
+        if name == "FLOAT4E2M1":
+            yield "FP4", 23
         if block_of(node):
             yield "blocks", 21
 

@@ -32,7 +32,8 @@ _DYNAMIC = ("TRT_FP4DynamicQuantize", "TRT_MXFP8DynamicQuantize")
 
 class ScaleValues(Rule):
     """TRT-Q02. TensorRT for RTX 1.7: zero, negative and NaN are refused by the parser; infinity is taken and makes
-    zeros. A scale that is computed from inputs ends the whole process (segmentation fault) in the builder.
+    zeros, as does a zero among the scales of NVFP4 before they are scaled. A scale that is computed from inputs ends
+    the whole process (segmentation fault) in the builder.
     """
 
     id = "TRT-Q02"
@@ -59,9 +60,24 @@ class ScaleValues(Rule):
             elif maker is not None and maker.op_type in _DYNAMIC:
                 yield Undecided(node, f"the scale comes from {maker.op_type}, while the engine runs")
             elif scale in constants:
-                yield Undecided(node, f"the scale {scale.name!r} is computed in the graph, from constants")
+                yield from self._computed(node, scale, maker)
             else:
                 yield Violation(node, f"the scale {scale.name!r} is computed at run time; expected a constant")
+
+    def _computed(self, node: "ir.Node", scale: "ir.Value", maker: "ir.Node | None") -> Iterator[Violation | Undecided]:
+        """Of scales that are dequantized themselves, as those of NVFP4 are, the stored numbers; their own scale is
+        looked at where it is read.
+        """
+        stored = None if maker is None or maker.op_type != DEQUANTIZE else array(maker.inputs[0])
+        if stored is None:
+            yield Undecided(node, f"the scale {scale.name!r} is computed in the graph, from constants")
+            return
+        values = stored.astype(np.float32).ravel()
+        wrong = int((~(np.isfinite(values) & (values > 0))).sum())
+        if wrong:
+            yield Violation(
+                node, f"{wrong} of {values.size} scales are not finite and positive, before they are scaled"
+            )
 
 
 class ScaleShapes(Rule):

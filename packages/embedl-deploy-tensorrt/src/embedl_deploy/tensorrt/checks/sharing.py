@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, Constants, nodes_of, producer
+from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, Constants, block_of, nodes_of, producer
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy.tensorrt.checks.qdq_graph import dequantizer, is_weight, same_scale
 
@@ -61,7 +61,9 @@ class ConcatScales(Rule):
 
 
 class CastAfterDequantize(Rule):
-    """TRT-Q19. TensorRT for RTX 1.7 looks through the Cast and computes in INT8; older releases did not."""
+    """TRT-Q19. TensorRT for RTX 1.7 looks through the Cast and computes in INT8; older releases did not. A weight in
+    blocks is dequantized by a kernel of its own, which converts it as well.
+    """
 
     id = "TRT-Q19"
     severity = Severity.WARNING
@@ -72,7 +74,7 @@ class CastAfterDequantize(Rule):
         """Check every Cast directly after a DequantizeLinear."""
         for node in nodes_of(model, "Cast"):
             dequantize = producer(node.inputs[0], DEQUANTIZE)
-            if dequantize is not None and node.outputs[0].uses():
+            if dequantize is not None and node.outputs[0].uses() and not block_of(dequantize):
                 to = node.outputs[0].dtype
                 kind = "another type" if to is None else to.name
                 yield Violation(node, f"what {dequantize.name!r} gives is converted to {kind}")

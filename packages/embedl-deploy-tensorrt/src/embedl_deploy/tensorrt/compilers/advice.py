@@ -5,13 +5,14 @@ from collections.abc import Iterable
 
 _ADVICE = (
     (
+        r"HW-specific datatypes: [^.]*fp4",
+        "The target has no FP4: that needs compute capability 10.0 (Blackwell) or later. Compile for sm120, or "
+        "quantize weights to INT4 or FP8 for this target.",
+    ),
+    (
         r"HW-specific datatypes: [^.]*fp8",
         "The target has no FP8: that needs compute capability 8.9 (Ada) or later. Compile for sm89 or sm120, or "
         "quantize to INT8 for this target.",
-    ),
-    (
-        r"HW-specific datatypes: [^.]*fp4",
-        "The target has no FP4: that needs compute capability 10.0 (Blackwell) or later.",
     ),
     (
         r"CUDA_SUCCESS|CUDA initialization failure|no CUDA-capable device",

@@ -17,6 +17,8 @@ _TYPES = {
     "float8": "float8_e4m3",
     "int4": "int4",
     "fp4": "float4_e2m1",
+    "fp4e2m1": "float4_e2m1",
+    "fp8ue8m0": "float8_e8m0",
     "int32": "int32",
     "int64": "int64",
     "bool": "bool",
