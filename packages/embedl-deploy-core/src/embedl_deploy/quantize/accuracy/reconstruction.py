@@ -18,8 +18,8 @@ from embedl_deploy.quantize.accuracy.judging import Judge, Trial
 from embedl_deploy.quantize.accuracy.matched_means import match_means, set_bias
 from embedl_deploy.quantize.accuracy.rounding import Moments, fitted_weight, rounded_weight
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.quantize.calibration.paired_run import SideBySide
+from embedl_deploy.quantize.calibration.progress import progress_bar
 from embedl_deploy.quantize.grid.operators import expand_scale
 from embedl_deploy.quantize.grid.scales import grid_of_weight
 from embedl_deploy.quantize.placing.quantizer import Quantizer

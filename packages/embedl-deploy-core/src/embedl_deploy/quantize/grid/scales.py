@@ -34,6 +34,10 @@ class Grid:
     zero_point: int | None = None
     is_constant_zero: bool = False
 
+    def to(self, device: str) -> "Grid":
+        """The same grid with its scale on a device."""
+        return replace(self, scale=self.scale.to(device))
+
 
 def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
     """The smallest and the largest value of a grid with one scale; what lies beyond is clipped to them."""
