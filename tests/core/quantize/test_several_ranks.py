@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from support.rank_quantizing import FAILURES, METHODS, SIZES
+from support.rank_quantizing import CORRECTED_SIZES, CORRECTIONS, FAILURES, METHODS, SIZES
 
 EXPECTED = {
     "weights": "differs from rank 0 in the weights",
@@ -35,6 +35,33 @@ def test_scales_are_those_of_one_process_bit_for_bit(told, method):
     for size in SIZES:
         answers = told["scales"][str(size)]
         assert [answer.get("value", answer)[method.value] for answer in answers] == [of_one] * max(1, size)
+
+
+@pytest.mark.parametrize("name", CORRECTIONS)
+def test_models_recipes_and_sensitivities_are_the_same_on_any_number_of_ranks(told, name):
+    of_one = told["corrected"]["1"][0]["value"][name]
+    _, recipe, costs, applied = of_one
+    assert applied and json.loads(recipe)["corrections"]
+    assert bool(costs) is (name != "learned rounding")  # whose model is frozen
+    for size in CORRECTED_SIZES:
+        answers = told["corrected"][str(size)]
+        assert [answer.get("value", answer)[name] for answer in answers] == [of_one] * size
+
+
+def test_batches_that_pad_a_shard_do_not_count_among_the_samples(told):
+    for size in CORRECTED_SIZES:
+        for answer in told["corrected"][str(size)]:
+            assert answer["value"]["padded"] == answer["value"]["bias correction"][0]
+
+
+def test_settings_are_compared_first(told):
+    for answer in told["settings"]:
+        assert answer["ranks"] == {"1": "differs from rank 0 in the settings"}
+
+
+def test_data_that_can_be_read_once_is_refused_where_it_is_read_twice(told):
+    for answer in told["read once"]:
+        assert "InputError: equalization reads the calibration data twice" in answer["message"]
 
 
 def test_methods_find_different_scales(told):

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch.distributed as dist
 from torch import fx
 
 from embedl_deploy.capture import normalize_args
+from embedl_deploy.distributed.ranks import Ranks
+from embedl_deploy.distributed.together import taking_part
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.numerics.config import QuantConfig
@@ -18,12 +21,14 @@ from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.rescaling import rescale
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
-from embedl_deploy.quantize.calibration.calibrate import calibrate
+from embedl_deploy.quantize.calibration.calibrate import calibrate_together
+from embedl_deploy.quantize.calibration.chosen_inputs import recorder_for
 from embedl_deploy.quantize.calibration.data import CalibrationData, asking, check_data
 from embedl_deploy.quantize.calibration.finite import require_finite
-from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
+from embedl_deploy.quantize.calibration.same_model import facts_of, result_of
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
+from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.quantize.placing.placement import decide_for, place
 from embedl_deploy.quantize.placing.stored_format import StoresFormat
@@ -48,6 +53,7 @@ def quantize(
     learned_rounding: bool = False,
     freeze_weights: bool = False,
     progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
 ) -> fx.GraphModule:
     """Insert quantizers into a transformed model and calibrate them.
 
@@ -74,6 +80,9 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
+        process_group: Of torch.distributed, whose ranks all call this with the same model and settings, each with its
+            own part of the data. All get the same model. The samples for the four methods are not the first, but
+            chosen by their content from the data of all ranks.
 
     Returns:
         The quantized model; :func:`quantization_report` tells what became of each point.
@@ -82,63 +91,110 @@ def quantize(
         InputError: The model or the data is invalid, or the weights have no values.
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
+        DistributedError: Any of this happened on one of the ranks, or it is silent, or has something else.
     """
+    with taking_part(process_group, "quantize") as ranks:
+        return _quantize(
+            model,
+            _calibration_data(data, forward_loop, args),
+            config,
+            centering=centering,
+            methods=_Methods(equalization, _smoothing(smooth_quant), bias_correction, learned_rounding),
+            freeze_weights=freeze_weights,
+            progress=progress,
+            ranks=ranks,
+        )
+
+
+class _Methods(NamedTuple):
+    """Those that look at samples."""
+
+    equalization: bool
+    smooth_quant: SmoothQuantConfig | None
+    bias_correction: bool
+    learned_rounding: bool
+
+    def check(self, batches: CalibrationData | None, ranks: Ranks) -> None:
+        """Refuse data that they cannot be had with.
+
+        Raises:
+            InputError: There is none, or it can be read once.
+        """
+        asked = [name for name, value in self._asdict().items() if value]
+        if batches is None and asked:
+            raise InputError(f"{asked[0]} needs calibration data, which was not passed. Pass quantize(result, data).")
+        twice = [name for name in asked if name == "smooth_quant" or (name == "equalization" and ranks.grouped)]
+        if twice and isinstance(batches, Iterator):
+            raise InputError(
+                f"{twice[-1]} reads the calibration data twice, but it is a {type(batches).__name__}, which can be "
+                "read once. Pass a list, a DataLoader or a function that takes the model and runs it."
+            )
+
+
+def _quantize(
+    model: fx.GraphModule | TransformationResult,
+    batches: CalibrationData | None,
+    config: QuantConfig | None,
+    *,
+    centering: bool | CenteringConfig,
+    methods: _Methods,
+    freeze_weights: bool,
+    progress: bool,
+    ranks: Ranks,
+) -> fx.GraphModule:
+    """What :func:`quantize` does, as one of some ranks."""
     graph_module = model.model if isinstance(model, TransformationResult) else model
     require_weights(graph_module, "quantize")
-    smoothing = _smoothing(smooth_quant)
-    batches = _calibration_data(data, forward_loop, args)
-    corrected = {
-        "equalization": equalization,
-        "smooth_quant": smoothing,
-        "bias_correction": bias_correction,
-        "learned_rounding": learned_rounding,
-    }
-    reading = [name for name, asked in corrected.items() if asked]
-    if batches is None and reading:
-        raise InputError(f"{reading[0]} needs calibration data, which was not passed. Pass quantize(result, data).")
-    if smoothing is not None and isinstance(batches, Iterator):
-        raise InputError(
-            f"smooth_quant reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
-            "once. Pass a list, a DataLoader or a function that takes the model and runs it."
-        )
+    methods.check(batches, ranks)
     matches = model.matches if isinstance(model, TransformationResult) else None
     config = complete_config(config, graph_module.meta.get(BACKEND))
     decisions, policy = decide_for(graph_module, matches, config)
     tensors: list[Centered] = []
     if centering:
         decisions, tensors = center(decisions, CenteringConfig() if centering is True else centering)
+    _agree(ranks, graph_module, decisions, (methods, freeze_weights, batches is None))
     require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
     source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
-    if batches is not None and (equalization or smoothing is not None):
+    if batches is not None and (methods.equalization or methods.smooth_quant is not None):
         with asking(original), state_kept(source, random_numbers=False):
             graph_module, corrections, batches = rescale(
                 graph_module,
                 decisions,
                 batches,
-                equalization=equalization,
-                smoothing=smoothing,
+                equalization=methods.equalization,
+                smoothing=methods.smooth_quant,
                 exceptions=tuple(config.exceptions.smooth),
                 progress=progress,
+                ranks=ranks,
             )
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
-    recorder = InputRecorder(quantized, SAMPLES if bias_correction or learned_rounding else 0)
+    corrects = methods.bias_correction or methods.learned_rounding
+    recorder = recorder_for(quantized, SAMPLES if corrects else 0, ranks)
     try:
         with asking(original), state_kept(source, random_numbers=False):
-            calibrate(quantized, batches, progress=progress)
+            calibrate_together(quantized, batches, ranks, progress=progress)
     finally:
         recorder.close()
     corrections += centered_tensors(quantized, tensors)
-    if bias_correction or learned_rounding:
-        correct = learn_rounding if learned_rounding else correct_biases
-        corrections += correct(quantized, hold_back(quantized, recorder.inputs), progress=progress)
+    if corrects:
+        correct = learn_rounding if methods.learned_rounding else correct_biases
+        corrections += correct(quantized, hold_back(quantized, recorder.inputs, ranks), progress=progress)
     report = quantization_report(quantized)
     findings = (*report.findings, *shared_no_longer(shared_before, tensors_of(quantized)))
     quantized.meta[REPORT] = replace(report, corrections=tuple(corrections), findings=findings)
-    return freeze(quantized) if freeze_weights else quantized
+    quantized = freeze(quantized) if freeze_weights else quantized
+    ranks.agree({"result": result_of(quantized, corrections)} if ranks.grouped else {})
+    return quantized
+
+
+def _agree(ranks: Ranks, model: fx.GraphModule, decisions: list[Decision], settings: tuple[Any, ...]) -> None:
+    if ranks.grouped:
+        points = [(str(decision.point), decision.config) for decision in decisions]
+        ranks.agree({**facts_of(model), "configuration": str(points), "settings": str(settings)})
 
 
 def _require_quantizers(quantized: fx.GraphModule) -> None:

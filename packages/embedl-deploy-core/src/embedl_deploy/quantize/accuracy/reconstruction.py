@@ -97,8 +97,10 @@ def _correct_layers(
     runs = SideBySide(model, inputs.learned)
     judged = runs if inputs.judged is inputs.learned else SideBySide(model, inputs.judged, beside=runs)
     bar = _ROUNDING if learn_weights else _BIASES
-    with evaluation_mode(model), progress_bar(bar, list(model.graph.nodes), shown=progress) as nodes:
+    shown = progress and inputs.ranks.first
+    with evaluation_mode(model), progress_bar(bar, list(model.graph.nodes), shown=shown) as nodes:
         for node in nodes:
+            inputs.ranks.check()
             both = (runs,) if judged is runs else (runs, judged)
             for each in both:
                 each.compute_exact(node)

@@ -1,9 +1,14 @@
 """What ranks that work together must have in common, as texts that are short to compare."""
 
+import hashlib
+from collections.abc import Sequence
+
+import torch
 from torch import fx, nn
 
 from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.quantize.placing.quantizer import Quantizer
+from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.state_file import release
 
 
@@ -17,3 +22,10 @@ def facts_of(model: nn.Module) -> dict[str, str]:
         "weights": tensors_fingerprint(sorted(tensors, key=lambda entry: entry[0])),
         "quantizers": str(quantizers),
     }
+
+
+def result_of(model: nn.Module, corrections: Sequence[Correction]) -> str:
+    """A short hash of what came of it, and what ranks have to have in common to compute the same."""
+    found = tensors_fingerprint(sorted(model.state_dict().items()))
+    told = hashlib.sha256((found + str([each.to_dict() for each in corrections])).encode()).hexdigest()
+    return f"{told[:8]} by {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
