@@ -12,7 +12,8 @@ from embedl_deploy.errors import FusedModuleError, InputError, QuantizationError
 from embedl_deploy.modules import FusedConv
 from embedl_deploy.patterns import Pattern, QDQPoint
 from embedl_deploy.quantize import IntegerWeight, calibrate, insert_qdq, quantize
-from embedl_deploy.quantize.calibration.data import as_call, check_data, number_of_inputs, progress_bar, run_data
+from embedl_deploy.quantize.calibration.data import as_call, check_data, number_of_inputs, run_data
+from embedl_deploy.quantize.calibration.progress import progress_bar
 from support.nets import net, random_input
 from support.quantizable import ROWS, fused, inserted, perceptron, scales_of
 

@@ -176,3 +176,15 @@ class NotFiniteError(QuantizationError):
 
 class QuantizationConfigError(QuantizationError, ValueError):
     """A combination of settings that no quantizer supports."""
+
+
+class DistributedError(EmbedlDeployError):
+    """What several ranks do together has failed; every rank of the group raises this.
+
+    Attributes:
+        ranks: By rank, what it has raised, that it is silent, or what it has that others do not.
+    """
+
+    def __init__(self, message: str, *, ranks: dict[int, str]) -> None:
+        super().__init__(message)
+        self.ranks = ranks

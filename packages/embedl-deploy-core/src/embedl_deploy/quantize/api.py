@@ -1,12 +1,14 @@
 """The function ``quantize``: all steps of quantization in one call."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch.distributed as dist
 from torch import fx
 
 from embedl_deploy.capture import normalize_args
+from embedl_deploy.distributed.ranks import Ranks
+from embedl_deploy.distributed.together import taking_part
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.weights_there import require_weights
 from embedl_deploy.numerics.config import QuantConfig
@@ -17,16 +19,18 @@ from embedl_deploy.quantize.accuracy.awq import AwqConfig
 from embedl_deploy.quantize.accuracy.centering import Centered, CenteringConfig, center, centered_tensors
 from embedl_deploy.quantize.accuracy.clipping import clip_ranges
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
+from embedl_deploy.quantize.accuracy.methods import Methods
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.rescaling import rescale
-from embedl_deploy.quantize.accuracy.scaling_methods import Asked
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
-from embedl_deploy.quantize.calibration.calibrate import calibrate
+from embedl_deploy.quantize.calibration.calibrate import calibrate_together
+from embedl_deploy.quantize.calibration.chosen_inputs import recorder_for
 from embedl_deploy.quantize.calibration.data import CalibrationData, asking, check_data
 from embedl_deploy.quantize.calibration.finite import require_finite
-from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
+from embedl_deploy.quantize.calibration.same_model import facts_of, result_of
 from embedl_deploy.quantize.freezing import freeze
 from embedl_deploy.quantize.ownership import shared_no_longer, tensors_of
+from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.hardware import complete_config
 from embedl_deploy.quantize.placing.placement import decide_for, place
 from embedl_deploy.quantize.placing.stored_format import StoresFormat
@@ -52,6 +56,7 @@ def quantize(
     learned_rounding: bool = False,
     freeze_weights: bool = False,
     progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
 ) -> fx.GraphModule:
     """Insert quantizers into a transformed model and calibrate them.
 
@@ -81,6 +86,9 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
+        process_group: Of torch.distributed, whose ranks all call this with the same model and settings, each with its
+            own part of the data. All get the same model. The samples for the four methods are not the first, but
+            chosen by their content from the data of all ranks.
 
     Returns:
         The quantized model; :func:`quantization_report` tells what became of each point.
@@ -89,70 +97,88 @@ def quantize(
         InputError: The model or the data is invalid, or the weights have no values.
         QuantizationError: See :func:`insert_qdq` and :func:`calibrate`.
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
+        DistributedError: Any of this happened on one of the ranks, or it is silent, or has something else.
     """
+    with taking_part(process_group, "quantize") as ranks:
+        return _quantize(
+            model,
+            _calibration_data(data, forward_loop, args),
+            config,
+            centering=centering,
+            methods=Methods.asked(equalization, smooth_quant, awq, bias_correction, learned_rounding),
+            freeze_weights=freeze_weights,
+            progress=progress,
+            ranks=ranks,
+        )
+
+
+def _quantize(
+    model: fx.GraphModule | TransformationResult,
+    batches: CalibrationData | None,
+    config: QuantConfig | None,
+    *,
+    centering: bool | CenteringConfig,
+    methods: Methods,
+    freeze_weights: bool,
+    progress: bool,
+    ranks: Ranks,
+) -> fx.GraphModule:
+    """What :func:`quantize` does, as one of some ranks."""
     graph_module = model.model if isinstance(model, TransformationResult) else model
     require_weights(graph_module, "quantize")
-    smoothing, weights = _smoothing(smooth_quant), _awq(awq)
-    batches = _calibration_data(data, forward_loop, args)
-    corrected = {
-        "equalization": equalization,
-        "smooth_quant": smoothing,
-        "awq": weights,
-        "bias_correction": bias_correction,
-        "learned_rounding": learned_rounding,
-    }
-    reading = [name for name, asked in corrected.items() if asked]
-    if batches is None and reading:
-        raise InputError(f"{reading[0]} needs calibration data, which was not passed. Pass quantize(result, data).")
-    twice = [name for name in ("smooth_quant", "awq") if name in reading]
-    if twice and isinstance(batches, Iterator):
-        raise InputError(
-            f"{twice[0]} reads the calibration data twice, but it is a {type(batches).__name__}, which can be read "
-            "once. Pass a list, a DataLoader or a function that takes the model and runs it."
-        )
+    methods.check(batches, ranks)
     matches = model.matches if isinstance(model, TransformationResult) else None
     config = complete_config(config, graph_module.meta.get(BACKEND))
     decisions, policy = decide_for(graph_module, matches, config)
     tensors: list[Centered] = []
     if centering:
         decisions, tensors = center(decisions, CenteringConfig() if centering is True else centering)
+    _agree(ranks, graph_module, decisions, (methods, freeze_weights, batches is None))
     require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
     source = graph_module  # a copy is run, but what its hooks enclose it shares with the source
     original = model.report.plan.original if isinstance(model, TransformationResult) else None
-    asked = Asked(equalization, smoothing, weights)
-    if batches is not None and any(asked):
+    if batches is not None and any(methods.scaling):
         with asking(original), state_kept(source, random_numbers=False):
             graph_module, corrections, batches = rescale(
                 graph_module,
                 decisions,
                 batches,
-                asked,
+                methods.scaling,
                 exceptions=tuple(config.exceptions.smooth),
                 progress=progress,
+                ranks=ranks,
             )
     quantized = place(graph_module, decisions, policy)
     _require_quantizers(quantized)
-    clip = weights is not None and weights.clip
-    recorder = InputRecorder(quantized, SAMPLES if bias_correction or learned_rounding or clip else 0)
+    recorder = recorder_for(quantized, SAMPLES if methods.correct else 0, ranks)
     try:
         with asking(original), state_kept(source, random_numbers=False):
-            calibrate(quantized, batches, progress=progress)
+            calibrate_together(quantized, batches, ranks, progress=progress)
     finally:
         recorder.close()
     corrections += centered_tensors(quantized, tensors)
-    if bias_correction or learned_rounding or clip:
-        held_back = hold_back(quantized, recorder.inputs)
+    if methods.correct:
+        held_back = hold_back(quantized, recorder.inputs, ranks)
+        clip = methods.clips
         corrections += clip_ranges(quantized, held_back, progress=progress) if clip else []
-        if learned_rounding:
+        if methods.learned_rounding:
             corrections += learn_rounding(quantized, held_back, clip=clip, progress=progress)
-        elif bias_correction:
+        elif methods.bias_correction:
             corrections += correct_biases(quantized, held_back, progress=progress)
     report = quantization_report(quantized)
     findings = (*report.findings, *shared_no_longer(shared_before, tensors_of(quantized)))
     quantized.meta[REPORT] = replace(report, corrections=tuple(corrections), findings=findings)
-    return freeze(quantized) if freeze_weights else quantized
+    quantized = freeze(quantized) if freeze_weights else quantized
+    ranks.agree({"result": result_of(quantized, corrections)} if ranks.grouped else {})
+    return quantized
+
+
+def _agree(ranks: Ranks, model: fx.GraphModule, decisions: list[Decision], settings: tuple[Any, ...]) -> None:
+    if ranks.grouped:
+        points = [(str(decision.point), decision.config) for decision in decisions]
+        ranks.agree({**facts_of(model), "configuration": str(points), "settings": str(settings)})
 
 
 def _require_quantizers(quantized: fx.GraphModule) -> None:
@@ -166,20 +192,6 @@ def _require_quantizers(quantized: fx.GraphModule) -> None:
         f"Nothing in the model was quantized: {'; '.join(listed) or 'no pattern has fused anything'}. Skip fewer "
         "modules, choose another policy or add a pattern; or continue in float with the result of transform."
     )
-
-
-def _smoothing(asked: bool | float | SmoothQuantConfig) -> SmoothQuantConfig | None:
-    if isinstance(asked, SmoothQuantConfig):
-        return asked
-    if isinstance(asked, bool):
-        return SmoothQuantConfig() if asked else None
-    return SmoothQuantConfig(alpha=asked)
-
-
-def _awq(asked: bool | AwqConfig) -> AwqConfig | None:
-    if isinstance(asked, AwqConfig):
-        return asked
-    return AwqConfig() if asked else None
 
 
 def _calibration_data(

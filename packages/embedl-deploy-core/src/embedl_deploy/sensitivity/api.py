@@ -6,8 +6,11 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from torch import fx, nn
 
+from embedl_deploy.distributed.ranks import Ranks
+from embedl_deploy.distributed.together import taking_part
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
@@ -15,12 +18,14 @@ from embedl_deploy.graph.fingerprint import fingerprint, tensors_fingerprint
 from embedl_deploy.graph.inputs import tensors_in
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, for_each_call
+from embedl_deploy.quantize.calibration.same_model import facts_of
 from embedl_deploy.quantize.placing.quantizer import IntegerWeight
 from embedl_deploy.quantize.reporting.report import quantization_report
 from embedl_deploy.sensitivity.evaluation import evaluate_groups
 from embedl_deploy.sensitivity.layers import Layer, layers_of
 from embedl_deploy.sensitivity.metrics import METRICS, Metric
 from embedl_deploy.sensitivity.noise import Noise, add_batch
+from embedl_deploy.sensitivity.of_all_ranks import noise_of_all
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
 from embedl_deploy.state_file import StateFile, release
 from embedl_deploy.validation.checked import checked
@@ -37,6 +42,7 @@ def sensitivity(
     seed: int = 0,
     state: str | os.PathLike[str] | None = None,
     progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
 ) -> SensitivityReport:
     """Measure how much quantizing each layer changes the outputs, and what leaving it in float would gain.
 
@@ -56,12 +62,35 @@ def sensitivity(
         seed: Of the probes.
         state: A file that keeps what was measured, so that the next call continues after an interruption.
         progress: Show a progress bar, on a terminal.
+        process_group: Of torch.distributed, whose ranks all call this with the same model, each with its own part of
+            the data. All get one report, of all data. Not together with ``evaluate`` or ``state``.
 
     Raises:
         QuantizationError: The model is not quantized, or frozen; no gradient reaches a layer; there is no data, or the
             model fails on a batch.
         InputError: The data is invalid, or the state is of another model, metric or data.
+        DistributedError: Any of this happened on one of the ranks, or it is silent, or has another model.
     """
+    with taking_part(process_group, "sensitivity") as ranks:
+        if ranks.grouped and (evaluate is not None or state is not None):
+            name = "evaluate" if evaluate is not None else "state"
+            raise InputError(f"{name} is for one process, and a process group was passed. Pass one of the two.")
+        return _sensitivity(model, data, metric, evaluate, probes, seed, state, ranks, progress=progress)
+
+
+def _sensitivity(
+    model: fx.GraphModule,
+    data: CalibrationData | None,
+    metric: Literal["sqnr", "kl"],
+    evaluate: Callable[[nn.Module], float] | None,
+    probes: int,
+    seed: int,
+    state: str | os.PathLike[str] | None,
+    ranks: Ranks,
+    *,
+    progress: bool,
+) -> SensitivityReport:
+    """What :func:`sensitivity` does, as one of some ranks."""
     if any(isinstance(part, IntegerWeight) for part in model.modules()):
         raise QuantizationError(
             "The model is frozen: its weights are integers, and nothing tells what they were in float. Pass it as it "
@@ -92,6 +121,10 @@ def sensitivity(
     if data is None:
         raise InputError("sensitivity needs data: batches, a function that runs the model, or evaluate=...")
     check_data(data)
+    if ranks.grouped:
+        ranks.agree({**facts_of(model), "settings": str((metric, probes, seed))})
+        noise = noise_of_all(model, layers, METRICS[metric], probes, seed, data, ranks, progress=progress)
+        return _report(noise, layers, METRICS[metric])
     noise = _Measuring(model, layers, METRICS[metric], probes, seed, kept).run(data, progress=progress)
     return _report(noise, layers, METRICS[metric])
 

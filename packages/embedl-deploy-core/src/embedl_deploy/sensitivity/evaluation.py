@@ -8,7 +8,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import InputError
-from embedl_deploy.quantize.calibration.data import progress_bar
+from embedl_deploy.quantize.calibration.progress import progress_bar
 from embedl_deploy.sensitivity.layers import Layer
 from embedl_deploy.sensitivity.report import LayerSensitivity, SensitivityReport
 from embedl_deploy.sensitivity.with_points import with_points

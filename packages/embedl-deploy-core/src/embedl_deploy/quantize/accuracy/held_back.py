@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.distributed.ranks import ALONE, Ranks
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
@@ -35,10 +36,12 @@ class HeldBack:
     Attributes:
         learned: Runs to learn from.
         judged: Runs to judge by; the same list where none could be held back.
+        ranks: Who has the same runs, and computes the same from them.
     """
 
     learned: list[Inputs]
     judged: list[Inputs]
+    ranks: Ranks = ALONE
 
     @property
     def all(self) -> list[Inputs]:
@@ -63,7 +66,7 @@ class HeldBack:
         return f"{samples} held back"
 
 
-def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs]) -> HeldBack:
+def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs], ranks: Ranks = ALONE) -> HeldBack:
     """Hold back a quarter of recorded runs, rounded up; of fewer than four, a quarter of the samples in each.
 
     Those held back are spread evenly. A run is split along dimension 0 only if the model, in float, gives the parts
@@ -73,16 +76,17 @@ def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs]) -> HeldBack:
     Args:
         model: Calibrated. It runs if there are fewer than four runs, and is as it was afterwards.
         inputs: Runs of it.
+        ranks: Who has the same runs.
     """
     runs = list(inputs)
     parts = [_split(model, run) for run in runs] if len(runs) < _RUNS else []
     if any(parts):
         learned = [run if part is None else part[0] for run, part in zip(runs, parts, strict=True)]
-        return HeldBack(learned, [part[1] for part in parts if part is not None])
+        return HeldBack(learned, [part[1] for part in parts if part is not None], ranks)
     if len(runs) < 2:
-        return HeldBack(runs, runs)
+        return HeldBack(runs, runs, ranks)
     chosen = _quarter(len(runs))
-    return HeldBack([run for i, run in enumerate(runs) if i not in chosen], [runs[i] for i in chosen])
+    return HeldBack([run for i, run in enumerate(runs) if i not in chosen], [runs[i] for i in chosen], ranks)
 
 
 def _quarter(count: int) -> list[int]:

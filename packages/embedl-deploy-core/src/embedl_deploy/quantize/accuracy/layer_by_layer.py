@@ -11,8 +11,8 @@ from embedl_deploy.modules import NamedWeight, named_weights
 from embedl_deploy.quantize.accuracy.held_back import HeldBack
 from embedl_deploy.quantize.accuracy.judging import Trial
 from embedl_deploy.quantize.calibration.calibrate import evaluation_mode
-from embedl_deploy.quantize.calibration.data import progress_bar
 from embedl_deploy.quantize.calibration.paired_run import SideBySide
+from embedl_deploy.quantize.calibration.progress import progress_bar
 from embedl_deploy.quantize.placing.quantizer import Quantizer
 from embedl_deploy.quantize.reporting.corrections import NotCorrected
 
@@ -39,8 +39,10 @@ def layer_by_layer(
     done = []
     runs = SideBySide(model, inputs.learned)
     judged = runs if inputs.judged is inputs.learned else SideBySide(model, inputs.judged, beside=runs)
-    with evaluation_mode(model), progress_bar(title, list(model.graph.nodes), shown=progress) as nodes:
+    shown = progress and inputs.ranks.first
+    with evaluation_mode(model), progress_bar(title, list(model.graph.nodes), shown=shown) as nodes:
         for node in nodes:
+            inputs.ranks.check()
             both = (runs,) if judged is runs else (runs, judged)
             for each in both:
                 each.compute_exact(node)

@@ -1,24 +1,23 @@
 """Scales channels in a model, judges that on samples that were held back, and leaves out what does harm there."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from torch import fx
 
+from embedl_deploy.distributed.ranks import ALONE, Ranks
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.numerics.selectors import Selector
 from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
-from embedl_deploy.quantize.accuracy.held_back import SAMPLES, HeldBack, hold_back
+from embedl_deploy.quantize.accuracy.held_back import HeldBack, hold_back
 from embedl_deploy.quantize.accuracy.judging import Score
 from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
 from embedl_deploy.quantize.accuracy.scaling_methods import Asked, Method
 from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
-from embedl_deploy.quantize.calibration.calibrate import buffers_kept, evaluation_mode, find_grids
-from embedl_deploy.quantize.calibration.data import CalibrationData, run_data
-from embedl_deploy.quantize.calibration.recorded_inputs import InputRecorder
+from embedl_deploy.quantize.accuracy.some_samples import some_samples
+from embedl_deploy.quantize.calibration.calibrate import find_grids
+from embedl_deploy.quantize.calibration.data import CalibrationData
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
 from embedl_deploy.quantize.reporting.corrections import (
@@ -42,6 +41,7 @@ def rescale(
     *,
     exceptions: tuple[Selector, ...] = (),
     progress: bool = True,
+    ranks: Ranks = ALONE,
 ) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
     """Scale channels in a copy of a model, by equalization, smoothing and activation-aware scaling, and judge each.
 
@@ -56,6 +56,7 @@ def rescale(
         asked: Which methods.
         exceptions: Selectors of layer norms and products that are not smoothed.
         progress: Show a progress bar, on a terminal.
+        ranks: Who has data, each a part of its own.
 
     Returns:
         The copy; what became of each place and, where any was scaled, of the model, last for each method; and the data
@@ -63,10 +64,12 @@ def rescale(
     """
     copied = deep_copy(model)
     if asked.inputs_are:
-        groups, held_back = measured_groups(copied, decisions, data, exceptions, asked.inputs_are, progress=progress)
+        groups, held_back = measured_groups(
+            copied, decisions, data, exceptions, asked.inputs_are, progress=progress, ranks=ranks
+        )
     else:
-        inputs, data = _first_samples(copied, data, progress=progress)
-        groups, held_back = list[ProductGroup](), hold_back(copied, inputs)
+        inputs, data = some_samples(copied, data, ranks, progress=progress)
+        groups, held_back = list[ProductGroup](), hold_back(copied, inputs, ranks)
     corrections = []
     for method in asked.methods(groups, decisions):
         copied, told = _judged(method, copied, decisions, held_back)
@@ -156,6 +159,7 @@ class _Search:
 
     def _sqnr(self, kept: Sequence[Scaling], scalings: Sequence[Scaling]) -> float | InputError | QuantizationError:
         """Of the model with some of the scalings; or why it has none."""
+        self._held_back.ranks.check()
         places = frozenset(place for scaling in kept for place in scaling.where)
         if places not in self._known:
             others = (place for scaling in scalings for place in scaling.where if place not in places)
@@ -182,25 +186,3 @@ def _calibrated(
 
 def _not_judged(what: str, error: QuantizationError) -> Correction:
     return correction(what, THE_MODEL, f"not judged, because the first samples do not calibrate the model. {error}")
-
-
-def _first_samples(
-    model: fx.GraphModule, data: CalibrationData, *, progress: bool
-) -> tuple[list[tuple[tuple[Any, ...], dict[str, Any]]], CalibrationData]:
-    """The first inputs of a model, and the data to go on with; the model runs."""
-    recorder, read = InputRecorder(model, SAMPLES), []
-
-    def first(batches: Iterator[Any]) -> Iterator[Any]:
-        for batch in batches:
-            read.append(batch)
-            yield batch
-            if recorder.room <= 0:
-                return
-
-    batches = iter(data) if isinstance(data, Iterable) else None
-    try:
-        with evaluation_mode(model), buffers_kept(model):
-            run_data(model, data if batches is None else first(batches), progress=progress)
-    finally:
-        recorder.close()
-    return recorder.inputs, chain(read, batches) if batches is not None and batches is data else data

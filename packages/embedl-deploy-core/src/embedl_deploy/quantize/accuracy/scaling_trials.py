@@ -60,6 +60,7 @@ def try_scalings(model: fx.GraphModule, scalings: Sequence[Scaling], held_back: 
     worse = {}
     with evaluation_mode(model):
         for node in model.graph.nodes:
+            held_back.ranks.check()
             for runs in both:
                 runs.compute_exact(node)
             judged.compute_quantized(node)

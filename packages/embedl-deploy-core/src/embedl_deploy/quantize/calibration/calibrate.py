@@ -6,14 +6,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+import torch.distributed as dist
 from torch import fx, nn
 
+from embedl_deploy.distributed.ranks import ALONE, Ranks
+from embedl_deploy.distributed.together import taking_part
 from embedl_deploy.errors import QuantizationError
 from embedl_deploy.modules import QuantStub, WeightFakeQuantize
 from embedl_deploy.quantize.calibration.data import CalibrationData, check_data, run_data
 from embedl_deploy.quantize.calibration.finite import blaming_the_model, require_finite
 from embedl_deploy.quantize.calibration.flow import watching_places
-from embedl_deploy.quantize.calibration.unreached import check_all_reached, check_weights
+from embedl_deploy.quantize.calibration.merging import grids_of, merged, require_mergeable
+from embedl_deploy.quantize.calibration.same_model import facts_of
+from embedl_deploy.quantize.calibration.unreached import (
+    check_all_reached,
+    check_results_are_used,
+    check_weights,
+    require_some,
+)
 from embedl_deploy.quantize.calibration.without_data import grids_of_weights, require_no_data_needed
 from embedl_deploy.quantize.grid.factory import make_observer
 from embedl_deploy.quantize.grid.findings import Finding, summary
@@ -62,7 +72,13 @@ def buffers_kept(model: nn.Module) -> Iterator[None]:
 
 
 @checked
-def calibrate(model: nn.Module, data: CalibrationData | None = None, *, progress: bool = True) -> list[str]:
+def calibrate(
+    model: nn.Module,
+    data: CalibrationData | None = None,
+    *,
+    progress: bool = True,
+    process_group: dist.ProcessGroup | None = None,
+) -> list[str]:
     """Find the scale of every quantizer by running the model over representative data.
 
     The model runs in evaluation mode, in float, on the device where it is; afterwards its mode is as it was, and so
@@ -75,6 +91,8 @@ def calibrate(model: nn.Module, data: CalibrationData | None = None, *, progress
             is beyond the model's inputs, such as labels, is left out) or dictionaries. ``None`` where no activation
             needs it: only weights are quantized, or ranges are those of each call. The model is not run then.
         progress: Show a progress bar, on a terminal.
+        process_group: Of torch.distributed, whose ranks all call this with the same model, each with its own part of
+            the data. The scales, the same on every rank, are those of all parts in one process.
 
     Returns:
         Names of the tensors that were zero throughout, in whole or in some channel. Their scale there is 1, so they
@@ -84,18 +102,29 @@ def calibrate(model: nn.Module, data: CalibrationData | None = None, *, progress
         InputError: The model or the data is invalid, or there is none although it is needed.
         QuantizationError: The data is empty, a tensor holds NaN or infinity or is never reached, or a module gives the
             place of a weight's quantizer something else, or does not use what it returns. No scale is changed then.
+        DistributedError: On one of the ranks something of this happened, or it is silent, or has another model. No
+            scale is changed then.
     """
+    with taking_part(process_group, "calibrate") as ranks:
+        ranks.agree({**facts_of(model), "data": "none" if data is None else "some"})
+        return calibrate_together(model, data, ranks, progress=progress)
+
+
+def calibrate_together(model: nn.Module, data: CalibrationData | None, ranks: Ranks, *, progress: bool) -> list[str]:
+    """What :func:`calibrate` does, as one of some ranks that have the same model."""
     if data is None:
-        return _calibrate_weights(model)
-    zeros, observers = find_grids(model, data, progress=progress)
+        with ranks.alike():
+            return _calibrate_weights(model, ranks)
+    zeros, observers = find_grids(model, data, progress=progress, ranks=ranks)
     findings = [observer.finding(grid) for observer, grid in observers]
-    _report_findings(model, tuple(finding for finding in findings if finding is not None))
-    _report_vanishing(model, [observer for observer, _ in observers if isinstance(observer, KnownRangeObserver)])
+    _report_findings(model, tuple(finding for finding in findings if finding is not None), ranks)
+    known = [observer for observer, _ in observers if isinstance(observer, KnownRangeObserver)]
+    _report_vanishing(model, known, ranks)
     return zeros
 
 
 def find_grids(
-    model: nn.Module, data: CalibrationData, *, progress: bool
+    model: nn.Module, data: CalibrationData, *, progress: bool, ranks: Ranks = ALONE
 ) -> tuple[list[str], list[tuple[Observer, Grid]]]:
     """What :func:`calibrate` does, with no word in the model's report or in the log.
 
@@ -112,11 +141,18 @@ def find_grids(
         buffers_kept(model),
         watching_places(model) as watches,
     ):
-        run_data(model, data, progress=progress)
+        with ranks.alike():
+            require_mergeable(observers, ranks)
+        run_data(model, data, progress=progress, ranks=ranks)
     watched = dict(zip(quantizers, observers, strict=True))
-    check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, watches)
-    check_weights(model, {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver)})
-    grids = [observer.grid() for observer in observers]
+    check_results_are_used(model, watches)
+    require_some({q: observer.batches for q, observer in watched.items()})
+    seen = {q: o.weight for q, o in watched.items() if isinstance(o, WeightObserver) and o.batches}
+    check_weights(model, seen)
+    seen_by = merged(observers, ranks)
+    with ranks.alike():
+        check_all_reached(model, {q: observer.batches for q, observer in watched.items()}, watches)
+    grids = grids_of(observers, seen_by, ranks)
     zeros = []
     for quantizer, grid in zip(quantizers, grids, strict=True):
         quantizer.set_grid(grid)
@@ -135,7 +171,7 @@ def _require_quantizers(model: nn.Module) -> None:
     )
 
 
-def _calibrate_weights(model: nn.Module) -> list[str]:
+def _calibrate_weights(model: nn.Module, ranks: Ranks) -> list[str]:
     """What :func:`calibrate` does for a model that needs no data."""
     _require_quantizers(model)
     quantizers = list(quantizers_of(model).values())
@@ -143,7 +179,7 @@ def _calibrate_weights(model: nn.Module) -> list[str]:
     found = grids_of_weights(model, quantizers)
     for quantizer, grid, _ in found:
         quantizer.set_grid(grid)
-    _report_findings(model, tuple(finding for *_, finding in found if finding is not None))
+    _report_findings(model, tuple(finding for *_, finding in found if finding is not None), ranks)
     return [quantizer.name for quantizer, grid, _ in found if grid.is_constant_zero]
 
 
@@ -169,24 +205,24 @@ def observing(model: nn.Module, quantizers: Sequence[Quantizer]) -> Iterator[lis
             quantizer.observer = None
 
 
-def _report_findings(model: nn.Module, findings: tuple[Finding, ...]) -> None:
+def _report_findings(model: nn.Module, findings: tuple[Finding, ...], ranks: Ranks) -> None:
     """Say what was noticed, all in the report, and in one line of the log what is serious."""
     report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
     if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.findings != findings:
         model.meta[REPORT] = replace(report, findings=findings)
     told = summary(findings)
-    if told is not None:
+    if told is not None and ranks.first:
         _logger.warning("%s", told)
 
 
-def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver]) -> None:
+def _report_vanishing(model: nn.Module, observers: list[KnownRangeObserver], ranks: Ranks) -> None:
     """Say of which tensors with a known range a good part is rounded to zero, in the report and in the log."""
     shares = [(each.name, each.share_rounded_to_zero) for each in observers]
     vanishing = tuple((name, share) for name, share in shares if share >= MOST_ROUNDED_TO_ZERO)
     report = model.meta.get(REPORT) if isinstance(model, fx.GraphModule) else None
     if isinstance(model, fx.GraphModule) and isinstance(report, QuantizationReport) and report.vanishing != vanishing:
         model.meta[REPORT] = replace(report, vanishing=vanishing)
-    if vanishing:
+    if vanishing and ranks.first:
         name, share = max(vanishing, key=lambda entry: entry[1])
         _logger.warning(
             "%d tensor(s) with a known range lose much of it to rounding, the worst %s: %.0f %% of its sum becomes "

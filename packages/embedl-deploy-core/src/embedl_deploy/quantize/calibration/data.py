@@ -1,6 +1,6 @@
 """Calibration data in the forms that users have it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.distributed.ranks import ALONE, Ranks
 from embedl_deploy.errors import EmbedlDeployError, FusedModuleError, InputError, QuantizationError
 from embedl_deploy.exclusive import called_exclusively
 from embedl_deploy.graph.input_fit import misfit
@@ -17,6 +18,7 @@ from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.graph.placement import fused_modules_named
 from embedl_deploy.graph.wrong_inputs import require_no_arrays
 from embedl_deploy.modules.device import device_of
+from embedl_deploy.quantize.calibration.progress import progress_bar
 from embedl_deploy.validation.quoting import quoted
 from embedl_deploy.verify.difference import run_on_given
 
@@ -108,25 +110,36 @@ def asking(model: nn.Module | None) -> Iterator[None]:
         _users_model.reset(token)
 
 
-def run_data(model: nn.Module, data: CalibrationData, *, progress: bool) -> None:
-    """Run the model over all data, without gradients.
+def run_data(model: nn.Module, data: CalibrationData, *, progress: bool, ranks: Ranks = ALONE) -> None:
+    """Run the model over all data, without gradients; the bar is the first rank's.
 
     Raises:
         InputError: A batch does not fit the model.
+        DistributedError: Another rank has failed.
         QuantizationError: There is no data, or the model fails on a batch.
         FusedModuleError: A module that a pattern put there raises.
     """
-    with torch.no_grad(), called_exclusively(model):
+    with torch.no_grad(), called_exclusively(model), _checked_before_calls(model, ranks):
         if not isinstance(data, Iterable):
             with fused_modules_named(model):
                 data(model)
             return
         number = 0
-        with progress_bar("calibrating", data, shown=progress) as shown:
+        with progress_bar("calibrating", data, shown=progress and ranks.first) as shown:
             for number, batch in enumerate(shown, 1):
                 _run_batch(model, batch, number)
         if number == 0:
             raise QuantizationError("The calibration data is empty: it has no batches. Pass at least one.")
+
+
+@contextmanager
+def _checked_before_calls(model: nn.Module, ranks: Ranks) -> Iterator[None]:
+    """Within the block, a call of the model raises if another rank has failed."""
+    handle = model.register_forward_pre_hook(lambda *_: ranks.check())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def for_each_call(
@@ -135,6 +148,7 @@ def for_each_call(
     function: Callable[[tuple[Any, ...], dict[str, Any]], None],
     *,
     progress: bool,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Run the model over all data, and call a function with the inputs of each call, before it.
 
@@ -143,11 +157,13 @@ def for_each_call(
         data: The data.
         function: Takes positional and keyword inputs.
         progress: Show a progress bar, on a terminal.
+        ranks: Who runs it, each on data of its own.
 
     Raises:
         InputError: A batch does not fit the model.
         QuantizationError: There is no data, or the model fails on a batch.
         FusedModuleError: A module that a pattern put there raises.
+        DistributedError: Another rank has failed.
     """
     busy = False
 
@@ -163,7 +179,7 @@ def for_each_call(
 
     handle = model.register_forward_pre_hook(called, with_kwargs=True)
     try:
-        run_data(model, data, progress=progress)
+        run_data(model, data, progress=progress, ranks=ranks)
     finally:
         handle.remove()
 
@@ -229,22 +245,3 @@ def _run_batch(model: nn.Module, batch: Any, number: int) -> None:
         raise QuantizationError(
             f"{what}makes the model raise {type(error).__name__}: {reason}. Pass batches that the model accepts."
         ) from error
-
-
-@contextmanager
-def progress_bar(what: str, batches: Iterable[Any], *, shown: bool) -> Iterator[Iterable[Any]]:
-    """``batches``, with a progress bar on a terminal that goes away at the end; nothing anywhere else."""
-    if not shown:
-        yield batches
-        return
-    from rich.console import Console  # here, because it takes longer to import than all of the rest
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:  # where rich 13 writes empty lines for a bar that is disabled
-        yield batches
-        return
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        total = len(batches) if isinstance(batches, Sized) else None
-        yield bar.track(batches, total=total)

@@ -40,6 +40,11 @@ class InputRecorder:
             self.inputs.append((args, kwargs))
             self.room -= samples_in((args, kwargs))
 
+    @property
+    def full(self) -> bool:
+        """Whether no more are kept."""
+        return self.room <= 0
+
     def close(self) -> None:
         """Watch no longer."""
         self._handle.remove()

@@ -16,7 +16,7 @@ _TOLERANCE = 0.01
 
 
 def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watches: Mapping[nn.Module, Watch]) -> None:
-    """Check that every quantizer has seen a tensor, and that the module computes with what its stub returned.
+    """Check that every quantizer has seen a tensor.
 
     Args:
         model: What was calibrated.
@@ -24,9 +24,8 @@ def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watche
         watches: What was seen of the fused modules.
 
     Raises:
-        QuantizationError: One has not, or in vain.
+        QuantizationError: One has not.
     """
-    _check_results_are_used(model, watches)
     unseen = [quantizer for quantizer, count in batches.items() if count == 0]
     if not unseen:
         return
@@ -41,10 +40,7 @@ def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watche
                     "QuantConfig(skip=...).",
                     tensor=stub.quantizer.name,
                 )
-    if len(unseen) == len(batches):
-        raise QuantizationError(
-            "Calibration saw no tensor: the calibration function did not run the model it was given."
-        )
+    require_some(batches)
     raise QuantizationError(
         f"The calibration data never reached {len(unseen)} of {len(batches)} tensors: "
         f"{', '.join(quantizer.name for quantizer in unseen[:5])}. "
@@ -53,7 +49,24 @@ def check_all_reached(model: nn.Module, batches: Mapping[Quantizer, int], watche
     )
 
 
-def _check_results_are_used(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> None:
+def require_some(batches: Mapping[Quantizer, int]) -> None:
+    """Refuse data that reached no quantizer at all.
+
+    Raises:
+        QuantizationError: It did not.
+    """
+    if batches and not any(batches.values()):
+        raise QuantizationError(
+            "Calibration saw no tensor: the calibration function did not run the model it was given."
+        )
+
+
+def check_results_are_used(model: nn.Module, watches: Mapping[nn.Module, Watch]) -> None:
+    """Check that every module computes with what its stubs returned.
+
+    Raises:
+        QuantizationError: One does not.
+    """
     for path, module in fused_modules(model).items():
         for place in sorted(watches[module].ignored):
             stub = module.get_submodule(place)

@@ -52,6 +52,7 @@ class Seen:
         values: How many values there were.
         batches: How many batches.
         samples: How far each sample reaches.
+        rank: Which process saw the batch that reaches furthest, if there are several.
     """
 
     low: float = math.inf
@@ -62,6 +63,29 @@ class Seen:
     values: int = 0
     batches: int = field(default=0)
     samples: Samples = field(default_factory=Samples)
+    rank: int | None = None
+
+    @property
+    def where(self) -> str:
+        """Which batch reaches furthest, in words."""
+        if self.rank is None:
+            return f"batch {self.batch} of {self.batches}"
+        return f"batch {self.batch} of rank {self.rank}, of {self.batches} in all,"
+
+    def merge(self, other: "Seen") -> None:
+        """Take note of the batches that another has seen; of two that reach as far, its own stays the furthest."""
+        self.batches += other.batches
+        self.low, self.high, self.values = (
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.values + other.values,
+        )
+        self.samples.merge(other.samples)
+        if other.furthest > self.furthest:
+            self.second = max(self.furthest, other.second)
+            self.furthest, self.batch, self.rank = other.furthest, other.batch, other.rank
+        else:
+            self.second = max(self.second, other.furthest)
 
     def add(self, low: float, high: float, values: int) -> None:
         """Take note of a batch."""
@@ -89,7 +113,7 @@ class Seen:
         if self.batches >= _ENOUGH_BATCHES and min(self.furthest, reach) > _FAR * self.second > 0:
             return Finding(
                 tensor,
-                f"batch {self.batch} of {self.batches} reaches {self.furthest:.3g}, all others {self.second:.3g} at "
+                f"{self.where} reaches {self.furthest:.3g}, all others {self.second:.3g} at "
                 "most; its scale is that of one batch",
             )
         return None
@@ -108,8 +132,8 @@ class Seen:
         return Finding(
             tensor,
             f"{share:.0%} of its samples reach less than {_LEAST_STEPS:g} steps of its scale, which leaves next to "
-            f"nothing of them: half reach {self.samples.median():.2g} at most, and one in batch {self.batch} of "
-            f"{self.batches} {self.furthest:.3g}",
+            f"nothing of them: half reach {self.samples.median():.2g} at most, and one in "
+            f"{self.where} {self.furthest:.3g}",
         )
 
     def left_out(self, tensor: str, reach: float) -> Finding | None:
@@ -118,8 +142,7 @@ class Seen:
             return None
         return Finding(
             tensor,
-            f"batch {self.batch} of {self.batches} reaches {self.furthest:.3g}, and its scale {reach:.3g}: what is "
-            "beyond is clipped",
+            f"{self.where} reaches {self.furthest:.3g}, and its scale {reach:.3g}: what is beyond is clipped",
         )
 
     def clipped(self, tensor: str, reach: float, share: float, energy: float) -> Finding | None:
@@ -137,7 +160,7 @@ class Seen:
         return Finding(
             tensor,
             f"{share:.2%} of its values are clipped, which alone leaves {left:.1f} dB of it: it reaches "
-            f"{self.furthest:.3g}, in batch {self.batch} of {self.batches}, and its scale {reach:.3g}",
+            f"{self.furthest:.3g}, in {self.where.rstrip(',')}, and its scale {reach:.3g}",
         )
 
 

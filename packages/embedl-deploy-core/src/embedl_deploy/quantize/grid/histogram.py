@@ -13,6 +13,8 @@ import torch
 BINS = 2048
 #: Values that are counted at a time: few enough that what they are turned into stays in the cache.
 _CHUNK = 1 << 18
+#: The same where ``torch.histc`` counts: in float32, which has all whole numbers up to here.
+_CHUNK_IN_FLOAT = 1 << 24
 
 
 class Histogram:
@@ -47,6 +49,21 @@ class Histogram:
         values = x.detach().reshape(-1)
         values = values if values.dtype in (torch.float32, torch.float64) else values.float()
         self.counts += _count(values, self.exponent or 0, signed=low < 0)
+
+    def merge(self, other: "Histogram") -> None:
+        """Count the values that another has counted: exactly what one histogram of all values would hold."""
+        if other.exponent is None:
+            if self.exponent is None:
+                self.zeros += other.zeros
+            else:
+                self.counts[0, 0] += other.zeros
+            return
+        self._widen(other.exponent)
+        assert self.exponent is not None  # it has just been widened
+        wider = Histogram()
+        wider.exponent, wider.counts = other.exponent, other.counts.clone()
+        wider._widen(self.exponent)
+        self.counts += wider.counts
 
     def _widen(self, exponent: int) -> None:
         if self.exponent is None:
@@ -87,8 +104,10 @@ def _count(values: torch.Tensor, exponent: int, *, signed: bool) -> torch.Tensor
     """
     inverse = 2.0**-exponent
     if values.device.type != "cpu":
-        middles = torch.trunc(values * inverse) + (BINS + 0.5)
-        found = torch.histc(middles, 2 * BINS, 0.0, 2.0 * BINS).cpu().double()
+        found = torch.zeros(2 * BINS, dtype=torch.float64)
+        for part in torch.split(values, _CHUNK_IN_FLOAT):
+            middles = torch.trunc(part * inverse) + (BINS + 0.5)
+            found += torch.histc(middles, 2 * BINS, 0.0, 2.0 * BINS).cpu().double()
         return _by_sign(found, int((values < 0).sum()))
 
     counts, negative = torch.zeros(2 * BINS, dtype=torch.int64), 0

@@ -1,6 +1,7 @@
 """Observers: what calibration records about a tensor, in constant memory."""
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 
@@ -53,6 +54,21 @@ class Observer(ABC):
     @abstractmethod
     def _observe(self, x: torch.Tensor) -> None: ...
 
+    def merge(self, other: "Observer") -> None:
+        """Take note of all batches that another observer of the same tensor has seen.
+
+        What comes of it is, bit for bit, what one observer of all batches has, in whatever order; but not of a moving
+        average, which has an order.
+        """
+        if other.batches == 0:
+            return
+        self._merge(other)
+        self.seen.merge(other.seen)
+        self.batches += other.batches
+
+    @abstractmethod
+    def _merge(self, other: Any) -> None: ...
+
     @abstractmethod
     def grid(self) -> Grid:
         """The scale and zero point found; called after at least one batch."""
@@ -97,6 +113,12 @@ class RangeObserver(Observer):
         else:
             self.low, self.high = min(self.low, low), max(self.high, high)
 
+    def _merge(self, other: "RangeObserver") -> None:
+        if self.batches == 0:
+            self.low, self.high = other.low, other.high
+        else:
+            self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+
     def grid(self) -> Grid:
         """From the range."""
         return grid_from_range(self.low, self.high, self.config)
@@ -120,6 +142,10 @@ class HistogramObserver(Observer):
         values = in_memory_order(x)
         self.low, self.high = min(self.low, low), max(self.high, high)
         self.histogram.add(values, low, high)
+
+    def _merge(self, other: "HistogramObserver") -> None:
+        self.low, self.high = min(self.low, other.low), max(self.high, other.high)
+        self.histogram.merge(other.histogram)
 
     def grid(self) -> Grid:
         """By the method that the configuration names."""
@@ -153,6 +179,12 @@ class WeightObserver(Observer):
                 )
             self._extremes(x)
             self.weight = x
+
+    def _merge(self, other: "WeightObserver") -> None:
+        """Nothing: every rank has the same weight, and sends it to no other."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "weight"}
 
     def grid(self) -> Grid:
         """By extremes, or by least squared error."""

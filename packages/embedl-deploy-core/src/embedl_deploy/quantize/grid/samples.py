@@ -34,6 +34,10 @@ class Samples:
         for place, count in zip(*np.unique(bins, return_counts=True), strict=True):
             self._counts[int(place)] += int(count)
 
+    def merge(self, other: "Samples") -> None:
+        """Count the samples that another has counted."""
+        self._counts.update(other._counts)
+
     def share_below(self, magnitude: float) -> float:
         """The share of samples that do not reach a magnitude, to nine percent of it; 0 of fewer than two samples."""
         total = sum(self._counts.values())

@@ -35,6 +35,10 @@ class Grid:
     is_constant_zero: bool = False
     tensor_scale: torch.Tensor | None = None
 
+    def to(self, device: str) -> "Grid":
+        """The same grid with its scale on a device."""
+        return replace(self, scale=self.scale.to(device))
+
 
 def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
     """The smallest and the largest value of a grid with one scale; what lies beyond is clipped to them."""
