@@ -9,7 +9,9 @@ from torch import nn
 
 from embedl_deploy import export_onnx, transform
 from embedl_deploy.export import run_onnx
+from embedl_deploy.patterns import Applied
 from embedl_deploy.quantize import quantize
+from embedl_deploy.verify import signal_to_noise
 from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
@@ -54,15 +56,57 @@ def test_a_product_with_a_bias_runs_in_integers_and_gives_floats(shape, tmp_path
     torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_bias_that_integers_cannot_hold_stays(tmp_path):
+@pytest.mark.parametrize("per_channel", [True, False], ids=["channels", "tensor"])
+@pytest.mark.parametrize("turned", [True, False], ids=["Transpose", "as it is"])
+@pytest.mark.parametrize("zero", [0, 3], ids=["symmetric", "zero point"])
+def test_a_weight_is_rounded_so_that_integers_hold_the_bias_beside_it(per_channel, turned, zero):
     f = OnnxFile()
-    x = f.qdq(f.input(2, 4), 1e-9, UINT8)
-    w = f.node("DequantizeLinear", f.weight(4, 4, dtype=INT8), f.constant(np.full(4, 1e-9)), axis=0)
-    y = f.node("Gemm", x, w, f.constant([1.0, 2.0, 3.0, 4.0]), transB=1)
-    model = f.model(y)
-    before = [node.op_type for node in model.graph]
+    scales = np.array([1e-9, 0.5, 1e-2], np.float32) if per_channel else np.float32(1e-9)
+    stored = np.array([[127, -127, 64, 2]] * 3)
+    settings = [f.constant(scales), f.constant(np.full(scales.shape, zero), INT8)]
+    w = f.node("DequantizeLinear", f.constant(stored if turned else stored.T, INT8), *settings, axis=0 if turned else 1)
+    x = f.qdq(f.input(2, 4), 0.25, UINT8)
+    product = f.node("MatMul", x, f.node("Transpose", w, perm=[1, 0]) if turned else w)
+    y = f.node("Add", product, f.constant([8.0, 4.0, -2.0]))  # it fits beside the second and third channel
+    other = f.node("Relu", w)
+    model = f.model(y, other)
     quantize_biases(model)
-    assert [node.op_type for node in model.graph] == before
+    found = {node.op_type: node for node in model.graph}
+    # s_w ≥ |b| / (s_x 2²⁹), by hand: 8 / (¼ 2²⁹) = 2⁻²⁴
+    widened = np.array([2**-24, 0.5, 1e-2], np.float32) if per_channel else np.float32(2**-24)
+    weight = found["MatMul"].inputs[1].producer()
+    integers, scale, zero_point = (value.const_value.numpy() for value in weight.inputs)
+    np.testing.assert_array_equal(scale, widened)
+    assert (zero_point == zero).all()
+    ratio = np.broadcast_to(np.asarray(scales, np.float64) / widened, 3)
+    np.testing.assert_array_equal(integers, np.rint((stored - zero) * ratio[:, None] + zero).T)
+    assert not per_channel or weight.attributes["axis"].as_int() == 1
+    bias, of_bias, _ = (value.const_value.numpy() for value in found["Add"].inputs[1].producer().inputs)
+    assert bias.dtype == np.int32
+    np.testing.assert_allclose(bias * np.float64(of_bias), [8.0, 4.0, -2.0], rtol=1e-6, atol=0.01)
+    assert found["Relu"].inputs[0].producer().inputs[1].const_value.numpy().tolist() == scales.tolist()
+
+
+@pytest.mark.parametrize("weights", [1e-12, 1e-6, 0.0], ids=["of nothing", "small", "zero"])
+def test_a_channel_that_training_has_given_up_keeps_its_bias_in_the_runtime(weights, tmp_path):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    net = nn.Sequential(*layers, nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+    with torch.no_grad():
+        for place in (0, 2, 5, 7):
+            net[place].weight[1] *= weights
+            net[place].bias[1] = 0.5
+    x = torch.randn(2, 3, 12, 12)
+    path, model = quantized_file(net, x, tmp_path, integer_weights=True)
+    found = kernels(path, tmp_path)
+    assert found.count("QLinearConv") == 2
+    assert found.count("QGemm") == 2
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (answer,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    with torch.no_grad():
+        assert signal_to_noise(model(x), torch.from_numpy(answer)) > 40  # dB: but for steps at ties
 
 
 def test_a_bias_of_a_float_product_stays():
@@ -151,3 +195,45 @@ def test_a_gate_of_squeeze_and_excitation_runs_in_integers(tmp_path):
     found = kernels(path, tmp_path)
     assert {"QLinearConv", "QLinearGlobalAveragePool", "QLinearSigmoid", "QLinearMul"} <= set(found)
     assert not {"Conv", "GlobalAveragePool", "ReduceMean", "Sigmoid", "Mul"} & set(found)
+
+
+def test_only_the_values_of_a_pool_are_dequantized_not_its_indices(tmp_path):
+    class Indices(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool, self.last = (
+                nn.Conv2d(3, 8, 3),
+                nn.MaxPool2d(2, return_indices=True),
+                nn.Conv2d(8, 8, 1),
+            )
+
+        def forward(self, x):
+            y, indices = self.pool(torch.relu(self.conv(x)))
+            return self.last(y), indices
+
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 12, 12)
+    path, model = quantized_file(Indices(), x, tmp_path)
+    found, indices = run_onnx(path, x)
+    with torch.no_grad():
+        expected = model(x)
+    assert indices.dtype == torch.int64
+    assert torch.equal(indices, expected[1])
+    assert signal_to_noise(expected[0], found) > 40  # dB
+    assert kernels(path, tmp_path).count("QLinearConv") == 2
+
+
+@pytest.mark.parametrize("layer", [nn.AvgPool2d(2), nn.BatchNorm2d(8)], ids=["pool", "norm"])
+def test_what_is_a_convolution_in_float32_stays_in_float16(layer, tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 12, 12)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), layer, nn.Conv2d(8, 4, 1))
+    path, _ = quantized_file(net, x, tmp_path, dtype=torch.float16)
+    assert [node.op_type for node in ir.load(path).graph].count("Conv") == 2
+
+
+def test_a_mean_of_double_numbers_stays_a_mean(tmp_path):
+    x = torch.randn(1, 3, 4, 4, dtype=torch.float64)
+    net = transform(Applied(lambda x: x.mean((2, 3))), x, backend="onnxruntime")
+    exported = export_onnx(net, x, tmp_path / "net.onnx")  # the runtime has no pool of these
+    assert [node.op_type for node in ir.load(exported.path).graph] == ["ReduceMean"]

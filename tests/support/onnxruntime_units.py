@@ -67,6 +67,11 @@ def linear(f, vector, quantize=False, rows=4):
     return qdq(f, y) if quantize else f.node("Softplus", y)
 
 
+def large(f):
+    """A bias in float of which INT32 cannot hold the last two in steps of input × weight."""
+    return f.constant([0.0] * 6 + [1e7, 1e8])
+
+
 def activation_scales(f, build, count=8, axis=1, *shape):
     return qdq(f, build(f, image(f, *shape, scale=np.linspace(SCALE / 2, SCALE, count), axis=axis)))
 
@@ -316,6 +321,7 @@ CASES = [
         "Sigmoid",
         "QLinearSigmoid",
     ),
+    near("ORT-03", "INT32 bias of a product", lambda f: linear(f, bias(f), quantize=True), "QGemm", "Add"),
     near("ORT-04", "two readers", lambda f: branches(f, False), "QLinearSigmoid", "Sigmoid"),
     near("ORT-04", "flattened", lambda f: flattened(f, True), "QGemm", "Gemm"),
     near("ORT-04", "reshaped", lambda f: flattened(f, False, "Reshape"), "QGemm", "Gemm"),
@@ -384,6 +390,22 @@ CASES = [
         lambda f: gemm(f, weight(f, 8, 16), bias(f, factor=10)),
         "wrong",
         has="QGemm",
+    ),
+    *(
+        error(
+            "ORT-05",
+            f"float that INT32 cannot hold, at a {operator}",
+            operator,
+            "which cannot hold it in 2 of 8 channels, so that the output is wrong",
+            build,
+            "wrong",
+            has=has,
+        )
+        for operator, build, has in (
+            ("Conv", lambda f: qdq(f, conv(f, None, weight(f, 8, 8, 3, 3), large(f))), "QLinearConv"),
+            ("Gemm", lambda f: qdq(f, gemm(f, weight(f, 8, 16), large(f))), "QGemm"),
+            ("MatMul", lambda f: linear(f, large(f), quantize=True), "QGemm"),
+        )
     ),
     error("ORT-05", "other scale at a product", "MatMul", "wrong", lambda f: linear(f, bias(f, factor=10)), "wrong"),
     near("ORT-05", "INT32", lambda f: gemm(f, weight(f, 8, 16), bias(f)), "QGemm"),

@@ -3,7 +3,15 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import DEQUANTIZE, QUANTIZE, Constants, input_of, nodes_of, producer
+from embedl_deploy.artifact import (
+    DEQUANTIZE,
+    QUANTIZE,
+    Constants,
+    input_of,
+    nodes_of,
+    producer,
+    quantized_type_name,
+)
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
 from embedl_deploy_onnxruntime.checks.walks import (
     CARRIED,
@@ -13,6 +21,7 @@ from embedl_deploy_onnxruntime.checks.walks import (
     is_mover,
     label,
     quantizer_behind,
+    reads_integers,
     same_grid,
 )
 
@@ -39,12 +48,25 @@ class InputsQuantized(Rule):
             floats = [place for place, one in zip(places, found, strict=True) if one is None]
             if not floats or len(floats) == len(places) or isinstance(quantizer_behind(node), str):
                 continue
+            if node.op_type == "Add" and _adds_a_bias(node):
+                continue
             weight = node.inputs[1] if len(node.inputs) > 1 else None
             if node.op_type in ("Conv", "Gemm") and floats == [1] and weight in constants:
                 yield Violation(node, "its weight is in float, and the runtime quantizes it by itself, with one scale")
             elif node.op_type not in ("Conv", "Gemm") or floats != [0]:  # a weight alone is ORT-16
                 names = " and ".join(map(str, floats))
                 yield Violation(node, f"computed in float: input {names} is not quantized, its output is")
+
+
+def _adds_a_bias(node: "ir.Node") -> bool:
+    """Whether a sum is that of a product of integers and its bias in INT32: part of the product (ORT-05)."""
+    for product, bias in (node.inputs, reversed(list(node.inputs))):
+        maker, dequantize = producer(product, "MatMul"), producer(bias, DEQUANTIZE)
+        if maker is None or dequantize is None or quantized_type_name(dequantize) != "INT32":
+            continue
+        if reads_integers(maker) and len(list(maker.outputs[0].uses())) == 1:
+            return True
+    return False
 
 
 class MoversKeepIntegers(Rule):

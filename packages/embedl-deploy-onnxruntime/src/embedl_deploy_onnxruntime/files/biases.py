@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from embedl_deploy_onnxruntime.files.computed import constant_of
 from embedl_deploy_onnxruntime.files.making import dequantized
+from embedl_deploy_onnxruntime.files.small_weights import LARGEST_BIAS, make_room_for_bias
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_LARGEST = 2**31 - 1
+#: With room for what rounding a scale adds.
+_LARGEST = 2 * LARGEST_BIAS
 #: Where the bias is among an operator's inputs.
 _WITH_BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
@@ -25,7 +27,7 @@ _WITH_BIAS = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 def quantize_biases(model: "ir.Model") -> None:
     """Store biases in INT32, with DequantizeLinear, where an operator's input and weight are quantized.
 
-    A bias that INT32 cannot hold at its scale stays as it is.
+    Where INT32 cannot hold a bias in steps of input × weight, the weight's scale is made larger.
 
     Args:
         model: Changed in place.
@@ -52,8 +54,12 @@ def _quantize(model: "ir.Model", product: "ir.Node", adder: "ir.Node", position:
     values = constant_of(model, bias)
     if values is None:
         return
-    scale = (scales[0].astype(np.float32) * scales[1].astype(np.float32)).astype(np.float32)
-    if values.ndim != 1 or scale.shape not in ((), values.shape) or not np.all(scale > 0):
+    if values.ndim != 1 or scales[1].shape not in ((), values.shape) or not np.isfinite(values).all():
+        return
+    larger = make_room_for_bias(model, product, values, float(scales[0]))
+    of_weight = scales[1] if larger is None else larger
+    scale = (scales[0].astype(np.float32) * of_weight.astype(np.float32)).astype(np.float32)
+    if not np.all(scale > 0):
         return
     integers = np.rint(values.astype(np.float64) / scale)
     if np.abs(integers).max(initial=0) > _LARGEST:

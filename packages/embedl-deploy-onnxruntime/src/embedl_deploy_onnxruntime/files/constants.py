@@ -63,10 +63,14 @@ def _dequantized(model: "ir.Model", reader: "ir.Node", number: npt.NDArray[Any])
 
 
 def _is_over_the_map(node: "ir.Node") -> bool:
+    import onnx_ir as ir
+
     value = node.inputs[0]
     axes = node.inputs[1] if len(node.inputs) > 1 else None
     if value is None or value.shape is None or len(value.shape) != 4 or axes is None or axes.const_value is None:
         return False
+    if value.dtype is ir.DataType.DOUBLE:
+        return False  # the pool has no kernel for it
     return {int(axis) % 4 for axis in axes.const_value.numpy().reshape(-1)} == {2, 3}
 
 

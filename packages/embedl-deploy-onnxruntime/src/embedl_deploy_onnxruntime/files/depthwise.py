@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedl_deploy_onnxruntime.files.making import dequantized, initializer
+from embedl_deploy_onnxruntime.files.small_weights import LARGEST_BIAS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _LARGEST_WEIGHT = 127
-#: The largest number that a bias may be in INT32, with room for the sum to which it is added.
-_LARGEST_BIAS = 2**29
 #: What may stand before the quantizer of a result, because the quantizer's range does the same.
 _CUT_OFF = ("Clip", "Relu")
 _LEAST_RANK = 3
@@ -31,6 +30,8 @@ def convolve_by_channel(model: "ir.Model") -> None:
     Args:
         model: Changed in place.
     """
+    import onnx_ir as ir
+
     for node in list(model.graph):
         if node.op_type not in ("BatchNormalization", "AveragePool") or not _is_quantized_next(node):
             continue
@@ -38,6 +39,8 @@ def convolve_by_channel(model: "ir.Model") -> None:
         scale = _scale_of(value)
         if value is None or scale is None or value.shape is None or len(value.shape) < _LEAST_RANK:
             continue
+        if value.dtype is not ir.DataType.FLOAT:
+            continue  # no integer kernel reads others
         channels = value.shape[1]
         if not isinstance(channels, int):
             continue
@@ -75,7 +78,7 @@ def _convolve_values(model: "ir.Model", node: "ir.Node", scale: float, rank: int
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     shift = beta - factor * mean
     # A weight so small that INT32 cannot hold the bias in its scale counts for nothing beside the bias.
-    scales = np.maximum(np.abs(factor) / _LARGEST_WEIGHT, np.abs(shift) / (scale * _LARGEST_BIAS))
+    scales = np.maximum(np.abs(factor) / _LARGEST_WEIGHT, np.abs(shift) / (scale * LARGEST_BIAS))
     scales[scales == 0] = 1
     stored = np.rint(factor / scales).astype(np.int8).reshape(-1, *(1,) * (rank - 1))
     weight = dequantized(model, node, f"{node.name}_weight", stored, scales.astype(np.float32))

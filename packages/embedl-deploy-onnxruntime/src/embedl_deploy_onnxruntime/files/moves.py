@@ -41,16 +41,17 @@ def move_on_integers(model: "ir.Model") -> None:
         if stored is None or stored.producer() is None or scale is None or zero_point is None:
             continue  # a constant: the weight of an operator
         is_scalar = scale.const_value is not None and scale.const_value.size == 1 and scale.const_value.shape == ()
-        if not is_scalar or zero_point.dtype is not ir.DataType.UINT8 or len(node.outputs) != _used(node):
+        moved = node.outputs[:1] if node.op_type == "MaxPool" else node.outputs  # its second one has indices
+        if not is_scalar or zero_point.dtype is not ir.DataType.UINT8 or not all(map(_is_read, moved)):
             continue
         node.replace_input_with(0, stored)
-        for output in node.outputs:
+        for output in moved:
             _dequantize(model, node, output, before)
 
 
-def _used(node: "ir.Node") -> int:
-    """How many outputs of a node are read; those of ``Split`` that are not are left alone, like indices of pools."""
-    return sum(bool(list(output.uses())) or output.is_graph_output() for output in node.outputs)
+def _is_read(value: "ir.Value") -> bool:
+    """Whether anything reads a value: those of ``Split`` that nothing does are left alone."""
+    return bool(list(value.uses())) or value.is_graph_output()
 
 
 def _dequantize(model: "ir.Model", node: "ir.Node", output: "ir.Value", before: "ir.Node") -> None:
