@@ -313,6 +313,13 @@ def sentences(session: nox.Session) -> None:
 
 
 @nox.session
+def distributed(session: nox.Session) -> None:
+    """Quantization on 1 to 4 ranks: whether the bits are the same, failures, times; prints tables. Takes long."""
+    _install_wheels(session, *SENTENCE_REQUIREMENTS)
+    session.run("python", "benchmarks/distributed.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def craft(session: nox.Session) -> None:
     """What INT8 costs a text detector with its real weights, score maps and boxes, and what a compiler makes of it."""
     _install_wheels(session, *DETECTOR_REQUIREMENTS, compilers=True)
@@ -378,5 +385,18 @@ def matrix(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
     quick = ("lint", "typecheck", "tests", "slow", "page", "bare", "conformance", "docs", "scaffold", "matrix", "build")
-    for name in (*quick, "demo", "digits", "sentences", "craft", "accuracy", "zoo", "engines", "tune", "fuzz", "bench"):
+    for name in (
+        *quick,
+        "demo",
+        "digits",
+        "sentences",
+        "craft",
+        "accuracy",
+        "zoo",
+        "engines",
+        "tune",
+        "fuzz",
+        "distributed",
+        "bench",
+    ):
         session.notify(name)

@@ -31,8 +31,8 @@ from embedl_deploy.quantize import (
 from sentences import as_batches, calibration_sentences, load_encoder, transform_encoder
 from torchvision_import import import_torchvision
 
-#: Batches of a picture, and pixels on a side; batches that are timed.
-IMAGES, PIXELS, TIMED = 96, 64, 48
+#: Batches, pictures in each, and pixels on a side; batches that are timed, of the usual size.
+BATCHES, BATCH, PIXELS, TIMED = 24, 4, 64, 48
 
 
 def pictures(count: int, pixels: int, batch: int) -> list[Any]:
@@ -44,7 +44,7 @@ def pictures(count: int, pixels: int, batch: int) -> list[Any]:
 def resnet18() -> tuple[TransformationResult, list[Any]]:
     """With random weights."""
     return transform(import_torchvision().models.resnet18(weights=None).eval(), backend="tensorrt"), pictures(
-        IMAGES, PIXELS, 1
+        BATCHES, PIXELS, BATCH
     )
 
 
@@ -54,16 +54,16 @@ def vit() -> tuple[TransformationResult, list[Any]]:
     model = import_torchvision().models.VisionTransformer(**settings).eval()
     with torch.no_grad():  # its head is zero
         model.heads.head.weight.normal_(std=0.05)
-    data = pictures(IMAGES, PIXELS, 1)
+    data = pictures(BATCHES, PIXELS, BATCH)
     return transform(model, data[0], backend="tensorrt"), data
 
 
 def minilm() -> tuple[TransformationResult, list[Any]]:
-    """MiniLM-L6 with its weights; a sentence is a batch."""
+    """MiniLM-L6 with its weights, and sentences."""
     encoder, tokenizer = load_encoder()
     batches = as_batches(tokenizer, calibration_sentences())
     result = transform_encoder(encoder, batches[0])
-    return result, [(t[i : i + 1], m[i : i + 1]) for t, m in batches for i in range(len(t))]
+    return result, [(t[i : i + BATCH], m[i : i + BATCH]) for t, m in batches for i in range(0, len(t), BATCH)]
 
 
 MODELS: dict[str, Callable[[], tuple[TransformationResult, list[Any]]]] = {
@@ -118,22 +118,26 @@ def failures(what: str, folder: Path) -> dict[str, Any]:
         result.model.get_submodule("conv1").conv.weight.data[0] += 1
     data = part_of(batches, rank, 3)
 
+    def note_beginning() -> None:
+        (folder / "began.json").write_text(json.dumps({"time": time.time()}))
+
     def run(model: torch.nn.Module) -> None:
         for i, batch in enumerate(data):
-            if wrong and i == 3 and what == "is killed":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if wrong and i == 3 and what == "raises":
+            if wrong and i == 3 and what in ("is killed", "raises"):
+                note_beginning()
+                if what == "is killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
                 raise OSError("the disk is gone")
             model(batch)
 
     dist.barrier()
-    if rank == 0:
-        (folder / "began.json").write_text(json.dumps({"time": time.time()}))
+    if wrong:
+        note_beginning()
     given: Any = [] if wrong and what == "has no data" else run
     try:
         quantize(result, given, bias_correction=True, progress=False, process_group=dist.group.WORLD)
     except DistributedError as error:
-        return {"ranks": [str(rank) for rank in error.ranks], "message": str(error)}
+        return {"ranks": [str(rank) for rank in error.ranks], "message": str(error), "time": time.time()}
     return {}
 
 
@@ -149,7 +153,7 @@ def timing(model: str) -> dict[str, Any]:
     """How long calibration takes, and how much of it is more than without a group."""
     torch.manual_seed(0)
     result, _ = MODELS[model]()
-    batches = pictures(TIMED, 224, 4)
+    batches = pictures(TIMED, 224, BATCH)
     data = batches[dist.get_rank() :: dist.get_world_size()]
     config = QuantConfig(activation=TensorQuantConfig(calibration_method=CalibrationMethod.ENTROPY))
     quantized = insert_qdq(result.model, result.matches, config)

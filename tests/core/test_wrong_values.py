@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+import torch.distributed as dist
 from handbook.api import ROOMS as PUBLIC_ROOMS
 from torch import fx, nn
 
@@ -239,7 +240,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
         (Float16Limit, Float16Limit.SUM), (torch.dtype, torch.int8),
         (LoadedEngine, Adding([])), (nn.LayerNorm, nn.LayerNorm(4)), (nn.RMSNorm, nn.RMSNorm(4)),
-        (Precision, Precision.INT8),
+        (Precision, Precision.INT8), (dist.ProcessGroup, dist.ProcessGroup(dist.HashStore(), 0, 1)),
         (Checkpoint, plan.captured), (WeightFakeQuantize, WeightFakeQuantize()), (str, "a"), (int, 1), (float, 1.0),
         (bool, True), (bytes, b"a"), (Path, Path("a")), (os.PathLike, Path("a")), (dict, {}), (list, []), (tuple, ()),
         (abc.Mapping, {}), (abc.Sequence, ()), (abc.Collection, ()), (abc.Callable, lambda *args: None),

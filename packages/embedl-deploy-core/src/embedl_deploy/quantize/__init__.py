@@ -16,6 +16,7 @@ from embedl_deploy.quantize.placing.quantizer import IntegerWeight, Quantizer
 from embedl_deploy.quantize.recipe import QuantizationRecipe, quantization_recipe
 from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.quantize.reporting.report import PointReport, QuantizationReport, quantization_report
+from embedl_deploy.quantize.synchronized import synchronize
 
 __all__ = [
     "AwqConfig",
@@ -43,4 +44,5 @@ __all__ = [
     "quantization_recipe",
     "quantization_report",
     "quantize",
+    "synchronize",
 ]

@@ -12,6 +12,7 @@ from embedl_deploy.numerics.tensor_config import TensorQuantConfig
 from embedl_deploy.quantize.grid.observers import Observer
 from embedl_deploy.quantize.grid.operators import dequantize, fake_quantize, quantize_values
 from embedl_deploy.quantize.grid.scales import Grid
+from embedl_deploy.quantize.grid.shared_gradient import GradientOfRanks
 from embedl_deploy.quantize.placing.stored_format import StoresFormat
 from embedl_deploy.validation.checked import checked
 
@@ -40,6 +41,7 @@ class Quantizer(StoresFormat):
         self.name = name
         self.is_weight = is_weight
         self.observer: Observer | None = None
+        self.gradient: GradientOfRanks | None = None
         self.calibrated = False
         scale = torch.tensor(float("nan"))
         if config.learnable:
@@ -89,6 +91,7 @@ class Quantizer(StoresFormat):
             return self._rounded(x.float(), self.scale).to(x.dtype)
         scale = self.scale
         if isinstance(scale, nn.Parameter):
+            scale = scale if self.gradient is None else self.gradient(scale)
             scale = scale.abs().clamp(min=torch.finfo(torch.float32).tiny)
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
