@@ -39,6 +39,7 @@ SIZES, CORRECTED_SIZES = (0, 1, 2, 3), (1, 3)
 CORRECTIONS: dict[str, dict[str, Any]] = {
     "equalization": {"equalization": True, "config": QuantConfig(weight=TensorQuantConfig(Precision.INT8))},
     "smoothing": {"smooth_quant": True},
+    "awq": {"awq": True, "config": QuantConfig(None, TensorQuantConfig(Precision.INT4, per_channel=True))},
     "bias correction": {"bias_correction": True},
     "learned rounding": {"learned_rounding": True, "freeze_weights": True},
     "everything": {"equalization": True, "smooth_quant": True, "learned_rounding": True},
@@ -189,6 +190,7 @@ def found_in_parts(size: int) -> Callable[[int], Any]:
 MODELS: dict[str, tuple[Callable[[], TransformationResult], Callable[[], list[torch.Tensor]]]] = {
     "equalization": (chain, images),
     "smoothing": (lambda: fused(perceptron()), rows),
+    "awq": (lambda: fused(perceptron()), rows),
     "everything": (lambda: fused(perceptron()), rows),
 }
 
@@ -196,8 +198,8 @@ MODELS: dict[str, tuple[Callable[[], TransformationResult], Callable[[], list[to
 def main(folder: Path) -> dict[str, Any]:
     """Everything, by name."""
     post.BEAT, post.SILENCE = SILENCE / 8, SILENCE
-    for options in CORRECTIONS.values():  # imports what it needs, once for all
-        quantize(chain(), images(1), **options, progress=False)
+    for name in ("equalization", "learned rounding"):  # imports what it needs, once for all
+        quantize(chain(), images(1), **CORRECTIONS[name], progress=False)
     told: dict[str, Any] = {"failures": {}}
     told["scales"] = {size: run_ranks(max(1, size), scales(size), folder) for size in SIZES}
     told["corrected"] = {size: run_ranks(size, corrected(size), folder) for size in CORRECTED_SIZES}

@@ -10,7 +10,6 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.distributed.distributed_c10d import PrefixStore
 
 from embedl_deploy.distributed import post as timing
 from embedl_deploy.distributed.post import Post, Store
@@ -42,6 +41,8 @@ class Together(Ranks):
     grouped = True
 
     def __init__(self, group: dist.ProcessGroup, what: str) -> None:
+        from torch.distributed.distributed_c10d import PrefixStore  # here, because some builds of torch have none
+
         self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
         self._group, self._what = group, what
         store: Any = group.get_group_store()

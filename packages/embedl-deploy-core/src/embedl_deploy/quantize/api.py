@@ -87,7 +87,7 @@ def quantize(
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
         process_group: Of torch.distributed, whose ranks all call this with the same model and settings, each with its
-            own part of the data. All get the same model. The samples for the four methods are not the first, but
+            own part of the data. All get the same model. The samples that methods learn from are not the first, but
             chosen by their content from the data of all ranks.
 
     Returns:
