@@ -197,6 +197,25 @@ def test_a_gate_of_squeeze_and_excitation_runs_in_integers(tmp_path):
     assert not {"Conv", "GlobalAveragePool", "ReduceMean", "Sigmoid", "Mul"} & set(found)
 
 
+def test_a_factor_behind_what_moves_values_becomes_part_of_a_scale(tmp_path):
+    torch.manual_seed(0)
+    net = Applied(lambda conv, last, x: last(conv(x).transpose(2, 3) * 0.25), nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
+    path, model = quantized_file(net, torch.randn(1, 3, 6, 5), tmp_path)
+    assert "Mul" not in [node.op_type for node in ir.load(path).graph]
+    x = torch.randn(1, 3, 6, 5)
+    with torch.no_grad():
+        assert signal_to_noise(model(x), run_onnx(path, x)[0]) > 40  # dB: but for steps at ties
+
+
+def test_a_factor_with_more_dimensions_stays():
+    f = OnnxFile()
+    x = f.qdq(f.input(2, 4), 0.5, UINT8)
+    x.shape = ir.Shape([2, 4])
+    model = f.model(f.node("Relu", f.node("Mul", x, f.constant([[[2.0]]]))))  # 1×2×4
+    fold_factors(model)
+    assert [node.op_type for node in model.graph] == ["QuantizeLinear", "DequantizeLinear", "Mul", "Relu"]
+
+
 def test_only_the_values_of_a_pool_are_dequantized_not_its_indices(tmp_path):
     class Indices(nn.Module):
         def __init__(self):

@@ -98,14 +98,17 @@ def test_a_product_that_quantizes_its_input_computes_in_integers(tmp_path):
     assert layer.operations == 2 * 4 * 5 * 8
 
 
-def test_weights_of_four_bits_are_multiplied_in_float_as_meant(tmp_path):
+@pytest.mark.parametrize(
+    ("level", "said"), [({}, ""), ({"accuracy_level": 4}, ", and rounded to 8 bits in blocks by the kernel")], ids=str
+)
+def test_weights_of_four_bits_are_multiplied_in_float_as_meant(level, said, tmp_path):
     f = OnnxFile(com_microsoft=1)
     x = f.qdq(f.input(4, 32), SCALE, UINT8)
     packed, scales = f.constant(np.full((8, 1, 16), 0x37), UINT8), f.constant(np.full(8, W_SCALE))
-    how = {"K": 32, "N": 8, "bits": 4, "block_size": 32}
+    how = {"K": 32, "N": 8, "bits": 4, "block_size": 32, **level}
     report = built(tmp_path, f, f.node("MatMulNBits", x, packed, scales, domain="com.microsoft", **how))
     (entry,) = report.float_layers
-    assert entry.reason == "the compiler: weight-only: the weight has 4 bits, the input is in float, as meant"
+    assert entry.reason == f"the compiler: weight-only: the weight has 4 bits, the input is in float{said}, as meant"
 
 
 def read_in_float(f):

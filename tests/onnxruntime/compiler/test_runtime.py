@@ -184,6 +184,63 @@ def test_engines_for_other_processors_and_other_files_are_not_run(built, tmp_pat
         run_engine(tmp_path / "broken.ort.engine", X, backend="onnxruntime")
 
 
+def test_an_engine_of_another_version_that_cannot_be_loaded_says_so(built, tmp_path):
+    model = onnx.load(built[1].path, format="protobuf")
+    (version,) = (each for each in model.metadata_props if each.key.endswith(".version"))
+    version.value = "1.2.3"
+    model.graph.node[0].op_type = "NotAnyMore"
+    old = tmp_path / "old.ort.engine"
+    old.write_bytes(model.SerializeToString())
+    with pytest.raises(CompileError, match=r"It was compiled with ONNX Runtime 1\.2\.3, and .* is installed: compile"):
+        run_engine(old, X, backend="onnxruntime")
+
+
+def branch(*, tanh, exp):
+    """A graph of two nodes that reads x0 of the graph around it."""
+    inner = [
+        onnx.helper.make_node("Tanh", ["x0"], ["a"], name=tanh),
+        onnx.helper.make_node("Exp", ["a"], ["b"], name=exp),
+    ]
+    return onnx.helper.make_graph(inner, "branch", [], [onnx.helper.make_tensor_value_info("b", 1, [2])])
+
+
+def test_nodes_inside_others_are_not_taken_for_those_of_the_same_name_outside(tmp_path):
+    value = onnx.helper.make_tensor_value_info
+    branches = {name: branch(tanh="first", exp="last") for name in ("then_branch", "else_branch")}
+    nodes = [
+        onnx.helper.make_node("Tanh", ["x0"], ["y"], name="first"),
+        onnx.helper.make_node("If", ["x1"], ["z"], name="choice", **branches),
+        onnx.helper.make_node("Add", ["y", "z"], ["w"], name="last"),
+    ]
+    graph = onnx.helper.make_graph(nodes, "net", [value("x0", 1, [2]), value("x1", 9, [])], [value("w", 1, [2])])
+    opsets = [onnx.helper.make_opsetid("", 20)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "net.onnx")
+    result = compile(tmp_path / "net.onnx", backend="onnxruntime", threads=1)
+    layers = [(layer.name, layer.type) for layer in result.report.layers]
+    assert layers[-1] == ("last", "Add")  # which ran last, not before the If as the Exp in it
+    assert sorted(layers) == [("choice", "If"), ("first", "Tanh"), ("last", "Add")]
+    written = onnx.load(result.path, format="protobuf").graph.node
+    inside = [each.name for node in written for attribute in node.attribute for each in attribute.g.node]
+    assert len({*inside, *(node.name for node in written)}) == len(inside) + 3
+
+
+def test_a_file_that_computes_nothing_is_compiled(tmp_path):
+    f = OnnxFile()
+    y = f.node("Add", f.constant([1.0, 2.0]), f.constant([3.0, 4.0]))
+    ir.save(f.model(y), tmp_path / "net.onnx")
+    result = compile(tmp_path / "net.onnx", backend="onnxruntime", threads=1)
+    assert result.report.layers == ()
+    assert run_engine(result.path, [], backend="onnxruntime")["Add_0_0"].tolist() == [4.0, 6.0]
+
+
+def test_an_output_that_numpy_cannot_hold_is_refused_with_what_to_do(tmp_path):
+    f = OnnxFile()
+    y = f.node("Cast", f.input(2), to=int(BFLOAT16))
+    ir.save(f.model(y, dtype=BFLOAT16), tmp_path / "net.onnx")
+    with pytest.raises(CompileError, match=r"numpy, which does not have their type\. Export them in float32"):
+        compile(tmp_path / "net.onnx", backend="onnxruntime", threads=1)
+
+
 def test_an_operator_without_a_kernel_is_named(tmp_path):
     f = OnnxFile(opset=22)
     x = f.input(1, 4, dtype=BFLOAT16)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,16 +30,26 @@ class Made:
 
 
 def name_nodes(model: "onnx.ModelProto") -> None:
-    """Give every node of the main graph that has none a name, and one of its own to each that shares it."""
+    """Give every node that has no name one, and one of its own to each that shares it.
+
+    The profiler tells nodes apart by their names alone, those of the graphs inside an If or a Loop as well.
+    """
     used: set[str] = set()
-    for node in model.graph.node:
-        base = node.name or next(filter(None, node.output), node.op_type)
-        name, count = base, 1
-        while name in used:
-            count += 1
-            name = f"{base}#{count}"
-        node.name = name
-        used.add(name)
+    graphs = [model.graph]
+    while graphs:
+        graph = graphs.pop(0)
+        for node in graph.node:
+            base = node.name or next(filter(None, node.output), node.op_type)
+            name, count = base, 1
+            while name in used:
+                count += 1
+                name = f"{base}#{count}"
+            node.name = name
+            used.add(name)
+        inner = [attribute for node in graph.node for attribute in node.attribute]
+        graphs += [
+            each for attribute in inner for each in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+        ]
 
 
 def is_blocked(model: "onnx.ModelProto") -> bool:
@@ -63,6 +74,20 @@ def made_for(session: Any) -> Made | None:
     """What a loaded engine was made for; ``None`` for a model that is no engine."""
     noted = session.get_modelmeta().custom_metadata_map
     return Made(noted[_TARGET], noted.get(_VERSION, "")) if _TARGET in noted else None
+
+
+def other_version(engine: Path) -> str:
+    """What to add to an error with an engine that another version of ONNX Runtime made; empty for all others."""
+    from google.protobuf.message import DecodeError
+
+    try:
+        noted = {each.key: each.value for each in read_model(engine).metadata_props}
+    except DecodeError:
+        return ""
+    made, here = noted.get(_VERSION), version("onnxruntime")
+    if made in (None, here):
+        return ""
+    return f" It was compiled with ONNX Runtime {made}, and {here} is installed: compile the ONNX file again."
 
 
 def read_model(path: Path) -> "onnx.ModelProto":

@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 #: Those that need a quantized result; the others have a kernel that gives floats.
 _NEED_QUANTIZED_RESULT = frozenset({"Conv", "FusedConv", "ConvTranspose"})
 _FLOAT_PRODUCTS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
+#: The ``accuracy_level`` of MatMulNBits at which it does, the default of what the optimizer makes.
+_ROUNDS_INPUTS = 4
 
 
 def why_in_float(node: "ir.Node") -> str:
     """The reason as far as the optimized model shows it; empty where nothing was to be computed in integers."""
     if node.op_type == "MatMulNBits":
-        return f"weight-only: the weight has {node.attributes['bits'].as_int()} bits, the input is in float, as meant"
+        of_input = "in float"
+        if node.attributes.get_int("accuracy_level", 0) == _ROUNDS_INPUTS:
+            of_input += ", and rounded to 8 bits in blocks by the kernel"
+        return f"weight-only: the weight has {node.attributes['bits'].as_int()} bits, the input is {of_input}, as meant"
     if node.op_type not in _FLOAT_PRODUCTS or len(node.inputs) < 2:
         return ""
     sides = [_stored_type(value) for value in node.inputs[:2]]

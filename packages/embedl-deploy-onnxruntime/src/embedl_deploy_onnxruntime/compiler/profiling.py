@@ -52,7 +52,7 @@ def measure(
     """
     plain = make_session(engine, level, threads)
     profiled = make_session(engine, level, threads, profile=engine.with_name("profile"))
-    most = min(_WARM_UP + _MOST, max(_MOST_EVENTS // nodes, 1))
+    most = min(_WARM_UP + _MOST, max(_MOST_EVENTS // max(nodes, 1), 1))
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < most and (len(times) < _WARM_UP + _LEAST or time.perf_counter() - began < _SECONDS):

@@ -11,7 +11,7 @@ import torch
 from embedl_deploy.backend import LoadedEngine
 from embedl_deploy.engine import EngineTensor
 from embedl_deploy.errors import CompileError, InputError
-from embedl_deploy_onnxruntime.compiler.engine_file import made_for
+from embedl_deploy_onnxruntime.compiler.engine_file import made_for, other_version
 from embedl_deploy_onnxruntime.compiler.processor import processor_here
 from embedl_deploy_onnxruntime.compiler.sessions import level_of, make_session, threads_for
 
@@ -37,7 +37,7 @@ class EngineHere(LoadedEngine):
             self.session = make_session(engine, level_of("ORT_DISABLE_ALL"), self.threads)
         except Exception as error:  # ONNX Runtime's own exception types are not exported
             raise CompileError(
-                f"{self.name} cannot be loaded by ONNX Runtime: {' '.join(str(error).split())}"
+                f"{self.name} cannot be loaded by ONNX Runtime: {' '.join(str(error).split())}{other_version(engine)}"
             ) from error
         made, here = made_for(self.session), processor_here()
         if made is None:

@@ -18,6 +18,7 @@ _NAMED = (
     re.compile(r"[Nn]ode ?\(([^()]+)\)"),
 )
 _NO_KERNEL = "Could not find an implementation"
+_NO_NUMPY = "No corresponding Numpy type"
 
 
 def make_session(
@@ -84,4 +85,6 @@ def refusal(error: Exception, advice: str | None = None) -> CompilerRefusedError
             "ONNX Runtime has no kernel for this operator in these types on the processor. Export what is not "
             "quantized in float32 (dtype=torch.float32)."
         )
+    if _NO_NUMPY in text:
+        advice = "ONNX Runtime gives outputs to numpy, which does not have their type. Export them in float32."
     return CompilerRefusedError([text], list(dict.fromkeys(nodes)), advice)

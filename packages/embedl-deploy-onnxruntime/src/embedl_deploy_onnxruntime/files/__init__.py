@@ -26,6 +26,7 @@ def finish(model: "ir.Model") -> None:
     quantize_summands(model)
     pool_globally(model)
     move_on_integers(model)
+    fold_factors(model)  # those behind what was moved
     convolve_by_channel(model)
     keep_in_float(model)
     quantize_biases(model)

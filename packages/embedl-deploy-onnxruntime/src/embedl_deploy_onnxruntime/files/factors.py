@@ -32,6 +32,8 @@ def fold_factors(model: "ir.Model") -> None:
             factor = None if other is None or other.const_value is None else other.const_value
             if before is None or before.op_type != "DequantizeLinear" or factor is None or factor.size != 1:
                 continue
+            if value is None or (factor.shape and (value.shape is None or len(factor.shape) > len(value.shape))):
+                continue  # the product has more dimensions
             number = float(factor.numpy().reshape(()))
             if node.op_type == "Div":
                 number = 1 / number if number else 0.0
