@@ -78,7 +78,7 @@ def made_for(session: Any) -> Made | None:
 
 def other_version(engine: Path) -> str:
     """What to add to an error with an engine that another version of ONNX Runtime made; empty for all others."""
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     try:
         noted = {each.key: each.value for each in read_model(engine).metadata_props}
