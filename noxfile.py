@@ -320,6 +320,13 @@ def distributed(session: nox.Session) -> None:
 
 
 @nox.session
+def language(session: nox.Session) -> None:
+    """What quantization costs a language model that is trained here, in perplexity; prints a table. Takes minutes."""
+    _install_wheels(session, "torchvision", "transformers", "tokenizers")
+    session.run("python", "benchmarks/language.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def craft(session: nox.Session) -> None:
     """What INT8 costs a text detector with its real weights, score maps and boxes, and what a compiler makes of it."""
     _install_wheels(session, *DETECTOR_REQUIREMENTS, compilers=True)
@@ -385,18 +392,7 @@ def matrix(session: nox.Session) -> None:
 def full(session: nox.Session) -> None:
     """Every session that checks something, one after another. Takes hours."""
     quick = ("lint", "typecheck", "tests", "slow", "page", "bare", "conformance", "docs", "scaffold", "matrix", "build")
-    for name in (
-        *quick,
-        "demo",
-        "digits",
-        "sentences",
-        "craft",
-        "accuracy",
-        "zoo",
-        "engines",
-        "tune",
-        "fuzz",
-        "distributed",
-        "bench",
-    ):
+    data = ("demo", "digits", "sentences", "language", "craft", "accuracy")
+    for name in (*quick, *data, "zoo", "engines", "tune", "fuzz", "distributed", "bench"):
+        session.notify(name)
         session.notify(name)

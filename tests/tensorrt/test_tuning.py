@@ -129,6 +129,8 @@ def test_formats_are_those_of_the_target(residual, chip):
     blocks = QuantConfig(weight=TensorQuantConfig(Precision.INT4, block_size=4), activation=None)
     with pytest.raises(InputError, match="only take the place of both"):
         tune(result, [x], target="sm89", formats=[Precision.FP8], config=blocks, **how)
+    with pytest.raises(InputError, match="has weights in NVFP4, which files hold as numbers of the format"):
+        tune(result, [x], target="sm120", config=QuantConfig(None, TensorQuantConfig(Precision.NVFP4)), **how)
 
 
 class Pooled(nn.Module):
