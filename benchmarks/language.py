@@ -156,7 +156,7 @@ def main() -> int:
         f"{len(trained.training):,} tokens to train on, {held_out.numel():,} held out, {trained.bytes_per_token:.2f} "
         f"bytes each; {products / 1e6:.1f} million weights in products"
     )
-    rows = [Row("float16", reference, products * 2 / 1e6, 0.0)]
+    rows = [Row("float", reference, products * 2 / 1e6, 0.0)]
     for what in ROWS:
         if not given.only or any(text in what for text in given.only):
             rows.append(measure(what, result, trained, calibration, held_out))
