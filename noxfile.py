@@ -395,4 +395,3 @@ def full(session: nox.Session) -> None:
     data = ("demo", "digits", "sentences", "language", "craft", "accuracy")
     for name in (*quick, *data, "zoo", "engines", "tune", "fuzz", "distributed", "bench"):
         session.notify(name)
-        session.notify(name)
