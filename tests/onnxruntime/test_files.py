@@ -109,6 +109,18 @@ def test_a_channel_that_training_has_given_up_keeps_its_bias_in_the_runtime(weig
         assert signal_to_noise(model(x), torch.from_numpy(answer)) > 40  # dB: but for steps at ties
 
 
+def test_a_product_whose_rectifier_is_read_in_float_runs_in_integers(tmp_path):
+    torch.manual_seed(0)
+    x = torch.randn(2, 16)
+    net = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, 8))
+    path, model = quantized_file(net, x, tmp_path, integer_weights=True)
+    found = kernels(path, tmp_path)
+    assert found.count("QGemm") == 2
+    assert "DequantizeLinear" not in found
+    with torch.no_grad():
+        assert signal_to_noise(model(x), run_onnx(path, x)[0]) > 40  # dB
+
+
 def test_a_bias_of_a_float_product_stays():
     f = OnnxFile()
     y = f.node("Gemm", f.input(2, 4), f.weight(4, 4), f.weight(4), transB=1)

@@ -274,6 +274,15 @@ CASES = [
         lambda f: gemm(f, x=f.input(4, 16)),
         DQ,
     ),
+    warning(
+        "ORT-16",
+        "Gemm and ReLU",
+        "Gemm",
+        "it is made one node with Relu 'Relu_2' first",
+        lambda f: f.node("Softplus", f.node("Relu", gemm(f, weight(f, 16, 8, axis=1), x=f.input(4, 16), transB=0))),
+        "FusedGemm",
+        "MatMulNBits",
+    ),
     warning("ORT-16", "blocks of 8", "MatMul", "blocks of 8; expected", lambda f: float_product(f, blocks(f, 8)), DQ),
     warning("ORT-16", "blocks of rows", "MatMul", "along axis 1", lambda f: float_product(f, blocks(f, 16, 1)), DQ),
     warning(
@@ -293,6 +302,13 @@ CASES = [
     ),
     near("ORT-16", "per column", lambda f: float_product(f, weight(f, 128, 8, axis=1)), "MatMulNBits", DQ),
     near("ORT-16", "Gemm", lambda f: gemm(f, weight(f, 16, 8, axis=1), x=f.input(4, 16), transB=0), "MatMulNBits"),
+    near(
+        "ORT-16",
+        "Gemm, and a ReLU of the model",
+        lambda f: f.node("Relu", gemm(f, weight(f, 16, 8, axis=1), x=f.input(4, 16), transB=0)),
+        "MatMulNBits",
+        "FusedGemm",
+    ),
     near(
         "ORT-16",
         "transposed",

@@ -55,6 +55,19 @@ def test_each_linear_is_one_kernel(tmp_path, name, bias, x):
     torch.testing.assert_close(found, model(x).detach(), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("x", [X, ROWS], ids=["sequences", "rows"])
+@pytest.mark.parametrize("name", ["WEIGHTS_4BIT", "WEIGHTS_8BIT"])
+def test_a_rectifier_behind_a_linear_does_not_keep_it_from_its_kernel(tmp_path, name, x):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(96, 48), nn.ReLU(), nn.Linear(48, 32), nn.ReLU()).eval()
+    model = quantize(transform(net, x, backend="onnxruntime"), config=CONFIGS[name])
+    export_onnx(model, x, tmp_path / "m.onnx", integer_weights=True)
+    kernels, found = optimized(tmp_path / "m.onnx", x, settings=EXACT)
+    assert kernels["MatMulNBits"] == 2
+    assert not {"DequantizeLinear", "MatMul", "Gemm", "FusedGemm"} & set(kernels)
+    torch.testing.assert_close(found, model(x).detach(), rtol=0, atol=1e-5)
+
+
 def test_a_weight_that_the_file_has_in_float_is_rounded_to_the_same(tmp_path):
     model = quantize(transform(perceptron(), X, backend="onnxruntime"), config=WEIGHTS_4BIT)
     for name, stored in (("integers", True), ("floats", False)):

@@ -19,7 +19,7 @@ from embedl_deploy.artifact import (
     sizes_of,
 )
 from embedl_deploy.backend import Rule, Severity, Undecided, Violation
-from embedl_deploy_onnxruntime.checks.walks import CARRIED, dequantizer
+from embedl_deploy_onnxruntime.checks.walks import CARRIED, dequantizer, label
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -55,6 +55,10 @@ def _why_not(node: "ir.Node", weight: "ir.Node") -> str:
         return "there is no kernel of convolutions for weights alone"
     if node.op_type == "Gemm" and attribute(node, "transB", 0):
         return "the weight of Gemm is transposed; expected transB=0"
+    readers = consumers(node)
+    rectified = node.op_type == "Gemm" and len(readers) == 1 and readers[0].op_type == "Relu"
+    if rectified and not any(each.outputs[0].is_graph_output() for each in (node, *readers)):
+        return f"it is made one node with {label(readers[0])} first; expected LeakyRelu of slope 0"
     if quantized_type_name(weight) not in _NBITS:
         return f"quantized to {quantized_type_name(weight)}; expected INT4 or INT8"
     if len(fixed_sizes_of(weight.inputs[0]) or ()) != 2:

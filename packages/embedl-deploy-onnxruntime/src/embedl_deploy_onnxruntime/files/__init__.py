@@ -9,7 +9,7 @@ from embedl_deploy_onnxruntime.files.depthwise import convolve_by_channel
 from embedl_deploy_onnxruntime.files.dynamic import multiply_integers
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
-from embedl_deploy_onnxruntime.files.kept import keep_in_float, spare_products
+from embedl_deploy_onnxruntime.files.kept import keep_in_float, part_from_rectifiers, spare_products
 from embedl_deploy_onnxruntime.files.moves import move_on_integers
 from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
@@ -33,5 +33,6 @@ def finish(model: "ir.Model") -> None:
     spare_products(model)
     multiply_integers(model)
     turn_weights(model)
+    part_from_rectifiers(model)
     reorder_gelu(model)
     widen_constants(model, _WIDER)

@@ -9,6 +9,9 @@ runtime's integer kernel for it takes ten times as long, and the values behind i
 
 Products that give floats to one reader and integers to another are kept in integers. A kernel that gives floats is
 taken only where no quantizer reads the product, so one of slope 1 stands between both.
+
+A Gemm with a quantized weight is kept from a ReLU behind it that no quantizer follows. The runtime would make one node
+of them first, compute it in float, and dequantize the weight in every run; a LeakyRelu of slope 0 it leaves alone.
 """
 
 from collections.abc import Sequence
@@ -65,6 +68,20 @@ def spare_products(model: "ir.Model") -> None:
             producer = result.producer()
             assert producer is not None  # it is the product's
             _put_leaky(model, producer, 1.0, readers=[use.node for use in quantizing])
+
+
+def part_from_rectifiers(model: "ir.Model") -> None:
+    """Keep products with a quantized weight from being merged with a ReLU behind them whose result is read in float.
+
+    Args:
+        model: Changed in place.
+    """
+    for node in list(model.graph):
+        reader = _only_reader(node) if node.op_type == "Gemm" and _dequantizer(node.inputs[1]) is not None else None
+        if reader is None or reader.op_type != "Relu" or reader.outputs[0].is_graph_output():
+            continue
+        if _dequantizer(node.inputs[0]) is None or not _is_quantized(reader):
+            _put_leaky(model, reader, 0.0, in_place_of=True)
 
 
 def _has_bias(adder: "ir.Node", product: "ir.Node") -> bool:
