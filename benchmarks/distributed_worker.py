@@ -32,7 +32,7 @@ from sentences import as_batches, calibration_sentences, load_encoder, transform
 from torchvision_import import import_torchvision
 
 #: Batches, pictures in each, and pixels on a side; batches that are timed, of the usual size.
-BATCHES, BATCH, PIXELS, TIMED = 24, 4, 64, 48
+BATCHES, BATCH, PIXELS, TIMED = 24, 4, 64, 24
 
 
 def pictures(count: int, pixels: int, batch: int) -> list[Any]:
@@ -163,7 +163,7 @@ def timing(model: str) -> dict[str, Any]:
 
     together()  # warm up
     times, overheads = [], []
-    for _ in range(3):
+    for _ in range(2):
         times.append(seconds_of(together))
         alone = torch.tensor(seconds_of(lambda: calibrate(quantized, data, progress=False)))
         dist.all_reduce(alone, dist.ReduceOp.MAX)
