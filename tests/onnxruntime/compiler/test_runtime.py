@@ -156,6 +156,7 @@ def test_open_dimensions_are_one_unless_shapes_say_more(tmp_path):
         ({"target": "sm89"}, r"target is 'sm89'; ONNX Runtime optimizes for the processor in this machine, '\w"),
         ({"optimization_level": 7}, r"optimization_level is 7; ONNX Runtime has 0 \(ORT_DISABLE_ALL\)"),
         ({"threads": 0}, "threads is 0; expected a positive number"),
+        ({"threads": 100_000}, "threads is 100000; expected at most 1024"),
     ],
 )
 def test_options_that_do_not_fit_are_named(built, tmp_path, options, message):

@@ -1,5 +1,6 @@
 """Sessions of ONNX Runtime, and what its errors say."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from embedl_deploy.backend import CompilerRefusedError
+from embedl_deploy.errors import InputError
 
 _PROVIDER = "CPUExecutionProvider"
 #: Beside what it raises as an error, nothing that it logs is of interest.
@@ -17,6 +19,7 @@ _NAMED = (
     re.compile(r"Name:'([^']+)' Status"),
     re.compile(r"[Nn]ode ?\(([^()]+)\)"),
 )
+_MOST_THREADS = 1024
 _NO_KERNEL = "Could not find an implementation"
 _NO_NUMPY = "No corresponding Numpy type"
 
@@ -57,7 +60,15 @@ def make_session(
 
 
 def threads_for(asked: int | None) -> int:
-    """Threads to run with: those that were asked for, or as many as torch uses in this process."""
+    """Threads to run with: those that were asked for, or as many as torch uses in this process.
+
+    Raises:
+        InputError: They are more than any machine has use for; the runtime would start them all.
+    """
+    if asked is not None and asked > max(_MOST_THREADS, os.cpu_count() or 1):
+        raise InputError(
+            f"threads is {asked}; expected at most {_MOST_THREADS}. This machine has {os.cpu_count()} processors."
+        )
     return torch.get_num_threads() if asked is None else asked
 
 
