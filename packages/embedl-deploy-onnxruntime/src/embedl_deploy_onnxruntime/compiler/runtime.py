@@ -118,6 +118,7 @@ def _checked(options: CompileOptions) -> tuple[str, int]:
     ]
     if given:
         raise InputError(f"ONNX Runtime has no option {', '.join(given)}; leave it out.")
+    threads_for(options.threads)
     here, target = processor_here(), options.target
     if target is not None and target.lower() != here and not here.startswith(f"{target.lower()}-"):
         raise InputError(
