@@ -54,7 +54,7 @@ def test_the_fingerprint_tells_weights_apart(tmp_path, weights):
 
 
 def test_what_are_no_shards(tmp_path, weights):
-    with pytest.raises(InputError, match="holds neither .*json nor .*; expected"):
+    with pytest.raises(InputError, match=r"holds neither .*json nor .*; expected"):
         open_shards(tmp_path)
     with pytest.raises(InputError, match="is not there; expected a safetensors file, or a folder with them"):
         open_shards(tmp_path / "nothing")

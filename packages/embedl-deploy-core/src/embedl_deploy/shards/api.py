@@ -1,5 +1,6 @@
 """The function ``quantize_shards``."""
 
+import gc
 import os
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -114,6 +115,7 @@ def quantize_shards(
         with progress_bar("quantizing blocks", range(len(done), len(parts)), shown=progress) as numbers:
             for number in numbers:
                 done.append(work.quantize(number, runs, done))
+                gc.collect()  # a graph and its nodes refer to each other, so the block would stay until Python looks
                 state.save({"blocks": [asdict(block) for block in done]})
                 work.activations(number).remove()
         report = work.finish(done)

@@ -52,8 +52,27 @@ def read_recipe(folder: Path) -> QuantizationRecipe:
     )
 
 
-def put_tensor(model: nn.Module, name: str, shards: Shards) -> None:
-    """Give a tensor of a model, wherever it is used, the value that it has in shards."""
+def put_tensor(model: nn.Module, name: str, shards: Shards, value: torch.Tensor | None = None) -> None:
+    """Give a tensor of a model, wherever it is used, a value: by default that which it has in shards."""
+    table, key = place_of_tensor(model, name, shards)
+    before = table[key]
+    value = shards.read(name) if value is None else value
+    if isinstance(before, nn.Parameter) and not isinstance(value, nn.Parameter):
+        value = nn.Parameter(value, requires_grad=before.requires_grad)
+    for part in model.modules():
+        tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for each in tables:
+            for other, tensor in each.items():
+                if tensor is before:
+                    each[other] = value
+
+
+def place_of_tensor(model: nn.Module, name: str, shards: Shards) -> tuple[dict[str, Any], str]:
+    """The parameters or buffers of the module that has a tensor, and its name there.
+
+    Raises:
+        InputError: None has.
+    """
     path, _, key = name.rpartition(".")
     try:
         owner = model.get_submodule(path)
@@ -62,13 +81,4 @@ def put_tensor(model: nn.Module, name: str, shards: Shards) -> None:
     table: dict[str, Any] = owner._parameters if key in owner._parameters else owner._buffers
     if key not in table:
         raise InputError(f"{str(shards.path)!r} has {name!r}, which the model has no place for. Was it made by others?")
-    value: torch.Tensor = shards.read(name)
-    before = table[key]
-    if isinstance(before, nn.Parameter):
-        value = nn.Parameter(value, requires_grad=before.requires_grad)
-    for part in model.modules():
-        tables: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
-        for each in tables:
-            for other, tensor in each.items():
-                if tensor is before:
-                    each[other] = value
+    return table, key

@@ -85,8 +85,8 @@ def _require_all(missing: dict[str, bool], shards: Shards) -> None:
     cure = "Give the folder with the weights of this model, under the names of its state_dict."
     if computed:
         cure = (
-            f"{computed[0]!r} is a buffer that no checkpoint has, because the model computes it when it is made: make it, "
-            "or the module that has it, outside of torch.device('meta'), and put it into the model before transform."
+            f"{computed[0]!r} is a buffer that no checkpoint has, because the model computes it when it is made: make "
+            "it, or the module that has it, outside of torch.device('meta'), and put it into the model first."
         )
     raise InputError(f"{str(shards.path)!r} lacks {len(missing)} tensor(s) of the model: {listed}. {cure}")
 
