@@ -255,6 +255,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def larger_than_memory(session: nox.Session) -> None:
+    """A language model of 3 GB, quantized from shards: memory, and runs that are killed. Needs 12 GB of disk."""
+    _install_wheels(session, "transformers", "safetensors", "torchvision")
+    session.run("python", "benchmarks/larger_than_memory.py", *session.posargs, env=SUPPORT)
+
+
+@nox.session
 def engines(session: nox.Session) -> None:
     """What a compiler makes of six networks in four formats for three targets; prints a table. Takes minutes."""
     _install_wheels(session, *DEMO_REQUIREMENTS, compilers=True)

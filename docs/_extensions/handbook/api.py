@@ -21,6 +21,7 @@ ROOMS = (
     "embedl_deploy.plan",
     "embedl_deploy.export",
     "embedl_deploy.float16",
+    "embedl_deploy.shards",
     "embedl_deploy.sensitivity",
     "embedl_deploy.tuning",
     "embedl_deploy.page",

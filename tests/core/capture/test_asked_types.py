@@ -45,7 +45,7 @@ def test_what_the_author_wrote_stays():
 
 def test_without_such_literals_nothing_is_traced_twice(monkeypatch):
     marked = []
-    monkeypatch.setattr(MarkedModel, "of", lambda model, args, kwargs: marked.append(type(model)))
+    monkeypatch.setattr(MarkedModel, "of", lambda model, args, kwargs, mark: marked.append(type(model)))
     capture(net(lambda m, x: m.fc(x).float() * 0.5, fc=nn.Linear(4, 4)), (X,), trace="symbolic")
     assert not marked
     capture(net(lambda m, x: m.fc(x).to(torch.float32), fc=nn.Linear(4, 4)), (X,), trace="symbolic")

@@ -12,12 +12,11 @@ import torch
 from torch import fx
 from torch.fx.node import map_aggregate
 
-from embedl_deploy.capture.marked import MarkedModel
+from embedl_deploy.capture.marked import MarkedModel, device_for
 from embedl_deploy.capture.model_type import ModelType
 from embedl_deploy.capture.two_types import notes_of_fixed_types
 from embedl_deploy.errors import CaptureError
 from embedl_deploy.exclusive import global_state
-from embedl_deploy.modules.device import device_of
 
 _TYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _LIMITS = frozenset(
@@ -41,7 +40,7 @@ def follow_what_was_asked_for(
     if not any(_may_stand_for_it(value) for node in graph_module.graph.nodes for value in _literals(node)):
         return ()
     marked = mark()
-    if marked is None:
+    if marked is None or marked.own is None or marked.dtype is None:
         return ()
     try:
         with global_state, marked.traced():
@@ -53,24 +52,25 @@ def follow_what_was_asked_for(
     pairs = list(zip(graph_module.graph.nodes, other.nodes, strict=False))
     if len(graph_module.graph.nodes) != len(other.nodes) or not all(_are_alike(*pair) for pair in pairs):
         return notes_of_fixed_types(graph_module)
-    model_type = ModelType(graph_module, device_of(graph_module), marked.own)
+    device = next((device_for(t) for t in (*graph_module.parameters(), *graph_module.buffers())), torch.device("cpu"))
+    model_type = ModelType(graph_module, device, marked.own)
     for node, twin in pairs:
-        _follow(node, twin, marked, model_type)
+        _follow(node, twin, marked, marked.own, model_type)
     graph_module.recompile()
     return ()
 
 
-def _follow(node: fx.Node, twin: fx.Node, marked: MarkedModel, model_type: ModelType) -> None:
+def _follow(node: fx.Node, twin: fx.Node, marked: MarkedModel, own: torch.dtype, model_type: ModelType) -> None:
     others = iter(_literals(twin))
     limits = marked.named_limits()
 
     def followed(value: Any) -> Any:
         other = next(others)
-        if value is marked.own and other is marked.dtype:
+        if value is own and other is marked.dtype:
             return model_type.attribute("dtype")
         if model_type.is_its_device(value):
             return model_type.attribute("device")
-        if isinstance(other, float) and other in limits and value == getattr(torch.finfo(marked.own), limits[other]):
+        if isinstance(other, float) and other in limits and value == getattr(torch.finfo(own), limits[other]):
             return model_type.limit(limits[other])
         return value
 

@@ -15,7 +15,7 @@ from embedl_deploy.capture.closed_dimensions import Closed, ClosingLines, closed
 from embedl_deploy.capture.fixed_sizes import FixedSizeError, about_loops, fixed_by_code
 from embedl_deploy.capture.guard import guarded, note_inputs
 from embedl_deploy.capture.leaf_calls import call_the_leaves, leaves_kept_whole
-from embedl_deploy.capture.marked import MarkedModel
+from embedl_deploy.capture.marked import MarkedModel, device_for
 from embedl_deploy.capture.model_type import follow_the_model, keep_types
 from embedl_deploy.capture.random_numbers import CallsNoted, RandomNumbers
 from embedl_deploy.capture.recurrent_layers import steps_left_open
@@ -59,8 +59,8 @@ def capture_by_export(
         numbers: Is told what the model does with random numbers.
         leaf_modules: Further classes to keep whole, beside those of ``torch.nn``.
         opened: Dimensions of the inputs to leave open.
-        marked: The model in another type, which is traced in its place, so that literals that stand for its own
-            follow it. Whether it takes the same way in its own is for the caller to find out.
+        marked: The model in another type or on another device, which is traced in its place, so that literals that
+            stand for its own follow it. Whether it takes the same way in its own is for the caller to find out.
         is_leaf_function: Of the functions that ``torch.fx`` keeps whole, which to keep whole, if any.
 
     Returns:
@@ -133,12 +133,13 @@ def capture_by_export(
         ) from error
     note = drop_assertions(graph_module)
     tensors = (*model.parameters(), *model.buffers(), *tensors_in(args, kwargs))
-    device = next((tensor.device for tensor in tensors), None)
-    if marked is None:
+    device = next((device_for(tensor) for tensor in tensors), None)
+    if marked is None or marked.own is None or marked.dtype is None:
         follow_the_model(graph_module, device)
     else:
         keep_types(graph_module, model)
         follow_the_model(graph_module, device, marked.dtype, marked.own, marked.named_limits())
+    if marked is not None:
         marked.undo(graph_module, model)
         note_inputs(graph_module)
     numbers.settle(graph_module)

@@ -5,6 +5,8 @@ model is traced in bfloat16, on tensors without values: now the first says bfloa
 more than any trace, and a model that asks whether it is in 16 bits, to cast what it has upcast, is heard. Its tensors
 and types are its own again afterwards. Whether it does the same in its own type is found out by comparison.
 
+A model on the meta device is traced as on the CPU, in both types: kernels for the meta device give other layouts.
+
 What ``torch.finfo`` says of the model's type is marked in the same way, by a number that is a few last bits of float64
 from the true one, and stands for ``torch.finfo(dtype).min``. A number that is computed from such a limit is a literal:
 so that it is right for the model's own type, ``eps`` and ``tiny`` are near those of that.
@@ -38,59 +40,76 @@ class NotToldApartError(CaptureError):
 
 @dataclass(frozen=True)
 class MarkedModel:
-    """A model in another type.
+    """A model in another type, or on another device, or both.
 
     Attributes:
         model: A copy without values.
-        own: The model's own type.
-        dtype: The other type.
+        own: The model's own type; ``None`` if it has none, or several.
+        dtype: The other type; ``None`` if it is traced in its own.
         limits: What ``torch.finfo`` says of the other type while it is traced, by name.
     """
 
     model: nn.Module
-    own: torch.dtype
-    dtype: torch.dtype
+    own: torch.dtype | None
+    dtype: torch.dtype | None
     limits: dict[str, float]
 
     @staticmethod
-    def of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> "MarkedModel | None":
-        """A model in another type; ``None`` if it has none of its own, or several, or tensors of other classes."""
+    def of(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, mark: bool) -> "MarkedModel | None":
+        """A model in another type or on another device.
+
+        Args:
+            model: The model.
+            args: Its inputs.
+            kwargs: Its keyword inputs.
+            mark: Whether to trace it in another type, if it has one of its own and no tensors of other classes.
+
+        Returns:
+            The model; ``None`` if it can be traced as it is, on its device.
+        """
         tensors = [*model.parameters(), *model.buffers()]
         given = [value for value in pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-        if any(type(tensor) not in _PLAIN_TENSORS or tensor.is_meta for tensor in (*tensors, *given)):
+        if any(type(tensor) not in _PLAIN_TENSORS for tensor in (*tensors, *given)):
             return None
         own = _own_type(list(model.parameters())) or _own_type(given)
-        dtype = None if own is None else _MARKERS.get(own)
-        if own is None or dtype is None:
+        dtype = _MARKERS.get(own) if mark and own is not None else None
+        if dtype is None and not any(tensor.is_meta for tensor in (*tensors, *given)):
             return None
 
         mode = FakeTensorMode(allow_non_fake_inputs=True)
         stand_ins: dict[int, Any] = {}
         for tensor in tensors:
             with mode:
-                kind = dtype if tensor.dtype is own else tensor.dtype
-                fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=tensor.device)
+                kind = dtype if dtype is not None and tensor.dtype is own else tensor.dtype
+                fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=kind, device=device_for(tensor))
             is_parameter = isinstance(tensor, nn.Parameter)
             stand_ins[id(tensor)] = nn.Parameter(fake, requires_grad=tensor.requires_grad) if is_parameter else fake
 
+        if own is None or dtype is None:
+            return MarkedModel(deep_copy(model, stand_ins), own, None, {})
         near, far = torch.finfo(own), torch.finfo(dtype)
         limits = {"min": far.min, "max": far.max, "eps": near.eps, "tiny": near.tiny, "resolution": near.resolution}
         limits = {name: value * _NEARLY_ONE for name, value in limits.items()}
         return MarkedModel(deep_copy(model, stand_ins), own, dtype, limits)
 
     def converted(self, inputs: Any) -> Any:
-        """Example inputs in the other type."""
+        """Example inputs in the other type, and with values, which are zeros where there were none."""
 
         def in_other_type(value: torch.Tensor) -> torch.Tensor:
-            if value.dtype is not self.own:
+            kind = self.dtype if self.dtype is not None and value.dtype is self.own else value.dtype
+            if kind is value.dtype and not value.is_meta:
                 return value
-            return value.detach().to(self.dtype).requires_grad_(value.requires_grad)
+            value_there = torch.zeros_like(value, device=device_for(value)) if value.is_meta else value.detach()
+            return value_there.to(kind).requires_grad_(value.requires_grad)
 
         return pytree.tree_map_only(torch.Tensor, in_other_type, inputs)
 
     @contextmanager
     def traced(self) -> Iterator[None]:
         """Around a trace in this thread; others may not trace meanwhile."""
+        if self.own is None or self.dtype is None:
+            yield
+            return
         real, here = torch.finfo, threading.get_ident()
         limits = _Limits(self.dtype, self.limits)
 
@@ -112,6 +131,8 @@ class MarkedModel:
         Raises:
             NotToldApartError: There is such a part.
         """
+        if self.dtype is None:
+            return
         parts = [part for part in graph_module.modules() if isinstance(part, fx.GraphModule)]
         autocast = torch.ops.higher_order.wrap_with_autocast
         calls = [node for part in parts for node in part.graph.find_nodes(op="call_function", target=autocast)]
@@ -140,7 +161,7 @@ class MarkedModel:
         made: dict[Any, torch.Tensor] = {}  # one for all alike: fake tensors of open sizes are slow to make
 
         def in_own_type(value: FakeTensor) -> torch.Tensor:
-            if value.dtype is not self.dtype:
+            if self.own is None or value.dtype is not self.dtype:
                 return value
             alike = (*map(_expression, (*value.shape, *value.stride())), value.device)
             if alike not in made:
@@ -152,6 +173,11 @@ class MarkedModel:
                 for node in part.graph.nodes:
                     if "val" in node.meta:
                         node.meta["val"] = pytree.tree_map_only(FakeTensor, in_own_type, node.meta["val"])
+
+
+def device_for(tensor: torch.Tensor) -> torch.device:
+    """The device on which a tensor is traced: its own, and the CPU for the meta device, which has no values."""
+    return torch.device("cpu") if tensor.is_meta else tensor.device
 
 
 def _expression(size: Any) -> Any:

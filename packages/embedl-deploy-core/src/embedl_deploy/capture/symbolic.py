@@ -103,7 +103,7 @@ def trace_symbolically(
         raise depends_on_state(original, *fault)
     asked = follow_what_was_asked_for(
         graph_module,
-        lambda: MarkedModel.of(model, args or (), kwargs or {}),
+        lambda: MarkedModel.of(model, args or (), kwargs or {}, mark=True),
         lambda other: CaptureTracer(leaves, args, kwargs or {}).trace(other),
     )
     numbers.settle(graph_module)

@@ -13,7 +13,7 @@ from torch import fx, nn
 from torch._subclasses import FakeTensor, FakeTensorMode
 from torch.utils import _pytree as pytree
 
-from embedl_deploy.graph.shapes import FakeInterpreter
+from embedl_deploy.graph.shapes import FakeInterpreter, fake_of
 
 
 class UnknownValueError(Exception):
@@ -111,7 +111,7 @@ class ExampleValues:
             if self._inputs is None or node.target not in self._inputs:
                 raise UnknownValueError(node.name)
             value = self._inputs[node.target]
-            return pytree.tree_map_only(torch.Tensor, self._mode.from_tensor, value)
+            return pytree.tree_map_only(torch.Tensor, lambda x: fake_of(self._mode, x), value)
         try:
             with self._finding_out(), self._mode, torch.no_grad():
                 return self._interpreter.run_node(node)

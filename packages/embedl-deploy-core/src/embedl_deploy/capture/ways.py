@@ -142,7 +142,7 @@ class Capturing:
         with state_kept(self.model), call_hooks_set_aside():
             copied = _copy(self.model)
             numbers = RandomNumbers(copied)
-            marked = MarkedModel.of(copied, self.args or (), self.kwargs) if mark else None
+            marked = MarkedModel.of(copied, self.args or (), self.kwargs, mark=mark)
             given = (copied, self.args, self.kwargs, numbers, self.leaves.modules, opened)
             clock = Clock()
             try:
@@ -158,10 +158,11 @@ class Capturing:
             read_results_of_writes(graph_module)
             remove_what_nobody_reads(graph_module)
             captured = Captured(graph_module, "export", notes)
-        captured = self._compared(captured, numbers, clock, closely=marked is not None)
+        own = None if marked is None or marked.dtype is None else marked.own
+        captured = self._compared(captured, numbers, clock, closely=own is not None)
         if opened and self.verify:
             refuse_wrong_ones(self.model, captured.graph_module, self.args or (), self.kwargs, opened)
-        return captured, None if marked is None else marked.own
+        return captured, own
 
     def refuse_hooks(self, model: nn.Module) -> None:
         """Refuse hooks of the process that change what the model's modules give; see :func:`capture`."""

@@ -36,6 +36,7 @@ from embedl_deploy.export.program import translated
 from embedl_deploy.export.result import OnnxExport
 from embedl_deploy.export.structure_names import names_in_structures
 from embedl_deploy.export.tied_weights import store_once
+from embedl_deploy.export.weights_later import are_later, tell_where_weights_are
 from embedl_deploy.files import atomic_write
 from embedl_deploy.graph.exported_inputs import check_exported_inputs
 from embedl_deploy.graph.fixed_inputs import without_fixed
@@ -166,6 +167,7 @@ def export_onnx(
         raise
     constants = in_words([*replaced, *of_forward], kind)
     _check_opset(program, opset)
+    tell_where_weights_are(program.model)
     finish_onnx(program.model, given)
     name_values(program.model, input_names, output_names, names_in_structures(model, program, example, named))
     asked = asked_of_tensors(opened, model, example, named)
@@ -181,7 +183,8 @@ def export_onnx(
     judged = None
     with atomic_write(target) as temporary:
         lines = users_lines(program.model)
-        store_once(program.model)
+        if not are_later():  # it reads all weights
+            store_once(program.model)
         keep_modules_only(program.model)
         note_in_float(program.model, reasons)
         program.save(os.fspath(temporary), external_data=size > min(_BESIDE_BYTES, _EXTERNAL_DATA_BYTES))

@@ -1,8 +1,9 @@
 """Shapes of the values in a graph, found without running the model.
 
 Shapes are propagated with fake tensors: no arithmetic is done, no random number drawn, no running statistic
-updated. They are stored where ``torch.fx.passes.shape_prop.ShapeProp`` stores them, so shapes that a user has
-already propagated count as well.
+updated. Tensors on the meta device, which have no values, are taken for tensors on the CPU, as which they will be
+loaded: so a model without weights takes real inputs. Shapes are stored where ``torch.fx.passes.shape_prop.ShapeProp``
+stores them, so shapes that a user has already propagated count as well.
 """
 
 import logging
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch._subclasses import FakeTensorMode
+from torch._subclasses import FakeTensor, FakeTensorMode
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -23,7 +24,7 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.errors import FusedModuleError, InputError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, ProductsNoted, is_foreign
-from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs, tensors_in
+from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
 from embedl_deploy.graph.leaf_results import result_of_leaf
 from embedl_deploy.graph.lookup import has_hooks
 from embedl_deploy.graph.metadata import dtype_of as dtype_of
@@ -93,7 +94,7 @@ class FakeInterpreter(BoundInterpreter):
         if known is not None:
             return known
         tensors = (*module.named_parameters(), *module.named_buffers())
-        state: dict[str, torch.Tensor] = {name: self.mode.from_tensor(tensor) for name, tensor in tensors}
+        state: dict[str, torch.Tensor] = {name: fake_of(self.mode, tensor) for name, tensor in tensors}
         # A hook may keep what it computes, as that of torch.nn.utils.weight_norm keeps the weight.
         kept = [(part.__dict__, dict(part.__dict__)) for part in module.modules() if has_hooks(part)]
         try:
@@ -108,8 +109,16 @@ def _casts(dtype: torch.dtype, other: torch.dtype) -> Callable[[torch.Tensor], t
     return lambda value: value.to(other) if value.dtype is dtype else value
 
 
+def fake_of(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
+    """A fake tensor like a real one; like one on the CPU, if that is on the meta device."""
+    if not tensor.is_meta or isinstance(tensor, FakeTensor):
+        return mode.from_tensor(tensor)
+    with mode:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
+
+
 def _to_fake(mode: FakeTensorMode, value: Any) -> Any:
-    return mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+    return fake_of(mode, value) if isinstance(value, torch.Tensor) else value
 
 
 @checked
@@ -139,10 +148,10 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
     except (DataDependentOutputException, DynamicOutputShapeException, UnsupportedFakeTensorException) as error:
         return _unknown_from(interpreter.current, error)
     except Exception as error:  # whatever the user's operators raise on inputs that do not fit them
-        refusal, refusing = _refusal(graph_module, inputs)
+        refusal, refusing = _refusal(graph_module, inputs, error)
         if refusal is None:
             return _unknown_from(interpreter.current, error)
-        if isinstance(refusal, FusedModuleError) and refusal.__cause__ is None:
+        if isinstance(refusal, FusedModuleError) and refusal.__cause__ is None and refusal is not error:
             raise refusal from error  # a module of a pattern gives what the one that raises cannot take
         node, told = interpreter.current, error
         if refusing is not None and node is not None and refusing.name != node.name:
@@ -150,8 +159,6 @@ def propagate_shapes(graph_module: fx.GraphModule, args: tuple[Any, ...], kwargs
         where = "" if node is None else f" at {layer_in_words(node, graph_module)}"
         placed = describe_failed_module(told)
         where += f", in {placed}" if placed else ""
-        if (unknown := weights_not_there(graph_module)) and not any(t.is_meta for t in tensors_in(args, kwargs)):
-            raise InputError(unknown) from error
         reason = str(told).partition("\n\nWhile executing")[0]  # fx appends its own account of the place
         not_accepted = f"The model does not accept the inputs{where}"
         raise InputError(
@@ -168,13 +175,20 @@ def _unknown_from(node: fx.Node | None, error: Exception) -> str:
     return note
 
 
-def _refusal(graph_module: fx.GraphModule, inputs: list[Any]) -> tuple[Exception | None, fx.Node | None]:
-    """What a copy of the graph raises on these inputs, real ones, and at which node; ``None`` if it runs."""
+def _refusal(
+    graph_module: fx.GraphModule, inputs: list[Any], error: Exception
+) -> tuple[Exception | None, fx.Node | None]:
+    """What a copy of the graph raises on these inputs, real ones, and at which node; ``None`` if it runs.
+
+    A model without weights cannot tell: what fake tensors raised counts.
+    """
+    if weights_not_there(graph_module):
+        return error, None
     copy = deep_copy(graph_module)
     interpreter = BoundInterpreter(copy)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]), fused_modules_named(copy):
             interpreter.run(*inputs, enable_io_processing=False)
-    except Exception as error:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
-        return error, interpreter.current
+    except Exception as refusal:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
+        return refusal, interpreter.current
     return None, None

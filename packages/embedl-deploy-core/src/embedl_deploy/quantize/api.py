@@ -19,6 +19,7 @@ from embedl_deploy.quantize.accuracy.awq import AwqConfig
 from embedl_deploy.quantize.accuracy.centering import Centered, CenteringConfig, center, centered_tensors
 from embedl_deploy.quantize.accuracy.clipping import clip_ranges
 from embedl_deploy.quantize.accuracy.held_back import SAMPLES, hold_back
+from embedl_deploy.quantize.accuracy.judging import BY_LAYERS
 from embedl_deploy.quantize.accuracy.methods import Methods
 from embedl_deploy.quantize.accuracy.reconstruction import correct_biases, learn_rounding
 from embedl_deploy.quantize.accuracy.rescaling import rescale
@@ -54,6 +55,7 @@ def quantize(
     awq: bool | AwqConfig = False,
     bias_correction: bool = False,
     learned_rounding: bool = False,
+    judged_by: str = "model",
     freeze_weights: bool = False,
     progress: bool = True,
     process_group: dist.ProcessGroup | None = None,
@@ -84,6 +86,9 @@ def quantize(
             (:mod:`embedl_deploy.quantize.accuracy.rounding`); corrects biases as well. A quarter of the samples are
             held back from all methods but centering, and what does harm there is taken back
             (:mod:`embedl_deploy.quantize.accuracy.judging`).
+        judged_by: ``"model"``: methods are judged by each layer's error, and then together by that of the model's
+            outputs. ``"layers"``: by each layer's error alone, with whole batches held back, as
+            :func:`embedl_deploy.shards.quantize_shards` does with a model that is larger than memory; not for ``awq``.
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
         process_group: Of torch.distributed, whose ranks all call this with the same model and settings, each with its
@@ -99,6 +104,10 @@ def quantize(
         QuantizationConfigError: The migration strength is out of range, or there is no such policy.
         DistributedError: Any of this happened on one of the ranks, or it is silent, or has something else.
     """
+    if judged_by not in ("model", BY_LAYERS):
+        raise InputError(f"quantize: judged_by is {judged_by!r}; expected 'model' or 'layers'.")
+    if judged_by == BY_LAYERS and awq is not False:
+        raise InputError("quantize: judged_by='layers' is not for awq, whose ranges are judged by the model's outputs.")
     with taking_part(process_group, "quantize") as ranks:
         return _quantize(
             model,
@@ -106,6 +115,7 @@ def quantize(
             config,
             centering=centering,
             methods=Methods.asked(equalization, smooth_quant, awq, bias_correction, learned_rounding),
+            judged_by=judged_by,
             freeze_weights=freeze_weights,
             progress=progress,
             ranks=ranks,
@@ -119,6 +129,7 @@ def _quantize(
     *,
     centering: bool | CenteringConfig,
     methods: Methods,
+    judged_by: str,
     freeze_weights: bool,
     progress: bool,
     ranks: Ranks,
@@ -133,7 +144,7 @@ def _quantize(
     tensors: list[Centered] = []
     if centering:
         decisions, tensors = center(decisions, CenteringConfig() if centering is True else centering)
-    _agree(ranks, graph_module, decisions, (methods, freeze_weights, batches is None))
+    _agree(ranks, graph_module, decisions, (methods, judged_by, freeze_weights, batches is None))
     require_finite((d.point.path, d.point.module) for d in decisions if d.config and d.point.kind is PointKind.WEIGHT)
     shared_before = tensors_of(graph_module)
     corrections: list[Correction] = []
@@ -147,6 +158,7 @@ def _quantize(
                 batches,
                 methods.scaling,
                 exceptions=tuple(config.exceptions.smooth),
+                judged_by=judged_by,
                 progress=progress,
                 ranks=ranks,
             )
@@ -160,13 +172,13 @@ def _quantize(
         recorder.close()
     corrections += centered_tensors(quantized, tensors)
     if methods.correct:
-        held_back = hold_back(quantized, recorder.inputs, ranks)
+        held_back = hold_back(quantized, recorder.inputs, ranks, split=judged_by != BY_LAYERS)
         clip = methods.clips
         corrections += clip_ranges(quantized, held_back, progress=progress) if clip else []
         if methods.learned_rounding:
-            corrections += learn_rounding(quantized, held_back, clip=clip, progress=progress)
+            corrections += learn_rounding(quantized, held_back, clip=clip, judged_by=judged_by, progress=progress)
         elif methods.bias_correction:
-            corrections += correct_biases(quantized, held_back, progress=progress)
+            corrections += correct_biases(quantized, held_back, judged_by=judged_by, progress=progress)
     report = quantization_report(quantized)
     findings = (*report.findings, *shared_no_longer(shared_before, tensors_of(quantized)))
     quantized.meta[REPORT] = replace(report, corrections=tuple(corrections), findings=findings)

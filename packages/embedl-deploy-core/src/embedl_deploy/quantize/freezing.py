@@ -7,7 +7,7 @@ import torch
 from torch import fx, nn
 
 from embedl_deploy.errors import QuantizationError
-from embedl_deploy.graph.edit import copy_of_shared_parameters, deep_copy
+from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.modules import FusedConv, fix_parametrized_weights, named_weights
 from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.placing.block_weight import stored_weight
@@ -51,13 +51,19 @@ def freeze(model: fx.GraphModule, *, weights: bool = True) -> fx.GraphModule:
 def frozen_to_be_read(model: fx.GraphModule, *, weights: bool) -> fx.GraphModule:
     """As :func:`freeze`, without memory for parameters that freezing does not change: those are the model's own.
 
-    Weights whose scales are numbers of a format are stored in any case: files have no other form for them.
+    So are weights that are integers already. Weights whose scales are numbers of a format are stored in any case: files
+    have no other form for them.
     """
-    frozen = _frozen(model, copy_of_shared_parameters, weights=weights)
+    frozen = _frozen(model, _copy_of_shared_weights, weights=weights)
     if not weights and any(q.config.precision.has_scale_format for q in quantizers_of(frozen).values()):
         fix_parametrized_weights(frozen)
         _store_integers(frozen, with_scale_format=True)
     return frozen
+
+
+def _copy_of_shared_weights(model: fx.GraphModule) -> fx.GraphModule:
+    integers = [part.values for part in model.modules() if isinstance(part, IntegerWeight)]
+    return deep_copy(model, {id(tensor): tensor for tensor in (*model.parameters(), *integers)})
 
 
 def _frozen(model: fx.GraphModule, copied: Callable[[Any], Any], *, weights: bool) -> fx.GraphModule:

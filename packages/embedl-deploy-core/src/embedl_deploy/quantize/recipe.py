@@ -23,7 +23,7 @@ from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.accuracy.channel_scaling import insert_scale
 from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.freezing import freeze
-from embedl_deploy.quantize.grid.scales import grid_from_range, grid_of_weight
+from embedl_deploy.quantize.grid.scales import grid_from_range, grid_like_that_of
 from embedl_deploy.quantize.ownership import make_missing, own_modules, own_tensors, shared_modules, tensors_of
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.placing.placement import place
@@ -244,5 +244,5 @@ def _with_grids(quantized: fx.GraphModule) -> fx.GraphModule:
         if weight is None:  # an activation, or a weight that no one operator has: it stays in float
             quantizer.set_grid(grid_from_range(-1.0, 1.0, quantizer.config))
         else:
-            quantizer.set_grid(grid_of_weight(weight, quantizer.config))
+            quantizer.set_grid(grid_like_that_of(weight, quantizer.config))
     return quantized

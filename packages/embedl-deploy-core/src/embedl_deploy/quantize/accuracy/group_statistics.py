@@ -1,8 +1,8 @@
 """Measures what has to be known of the inputs of products to scale them, on samples that are not held back."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import fx
@@ -26,6 +26,7 @@ def measured_groups(
     exceptions: tuple[Selector, ...] = (),
     inputs_are: Collection[InputsAre] = (InputsAre.QUANTIZED,),
     *,
+    split: bool = True,
     progress: bool = True,
     ranks: Ranks = ALONE,
 ) -> tuple[list[ProductGroup], HeldBack]:
@@ -40,6 +41,7 @@ def measured_groups(
         data: As for :func:`calibrate`; read once.
         exceptions: Selectors of layer norms and products to leave out.
         inputs_are: What the products' inputs are to be.
+        split: Whether runs may be split (:func:`hold_back`).
         progress: Show a progress bar, on a terminal.
         ranks: Who has data.
 
@@ -47,33 +49,53 @@ def measured_groups(
         The groups, and what was learned from and held back of the first samples.
     """
     groups = find_groups(model, decisions, exceptions, inputs_are)
-    return groups, _measure(model, groups, data, ranks, progress=progress)
+    return groups, _measure(model, groups, data, ranks, split=split, progress=progress)
 
 
 @torch.no_grad()
 def _measure(
-    model: fx.GraphModule, groups: list[ProductGroup], data: CalibrationData, ranks: Ranks, *, progress: bool
+    model: fx.GraphModule,
+    groups: list[ProductGroup],
+    data: CalibrationData,
+    ranks: Ranks,
+    *,
+    split: bool,
+    progress: bool,
 ) -> HeldBack:
     """Find the largest magnitude of each channel of each group's input, and which products read it."""
-    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
     recorder = recorder_for(model, SAMPLES, ranks)
-
-    def look_away(*_: Any) -> None:
-        _all(watches, asleep=recorder.keeps)
-
-    handle = model.register_forward_pre_hook(look_away)
-    try:
-        with evaluation_mode(model), buffers_kept(model):
+    with measuring(groups) as look, evaluation_mode(model), buffers_kept(model):
+        handle = model.register_forward_pre_hook(lambda *_: look(not recorder.keeps))
+        try:
             run_data(model, data, progress=progress, ranks=ranks)
+        finally:
             handle.remove()
             recorder.close()
-            _all(watches, asleep=True)
-            held_back = hold_back(model, recorder.inputs, ranks)
-            _all(watches, asleep=False)
-            run_data(model, held_back.run_learned, progress=False)
+        look(False)
+        held_back = hold_back(model, recorder.inputs, ranks, split=split)
+        look(True)
+        run_data(model, held_back.run_learned, progress=False)
+    return held_back
+
+
+@contextmanager
+def measuring(groups: list[ProductGroup]) -> Iterator[Callable[[bool], None]]:
+    """Within the block runs of a model are measured, while the function that is yielded was last told ``True``.
+
+    Afterwards the groups have the statistics of their inputs, the products that read them, and their problems.
+
+    Args:
+        groups: Of that model, without statistics.
+    """
+    watches = [(group, node, _watch(group, node)) for group in groups for node in group.readers]
+
+    def look(here: bool) -> None:
+        for _, _, watch in watches:
+            watch.asleep = not here
+
+    try:
+        yield look
     finally:
-        handle.remove()
-        recorder.close()
         for _, _, watch in watches:
             watch.remove()
     for group, node, watch in watches:
@@ -83,12 +105,6 @@ def _measure(
             problem = not_corrected(WhyNotCorrected.NOT_REACHED)
         if group.problem is None and problem is not None:
             group.problem = problem if len(group.readers) == 1 else replace(problem, reader=str(node.target))
-    return held_back
-
-
-def _all(watches: list[tuple[ProductGroup, fx.Node, ReaderWatch]], *, asleep: bool) -> None:
-    for _, _, watch in watches:
-        watch.asleep = asleep
 
 
 def _watch(group: ProductGroup, node: fx.Node) -> ReaderWatch:

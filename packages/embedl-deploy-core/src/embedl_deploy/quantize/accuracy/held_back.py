@@ -37,11 +37,14 @@ class HeldBack:
         learned: Runs to learn from.
         judged: Runs to judge by; the same list where none could be held back.
         ranks: Who has the same runs, and computes the same from them.
+        rounded: What the quantized model is given in their place; ``None`` where that is the same, which it is not for
+            a part of a model, behind others that are quantized.
     """
 
     learned: list[Inputs]
     judged: list[Inputs]
     ranks: Ranks = ALONE
+    rounded: "HeldBack | None" = None
 
     @property
     def all(self) -> list[Inputs]:
@@ -66,7 +69,7 @@ class HeldBack:
         return f"{samples} held back"
 
 
-def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs], ranks: Ranks = ALONE) -> HeldBack:
+def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs], ranks: Ranks = ALONE, *, split: bool = True) -> HeldBack:
     """Hold back a quarter of recorded runs, rounded up; of fewer than four, a quarter of the samples in each.
 
     Those held back are spread evenly. A run is split along dimension 0 only if the model, in float, gives the parts
@@ -77,12 +80,18 @@ def hold_back(model: fx.GraphModule, inputs: Sequence[Inputs], ranks: Ranks = AL
         model: Calibrated. It runs if there are fewer than four runs, and is as it was afterwards.
         inputs: Runs of it.
         ranks: Who has the same runs.
+        split: Whether runs may be split, of which the whole model tells.
     """
     runs = list(inputs)
-    parts = [_split(model, run) for run in runs] if len(runs) < _RUNS else []
+    parts = [_split(model, run) for run in runs] if split and len(runs) < _RUNS else []
     if any(parts):
         learned = [run if part is None else part[0] for run, part in zip(runs, parts, strict=True)]
         return HeldBack(learned, [part[1] for part in parts if part is not None], ranks)
+    return whole_runs_held_back(runs, ranks)
+
+
+def whole_runs_held_back(runs: list[Inputs], ranks: Ranks = ALONE) -> HeldBack:
+    """A quarter of the runs, rounded up, is held back; a single one is learned from and judged by."""
     if len(runs) < 2:
         return HeldBack(runs, runs, ranks)
     chosen = _quarter(len(runs))

@@ -27,6 +27,8 @@ from embedl_deploy.quantize.reporting.corrections import (
 from embedl_deploy.verify import run_unchanged, signal_to_noise
 from embedl_deploy.verify.difference import output_tensors
 
+#: ``judged_by`` of what is judged by its layers alone, which a part of a model can be as well as the whole.
+BY_LAYERS = "layers"
 #: A layer's error that grows by no more than this share is the same: so little is chance, where samples are few or the
 #: error is that of other tensors. What many such layers do together the whole model shows, which is allowed no loss.
 _SAME = 0.01

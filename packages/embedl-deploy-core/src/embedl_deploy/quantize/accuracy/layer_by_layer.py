@@ -37,8 +37,11 @@ def layer_by_layer(
         Where, what was done or why nothing was, and what was done besides.
     """
     done = []
-    runs = SideBySide(model, inputs.learned)
-    judged = runs if inputs.judged is inputs.learned else SideBySide(model, inputs.judged, beside=runs)
+    rounded = inputs.rounded or inputs
+    runs = SideBySide(model, inputs.learned, rounded=rounded.learned)
+    judged = runs
+    if inputs.judged is not inputs.learned:
+        judged = SideBySide(model, inputs.judged, beside=runs, rounded=rounded.judged)
     shown = progress and inputs.ranks.first
     with evaluation_mode(model), progress_bar(title, list(model.graph.nodes), shown=shown) as nodes:
         for node in nodes:

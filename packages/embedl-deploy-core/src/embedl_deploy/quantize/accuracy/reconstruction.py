@@ -15,7 +15,7 @@ from embedl_deploy.graph.gradient_hooks import take_gradient_hooks
 from embedl_deploy.modules import FusedConv, NamedWeight, fix_parametrized_weights
 from embedl_deploy.quantize.accuracy.held_back import HeldBack
 from embedl_deploy.quantize.accuracy.im2col import grouped, is_supported, samples
-from embedl_deploy.quantize.accuracy.judging import Judge, Trial
+from embedl_deploy.quantize.accuracy.judging import BY_LAYERS, Judge, Trial
 from embedl_deploy.quantize.accuracy.layer_by_layer import layer_by_layer, quantized_weights
 from embedl_deploy.quantize.accuracy.matched_means import match_means, set_bias
 from embedl_deploy.quantize.accuracy.rounding import Moments, fitted_weight, rounded_weight
@@ -35,7 +35,9 @@ from embedl_deploy.quantize.reporting.corrections import (
 _ROUNDING, _BIASES = "learned rounding", "bias correction"
 
 
-def correct_biases(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = True) -> list[Correction]:
+def correct_biases(
+    model: fx.GraphModule, inputs: HeldBack, *, judged_by: str = "model", progress: bool = True
+) -> list[Correction]:
     """Give every layer with a quantized weight the bias at which the means of its outputs are the exact ones.
 
     Means are those of each channel after the module's activation function, because rounding errors of mean zero have
@@ -45,16 +47,17 @@ def correct_biases(model: fx.GraphModule, inputs: HeldBack, *, progress: bool = 
     Args:
         model: Calibrated; changed in place, in parameters of its own.
         inputs: Runs of the model to learn from, and to judge by.
+        judged_by: ``"layers"`` leaves it at the layers.
         progress: Show a progress bar, on a terminal.
 
     Returns:
-        What became of each module, and of the model as a whole, last.
+        What became of each module, and of the model as a whole, last, if that was judged.
     """
-    return _correct_all(model, inputs, learn_weights=False, progress=progress)
+    return _correct_all(model, inputs, learn_weights=False, judged_by=judged_by, progress=progress)
 
 
 def learn_rounding(
-    model: fx.GraphModule, inputs: HeldBack, *, clip: bool = False, progress: bool = True
+    model: fx.GraphModule, inputs: HeldBack, *, clip: bool = False, judged_by: str = "model", progress: bool = True
 ) -> list[Correction]:
     """Choose for every quantized weight the numbers that reproduce its layer's outputs best, and correct biases.
 
@@ -62,20 +65,34 @@ def learn_rounding(
     whose rounding cannot be learnt has its bias corrected all the same. With ``clip``, ranges of products' weights are
     first searched for the least error of their outputs (:mod:`embedl_deploy.quantize.accuracy.clipping`).
     """
-    return _correct_all(model, inputs, learn_weights=True, clip=clip, progress=progress)
+    return _correct_all(model, inputs, learn_weights=True, clip=clip, judged_by=judged_by, progress=progress)
 
 
-@torch.no_grad()
-def _correct_all(
-    model: fx.GraphModule, inputs: HeldBack, *, learn_weights: bool, clip: bool = False, progress: bool
-) -> list[Correction]:
+def made_plain(model: fx.GraphModule) -> None:
+    """Fold batch norms into quantized weights, and compute parametrized ones once: corrections change plain weights."""
     for weight in quantized_weights(model):
         if isinstance(weight.owner, FusedConv):
             weight.owner.fold_batch_norm()
     fix_parametrized_weights(model)
-    judge = Judge(model, inputs)
+
+
+@torch.no_grad()
+def _correct_all(
+    model: fx.GraphModule,
+    inputs: HeldBack,
+    *,
+    learn_weights: bool,
+    clip: bool = False,
+    judged_by: str,
+    progress: bool,
+) -> list[Correction]:
+    made_plain(model)
     what = _ROUNDING if learn_weights else _BIASES
     correct = partial(_correct, learn_weights=learn_weights, clip=clip)
+    if judged_by == BY_LAYERS:
+        found = layer_by_layer(model, inputs, correct, title=what, progress=progress)
+        return [correction(what, where, own, besides=besides) for where, own, besides in found]
+    judge = Judge(model, inputs)
     done = layer_by_layer(model, inputs, correct, title=what, progress=progress)
     whole, worse = judge.take_back_if_worse(what)
     if worse is None:

@@ -9,23 +9,20 @@ from embedl_deploy.distributed.ranks import ALONE, Ranks
 from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.numerics.selectors import Selector
+from embedl_deploy.quantize.accuracy.by_places import calibrated_copy, not_judged, scaled_by_places
 from embedl_deploy.quantize.accuracy.group_statistics import measured_groups
 from embedl_deploy.quantize.accuracy.held_back import HeldBack, hold_back
-from embedl_deploy.quantize.accuracy.judging import Score
+from embedl_deploy.quantize.accuracy.judging import BY_LAYERS, Score
 from embedl_deploy.quantize.accuracy.product_groups import ProductGroup
 from embedl_deploy.quantize.accuracy.scaling_methods import Asked, Method
-from embedl_deploy.quantize.accuracy.scaling_trials import Scaling, try_scalings
+from embedl_deploy.quantize.accuracy.scaling_trials import Scaling
 from embedl_deploy.quantize.accuracy.some_samples import some_samples
-from embedl_deploy.quantize.calibration.calibrate import find_grids
 from embedl_deploy.quantize.calibration.data import CalibrationData
 from embedl_deploy.quantize.placing.decisions import Decision
-from embedl_deploy.quantize.placing.placement import place
 from embedl_deploy.quantize.reporting.corrections import (
-    THE_MODEL,
     Correction,
     NotCorrected,
     WhyNotCorrected,
-    correction,
     not_corrected,
 )
 
@@ -40,6 +37,7 @@ def rescale(
     asked: Asked,
     *,
     exceptions: tuple[Selector, ...] = (),
+    judged_by: str = "model",
     progress: bool = True,
     ranks: Ranks = ALONE,
 ) -> tuple[fx.GraphModule, list[Correction], CalibrationData]:
@@ -55,6 +53,7 @@ def rescale(
         data: Calibration data. Equalization reads the first samples, the others all; a function is called.
         asked: Which methods.
         exceptions: Selectors of layer norms and products that are not smoothed.
+        judged_by: ``"layers"`` leaves it at the places.
         progress: Show a progress bar, on a terminal.
         ranks: Who has data, each a part of its own.
 
@@ -62,40 +61,38 @@ def rescale(
         The copy; what became of each place and, where any was scaled, of the model, last for each method; and the data
         to calibrate with, which is other where ``data`` can be read once.
     """
-    copied = deep_copy(model)
+    copied, split = deep_copy(model), judged_by != BY_LAYERS
     if asked.inputs_are:
         groups, held_back = measured_groups(
-            copied, decisions, data, exceptions, asked.inputs_are, progress=progress, ranks=ranks
+            copied, decisions, data, exceptions, asked.inputs_are, split=split, progress=progress, ranks=ranks
         )
     else:
         inputs, data = some_samples(copied, data, ranks, progress=progress)
-        groups, held_back = list[ProductGroup](), hold_back(copied, inputs, ranks)
+        groups, held_back = list[ProductGroup](), hold_back(copied, inputs, ranks, split=split)
     corrections = []
     for method in asked.methods(groups, decisions):
-        copied, told = _judged(method, copied, decisions, held_back)
+        copied, told = _judged(method, copied, decisions, held_back, judged_by=judged_by)
         corrections += told
     return copied, corrections, data
 
 
 def _judged(
-    method: Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
+    method: Method, model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack, *, judged_by: str
 ) -> tuple[fx.GraphModule, list[Correction]]:
     """A copy of a model to which a method was applied, or the model; and what the report says."""
-    changed = deep_copy(model)
-    done = method(changed, {})
-    if not done.scalings or not held_back.judged:
-        return changed, done.told
-    before = _calibrated(model, decisions, held_back)
-    if isinstance(before, QuantizationError):
-        return changed, [*done.told, _not_judged(method.what, before)]
-    worse = try_scalings(before, done.scalings, held_back)
+    by_places = scaled_by_places(method, model, decisions, held_back)
+    before, worse = by_places.before, by_places.worse
+    if before is None or judged_by == BY_LAYERS:
+        return by_places.model, by_places.told
+    scalings = [scaling for scaling in by_places.tried if not worse.keys() & set(scaling.where)]
     search = _Search(method, model, decisions, held_back, Score(before, held_back), worse)
     del before
-    whole = search.run([scaling for scaling in done.scalings if not worse.keys() & set(scaling.where)])
-    if search.left_out:
+    whole = search.run(scalings)
+    changed, told = by_places.model, by_places.told
+    if search.left_out != worse:
         changed = deep_copy(model)
-        done = method(changed, search.left_out)
-    return changed, [*done.told, *([] if whole is None else [whole])]
+        told = method(changed, search.left_out).told
+    return changed, [*told, *([] if whole is None else [whole])]
 
 
 class _Search:
@@ -136,7 +133,7 @@ class _Search:
             return None
         everything = self._sqnr(scalings, scalings)
         if isinstance(everything, QuantizationError):
-            return _not_judged(self._method.what, everything)
+            return not_judged(self._method.what, everything)
         whole, worse = self._score.told(self._method.what, everything)
         best = self._score.before
         if worse is None or isinstance(best, InputError):
@@ -165,24 +162,8 @@ class _Search:
             others = (place for scaling in scalings for place in scaling.where if place not in places)
             changed = deep_copy(self._model)
             self._method(changed, {**self.left_out, **dict.fromkeys(others, _NOT_TRIED)})
-            calibrated = _calibrated(changed, self._decisions, self._held_back)
+            calibrated = calibrated_copy(changed, self._decisions, self._held_back)
             self._known[places] = (
                 calibrated if isinstance(calibrated, QuantizationError) else self._score.sqnr(calibrated)
             )
         return self._known[places]
-
-
-def _calibrated(
-    model: fx.GraphModule, decisions: list[Decision], held_back: HeldBack
-) -> fx.GraphModule | QuantizationError:
-    """A copy of a model with quantizers and ranges from the recorded samples; or why these give it none."""
-    quantized = place(model, decisions, "")
-    try:
-        find_grids(quantized, held_back.run_all, progress=False)
-    except QuantizationError as error:  # they may not reach every tensor, as all data does
-        return error
-    return quantized
-
-
-def _not_judged(what: str, error: QuantizationError) -> Correction:
-    return correction(what, THE_MODEL, f"not judged, because the first samples do not calibrate the model. {error}")

@@ -52,10 +52,11 @@ def try_scalings(model: fx.GraphModule, scalings: Sequence[Scaling], held_back: 
     for _, nodes, _ in places:
         for kept in {*nodes, *(used for node in nodes for used in node.all_input_nodes)}:
             until[kept] = max(nodes[-1], until.get(kept, nodes[-1]), key=order.__getitem__)
-    learned = SideBySide(model, held_back.learned, until=until)
+    rounded = held_back.rounded or held_back
+    learned = SideBySide(model, held_back.learned, until=until, rounded=rounded.learned)
     judged = learned
     if held_back.judged is not held_back.learned:
-        judged = SideBySide(model, held_back.judged, until=until)
+        judged = SideBySide(model, held_back.judged, until=until, rounded=rounded.judged)
     both = [learned] if judged is learned else [learned, judged]
     worse = {}
     with evaluation_mode(model):

@@ -33,16 +33,16 @@ def number_of_inputs(model: nn.Module) -> int | None:
     return len(model.graph.find_nodes(op="placeholder"))
 
 
-def as_call(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def as_call(model: nn.Module, batch: Any, device: torch.device | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The inputs in a batch: a tensor, a tuple or list of inputs, or a dictionary of keyword inputs.
 
     A tuple that is longer than the model's inputs is cut: a data loader's labels are left out. Tensors are moved to
-    the device of the model's parameters.
+    ``device``, by default that of the model's parameters.
 
     Raises:
         InputError: The batch is something else.
     """
-    device = device_of(model)
+    device = device_of(model) if device is None else device
     if isinstance(batch, torch.Tensor):
         return (batch.to(device),), {}
     if isinstance(batch, Mapping) and all(isinstance(name, str) for name in batch):

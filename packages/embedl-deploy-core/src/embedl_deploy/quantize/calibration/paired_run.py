@@ -50,6 +50,7 @@ class SideBySide:
         inputs: Runs of it.
         beside: Other runs of it, by which the same modules are corrected: originals are kept for both.
         until: Nodes whose values are wanted for longer than they are read, and the nodes up to which they are.
+        rounded: What the quantized model is given in place of ``inputs``, if that is something else.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class SideBySide:
         inputs: Sequence[Inputs],
         beside: "SideBySide | None" = None,
         until: Mapping[fx.Node, fx.Node] | None = None,
+        rounded: Sequence[Inputs] | None = None,
     ) -> None:
         self.model = model
         written = Effects(model.graph).written_attributes()
         self._exact = [_Walk(model, run, written) for run in inputs]
-        self._quantized = [_Walk(model, run, written) for run in inputs]
+        self._quantized = [_Walk(model, run, written) for run in (inputs if rounded is None else rounded)]
         self._originals: dict[nn.Module, dict[str, nn.Parameter | None]] = {} if beside is None else beside._originals
         last_use = {used: node for node in model.graph.nodes for used in node.all_input_nodes}
         order = {node: i for i, node in enumerate(model.graph.nodes)}

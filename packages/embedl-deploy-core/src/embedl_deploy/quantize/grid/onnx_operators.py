@@ -103,12 +103,26 @@ def constant_of(values: Any, kind: ir.DataType, change: Callable[[Any], Any]) ->
     The exporter tells its numbers when all is translated, so they are asked for later.
     """
     recorder: Any = evaluator.default()
-    lazy = ir.LazyTensor(
-        lambda: ir.tensor(change(values.const_value.numpy()), dtype=kind),
-        dtype=kind,
-        shape=ir.Shape([int(size) for size in values.shape]),
-    )
-    return recorder.opset.Constant(value=lazy)
+    return recorder.opset.Constant(value=ChangedNumbers(values, kind, change))
+
+
+class ChangedNumbers(ir.LazyTensor):
+    """Numbers that are made of a tensor of the model when they are asked for.
+
+    Args:
+        source: What holds that tensor in the end.
+        kind: The type of the numbers.
+        change: Makes them, of its values as an array.
+    """
+
+    def __init__(self, source: ir.Value, kind: ir.DataType, change: Callable[[Any], Any]) -> None:
+        self.source, self._change = source, change
+        shape = () if source.shape is None else tuple(int(size) for size in source.shape)  # type: ignore[arg-type]
+        super().__init__(self._numbers, dtype=kind, shape=ir.Shape(shape))
+
+    def _numbers(self) -> ir.TensorProtocol:
+        assert self.source.const_value is not None  # it has, once all is translated
+        return ir.tensor(self._change(self.source.const_value.numpy()), dtype=self.dtype)
 
 
 class _Writer:

@@ -65,7 +65,9 @@ def fake_quantize(
         precision: Value of a :class:`Precision`.
     """
     values = quantize_values(x, scale, zero_point, axis, block, Precision(precision))
-    return dequantize_values(values, scale, zero_point, axis, block)
+    if zero_point is not None:
+        values.sub_(zero_point)
+    return values.mul_(expand_scale(scale, values, axis, block))  # in place: a weight may be a good part of the memory
 
 
 @fake_quantize.register_fake

@@ -13,7 +13,7 @@ from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantC
 from embedl_deploy.quantize.grid.histogram import BINS, Histogram
 from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
 from embedl_deploy.quantize.grid.steps import SHARES, Steps, allowed_scale, scale_of
-from embedl_deploy.quantize.grid.weight_search import InputMoments, best_amax, groups_of
+from embedl_deploy.quantize.grid.weight_search import InputMoments, best_amax, groups_of, shape_of_scale
 
 #: The smallest zero point of a centered grid, as a share of the largest number; steps are a third smaller with it.
 _LEAST_CENTER = 0.5
@@ -183,3 +183,12 @@ def grid_of_weight(weight: torch.Tensor, config: TensorQuantConfig, inputs: Inpu
     if inputs is not None or config.calibration_method is CalibrationMethod.MSE:
         amax = best_amax(groups, amax, steps, None if inputs is None else inputs.by_group(weight, config))
     return Grid(steps.scale(amax).reshape(shape), None, bool(empty.any()), steps.of_tensor)
+
+
+def grid_like_that_of(weight: torch.Tensor, config: TensorQuantConfig) -> Grid:
+    """Some grid of the form of a weight's; the weight need not have values."""
+    if not config.symmetric:
+        return Grid(torch.tensor(1.0), 0)
+    amax = torch.ones(shape_of_scale(weight, config))
+    steps = Steps.of_weight(amax.reshape(-1), config)
+    return Grid(steps.scale(amax.reshape(-1)).reshape(amax.shape), None, False, steps.of_tensor)

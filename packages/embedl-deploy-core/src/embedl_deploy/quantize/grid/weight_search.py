@@ -35,15 +35,27 @@ class InputMoments(NamedTuple):
 
 def groups_of(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[torch.Tensor, tuple[int, ...]]:
     """The weight as (scales, values of each), and the shape of the scales."""
+    shape = shape_of_scale(weight, config)
     if config.block_size is not None:
-        size = min(config.block_size, max(weight.shape[-1], 1))  # a block may be larger than the row
-        blocks = -(-weight.shape[-1] // size)
-        padded = torch.nn.functional.pad(weight, (0, blocks * size - weight.shape[-1]))
-        return padded.reshape(-1, size), (*weight.shape[:-1], blocks)
+        size = _block(weight, config.block_size)
+        padded = torch.nn.functional.pad(weight, (0, shape[-1] * size - weight.shape[-1]))
+        return padded.reshape(-1, size), shape
     if config.per_channel:
         channels = weight.movedim(config.axis or 0, 0)
-        return channels.reshape(channels.shape[0], -1), (channels.shape[0],)
-    return weight.reshape(1, -1), ()
+        return channels.reshape(channels.shape[0], -1), shape
+    return weight.reshape(1, -1), shape
+
+
+def shape_of_scale(weight: torch.Tensor, config: TensorQuantConfig) -> tuple[int, ...]:
+    """The shape of a weight's scale: (), (C,), or that of the weight with its last axis in blocks."""
+    if config.block_size is not None:
+        return (*weight.shape[:-1], -(-weight.shape[-1] // _block(weight, config.block_size)))
+    return (weight.shape[config.axis or 0],) if config.per_channel else ()
+
+
+def _block(weight: torch.Tensor, asked: int) -> int:
+    """Values in a block, which may be asked to be larger than the row."""
+    return min(asked, max(weight.shape[-1], 1))
 
 
 def best_amax(groups: torch.Tensor, amax: torch.Tensor, steps: Steps, inputs: InputMoments | None) -> torch.Tensor:

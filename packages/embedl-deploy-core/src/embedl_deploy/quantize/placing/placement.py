@@ -1,6 +1,6 @@
 """Inserts quantizers at the points where the decisions want them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import fx, nn
@@ -84,9 +84,11 @@ def _require_selection(model: fx.GraphModule, points: list[QuantPoint], config: 
     require_selection(model, points, [*skip.stub, *skip.weight, *skip.smooth, *in_float], formatted)
 
 
-def place(model: fx.GraphModule, decisions: list[Decision], policy: str) -> fx.GraphModule:
-    """A copy of ``model`` with quantizers where ``decisions`` have them."""
-    copied = deep_copy(model)
+def place(
+    model: fx.GraphModule, decisions: list[Decision], policy: str, copy: Callable[[Any], Any] = deep_copy
+) -> fx.GraphModule:
+    """A copy of ``model``, made by ``copy``, with quantizers where ``decisions`` have them."""
+    copied: fx.GraphModule = copy(model)
     placer = _Placer(copied, model)
     points = []
     for decision in decisions:

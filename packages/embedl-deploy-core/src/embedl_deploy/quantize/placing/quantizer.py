@@ -56,19 +56,19 @@ class Quantizer(StoresFormat):
 
     def set_grid(self, grid: Grid) -> None:
         """Take over a calibrated grid, on the device where the scale is."""
-        self._set_scale(grid.scale.to(self.scale.device))
+        self._set_scale(grid.scale.to(self.scale.device), calibrated=bool(torch.isfinite(grid.scale).all()))
         if self.zero_point is not None:
             self.zero_point.fill_(grid.zero_point or 0)
         if self.tensor_scale is not None and grid.tensor_scale is not None:
             self.tensor_scale.copy_(grid.tensor_scale)
 
-    def _set_scale(self, scale: torch.Tensor) -> None:
+    def _set_scale(self, scale: torch.Tensor, *, calibrated: bool) -> None:
         if isinstance(self.scale, nn.Parameter):
             # The parameter stays the same object: an optimizer may hold it already.
             self.scale.data, self.scale.grad = scale.clone(), None
         else:
             self.scale = scale.clone()
-        self.calibrated = bool(torch.isfinite(scale).all())
+        self.calibrated = calibrated  # asked of the caller: on the meta device a scale has no value
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """``x``, any shape, rounded to the grid; ``x`` itself while it is observed.
@@ -111,8 +111,8 @@ class Quantizer(StoresFormat):
     def _make_room(self, state_dict: dict[str, Any], prefix: str) -> None:
         stored = state_dict.get(f"{prefix}scale")
         if isinstance(stored, torch.Tensor):  # its shape is known only once it is calibrated
-            self._set_scale(torch.empty_like(stored, device=self.scale.device, dtype=self.scale.dtype).fill_(1.0))
-            self.calibrated = bool(torch.isfinite(stored).all())
+            room = torch.empty_like(stored, device=self.scale.device, dtype=self.scale.dtype).fill_(1.0)
+            self._set_scale(room, calibrated=bool(torch.isfinite(stored).all()))
 
     def extra_repr(self) -> str:
         """The format, and the scale or its range."""
