@@ -13,6 +13,8 @@ UINT8 = ir.DataType.UINT8
 INT16 = ir.DataType.INT16
 INT32 = ir.DataType.INT32
 FP8 = ir.DataType.FLOAT8E4M3FN
+E2M1 = ir.DataType.FLOAT4E2M1
+E8M0 = ir.DataType.FLOAT8E8M0
 
 
 class OnnxFile:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from support.onnx_files import FLOAT16, INT4, INT8, INT16, UINT8
+from support.onnx_files import E2M1, E8M0, FLOAT, FLOAT16, FP8, INT4, INT8, INT16, UINT8
 from support.onnxruntime_files import (
     SCALE,
     bias,
@@ -30,6 +30,13 @@ Q, DQ = "QuantizeLinear", "DequantizeLinear"
 
 def grouped(f, groups, channels=32):
     return qdq(f, conv(f, image(f, 1, channels, 6, 6), weight(f, channels, channels // groups, 3, 3), group=groups))
+
+
+def stored(f, kind, scales):
+    """A product with a weight in blocks."""
+    rows, scale = f.constant(np.ones((64, 8)), kind), f.constant(np.full((2, 8), 0.25), scales)
+    given = f.node("DequantizeLinear", rows, scale, axis=0, block_size=32, output_dtype=int(FLOAT))
+    return f.node("MatMul", f.input(2, 64), given)
 
 
 def table(f, quantize):
@@ -326,4 +333,16 @@ CASES = [
     ),
     error("ORT-19", "IR", "Relu", "IR version 14", lambda f: f.node("Relu", f.input(2)), "refused", ir_version=14),
     near("ORT-19", "newest", lambda f: f.node("Relu", f.input(2)), opset=26, ir_version=13),
+    error("ORT-20", "E2M1", DQ, "in FLOAT4E2M1", lambda f: stored(f, E2M1, FLOAT), "refused", opset=23),
+    error(
+        "ORT-20",
+        "E2M1 at run time",
+        Q,
+        "in FLOAT4E2M1",
+        lambda f: f.qdq(f.input(2, 64), 0.5, E2M1),
+        "refused",
+        opset=23,
+    ),
+    error("ORT-20", "E8M0", DQ, "in FLOAT8E8M0", lambda f: stored(f, FP8, E8M0), "refused", opset=24),
+    near("ORT-20", "E4M3", lambda f: stored(f, FP8, FLOAT), opset=24),
 ]

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from support.onnx_files import FLOAT, FLOAT16, FP8, INT4, INT8, INT16, INT32, UINT8
+from support.onnx_files import E2M1, E8M0, FLOAT, FLOAT16, FP8, INT4, INT8, INT16, INT32, UINT8
 from support.tensorrt_files import (
-    E2M1,
     E5M2,
-    E8M0,
     INT64,
     PER_CHANNEL,
     Case,

@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from support.onnx_files import FLOAT, FLOAT16, FP8, INT4, INT8, OnnxFile
+from support.onnx_files import E2M1, FLOAT, FLOAT16, FP8, INT4, INT8, OnnxFile
 
 #: Makes a model in a file that is empty but for its operator set, and gives the output.
 Build = Callable[[OnnxFile], ir.Value]
-E2M1 = ir.DataType.FLOAT4E2M1
 E5M2 = ir.DataType.FLOAT8E5M2
-E8M0 = ir.DataType.FLOAT8E8M0
 INT64 = ir.DataType.INT64
 #: A scale for each of 8 channels.
 PER_CHANNEL = np.full(8, 0.05)
@@ -96,7 +94,7 @@ def nvfp4(f: OnnxFile, smallest: float = 0.5, *, half: bool = False) -> ir.Value
     scales[0, 0] = smallest
     scale = f.node("DequantizeLinear", f.constant(scales, FP8), f.constant(0.01))
     scale.type, scale.shape = ir.TensorType(FLOAT), ir.Shape((8, 4))
-    weight = f.constant(np.ones((8, 64)), ir.DataType.FLOAT4E2M1)
+    weight = f.constant(np.ones((8, 64)), E2M1)
     given = f.node("DequantizeLinear", weight, scale, axis=-1, block_size=16)
     if half:
         given.type = ir.TensorType(FLOAT)
