@@ -1,6 +1,7 @@
 """Several processes that quantize together: the same bits, an error on every rank, and the time that it takes.
 
-    python benchmarks/distributed.py [--models NAME ...] [--sizes N ...] [--rounds N] [--only bits|failures|time]
+    python benchmarks/distributed.py [--models NAME ...] [--sizes N ...] [--methods NAME ...] [--rounds N]
+        [--only bits|failures|time]
 
 Ranks are started by ``torchrun`` on this machine, with gloo, one thread each. A resnet18 and a small vision transformer
 with random weights, and MiniLM-L6 with its own, are quantized by every method that finds scales or corrections, on 1 to
@@ -66,14 +67,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def compare_bits(console: Console, folder: Path, models: Sequence[str], sizes: Sequence[int]) -> bool:
+def compare_bits(
+    console: Console, folder: Path, models: Sequence[str], sizes: Sequence[int], methods: Sequence[str]
+) -> bool:
     """Whether tensors and recipe are the same for every number of ranks; prints a row for each model and method."""
     table = Table(box=None, pad_edge=False)
     for column in ("model", "method", *(f"{size} ranks" if size > 1 else "1 rank" for size in sizes), ""):
         table.add_column(column)
     good = True
     for model in models:
-        found = {size: launch(size, 1, folder, "bits", model) for size in sizes}
+        found = {size: launch(size, 1, folder, "bits", model, *methods) for size in sizes}
         for method in found[sizes[0]][0]:
             digests = {size: {answer[method] for answer in answers} for size, answers in found.items()}
             same = len(set().union(*digests.values())) == 1
@@ -139,6 +142,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS, help="which (default: all)")
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES, help="numbers of ranks (default: 1 2 3 4)")
+    parser.add_argument("--methods", nargs="+", default=[], help="of quantization (default: all)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of what is timed (default: %(default)s)")
     parser.add_argument("--only", choices=("bits", "failures", "time"), help="one of the tables")
     options = parser.parse_args()
@@ -147,7 +151,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parts: dict[str, Callable[[], bool]] = {
-            "bits": lambda: compare_bits(console, folder, options.models, options.sizes),
+            "bits": lambda: compare_bits(console, folder, options.models, options.sizes, options.methods),
             "failures": lambda: compare_failures(console, folder),
             "time": lambda: compare_times(console, folder, options.rounds),
         }

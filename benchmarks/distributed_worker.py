@@ -1,6 +1,6 @@
 """One rank of ``benchmarks/distributed.py``, which starts it: writes what came of it into ``FOLDER/RANK.json``.
 
-torchrun --nproc-per-node=N benchmarks/distributed_worker.py FOLDER bits|failures|time MODEL
+torchrun --nproc-per-node=N benchmarks/distributed_worker.py FOLDER bits|failures|time MODEL [METHOD ...]
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from embedl_deploy import TransformationResult, transform
 from embedl_deploy.errors import DistributedError
 from embedl_deploy.quantize import (
     CalibrationMethod,
+    Precision,
     QuantConfig,
     TensorQuantConfig,
     calibrate,
@@ -80,6 +81,7 @@ METHODS: dict[str, dict[str, Any]] = {
     },
     "equalization": {"equalization": True},
     "SmoothQuant": {"smooth_quant": True},
+    "AWQ": {"awq": True, "config": QuantConfig(None, TensorQuantConfig(Precision.INT4, per_channel=True))},
     "bias correction": {"bias_correction": True},
     "learned rounding": {"learned_rounding": True},
 }
@@ -92,13 +94,14 @@ def part_of(batches: list[Any], rank: int, size: int) -> list[Any]:
     return [batch for i, batch in enumerate(shuffled) if shares[i % len(shares)] == rank]
 
 
-def bits(model: str) -> dict[str, str]:
-    """By method, a hash of all tensors and of the recipe."""
+def bits(model: str, methods: list[str]) -> dict[str, str]:
+    """By method, a hash of all tensors and of the recipe; all methods where none is named."""
     torch.manual_seed(0)
     result, batches = MODELS[model]()
     data = part_of(batches, dist.get_rank(), dist.get_world_size())
     found = {}
-    for name, options in METHODS.items():
+    for name in methods or METHODS:
+        options = METHODS[name]
         quantized = quantize(result, data, **options, progress=False, process_group=dist.group.WORLD)
         digest = hashlib.sha256(quantization_recipe(quantized).to_json().encode())
         for key, tensor in sorted(quantized.state_dict().items()):
@@ -177,7 +180,7 @@ def main() -> None:
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     dist.init_process_group("gloo")
     functions: dict[str, Callable[[], dict[str, Any]]] = {
-        "bits": lambda: bits(argument),
+        "bits": lambda: bits(argument, sys.argv[4:]),
         "failures": lambda: failures(argument, folder),
         "time": lambda: timing(argument),
     }
