@@ -106,7 +106,7 @@ def calibrate(
             scale is changed then.
     """
     with taking_part(process_group, "calibrate") as ranks:
-        ranks.agree({**facts_of(model), "data": "none" if data is None else "some"})
+        ranks.agree({**facts_of(model, scales=False), "data": "none" if data is None else "some"})
         return calibrate_together(model, data, ranks, progress=progress)
 
 

@@ -12,15 +12,22 @@ from embedl_deploy.quantize.reporting.corrections import Correction
 from embedl_deploy.state_file import release
 
 
-def facts_of(model: nn.Module) -> dict[str, str]:
-    """By what it is about: the release of embedl-deploy and torch, the graph, its tensors, how it is quantized."""
-    tensors = (*model.named_parameters(), *model.named_buffers())
-    quantizers = [(path, part.config) for path, part in model.named_modules() if isinstance(part, Quantizer)]
+def facts_of(model: nn.Module, *, scales: bool = True) -> dict[str, str]:
+    """By what it is about: the release of embedl-deploy and torch, the graph, its tensors, how it is quantized.
+
+    Args:
+        model: The model.
+        scales: Whether scales and zero points are the same; not if they are about to be found.
+    """
+    quantizers = {path: part for path, part in model.named_modules() if isinstance(part, Quantizer)}
+    found = set() if scales else {id(x) for part in quantizers.values() for x in (part.scale, part.zero_point)}
+    tensors = [(name, x) for name, x in (*model.named_parameters(), *model.named_buffers()) if id(x) not in found]
+    parts = [(path, type(part).__qualname__) for path, part in model.named_modules()]
     return {
         "release": release(),
-        "graph": fingerprint(model) if isinstance(model, fx.GraphModule) else str(model),
+        "graph": fingerprint(model) if isinstance(model, fx.GraphModule) else str(parts),
         "weights": tensors_fingerprint(sorted(tensors, key=lambda entry: entry[0])),
-        "quantizers": str(quantizers),
+        "quantizers": str([(path, part.config) for path, part in quantizers.items()]),
     }
 
 
