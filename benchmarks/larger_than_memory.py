@@ -27,9 +27,7 @@ from rich.table import Table
 
 #: Memory over the interpreter's own, in bytes.
 LIMIT = 1.3e9
-#: Blocks that are finished when a run is killed.
-KILLED_BEHIND = (2, 12, 27)
-#: Seconds into the block after that.
+#: Seconds into a block, after which a run is killed.
 INTO_THE_BLOCK = 3.0
 TOKENS, BATCHES = 64, 4
 
@@ -195,13 +193,16 @@ def rows(layers: int, place: Path) -> Iterator[tuple[str, str, bool]]:
         yield "  written", f"{found['written'] / 1e9:.2f} GB", True
         took = f"{found['seconds to transform']:.0f} s to transform, {found['seconds to quantize']:.0f} s to quantize"
         yield "  took", took, True
-    killed = place / "killed"
-    for blocks in KILLED_BEHIND:
+    killed, places = (
+        place / "killed",
+        (1, layers // 2 + 1, layers + 1),
+    )  # in the first layer, half-way, in the last block
+    for blocks in places:
         kill_behind(blocks, "INT8", layers, weights, killed)
     run("INT8", layers, weights, killed)
     same = digests(killed) == digests(place / "INT8")
     yield (
-        f"INT8, killed behind blocks {', '.join(map(str, KILLED_BEHIND))}",
+        f"INT8, killed behind blocks {', '.join(map(str, places))}",
         "the same files" if same else "OTHER",
         same,
     )

@@ -344,7 +344,7 @@ def test_a_model_that_the_first_samples_do_not_calibrate_is_not_judged(monkeypat
     def fails(*_args, **_settings):
         raise QuantizationError("The calibration data never reached 1 of 4 tensors.")
 
-    monkeypatch.setattr("embedl_deploy.quantize.accuracy.scaling_methods.find_grids", fails)
+    monkeypatch.setattr("embedl_deploy.quantize.accuracy.by_places.find_grids", fails)
     model = chain([1.0, 1.0], [7.0, 1.05])
     _, (pair, whole) = quantized(model, [TestEqualization.X], INT4_WEIGHTS, equalization=True)
     assert pair.outcome == "equalized"
