@@ -89,6 +89,38 @@ def test_what_moves_values_moves_integers(tmp_path):
     assert not found["Concat"]
 
 
+class Grouped(nn.Module):
+    """Attention whose queries share keys and values, two and two, as language models have it."""
+
+    def __init__(self, repeat):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(16, 16), nn.Linear(16, 8), nn.Linear(16, 8)
+        self.repeat = repeat
+
+    def forward(self, x):
+        q, k, v = (part(x).unflatten(-1, (-1, 4)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        k, v = self.repeat(k), self.repeat(v)
+        weights = torch.softmax(torch.tanh(q @ k.transpose(-1, -2)), -1)  # soft capping: no attention of torch's own
+        return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def expanded(x):
+    return x[:, :, None].expand(-1, -1, 2, -1, -1).reshape(x.shape[0], -1, *x.shape[2:])
+
+
+def tiled(x):
+    return x.repeat(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("repeat", [expanded, tiled])
+def test_keys_that_are_repeated_are_repeated_as_integers(tmp_path, repeat):
+    x = torch.randn(2, 6, 16, generator=torch.Generator().manual_seed(0))
+    found = kernels(tmp_path, Grouped(repeat), x, policy="all")
+    products = [kind for kind in found if "MatMul" in kind or "Gemm" in kind]
+    assert sum(found[kind] for kind in products) == 5
+    assert not {"MatMul", "FusedMatMul", "Gemm"} & set(products), products
+
+
 class Meeting(nn.Module):
     """A block of Inception, and what ends many networks."""
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 _MOVES = frozenset(
     {
-        *("DepthToSpace", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose"),
-        "Unsqueeze",
+        *("DepthToSpace", "Expand", "Flatten", "Gather", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Tile"),
+        *("Transpose", "Unsqueeze"),
     }
 )
 
