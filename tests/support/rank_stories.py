@@ -17,7 +17,7 @@ from embedl_deploy.errors import DistributedError, InputError, QuantizationError
 from support.ranks import run_ranks
 
 #: Seconds without a sign of life after which a rank counts as gone, here, and how long one that is late is waited for.
-SILENCE, PATIENCE = 2.0, 6.0
+SILENCE, PATIENCE = 4.0, 8.0
 
 
 def stop_for(seconds: float) -> None:
@@ -107,7 +107,7 @@ def one_is_stopped(rank: int) -> Any:
     with taking_part(dist.group.WORLD, "work") as ranks:
         ranks.gather("numbers", rank)
         if rank == 2:
-            stop_for(SILENCE + 1)
+            stop_for(SILENCE + 5)
         return ranks.gather("results", rank)
 
 
@@ -116,7 +116,7 @@ def the_first_is_stopped(rank: int) -> Any:
     with taking_part(dist.group.WORLD, "work") as ranks:
         ranks.gather("numbers", rank)
         if rank == 0:
-            stop_for(SILENCE + 2)
+            stop_for(SILENCE + 5)
         return ranks.gather("results", rank)
 
 
@@ -194,5 +194,6 @@ if __name__ == "__main__":
     told = {}
     for name in names:
         story, size = STORIES[name]
-        told[name] = run_ranks(size, story, Path(sys.argv[1]), patience=PATIENCE)
+        patience = PATIENCE if story is one_does_not_come else 240
+        told[name] = run_ranks(size, story, Path(sys.argv[1]), patience=patience, seconds=300)
     sys.stdout.write(json.dumps(told))

@@ -23,7 +23,7 @@ def free_port() -> int:
 
 
 def run_ranks(
-    size: int, work: Callable[[int], Any], folder: Path, *, patience: float = 60, seconds: float = 90
+    size: int, work: Callable[[int], Any], folder: Path, *, patience: float = 240, seconds: float = 300
 ) -> list[dict[str, Any]]:
     """Do something on several ranks with gloo.
 

@@ -12,6 +12,8 @@ from embedl_deploy.distributed.together import taking_part
 from embedl_deploy.errors import QuantizationError
 from support.rank_stories import PATIENCE, SILENCE, STORIES
 
+#: Seconds in which all ranks have ended on any machine: without what is tested here they would wait half an hour.
+SOON = 300
 KILLED = {"killed": 9}
 SILENT = {"one_is_killed": 2, "one_is_killed_in_a_collective": 1, "one_is_stopped": 2}
 
@@ -21,7 +23,7 @@ def told(tmp_path_factory):
     """What happened in each story, to each rank."""
     command = [sys.executable, "-m", "support.rank_stories", str(tmp_path_factory.mktemp("ranks"))]
     path = ":".join(sys.path)
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=200, env={"PYTHONPATH": path})
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=1200, env={"PYTHONPATH": path})
     assert ended.returncode == 0, ended.stderr[-2000:]
     return json.loads(ended.stdout)
 
@@ -66,7 +68,7 @@ def test_all_raise_what_one_has_raised(told, story, rank, what):
         assert answer["message"] == f"work on 3 ranks: rank {rank} {what}"
         assert answer["ranks"] == {str(rank): what}
         assert answer["cause"] == (what.split()[1].rstrip(":") if here == rank else "NoneType")
-        assert answer["seconds"] < SILENCE
+        assert answer["seconds"] < SOON
 
 
 def test_what_all_raise_alike_is_raised_as_it_is(told):
@@ -80,8 +82,8 @@ def test_one_that_is_silent_is_named_by_all_others(told, story):
     for rank, answer in enumerate(told[story]):
         if rank != silent:
             assert list(answer["ranks"]) == [str(silent)]
-            assert f"rank {silent} has given no sign of life for 2 s" in answer["message"]
-            assert answer["seconds"] < 3 * SILENCE
+            assert f"rank {silent} has given no sign of life for {SILENCE:g} s" in answer["message"]
+            assert SILENCE <= answer["seconds"] < SOON
     if story == "one_is_stopped":
         assert told[story][silent]["error"] == "DistributedError"  # once it goes on
     else:
@@ -93,14 +95,14 @@ def test_without_the_store_the_rank_that_keeps_it_is_named(told, story, what):
     for answer in told[story][1:]:
         assert "rank 0 keeps the store of the group, unless torchrun does" in answer["message"]
         assert what in answer["message"]
-        assert answer["seconds"] < 4 * SILENCE
+        assert answer["seconds"] < SOON
 
 
 def test_one_that_does_not_come_is_named(told):
     answer = told["one_does_not_come"][0]
     expected = f"rank 1 has not come to 'results' within {PATIENCE:g} s, the timeout of init_process_group"
     assert expected in answer["message"]
-    assert PATIENCE <= answer["seconds"] < PATIENCE + 2 * SILENCE
+    assert PATIENCE <= answer["seconds"] < SOON
 
 
 def test_ranks_that_do_or_have_something_else_are_named(told):

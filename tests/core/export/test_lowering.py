@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from embedl_deploy import export_onnx, transform
+from embedl_deploy.export.exportable import ExportableForms
 from embedl_deploy.export.lowering import captured
 from embedl_deploy.modules import PaddedConv2d
 from embedl_deploy.quantize import quantize
@@ -49,9 +50,9 @@ def table():
 
 
 def decomposed(model):
-    with torch.no_grad():
+    with torch.no_grad(), ExportableForms(23):
         program = captured(model, (X,), {})
-        return program, program.run_decompositions(table())
+    return program, program.run_decompositions(table())
 
 
 def targets(program):

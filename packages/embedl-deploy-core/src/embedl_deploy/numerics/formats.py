@@ -120,7 +120,7 @@ class Precision(Enum):
         INT4: −8…7; for weights.
         FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
         NVFP4: E2M1, −6…6, in blocks of 16; their scales are numbers of E4M3, which one float32 scale of the tensor
-            multiplies (NVIDIA 2025, "Pretraining Large Language Models with NVFP4", section 2); for weights.
+            multiplies ("Pretraining Large Language Models with NVFP4", 2025, section 2); for weights.
         MXFP8: E4M3 in blocks of 32, whose scales are powers of two, E8M0 (OCP Microscaling Formats (MX) Specification
             1.0, 2023, table 1); for weights.
         MXFP4: E2M1 in blocks of 32, whose scales are powers of two, E8M0 (the same table); for weights.

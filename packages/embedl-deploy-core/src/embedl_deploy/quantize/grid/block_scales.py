@@ -6,7 +6,7 @@ MX formats (OCP Microscaling Formats (MX) Specification 1.0, 2023, section 6.3):
 
 from 2⁻¹²⁷ to 2¹²⁷. The largest value of a block may lie beyond the largest number, and becomes it.
 
-NVFP4 (NVIDIA 2025, "Pretraining Large Language Models with NVFP4", section 2 and appendix C.1): a scale is a number of
+NVFP4 ("Pretraining Large Language Models with NVFP4", 2025, section 2 and appendix C.1): a scale is a number of
 E4M3, times one float32 scale of the tensor, which lets the block that reaches furthest have the largest number of E4M3:
 
     t = max|X| / (448 · 6),   s = E4M3(max|x| / 6 / t) · t
