@@ -15,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from embedl_deploy.quantize import CalibrationMethod, LayerQuantConfig, QuantCon
 from embedl_deploy.sensitivity import sensitivity
 from embedl_deploy_onnxruntime import DYNAMIC, WEIGHTS_4BIT, WEIGHTS_8BIT
 from measurement import describe_machine, make_console
+from runtime_sessions import feed
 from sentences import (
     Batch,
     Similarity,
@@ -115,11 +115,6 @@ class Study:
 
         found = [similarity(self.reference, embed(each, self.held_out)) for each in (model, run)]  # type: ignore[arg-type]  # called alike
         return Row(name, *found, kernels, written.size / 1e6, seconds, session)
-
-
-def feed(session: onnxruntime.InferenceSession, batch: Iterable[torch.Tensor]) -> dict[str, Any]:
-    """A batch by the names of a session's inputs."""
-    return {value.name: tensor.numpy() for value, tensor in zip(session.get_inputs(), batch, strict=True)}
 
 
 def prepare(folder: Path) -> Study:

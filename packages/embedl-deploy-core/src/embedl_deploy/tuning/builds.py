@@ -100,19 +100,17 @@ class Builds:
         if together not in self.together:
             self._build_reference()
             with tempfile.TemporaryDirectory() as text:
-                folders = [Path(text) / str(number) for number in range(len(keys))]
-                self.together[together] = self.clock.measure_together(
-                    [self._written(make(), folder).path for make, folder in zip(makers, folders, strict=True)]
-                )
+                engines = []
+                for number, make in enumerate(makers):
+                    folder = Path(text) / str(number)
+                    folder.mkdir()
+                    done = self._engine(make(), folder)
+                    if done is None:
+                        raise CompileError("The compiler refuses a candidate that it took before in this search.")
+                    engines.append(done.path)
+                self.together[together] = self.clock.measure_together(engines)
             self.state.save(self.found)
         return self.together[together]
-
-    def _written(self, model: "ir.Model", folder: Path) -> CompileResult:
-        """Write and compile a candidate that the compiler has taken before."""
-        folder.mkdir()
-        path = self._write(model, folder)
-        self.count += 1
-        return compile_onnx(path, folder / "candidate.engine", progress=False, **self.settings)
 
     def _is_known(self, digest: str | None) -> bool:
         if digest not in self.reports:
@@ -130,22 +128,22 @@ class Builds:
     def _build(
         self, model: "ir.Model", digest: str, measure: Callable[[Path, float | None], float] | None = None
     ) -> None:
-        self.count += 1
         with tempfile.TemporaryDirectory() as folder:
-            done = self._compiled(self._write(model, Path(folder)), Path(folder) / "candidate.engine")
+            done = self._engine(model, Path(folder))
             if done is not None and self.clock is not None:
                 known = self.seconds.get(digest)
                 self.seconds[digest] = self.clock.measure(done.path) if measure is None else measure(done.path, known)
             self.reports[digest] = None if done is None else done.report.to_dict()
 
-    @staticmethod
-    def _write(model: "ir.Model", folder: Path) -> Path:
+    def _engine(self, model: "ir.Model", folder: Path) -> CompileResult | None:
+        """Write a candidate into a folder and compile it there; ``None`` if the compiler refuses it."""
         import onnx_ir as ir
 
+        self.count += 1
         path = folder / "candidate.onnx"
         large = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
         ir.save(model, path, external_data="candidate.onnx.data" if large > _ONE_FILE_BYTES else None)
-        return path
+        return self._compiled(path, folder / "candidate.engine")
 
     def _compiled(self, path: Path, engine: Path) -> CompileResult | None:
         for may_repeat in (True, False):
