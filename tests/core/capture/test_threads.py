@@ -5,12 +5,15 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy import transform
 from embedl_deploy.capture import Trace
+from embedl_deploy.errors import QuantizationError
 from embedl_deploy.exclusive import global_state
 from embedl_deploy.graph.edit import deep_copy
+from embedl_deploy.modules import FusedModule, symbolic_trace
+from embedl_deploy.quantize import quantize
 from support.nets import random_input, scrambled
 from support.small_patterns import PATTERNS
 
@@ -91,6 +94,21 @@ def test_one_model_for_all_threads() -> None:
     assert in_threads(*[work] * 4) == []
 
 
+def _others_may() -> bool:
+    """Whether another thread may replace global state now."""
+    found: list[bool] = []
+
+    def ask() -> None:
+        found.append(global_state.acquire(blocking=False))
+        if found[0]:
+            global_state.release()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return found[0]
+
+
 class _Copied:
     """Finds out, while it is copied, whether others may replace global state."""
 
@@ -98,15 +116,7 @@ class _Copied:
         self.others_may: list[bool] = []
 
     def __deepcopy__(self, memo: object) -> "_Copied":
-        def ask() -> None:
-            taken = global_state.acquire(blocking=False)
-            self.others_may.append(taken)
-            if taken:
-                global_state.release()
-
-        thread = threading.Thread(target=ask)
-        thread.start()
-        thread.join()
+        self.others_may.append(_others_may())
         return self
 
 
@@ -116,3 +126,24 @@ def test_warnings_are_ignored_by_one_thread_at_a_time() -> None:
     network.part = part
     deep_copy(network)
     assert part.others_may == [False]
+
+
+class _Fused(FusedModule):
+    """Finds out, while it is traced, whether others may trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.others_may: list[bool] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if isinstance(x, fx.Proxy):
+            self.others_may.append(_others_may())
+        return x @ x.transpose(-1, -2)
+
+
+def test_fused_modules_are_traced_by_one_thread_at_a_time() -> None:
+    fused = _Fused()
+    with pytest.raises(QuantizationError, match=r"_Fused.*it computes matmul"):  # which the trace finds
+        quantize(symbolic_trace(nn.Sequential(fused)), [X], progress=False)
+    assert fused.others_may
+    assert not any(fused.others_may)

@@ -10,14 +10,26 @@ the last bits. So a result that must be the same again is computed with the lock
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 #: Held while global state of Python or torch is replaced, until it is back.
 global_state = threading.RLock()
+
+
+@contextmanager
+def random_numbers_kept(devices: Iterable[int] = ()) -> Iterator[None]:
+    """After the block, torch's generators are in the state that they were in before. One thread at a time.
+
+    Args:
+        devices: Indices of CUDA devices whose generators are kept as well.
+    """
+    with global_state, torch.random.fork_rng(devices=list(devices)):  # noqa: TID251
+        yield
 
 
 @contextmanager

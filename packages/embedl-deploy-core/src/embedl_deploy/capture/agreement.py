@@ -15,6 +15,7 @@ from torch._subclasses import FakeTensor
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import InputError
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.recording import recorded_values
@@ -160,7 +161,7 @@ def _outputs_in_graph(graph_module: fx.GraphModule, args: tuple[Any, ...], kwarg
     for node in graph_module.graph.nodes:
         for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
             last[key] = (path, node)
-    with torch.random.fork_rng(devices=[]):
+    with random_numbers_kept():
         values = recorded_values(deep_copy(graph_module), args, kwargs)
     calls: Counter[str] = Counter()
     found = {}

@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import fx
 
+from embedl_deploy.modules import LeafTracer
+
 
 class TracedInputs:
     """The inputs of one trace.
@@ -29,7 +31,7 @@ class TracedInputs:
 
     def __init__(
         self,
-        tracer: fx.Tracer,
+        tracer: LeafTracer,
         signature: inspect.Signature,
         example: tuple[tuple[Any, ...], dict[str, Any]] | None,
         bound: tuple[Any, ...],

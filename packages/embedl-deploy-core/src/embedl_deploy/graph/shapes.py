@@ -22,6 +22,7 @@ from torch.fx.passes.shape_prop import _extract_tensor_metadata
 from torch.utils import _pytree as pytree
 
 from embedl_deploy.errors import FusedModuleError, InputError
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.graph.edit import deep_copy
 from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, ProductsNoted, is_foreign
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, describe_inputs
@@ -187,7 +188,7 @@ def _refusal(
     copy = deep_copy(graph_module)
     interpreter = BoundInterpreter(copy)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), fused_modules_named(copy):
+        with torch.no_grad(), random_numbers_kept(), fused_modules_named(copy):
             interpreter.run(*inputs, enable_io_processing=False)
     except Exception as refusal:  # noqa: BLE001 - the user's operators may raise anything; the caller tells what fake tensors raised
         return refusal, interpreter.current

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.graph.expected import describe_value
 from embedl_deploy.graph.inputs import BoundInterpreter, bind_inputs, tensors_in
 from embedl_deploy.graph.placement import Placement, fused_modules_named
@@ -112,7 +113,7 @@ class _SideBySide(BoundInterpreter):
             return _UNKNOWN
         given = fx.map_arg((node.args, node.kwargs), lambda each: values[names[each.name]])
         args, kwargs = pytree.tree_map_only(torch.Tensor, torch.clone, given)
-        with torch.random.fork_rng(devices=[]):  # what replaced nodes draw is drawn again
+        with random_numbers_kept():  # what replaced nodes draw is drawn again
             return _called(self.fused.get_submodule(str(node.target)), args, dict(kwargs))
 
 
@@ -141,6 +142,6 @@ def compare_rewrites(
     """
     beside = _SideBySide(result)
     inputs = pytree.tree_map_only(torch.Tensor, torch.clone, bind_inputs(result.report.plan.converted, args, kwargs))
-    with torch.random.fork_rng(devices=[]), fused_modules_named():
+    with random_numbers_kept(), fused_modules_named():
         beside.run(*inputs, enable_io_processing=False)
     return tuple(beside.found)

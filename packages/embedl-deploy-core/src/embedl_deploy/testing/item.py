@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.logs import quiet
 from embedl_deploy.testing.failures import DoesNotApply, complaint_of
 from embedl_deploy.testing.subjects import BackendSubject, NetworkSubject, PatternSubject, owner_of
@@ -37,7 +38,7 @@ class ConformanceItem(pytest.Item):
     def runtest(self) -> None:
         """Look; skip with the reason if there is nothing to look at."""
         # torch notes every step of an export in a log that pytest would print below the advice.
-        with torch.random.fork_rng(devices=[]), quiet("torch.__trace", below=logging.WARNING):
+        with random_numbers_kept(), quiet("torch.__trace", below=logging.WARNING):
             torch.manual_seed(0)
             try:
                 told = self.check.run(self.subject)

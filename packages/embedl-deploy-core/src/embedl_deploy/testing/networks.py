@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.patterns import Example
 from embedl_deploy.testing.tensors import with_distinct_weights
 
@@ -90,7 +91,7 @@ def _perceptron() -> nn.Module:
 
 def _make(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Example:
     """A network in evaluation mode and a batch, from seed 0; the random state is put back."""
-    with torch.random.fork_rng(devices=[]):
+    with random_numbers_kept():
         torch.manual_seed(0)
         return Example(with_distinct_weights(build()), (torch.randn(shape),))
 

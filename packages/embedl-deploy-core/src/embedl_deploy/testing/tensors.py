@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.testing.failures import ConformanceFailure
 from embedl_deploy.verify import difference, output_tensors
 
@@ -62,7 +63,7 @@ def with_other_numbers(model: nn.Module) -> nn.Module:
 
 def run(model: nn.Module, args: tuple[Any, ...]) -> Any:
     """Call a model on copies of the inputs, since it may overwrite them, with random numbers from seed 0."""
-    with torch.random.fork_rng(devices=[]):
+    with random_numbers_kept():
         torch.manual_seed(0)
         return model(*pytree.tree_map_only(torch.Tensor, torch.clone, args))
 
@@ -70,7 +71,7 @@ def run(model: nn.Module, args: tuple[Any, ...]) -> Any:
 def draws_random_numbers(model: nn.Module, args: tuple[Any, ...]) -> bool:
     """Whether calling a model draws random numbers, as dropout does in training mode."""
     model, copied = copy.deepcopy(model), pytree.tree_map_only(torch.Tensor, torch.clone, args)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with random_numbers_kept(), torch.no_grad():
         before = torch.get_rng_state()
         model(*copied)
         return not torch.equal(before, torch.get_rng_state())

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.patterns import Example
 
 #: Changes a model in place; raises, or leaves a model that does not run, where it does not fit.
@@ -144,7 +145,7 @@ def _dropping(path: str, name: str) -> Change:
 def varied(example: Example, *variations: Variation) -> Example | None:
     """An example with changes made; ``None`` if they do not fit, or the model does not run with them."""
     model = copy.deepcopy(example.model)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+    with random_numbers_kept(), torch.no_grad():
         torch.manual_seed(0)
         try:
             for variation in variations:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 from embedl_deploy.containers.known import know_containers
 from embedl_deploy.containers.unknown import how_to_register
 from embedl_deploy.errors import EmbedlDeployError, InputError
-from embedl_deploy.exclusive import global_state
+from embedl_deploy.exclusive import random_numbers_kept
 from embedl_deploy.graph.input_fit import misfit
 from embedl_deploy.graph.inputs import describe_inputs, require_samples, tensors_in
 from embedl_deploy.graph.out_of_memory import is_out_of_memory
@@ -119,8 +119,7 @@ def _nothing_remains(model: nn.Module) -> Iterator[State]:
     devices = sorted({t.device.index or 0 for t in (*model.parameters(), *model.buffers()) if t.is_cuda})
     # One thread at a time: what one changes and puts back, another would see.
     with (
-        global_state,
-        torch.random.fork_rng(devices=devices),
+        random_numbers_kept(devices),
         torch.no_grad(),
         fused_modules_named(model),
         state_kept(model) as state,

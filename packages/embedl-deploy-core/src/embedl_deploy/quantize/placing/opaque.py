@@ -13,7 +13,7 @@ from embedl_deploy.graph.foreign import PRODUCTS_INSIDE, is_foreign
 from embedl_deploy.graph.lookup import get_module, is_plain_torch_module
 from embedl_deploy.graph.products import WEIGHTED, product_of_call
 from embedl_deploy.graph.shapes import dtype_of
-from embedl_deploy.modules import ConvertedModule, FusedModule
+from embedl_deploy.modules import ConvertedModule, FusedModule, LeafTracer
 from embedl_deploy.quantize.placing.decisions import Decision
 from embedl_deploy.quantize.reporting.causes import UncoveredCause, WhyUncovered, not_taken
 from embedl_deploy.quantize.reporting.report import Uncovered
@@ -62,7 +62,7 @@ def _why_in_float(node: fx.Node, module: nn.Module) -> UncoveredCause:
 def _products_in(module: nn.Module) -> list[str]:
     """The products that a module computes, as far as its ``forward`` can be traced."""
     try:
-        graph = fx.Tracer().trace(module)
+        graph = LeafTracer().trace(module)
     except PLUGIN_FAILURES:  # forward is a backend's code, and may ask for what tracing does not have
         return []
     traced = fx.GraphModule(module, graph)
