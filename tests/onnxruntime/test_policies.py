@@ -3,7 +3,8 @@
 import torch
 from torch import nn
 
-from embedl_deploy import transform
+import embedl_deploy
+from embedl_deploy import export_onnx, transform
 from embedl_deploy.numerics import Precision
 from embedl_deploy.quantize import QuantConfig, quantization_report, quantize
 
@@ -80,6 +81,49 @@ class Dropping(nn.Module):
 
 def test_what_is_dropped_in_training_only_comes_out_of_integer_kernels():
     assert quantized_places(Dropping(), torch.randn(1, 4, 6, 6), "mixed") == {}
+
+
+class Scaled(nn.Module):
+    """Sums, products and a concatenation with parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(8, 4, 1)
+        self.offset, self.factor = nn.Parameter(torch.randn(4, 1, 1)), nn.Parameter(torch.randn(1, 8))
+
+    def forward(self, x):
+        x = self.first(x) + self.offset
+        return self.second(torch.cat([x, self.offset.expand(1, 4, 6, 6)], 1) * self.factor[:, :, None, None])
+
+
+class Shifted(nn.Module):
+    """A sum and a product with parameters, one of which is sliced."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+        self.offset, self.factor = nn.Parameter(torch.randn(4, 1, 1)), nn.Parameter(torch.randn(1, 4))
+
+    def forward(self, x):
+        return self.second((self.first(x) + self.offset) * self.factor[:, :, None, None])
+
+
+def test_constants_are_converted_beforehand(tmp_path):
+    x = torch.randn(1, 4, 6, 6)
+    left = quantized_places(Scaled(), x, "mixed")
+    assert {path for path, _ in left} == {"cat", "mul"}  # the parts of a concatenation have no scales of their own
+    result = transform(Shifted().eval(), x, backend="onnxruntime")
+    quantized = quantize(result, [x], progress=False)
+    assert not quantization_report(quantized).not_quantized
+    export_onnx(quantized, x, tmp_path / "net.onnx")
+    types = [layer.type for layer in embedl_deploy.compile(tmp_path / "net.onnx", backend="onnxruntime").report.layers]
+    assert [kind for kind in types if kind.startswith("QLinear")] == [
+        "QLinearConv",
+        "QLinearAdd",
+        "QLinearMul",
+        "QLinearConv",
+    ]
+    assert types.count("QuantizeLinear") == types.count("DequantizeLinear") == 1  # of the input and the output
 
 
 class Beside(nn.Module):

@@ -95,8 +95,20 @@ def _is_slow(conv: Convolution) -> bool:
 
 
 def _follows(node: fx.Node, mixed: bool) -> bool:
-    """Whether everything that a call reads comes out of integer kernels, under the policy ``mixed`` or ``all``."""
-    return all(_gives_integers(read, mixed) for read in node.all_input_nodes)
+    """Whether everything that a call reads comes out of integer kernels, under the policy ``mixed`` or ``all``.
+
+    Constants do not count, because the runtime converts them when it loads the file, if they have a scale: the inputs
+    of a concatenation have none.
+    """
+    read = [each for each in node.all_input_nodes if isinstance(get_module(node), OrtConcat) or not _is_constant(each)]
+    return bool(read) and all(_gives_integers(each, mixed) for each in read)
+
+
+def _is_constant(node: fx.Node) -> bool:
+    """Whether a value depends on no input of the model."""
+    if node.op in ("call_function", "call_method"):
+        return bool(node.all_input_nodes) and all(_is_constant(each) for each in node.all_input_nodes)
+    return node.op == "get_attr"
 
 
 def _gives_integers(node: fx.Node, mixed: bool) -> bool:
