@@ -3,28 +3,13 @@
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from embedl_deploy.artifact import is_dequantized
 from embedl_deploy.engine import BITS, EngineReport
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
-#: Operators that pass values on without computing with them.
-_MOVES = frozenset(
-    [
-        "Transpose",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Slice",
-        "Split",
-        "Gather",
-        "Expand",
-        "Identity",
-        "MaxPool",
-    ]
-)
 _INTEGER_BITS = 8
 
 
@@ -57,13 +42,4 @@ def integer_kernels(file: "ir.Model", report: EngineReport) -> dict[str, Any]:
 
 
 def _is_asked_for(node: "ir.Node") -> bool:
-    return node.op_type in _PRODUCTS and all(_is_dequantized(value) for value in node.inputs[:2])
-
-
-def _is_dequantized(value: "ir.Value | None") -> bool:
-    producer = None if value is None else value.producer()
-    if producer is None:
-        return False
-    return producer.op_type == "DequantizeLinear" or (
-        producer.op_type in _MOVES and _is_dequantized(producer.inputs[0])
-    )
+    return node.op_type in _PRODUCTS and all(is_dequantized(value) for value in node.inputs[:2])

@@ -1,6 +1,7 @@
 """Reading ONNX files, and finding the PyTorch module that a node came from."""
 
 from embedl_deploy.artifact.constants import Constants
+from embedl_deploy.artifact.moves import is_dequantized
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
 from embedl_deploy.artifact.order import check_order, check_sorted
@@ -40,6 +41,7 @@ __all__ = [
     "consumers",
     "fixed_sizes_of",
     "input_of",
+    "is_dequantized",
     "is_per_axis",
     "is_standard",
     "model_of",

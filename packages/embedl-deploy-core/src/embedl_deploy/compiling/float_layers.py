@@ -2,29 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import module_of, why_in_float
+from embedl_deploy.artifact import is_dequantized, module_of, why_in_float
+from embedl_deploy.artifact.moves import MOVES
 from embedl_deploy.compiling.sources import WEIGHTED
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-#: Operators that pass values on without computing with them: quantization reaches through.
-_TRANSPARENT = frozenset(
-    {
-        "Transpose",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Slice",
-        "Split",
-        "Gather",
-        "Identity",
-        "MaxPool",
-        "Pad",
-    }
-)
 
 
 def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[FloatLayer, ...]:
@@ -50,7 +34,7 @@ def _reason(weighted: "list[ir.Node]", model: "ir.Model", module: str | None, sa
     if not weighted:
         return "the engine does not say what the layer came from"
     node = weighted[0]
-    sides = [_is_dequantized(value) for value in node.inputs[:2]]
+    sides = [is_dequantized(value) for value in node.inputs[:2]]
     if all(sides):
         return "quantized in the file; why the compiler does not follow is not said"
     if sides[1] and not sides[0] and (stored := _stored_type(node.inputs[1])):
@@ -72,24 +56,10 @@ def _stored_type(value: "ir.Value | None") -> str:
         if producer.op_type in ("QuantizeLinear", "DequantizeLinear"):
             is_quantized = True
             grid = producer.inputs[2] if len(producer.inputs) > 2 else grid
-        elif producer.op_type not in _TRANSPARENT:
+        elif producer.op_type not in MOVES:
             return ""
         value = producer.inputs[0]
     if value is None or not is_quantized or not (value.is_initializer() or value.const_value is not None):
         return ""
     kind = grid if grid is not None else value
     return "" if kind.dtype is None else kind.dtype.name.lower()
-
-
-def _is_dequantized(value: "ir.Value | None") -> bool:
-    """Whether a value comes from DequantizeLinear, through operators that move values only."""
-    while value is not None:
-        producer = value.producer()
-        if producer is None:
-            return False
-        if producer.op_type == "DequantizeLinear":
-            return True
-        if producer.op_type not in _TRANSPARENT:
-            return False
-        value = producer.inputs[0]
-    return False
