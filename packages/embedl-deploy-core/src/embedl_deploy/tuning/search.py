@@ -165,8 +165,8 @@ class Search:
         if objective == math.inf:
             note(objective, accuracy, "its objective is infinite", totals=report.totals)
             return False
-        better = self._is_best(objective, accuracy)
         said = f"{objective:.6g} at accuracy {accuracy:.4g}"
+        better = self._is_best(Best(subject, points, Trial(name, objective, accuracy, len(points), True, said)))
         outcome = said if better else f"{said}, no better"
         devices = [device for device in self.devices if device.target == report.target]
         estimates = {device.name: estimate(report, device).seconds for device in devices}
@@ -178,29 +178,23 @@ class Search:
             self.best = self.best_of_times(self.candidates)
         return better
 
-    def _is_best(self, objective: float, accuracy: float) -> bool:
-        """Whether a candidate that was built is the best so far.
-
-        Times vary: of those that the fastest does not beat by more than that, the most accurate is the best, and among
-        equals the one that was there first.
-        """
+    def _is_best(self, built: Best) -> bool:
+        """Whether a candidate that was just built is the best so far."""
         if self.best is None:
             return True
-        least = 1 - self.objective.least_gain
-        if not self.objective.is_time:
-            return objective < self.best.trial.objective * least
-        fastest = min(objective, *(each.trial.objective for each in self.candidates))
-        if objective * least > fastest:
-            return False
-        near = [each.trial.accuracy for each in self.candidates if each.trial.objective * least <= fastest]
-        return all(accuracy > each for each in near)
+        if self.objective.is_time:
+            return self.best_of_times([*self.candidates, built]) is built
+        return built.trial.objective < self.best.trial.objective * (1 - self.objective.least_gain)
 
     def best_of_times(self, among: Sequence[Best]) -> Best:
-        """The most accurate of those that are as fast as the fastest, as far as times can tell."""
+        """The most accurate of those that are as fast as the fastest; among equals the one that was there first.
+
+        Times vary: the fastest beats only those that take longer by more than that.
+        """
         fastest = min(each.trial.objective for each in among)
         least = 1 - self.objective.least_gain
         near = [each for each in among if each.trial.objective * least <= fastest]
-        return max(near, key=lambda each: each.trial.accuracy)  # the first of equals
+        return max(near, key=lambda each: each.trial.accuracy)
 
     def _note(
         self, subject: Subject, name: str, points: Points, objective: float, accuracy: float, outcome: str, **more: Any
