@@ -9,6 +9,7 @@ from torch import nn
 
 from embedl_deploy import compile, export_onnx, transform  # noqa: A004
 from embedl_deploy.numerics import QuantConfig
+from embedl_deploy.patterns import Applied
 from embedl_deploy.quantize import quantize
 
 X = torch.randn(2, 8, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -87,6 +88,41 @@ def test_what_moves_values_moves_integers(tmp_path):
     found = kernels(tmp_path, Shuffled())
     assert found["QLinearConcat"] == 1 and found["QLinearConv"] == 3
     assert not found["Concat"]
+
+
+def padded(mode, value=None):
+    return Applied(lambda x: nn.functional.pad(x, (1, 0, 2, 1), mode, value))
+
+
+PADS = {
+    "zeros": padded("constant"),
+    "reflection": padded("reflect"),
+    "around": padded("circular"),
+    "zeros, a module": nn.ZeroPad2d((0, 1, 2, 0)),
+    "edge, a module": nn.ReplicationPad2d(1),
+}
+
+
+@pytest.mark.parametrize("pad", PADS.values(), ids=PADS)
+def test_padding_by_zeros_or_values_pads_integers(tmp_path, pad):
+    # behind hardswish zero is not the smallest number, so its integer is not 0
+    found = kernels(
+        tmp_path, nn.Sequential(nn.Conv2d(8, 8, 3), nn.Hardswish(), pad, nn.AvgPool2d(2), nn.Conv2d(8, 4, 1))
+    )
+    assert found["QLinearConv"] == 3 and found["Pad"]
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1  # of the input and the output
+
+
+@pytest.mark.parametrize("mode", ["reflect", "circular"])
+def test_a_convolution_that_pads_by_values_runs_in_integers(tmp_path, mode):
+    found = kernels(tmp_path, nn.Sequential(nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3, padding=(1, 2), padding_mode=mode)))
+    assert found["QLinearConv"] == 2 and found["Pad"]
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+
+
+def test_other_numbers_stay_in_float(tmp_path):
+    found = kernels(tmp_path, nn.Sequential(nn.Conv2d(8, 8, 1), nn.ConstantPad2d(1, 0.3), nn.Conv2d(8, 4, 1)))
+    assert found["QLinearConv"] == 2 and found["DequantizeLinear"] == 2  # before the Pad, too
 
 
 class Grouped(nn.Module):

@@ -4,7 +4,7 @@ from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
 from embedl_deploy.modules import Convolution, named_weights
-from embedl_deploy.patterns import get_module, operation
+from embedl_deploy.patterns import arguments_by_name, get_module, operation
 from embedl_deploy_onnxruntime.modules import (
     OrtAdd,
     OrtAveragePool,
@@ -42,7 +42,11 @@ _MOVES = frozenset(
         *("unsqueeze", "view", "stochastic_depth", "drop_path"),
     }
 )
-_MOVING = (nn.Flatten, nn.Identity, nn.MaxPool2d, nn.modules.dropout._DropoutNd)
+_MOVING = (
+    *(nn.Flatten, nn.Identity, nn.MaxPool2d, nn.modules.dropout._DropoutNd),
+    *(nn.modules.padding._ReflectionPadNd, nn.modules.padding._ReplicationPadNd, nn.modules.padding._CircularPadNd),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d),
+)
 #: The same of modules of other packages.
 _MOVING_ELSEWHERE = frozenset({"StochasticDepth", "DropPath"})
 
@@ -120,5 +124,11 @@ def _gives_integers(node: fx.Node, mixed: bool) -> bool:
         return True
     if isinstance(module, (*_FOLLOWING, OrtConcat, *_MOVING)) or type(module).__name__ in _MOVING_ELSEWHERE:
         return _follows(node, mixed)
-    moves = operation(node)
-    return (moves if isinstance(moves, str) else getattr(moves, "__name__", None)) in _MOVES and _follows(node, mixed)
+    done = operation(node)
+    name = done if isinstance(done, str) else getattr(done, "__name__", None)
+    return (name in _MOVES or (name == "pad" and _pads_by_values_or_zeros(node))) and _follows(node, mixed)
+
+
+def _pads_by_values_or_zeros(node: fx.Node) -> bool:
+    given = arguments_by_name(node)
+    return given.get("mode", "constant") != "constant" or not given.get("value")

@@ -18,6 +18,8 @@ _MOVES = frozenset(
         *("Transpose", "Unsqueeze"),
     }
 )
+#: Which input of ``Pad`` is the value that it pads with.
+_VALUE = 2
 
 
 def move_on_integers(model: "ir.Model") -> None:
@@ -31,7 +33,7 @@ def move_on_integers(model: "ir.Model") -> None:
     import onnx_ir as ir
 
     for node in list(model.graph):
-        if node.op_type not in _MOVES or node.domain or not node.inputs:
+        if node.domain or not node.inputs or not (node.op_type in _MOVES or _pads(node)):
             continue
         value = node.inputs[0]
         before = None if value is None else value.producer()
@@ -45,8 +47,23 @@ def move_on_integers(model: "ir.Model") -> None:
         if not is_scalar or zero_point.dtype is not ir.DataType.UINT8 or not all(map(_is_read, moved)):
             continue
         node.replace_input_with(0, stored)
+        if node.op_type == "Pad" and _is_constant(node):
+            node.resize_inputs(max(_VALUE + 1, len(node.inputs)))
+            node.replace_input_with(_VALUE, zero_point)
         for output in moved:
             _dequantize(model, node, output, before)
+
+
+def _pads(node: "ir.Node") -> bool:
+    """Whether a node pads with values of its input (by reflection, by the edge, or around it), or with zeros."""
+    if node.op_type != "Pad" or not _is_constant(node):
+        return node.op_type == "Pad"
+    value = node.inputs[_VALUE] if len(node.inputs) > _VALUE else None
+    return value is None or (value.const_value is not None and not value.const_value.numpy().any())
+
+
+def _is_constant(pad: "ir.Node") -> bool:
+    return pad.attributes.get_string("mode", "constant") == "constant"
 
 
 def _is_read(value: "ir.Value") -> bool:
