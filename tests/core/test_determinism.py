@@ -16,7 +16,7 @@ from support.decoder import EXPECTED, applied_counts, decoder, reordered, transf
 from support.nets import random_input
 
 _ROOT = Path(__file__).parents[2]
-_HASH_SEEDS = ("0", "1", "2", "12345")
+_HASH_SEEDS = ("1", "12345")
 
 #: Printed by a fresh process: everything about plans and results that somebody could depend on.
 _SCRIPT = """

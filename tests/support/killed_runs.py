@@ -122,7 +122,7 @@ def story(name: str, folder: Path, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
     places = ((1, "half"), (1, "before"), (2, "after"), (1, "half"))
     kills: list[dict[str, Any]] = [{"seconds": None, "at": place} for place in places]
-    kills += [{"seconds": chance.uniform(0.1, 0.7) * took, "at": None} for _ in range(4)]
+    kills += [{"seconds": chance.uniform(0.1, 0.7) * took, "at": None} for _ in range(2)]
     killed, left = 0, []
     for kill in kills:
         killed += not attempt(lambda: work(result, x, state, log), answer, **kill)

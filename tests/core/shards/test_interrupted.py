@@ -1,7 +1,5 @@
-"""Runs that are killed go on behind the last finished block; other work is refused."""
+"""Runs that were interrupted go on behind the last finished block; other work is refused."""
 
-import os
-import signal
 import threading
 
 import pytest
@@ -9,11 +7,10 @@ import torch
 
 from embedl_deploy.errors import FileWriteError, InputError
 from embedl_deploy.quantize import QuantConfig
-from embedl_deploy.shards import block_quantization, load_quantized, quantize_shards, work, writing
+from embedl_deploy.shards import load_quantized, quantize_shards, work, writing
 from support.layered import batches, layered, on_meta, write_shards
 
 DATA = batches()
-METHODS = {"smooth_quant": True, "learned_rounding": True}
 
 
 @pytest.fixture(scope="module")
@@ -28,56 +25,6 @@ def weights(tmp_path_factory):
 
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def killed(run, place):
-    """Runs in a process of its own, which kills itself at a place."""
-    child = os.fork()
-    if child == 0:
-        place()
-        run()
-        os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
-
-
-def kill_at(module, name, number):
-    """Kill the process in a call of a function, before it does anything."""
-
-    def place():
-        count, real = 0, getattr(module, name)
-
-        def replaced(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
-
-        setattr(module, name, replaced)
-
-    return place
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no processes can be forked here")
-def test_killed_again_and_again(tmp_path, empty, weights):
-    def run(folder):
-        return quantize_shards(empty, weights, folder, DATA, **METHODS, progress=False)
-
-    wanted = run(tmp_path / "at once")
-    places = [
-        (block_quantization, "calibrate", 2),  # in the second block
-        (work, "write_tensors", 1),  # again in it: activations are written, weights are not
-        (work.Finished, "of", 2),  # in the third: weights are written, the state is not
-        (work, "write_index", 1),  # at the end
-    ]
-    out = tmp_path / "out"
-    for module, name, number in places:
-        assert killed(lambda: run(out), kill_at(module, name, number))
-    report = run(out)
-    assert files(out) == files(tmp_path / "at once")
-    assert report.quantization == wanted.quantization
-    assert [block.name for block in report.blocks] == [block.name for block in wanted.blocks]
 
 
 class Stopped(Exception):

@@ -1,86 +1,37 @@
 """A model that is quantized block by block is, bit for bit, the one that is quantized in memory."""
 
-import json
-
 import pytest
 import torch
 
 from embedl_deploy.errors import InputError
 from embedl_deploy.quantize import (
-    CalibrationMethod,
     Precision,
     QuantConfig,
-    SmoothQuantConfig,
     TensorQuantConfig,
-    quantization_recipe,
     quantization_report,
     quantize,
 )
-from embedl_deploy.shards import load_quantized, open_shards, quantize_shards
+from embedl_deploy.shards import open_shards, quantize_shards
+from support.as_in_memory import check_as_in_memory
 from support.layered import batches, layered, on_meta, transformed, write_shards
 
 DATA = batches()
 INT4 = QuantConfig(activation=None, weight=TensorQuantConfig(Precision.INT4, block_size=8))
 DYNAMIC = TensorQuantConfig(Precision.UINT8, symmetric=False, dynamic=True)
-PERCENTILE = TensorQuantConfig(calibration_method=CalibrationMethod.PERCENTILE)
 CASES = {
     "INT4 in groups, without data": (None, INT4, {}),
     "dynamic activations, without data": (None, QuantConfig(activation=DYNAMIC), {}),
     "INT8": (DATA, None, {}),
-    "INT8, one batch": (DATA[:1], None, {}),
-    "percentile, as a generator": (DATA, QuantConfig(activation=PERCENTILE), {}),
     "FP8": (DATA, QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8)), {}),
-    "smoothed": (DATA, None, {"smooth_quant": True}),
-    "smoothed by a strength": (DATA, None, {"smooth_quant": SmoothQuantConfig(0.5)}),
-    "smoothed, one batch": (DATA[:1], None, {"smooth_quant": True}),
     "biases corrected": (DATA, None, {"bias_correction": True}),
     "INT4, rounding learned": (DATA, INT4, {"learned_rounding": True}),
     "smoothed, rounding learned": (DATA, None, {"smooth_quant": True, "learned_rounding": True}),
-    "smoothed, rounding learned, more samples than are recorded": (
-        batches(5, samples=20),
-        None,
-        {"smooth_quant": True, "learned_rounding": True},
-    ),
 }
-
-
-def same_tensors(one, other):
-    assert one.keys() == other.keys()
-    assert [name for name in one if one[name].dtype != other[name].dtype] == []
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
-
-
-def plain(recipe):
-    return {
-        key: sorted(map(str, value)) if isinstance(value, list) else value
-        for key, value in json.loads(recipe.to_json()).items()
-    }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_as_in_memory(tmp_path, case):
-    data, config, methods = CASES[case]
-    model = layered()
-    in_memory, empty = transformed(model, DATA[0]), on_meta(DATA[0])
-    wanted = quantize(in_memory, data, config, **methods, judged_by="layers", freeze_weights=True, progress=False)
-    given = iter(data) if "generator" in case else data
-    weights = write_shards(model, tmp_path / "weights")
-    report = quantize_shards(empty, weights, tmp_path / "out", given, config, **methods, progress=False)
-
-    for result in (in_memory, empty):  # the weights that are there are not looked at
-        loaded = load_quantized(result, tmp_path / "out")
-        same_tensors(wanted.state_dict(), loaded.state_dict())
-        assert torch.equal(wanted(DATA[0]), loaded(DATA[0]))
-        assert plain(quantization_recipe(wanted)) == plain(quantization_recipe(loaded))
-    found, expected = report.quantization, quantization_report(wanted)
-    assert (found.points, found.uncovered, found.corrections) == (
-        expected.points,
-        expected.uncovered,
-        expected.corrections,
-    )
-    assert sorted(map(str, found.findings)) == sorted(map(str, expected.findings))
-    names = ["before layers.0", "layers.0", "layers.1", "layers.2", "after layers.2"]
-    assert [block.name for block in report.blocks] == names
+    check_as_in_memory(tmp_path, *CASES[case])
 
 
 def test_what_is_in_the_folder(tmp_path):
