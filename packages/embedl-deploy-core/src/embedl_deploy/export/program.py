@@ -21,6 +21,7 @@ from embedl_deploy.export.judged import Run
 from embedl_deploy.export.open_dimensions import advice_on_closed
 from embedl_deploy.export.operands import FittingSlices
 from embedl_deploy.export.outputs import refuse_outputs_without_tensor
+from embedl_deploy.export.sources_kept import sources_kept
 from embedl_deploy.graph.collector import collector_paused
 from embedl_deploy.graph.inputs import describe_inputs
 from embedl_deploy.graph.open_dimensions import OpenDimensions
@@ -77,7 +78,7 @@ def translated(
     slices = FittingSlices()
     replaced: list[Replaced] = []
     try:
-        with _exporter_quiet(), torch.no_grad(), ExportableForms(opset), steps_left_open():
+        with _exporter_quiet(), sources_kept(), torch.no_grad(), ExportableForms(opset), steps_left_open():
             given: Any = model
             lowered = lower and shapes is None
             if lowered:
