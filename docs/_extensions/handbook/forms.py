@@ -9,7 +9,7 @@ def form_reference() -> str:
     for family, forms in FAMILIES.items():
         by_class: dict[str, list[str]] = {}
         for form in forms:
-            by_class.setdefault(_class_name(form.module_class), []).extend(map(str, form.operations))
+            by_class.setdefault(_class_name(form.module_class, family), []).extend(map(str, form.operations))
         rows = [f"| {name} | {', '.join(f'`{each}`' for each in names)} |" for name, names in by_class.items()]
         parts.append(
             "\n".join([f"### {family[0].upper()}{family[1:]}", "", "| read as | operations |", "|---|---|", *rows])
@@ -17,9 +17,11 @@ def form_reference() -> str:
     return "\n\n".join(parts)
 
 
-def _class_name(cls: type) -> str:
+def _class_name(cls: type, family: str) -> str:
     """The class, or in words what its subclasses have in common."""
     name = cls.__name__
+    if name == "Module" and family == "activations":
+        return "`ReLU` or `ReLU6`, by the bounds"
     if name == "Module":
         return "`ZeroPad…d`, `ConstantPad…d`, `ReflectionPad…d`, `ReplicationPad…d`, `CircularPad…d`"
     if name.startswith("_"):

@@ -49,7 +49,13 @@ FORMS = [
     ("x.relu_()", nn.ReLU),
     ("torch.relu(x)", nn.ReLU),
     ("torch.relu(input=x)", nn.ReLU),
+    ("x.clamp(min=0)", nn.ReLU),
+    ("torch.clamp(x, 0)", nn.ReLU),
+    ("x.clamp_min(0)", nn.ReLU),
+    ("x.clip_(min=0)", nn.ReLU),
     ("F.relu6(x)", nn.ReLU6),
+    ("x.clamp(0, 6)", nn.ReLU6),
+    ("torch.clip(x, min=0, max=6)", nn.ReLU6),
     ("F.hardtanh(x, 0, 6)", nn.ReLU6),
     ("F.hardtanh(x, -2, 3)", nn.Hardtanh),
     ("F.hardtanh(x)", nn.Hardtanh),
@@ -159,6 +165,11 @@ def test_in_place_spellings_give_in_place_modules(text):
         "F.conv2d(x[0], m.conv.weight, x)",
         "F.linear(x, m.conv.weight)",
         "F.softplus(x, x)",
+        "x.clamp(-1, 1)",
+        "x.clamp(max=6)",
+        "x.clamp(min=x)",
+        "x.clamp_min(x)",
+        "x.clamp(min=0.0)",  # of integers it makes floats, and the type is not known here
         "x + x",
         "x.exp()",
     ],
@@ -169,6 +180,15 @@ def test_what_no_module_computes_has_none(text):
     graph = symbolic_trace(Holder(function)).graph
     node = [n for n in graph.nodes if n.op.startswith("call_")][-1]
     assert get_module(node) is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+@pytest.mark.parametrize(("text", "cls"), [("x.clamp(min=0.0)", nn.ReLU), ("x.clamp(0.0, 6)", nn.ReLU6)])
+def test_bounds_that_are_floats_need_values_that_are(text, cls, dtype):
+    graph_module = symbolic_trace(Holder(function_of(text)))
+    propagate_shapes(graph_module, (torch.arange(-4, 8).to(dtype),), {})
+    (node,) = graph_module.graph.find_nodes(op="call_method", target="clamp")
+    assert type(get_module(node)) is (cls if dtype.is_floating_point else type(None))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])

@@ -19,7 +19,7 @@ from embedl_deploy.graph.forms import activations, norms, pooling, products, sha
 from embedl_deploy.graph.forms.fixed_mode import FrozenBatchNorm2d
 from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError
 from embedl_deploy.graph.forms.products import conv2d_with, linear_with
-from embedl_deploy.graph.metadata import shape_of
+from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import is_in_place, operation, operation_of_target
 from embedl_deploy.graph.rank import rank_of
 from embedl_deploy.graph.signatures import bind_call
@@ -135,7 +135,9 @@ def module_of_call(node: fx.Node, constant: Callable[[fx.Node], Any]) -> nn.Modu
         for name, value in bound.values.items()
     }
     name = operation(node)
-    call = Call(str(name), values, bound.defaults, shape_of(inputs[0]), rank_of(inputs[0]), is_in_place(node))
+    first = inputs[0]
+    known = shape_of(first), rank_of(first), is_in_place(node), dtype_of(first)
+    call = Call(str(name), values, bound.defaults, *known)
     try:
         return form.build(call)
     except NoModuleFormError:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from torch import nn
 
 from embedl_deploy.graph.forms.fixed_mode import FrozenRReLU, in_mode
-from embedl_deploy.graph.forms.form import Call, Form, from_constructor, set_tensor
+from embedl_deploy.graph.forms.form import Call, Form, NoModuleFormError, from_constructor, set_tensor
 from embedl_deploy.validation.checked import checked
 
 #: An activation that fusions take with the convolution or product before it. Usable as a type, in ``isinstance``
@@ -70,6 +70,19 @@ def _hardtanh(call: Call) -> nn.Module:
     return nn.Hardtanh(low, high, inplace=inplace)
 
 
+def _clamp(call: Call) -> nn.Module:
+    """What ReLU and ReLU6 are in MobileNets of other frameworks."""
+    bounds = call.setting("min"), call.setting("max")
+    is_float = call.dtype is not None and call.dtype.is_floating_point
+    if not is_float and any(isinstance(bound, float) for bound in bounds):
+        raise NoModuleFormError("min")  # of integers it makes floats
+    if bounds == (0, 6):
+        return nn.ReLU6(call.in_place)
+    if bounds == (0, None):
+        return nn.ReLU(call.in_place)
+    raise NoModuleFormError("max")
+
+
 def _rrelu(call: Call) -> nn.Module:
     call.require_defaults("generator")
     inplace = call.in_place or bool(call.setting("inplace"))
@@ -123,4 +136,8 @@ ACTIVATIONS: tuple[Activation, ...] = (
     _over_a_dimension(nn.LogSoftmax, "log_softmax", "LogSoftmax", ignored=("_stacklevel",)),
 )
 
-FORMS = tuple(activation.form for activation in ACTIVATIONS)
+FORMS = (
+    *(activation.form for activation in ACTIVATIONS),
+    Form(("clamp",), nn.Module, _clamp),
+    Form(("clamp_min",), nn.ReLU, _clamp),
+)

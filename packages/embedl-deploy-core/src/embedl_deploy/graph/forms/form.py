@@ -28,6 +28,7 @@ class Call:
         shape: Shape of the first input, where it is known.
         rank: Its number of dimensions, where that is known; also without a shape, after a convolution.
         in_place: Whether the call is spelled as one that overwrites its first input.
+        dtype: Type of the first input, where it is known.
     """
 
     operation: str
@@ -36,6 +37,7 @@ class Call:
     shape: tuple[int, ...] | None = None
     rank: int | None = None
     in_place: bool = False
+    dtype: torch.dtype | None = None
 
     @checked
     def setting(self, name: str, default: Any = None) -> Any:
