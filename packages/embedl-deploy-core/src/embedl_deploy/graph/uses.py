@@ -18,8 +18,8 @@ def times_read(node: fx.Node) -> int:
 class TargetUses:
     """Uses of module and attribute paths in one graph, as counted when first asked, or asked again after a reset.
 
-    Rewrites that go through the functions of the pattern room only ever take uses away from the paths that were there
-    at the start, so an old count is never too low. A rewrite that edits the graph by itself makes a reset necessary.
+    Rewrites that go through the functions of the pattern room note the calls that they insert, and only ever take
+    other uses away, so an old count is never too low. A rewrite that edits the graph by itself makes a reset necessary.
     """
 
     def __init__(self, graph: fx.Graph) -> None:
@@ -32,6 +32,11 @@ class TargetUses:
             nodes = (node for node in self.graph.nodes if node.op in ("call_module", "get_attr"))
             self._counts = Counter(str(node.target) for node in nodes)
         return self._counts[path]
+
+    def note(self, path: str) -> None:
+        """Count a node that was inserted."""
+        if self._counts is not None:
+            self._counts[path] += 1
 
     def reset(self) -> None:
         """Count again when next asked."""

@@ -12,6 +12,7 @@ from embedl_deploy.graph.edit import add_module, erase, inherit_training
 from embedl_deploy.graph.expected import expected_of, with_inputs
 from embedl_deploy.graph.lookup import get_module, owner
 from embedl_deploy.graph.placement import Placement, note_expected, note_placement
+from embedl_deploy.graph.uses import target_uses
 from embedl_deploy.modules.base import ConvertedModule, FusedModule
 from embedl_deploy.patterns.matches import PatternMatch
 from embedl_deploy.patterns.paths import claim_path, home_path
@@ -132,6 +133,7 @@ def call_module_there(pattern_match: PatternMatch, path: str, args: Sequence[Any
     last = pattern_match.tree_match.last
     with last.graph.inserting_before(last):
         node = last.graph.create_node("call_module", path, tuple(args))
+    target_uses(last.graph).note(path)
     node.meta[SOURCES] = tuple(dict.fromkeys(name for n in pattern_match.nodes for name in sources_of(n)))
     if "stack_trace" in last.meta:
         node.meta["stack_trace"] = last.meta["stack_trace"]
