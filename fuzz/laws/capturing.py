@@ -1,5 +1,9 @@
 """Laws of capture and fusion: the rewritten model computes what the user's model computes."""
 
+from typing import Any
+
+from torch import nn
+
 from embedl_deploy import transform
 from fuzz.laws.law import Broken, LeftOut, law
 from fuzz.laws.subject import Subject, same_structure
@@ -58,3 +62,25 @@ def second_transform(subject: Subject) -> None:
 def other_seed(subject: Subject) -> None:
     """The structure of the output is the model's for other inputs as well."""
     same_structure(subject.run(subject.result.model, 2), subject.run(subject.make(), 2), "other inputs")
+
+
+class _Several(nn.Module):
+    """A network that holds others, and gives the outputs of all."""
+
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The outputs, by part."""
+        return [part(*args, **kwargs) for part in self.parts]
+
+
+@law(share=0.3)
+def as_a_part(subject: Subject) -> None:
+    """Several of it are parts of another network: what a function is replaced by lies in the module that calls it."""
+    if subject.inputs(0)[1]:
+        raise LeftOut
+    model = _Several([subject.make() for _ in range(3)]).eval()
+    result = subject.transform(model)
+    subject.agree(subject.run(result.model), subject.run(model), "as parts of another")

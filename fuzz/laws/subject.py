@@ -38,7 +38,8 @@ class Subject:
         self.seed, self.make, self.inputs = seed, make, inputs
         self.tolerance = 3e-2 if halves else 1e-9 if double else 1e-4
         self.nudge = 1e-3 if halves else 1e-15 if double else 1e-6
-        self.backend = "sensai" if Random(f"backend {seed}").random() < 0.1 else "tensorrt"
+        drawn = Random(f"backend {seed}").random()
+        self.backend = "sensai" if drawn < 0.1 else "onnxruntime" if drawn < 0.4 else "tensorrt"
 
     def rng(self, name: str) -> Random:
         """What a law draws from."""

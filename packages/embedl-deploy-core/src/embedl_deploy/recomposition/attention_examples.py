@@ -1,6 +1,7 @@
 """Examples of attention written out in different ways, and near misses."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -121,6 +122,13 @@ def _for_each_channel(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Ten
     return (q @ k.transpose(-2, -1) * m.bias).softmax(-1) @ v
 
 
+def _weighed_and_added(
+    _: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, alpha: float = 1.0, beta: float = 0.0
+) -> torch.Tensor:
+    q, k, v = (x.flatten(0, 1) for x in (q, k, v))
+    return torch.baddbmm(v, torch.bmm(q, k.transpose(1, 2)).softmax(-1), v, alpha=alpha, beta=beta)
+
+
 def _without_queries(m: Written, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return (q.sum(-1, keepdim=True) * k.mean() + m.bias).softmax(-1) @ v
 
@@ -158,4 +166,6 @@ def near_misses() -> list[Example]:
         _example(_over_queries, "a softmax over the queries"),
         _example(_for_each_channel, "a factor for each key", bias=_bias(2)),
         _example(_without_queries, "scores that are not a product", bias=_bias(2)),
+        _example(partial(_weighed_and_added, beta=1.0), "the result is added to something"),
+        _example(partial(_weighed_and_added, alpha=0.5), "the result is scaled"),
     ]

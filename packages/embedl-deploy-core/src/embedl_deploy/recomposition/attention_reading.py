@@ -86,6 +86,8 @@ def read_attention(softmax: fx.Node, after: tuple[fx.Node, ...], product: Produc
     """
     taken = softmax_input(softmax)
     assert taken is not None
+    if product.added is not None or product.factor != 1.0:
+        raise NoScoresError(f"{product.node.name} does more than to weigh the values: it adds to them, or scales them")
     scores = scores_of(taken[0])
     dropout = 0.0
     for node in after:
