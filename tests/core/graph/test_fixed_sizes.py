@@ -30,6 +30,8 @@ VALUES = {
     "flat, as a module": (lambda m, x: m.flatten(m.fc(x)), ".."),
     "parts": (lambda m, x: m.fc(x).chunk(2, -1)[1], "..#"),
     "a product": (lambda m, x: m.fc(x).mT @ x, ".#."),
+    "one of several values": (lambda m, x: m.lstm(x)[0], "..."),
+    "one of several values of several": (lambda m, x: m.lstm(x)[1][0], "..."),
     "unknown": (lambda m, x: m.fc(x).cumsum(-1), "..."),
 }
 
@@ -39,6 +41,7 @@ def test_what_fixes_a_size(name):
     function, wanted = VALUES[name]
     model = net(
         function,
+        lstm=nn.LSTM(5, 4, batch_first=True),
         fc=nn.Linear(5, 6 if "sum" not in name else 5),
         conv=nn.Conv1d(3, 4, 1),
         gelu=nn.GELU(),

@@ -98,9 +98,11 @@ def _item(known: KnownSizes, node: fx.Node, _rank: int) -> Fixed:
     fixed = list(known.of(source))
     if any(isinstance(part, (fx.Node, list, torch.Tensor, bool)) for part in parts):
         return ()
+    taken = sum(part is not None and part is not Ellipsis for part in parts)
+    if taken > len(fixed):  # of several values, such as the state of a recurrent layer
+        return ()
     if Ellipsis in parts:
         at = parts.index(Ellipsis)
-        taken = sum(part is not None and part is not Ellipsis for part in parts)
         parts[at : at + 1] = [slice(None)] * (len(fixed) - taken)
     found: list[bool] = []
     for part in parts:
