@@ -7,6 +7,7 @@ from torch import fx
 from embedl_deploy.errors import ConversionLoopError
 from embedl_deploy.graph.checkpoint import Checkpoint
 from embedl_deploy.graph.memo import graph_unchanged
+from embedl_deploy.graph.new_shapes import write_new_shapes
 from embedl_deploy.logs import stage
 from embedl_deploy.patterns import Declined, MatchStatus, Pattern, PatternMatch
 from embedl_deploy.patterns.causes import Why
@@ -54,6 +55,7 @@ def convert_and_find(
             if not any(match.apply for match in news):
                 return found, find_matches(graph_module, fusions, strict=strict)
         apply_matches(graph_module, news, strict=strict, checkpoint=checkpoint)
+        write_new_shapes(graph_module)
         checkpoint = None
         applied = [match for match in news if match.status is MatchStatus.APPLIED]
         # A rival's rewrite may have made room for a match that was skipped for it, so only final outcomes are kept.
