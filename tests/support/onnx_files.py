@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 FLOAT = ir.DataType.FLOAT
 FLOAT16 = ir.DataType.FLOAT16
+BFLOAT16 = ir.DataType.BFLOAT16
 INT4 = ir.DataType.INT4
 INT8 = ir.DataType.INT8
 UINT8 = ir.DataType.UINT8

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from support.onnx_files import E2M1, E8M0, FLOAT, FLOAT16, FP8, INT4, INT8, INT16, UINT8
+from support.onnx_files import BFLOAT16, E2M1, E8M0, FLOAT, FLOAT16, FP8, INT4, INT8, INT16, UINT8
 from support.onnxruntime_files import (
     SCALE,
     bias,
@@ -55,6 +55,10 @@ def half(f):
     x = f.input(1, 8, 6, 6, dtype=FLOAT16)
     settings = f.constant(SCALE, FLOAT16), f.constant(128, UINT8)
     return f.pair(f.node("Sigmoid", f.pair(x, *settings)), *settings)
+
+
+def in_bfloat16(f, kind, dtype=BFLOAT16):
+    return f.node("Cast", f.node(kind, f.node("Cast", f.input(2, 3), to=int(dtype))), to=int(FLOAT))
 
 
 def signed_residual(f):
@@ -345,4 +349,10 @@ CASES = [
     ),
     error("ORT-20", "E8M0", DQ, "in FLOAT8E8M0", lambda f: stored(f, FP8, E8M0), "refused", opset=24),
     near("ORT-20", "E4M3", lambda f: stored(f, FP8, FLOAT), opset=24),
+    *(
+        error("ORT-21", kind, kind, f"{kind} in bfloat16", lambda f, kind=kind: in_bfloat16(f, kind), "refused")
+        for kind in ("Relu", "Sqrt", "Exp")
+    ),
+    near("ORT-21", "a cast", lambda f: in_bfloat16(f, "Identity")),
+    near("ORT-21", "float16", lambda f: in_bfloat16(f, "Relu", FLOAT16)),
 ]
