@@ -133,7 +133,7 @@ def _close(subject: Subject, got: torch.Tensor, wanted: torch.Tensor, largest: f
         largest: The largest number of all gradients of the model.
         what: What it is of.
     """
-    if max(float(each.abs().max()) if each.numel() else 0.0 for each in (got, wanted)) < subject.nudge * largest:
+    if max(float(each.abs().max()) if each.numel() else 0.0 for each in (got, wanted)) < 20 * subject.nudge * largest:
         return
     apart = distance([got.reshape(wanted.shape)], [wanted])
     if apart > 20 * subject.tolerance:

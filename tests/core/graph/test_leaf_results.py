@@ -67,3 +67,25 @@ def _hooked():
 )
 def test_it_is_called_where_there_is_doubt(module, x):
     assert told(module if module.training else module.eval(), x) is None
+
+
+ENCODERS = {
+    "layer": nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+    "layer, norm first": nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True),
+    "layers and a norm": nn.TransformerEncoder(
+        nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2, nn.LayerNorm(8)
+    ),
+}
+
+
+@pytest.mark.parametrize("module", ENCODERS.values(), ids=ENCODERS)
+def test_an_encoder_that_looks_at_its_padding(module):
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    expected = module.eval()(SEQUENCE, src_key_padding_mask=padding)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        x, mask = mode.from_tensor(SEQUENCE), mode.from_tensor(padding)
+        found = result_of_leaf(module, (x,), {"src_key_padding_mask": mask})
+        assert result_of_leaf(module, (x, None, mask), {}).shape == found.shape
+        assert result_of_leaf(module, (x[..., :6],), {"src_key_padding_mask": mask}) is None
+        assert result_of_leaf(module, (x,), {}) is None
+    assert (found.shape, found.dtype, found.stride()) == (expected.shape, expected.dtype, expected.stride())

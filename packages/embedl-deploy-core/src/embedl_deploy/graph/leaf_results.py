@@ -32,6 +32,8 @@ def result_of_leaf(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     Returns:
         The tensor, which may be the input; ``None`` if the layer has to be called.
     """
+    if isinstance(module, (nn.TransformerEncoderLayer, nn.TransformerEncoder)):
+        return _of_encoder(module, *args, **kwargs)
     if kwargs or len(args) != 1 or not isinstance(args[0], torch.Tensor):
         return None
     if has_hooks(module) or "forward" in vars(module) or getattr(module, "inplace", False):
@@ -53,6 +55,24 @@ def result_of_leaf(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     if kind in _BATCH_NORMS and not module.training:
         return x if x.dim() in _BATCH_NORMS[kind] and _is(x.shape[1], module.num_features) else None
     return None
+
+
+def _of_encoder(module: nn.Module, src: Any = None, *masks: Any, **named: Any) -> torch.Tensor | None:
+    """What an encoder gives with a mask, whose values it looks at: fake tensors have none."""
+    if not any(isinstance(mask, torch.Tensor) for mask in (*masks, *named.values())):
+        return None
+    layers = list(module.layers) if isinstance(module, nn.TransformerEncoder) else [module]
+    if type(module) not in (nn.TransformerEncoder, nn.TransformerEncoderLayer) or any(map(has_hooks, module.modules())):
+        return None
+    if not isinstance(src, torch.Tensor) or src.dim() not in (2, 3) or not src.is_floating_point():
+        return None
+    for layer in layers:
+        if not isinstance(layer, nn.TransformerEncoderLayer) or type(layer) is not nn.TransformerEncoderLayer:
+            return None
+        weight = layer.linear1.weight
+        if weight.dtype is not src.dtype or not _is(src.shape[-1], weight.shape[1]):
+            return None
+    return torch.empty_like(src, memory_format=torch.contiguous_format) if layers else None
 
 
 def _is(size: Any, number: Any) -> bool:
