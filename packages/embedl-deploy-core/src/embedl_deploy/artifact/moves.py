@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: ``Cast`` rounds, but what was dequantized in float32 is often given on in the type of the model.
 MOVES = frozenset(
     {
-        *("Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile"),
-        *("Transpose", "Unsqueeze"),
+        *("Cast", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze"),
+        *("Tile", "Transpose", "Unsqueeze"),
     }
 )
+
+
+def dequantizes(node: "ir.Node") -> bool:
+    """Whether it is DequantizeLinear, or a compiler's own, such as ``TRT_MXFP8DequantizeLinear``."""
+    return node.op_type.endswith("DequantizeLinear")
 
 
 def is_dequantized(value: "ir.Value | None") -> bool:
@@ -19,7 +25,7 @@ def is_dequantized(value: "ir.Value | None") -> bool:
         producer = value.producer()
         if producer is None:
             return False
-        if producer.op_type == "DequantizeLinear":
+        if dequantizes(producer):
             return True
         if producer.op_type not in MOVES:
             return False
