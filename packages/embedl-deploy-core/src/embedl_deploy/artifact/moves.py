@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from embedl_deploy.validation.checked import checked
+
 if TYPE_CHECKING:
     import onnx_ir as ir
 
@@ -19,6 +21,7 @@ def dequantizes(node: "ir.Node") -> bool:
     return node.op_type.endswith("DequantizeLinear")
 
 
+@checked
 def is_dequantized(value: "ir.Value | None") -> bool:
     """Whether a value comes from DequantizeLinear, through operators that move values only."""
     while value is not None:

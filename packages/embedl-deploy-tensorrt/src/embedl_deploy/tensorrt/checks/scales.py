@@ -41,7 +41,7 @@ def _is_of_each_call(scale: "ir.Value | None") -> bool:
 class ScaleValues(Rule):
     """TRT-Q02. TensorRT for RTX 1.7: zero, negative and NaN are refused by the parser; infinity is taken and makes
     zeros, as does a zero among the scales of NVFP4 before they are scaled. A scale that is computed from inputs ends
-    the whole process (segmentation fault) in the builder.
+    the whole process (segmentation fault) in the builder; those that TensorRT's own operators find are taken.
     """
 
     id = "TRT-Q02"
