@@ -4,17 +4,21 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from torch import nn
 
 from embedl_deploy import check, compile, export_onnx, transform  # noqa: A004
+from embedl_deploy.artifact import read_onnx
 from embedl_deploy.backend import get_backend
 from embedl_deploy.errors import CompileError
 from embedl_deploy.export import run_onnx
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, freeze, quantization_report, quantize
+from embedl_deploy.tensorrt.files.finishing import finish
 from support.nets import net, random_input
+from support.rounded_activations import Rounds, hard_rows
 
 X = random_input(2, 8, 64)
 OPERATORS = {
@@ -64,6 +68,16 @@ class TestFiles:
         torch.testing.assert_close(torch.from_numpy(np.asarray(found)), wanted, rtol=0, atol=atol)
         torch.testing.assert_close(run_onnx(result.path, x)[0], wanted, rtol=0, atol=atol)
         assert result.sqnr > (100 if dtype is torch.float32 else 25)
+
+    def test_the_definitions_give_the_numbers_of_core_to_the_bit(self, precision, tmp_path):
+        x = hard_rows()
+        path = export_onnx(Rounds(precision), x, tmp_path / "m.onnx", opset=24, tolerance=None).path
+        (wanted,) = run_onnx(path, x)
+        file = read_onnx(path)
+        finish(file)
+        ir.save(file, tmp_path / "finished.onnx")
+        assert {function.name for function in file.functions.values()} == set(OPERATORS[precision])
+        assert torch.equal(run_onnx(tmp_path / "finished.onnx", x)[0], wanted)
 
     def test_the_checker_knows_the_operators(self, exported):
         report = check(exported[0].path, "tensorrt")

@@ -10,25 +10,13 @@ from torch import nn
 from embedl_deploy import export_onnx
 from embedl_deploy.export import off_the_grid, run_onnx
 from embedl_deploy.quantize import Precision, QuantConfig, TensorQuantConfig, freeze, quantize
-from embedl_deploy.quantize.grid.call_blocks import fake_quantize_call
 from support.nets import random_input
 from support.quantizable import fused
+from support.rounded_activations import Rounds, hard_rows
 
 FORMATS = [Precision.NVFP4, Precision.MXFP8]
 OPSETS = {Precision.NVFP4: 23, Precision.MXFP8: 24}
 X = random_input(8, 64)
-
-
-class Rounds(nn.Module):
-    """An activation that is rounded, by itself."""
-
-    def __init__(self, precision):
-        super().__init__()
-        self.precision = precision
-        self.register_buffer("scale", torch.tensor(0.01) if precision is Precision.NVFP4 else None)
-
-    def forward(self, x):
-        return fake_quantize_call(x, self.scale, self.precision.format.block, self.precision.value)
 
 
 @pytest.fixture(params=FORMATS, scope="module")
@@ -42,16 +30,6 @@ def quantized(precision):
     model = nn.Sequential(nn.Linear(64, 96), nn.ReLU(), nn.Linear(96, 48)).eval()
     config = QuantConfig(TensorQuantConfig(precision), TensorQuantConfig(precision))
     return quantize(fused(model, X), [X], config, progress=False).eval()
-
-
-def hard_rows():
-    """Rows with middles between numbers, zeros, values beyond all scales, and the ends of float32."""
-    middles = torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0, 6.0])
-    rows = [torch.cat([middles, -middles] * 2) * size for size in (1.0, 1e-3, 448.0, 1e-30, 1e30)]
-    rows += [torch.zeros(32), *random_input(6, 32)]
-    rows.append(torch.cat([torch.tensor([2.0**-126, 2.0**-149, 3e38, 2.0**-120]), torch.zeros(28)]))
-    rows += [torch.full((32,), 2.0**k * (1 - e)) for k in (-8, -1, 0, 3) for e in (0.0, 2.0**-24, -(2.0**-23))]
-    return torch.stack(rows)
 
 
 class TestNumbers:

@@ -54,7 +54,7 @@ def _scales(op: Any, largest: Any, tensor_scale: Any, precision: Precision) -> A
         numbers = op.Cast(op.Where(none, one, clipped), to=int(ir.DataType.FLOAT8E4M3FN))
         return op.DequantizeLinear(numbers, tensor_scale)
     exponent = math.frexp(precision.high)[1] - 1  # of the largest number
-    # E8M0 has no power of two below 2⁻¹²⁷, and none of a format's scales may be: numbers of the least scale go to zero.
+    # The least scale is the least number of E8M0, 2⁻¹²⁷; values that ask for less are rounded by it.
     least = _number(op, 2.0 ** (exponent - 127))
     power = op.Cast(op.Max(largest, least), to=int(ir.DataType.FLOAT8E8M0), round_mode="down")
     scale = op.Mul(op.Cast(power, to=int(ir.DataType.FLOAT)), _number(op, 2.0**-exponent))
