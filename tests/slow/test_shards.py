@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from embedl_deploy.quantize import CalibrationMethod, QuantConfig, SmoothQuantConfig, TensorQuantConfig
+from embedl_deploy.quantize import CalibrationMethod, Precision, QuantConfig, SmoothQuantConfig, TensorQuantConfig
 from embedl_deploy.shards import block_quantization, quantize_shards, work
 from support.as_in_memory import check_as_in_memory
 from support.layered import batches, layered, on_meta, write_shards
@@ -15,6 +15,7 @@ METHODS = {"smooth_quant": True, "learned_rounding": True}
 PERCENTILE = TensorQuantConfig(calibration_method=CalibrationMethod.PERCENTILE)
 CASES = {
     "INT8, one batch": (DATA[:1], None, {}),
+    "FP8": (DATA, QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8)), {}),
     "smoothed": (DATA, None, {"smooth_quant": True}),
     "smoothed by a strength": (DATA, None, {"smooth_quant": SmoothQuantConfig(0.5)}),
     "smoothed, one batch": (DATA[:1], None, {"smooth_quant": True}),

@@ -24,6 +24,8 @@ from support.tensorrt_files import (
     max_pool,
     normalization,
     nvfp4,
+    own_fp4,
+    own_mxfp8,
     product,
     residual,
     runtime_scale,
@@ -349,6 +351,38 @@ CASES = [
     near("TRT-Q26", "FP4 to float32", lambda f: in_blocks_of_32(f, E2M1, FLOAT, FLOAT), opset=23, target="sm120"),
     near("TRT-Q26", "NVFP4", nvfp4, opset=23, target="sm120"),
     near("TRT-Q26", "NVFP4, converted", lambda f: nvfp4(f, half=True), opset=23, dtype=FLOAT16, target="sm120"),
+    *(
+        error("TRT-Q27", what, "trt::TRT_FP4DynamicQuantize", message, build, opset=23, target="sm120")
+        for what, message, build in (
+            ("four dimensions", "4 dimensions; expected 2 or 3", lambda f: own_fp4(f, 2, 2, 8, 32)),
+            ("one dimension", "1 dimensions; expected 2 or 3", lambda f: own_fp4(f, 32)),
+            ("no whole blocks", "40 values along axis -1 are no multiple of 16", lambda f: own_fp4(f, 8, 40)),
+            ("blocks of 32", "blocks of 32; expected 16", lambda f: own_fp4(f, 8, 64, block=32)),
+        )
+    ),
+    near("TRT-Q27", "three dimensions", lambda f: own_fp4(f, 2, 8, 48), opset=23, target="sm120"),
+    error(
+        "TRT-Q28",
+        "cast",
+        "Cast",
+        "TensorRT crashes",
+        lambda f: own_mxfp8(f, cast=True),
+        refused=None,
+        opset=23,
+        dtype=FLOAT16,
+        target="sm120",
+    ),
+    error(
+        "TRT-Q28",
+        "another operator",
+        "MatMul",
+        "its weight is dequantized by DequantizeLinear",
+        lambda f: own_mxfp8(f, standard=True),
+        opset=23,
+        dtype=FLOAT16,
+        target="sm120",
+    ),
+    near("TRT-Q28", "both", own_mxfp8, opset=23, dtype=FLOAT16, target="sm120"),
     error("TRT-O01", "Unique", "Unique", "does not take Unique: ", lambda f: f.node("Unique", f.input(8))),
     error(
         "TRT-O01",
@@ -442,7 +476,7 @@ NEAR_MISSES = [case for case in CASES if not case.severity]
 ASKED = [
     *(case for case in PLANTED if case.refused),
     *{case.rule: case for case in reversed(PLANTED) if case.refused is False}.values(),
-    *(case for case in NEAR_MISSES if case.rule == "TRT-Q26"),
+    *(case for case in NEAR_MISSES if case.rule in ("TRT-Q26", "TRT-Q27", "TRT-Q28")),
     *(case for case in PLANTED if case.what == "zero in NVFP4"),
 ]
 #: What the rules say is computed in float, and what is nearly the same and is not.

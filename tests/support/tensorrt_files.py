@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from support.onnx_files import E2M1, FLOAT, FLOAT16, FP8, INT4, INT8, OnnxFile
+from support.onnx_files import E2M1, FLOAT, FLOAT16, FP8, INT4, INT8, UINT8, OnnxFile
 
 #: Makes a model in a file that is empty but for its operator set, and gives the output.
 Build = Callable[[OnnxFile], ir.Value]
@@ -110,6 +110,42 @@ def in_blocks_of_32(f: OnnxFile, numbers: ir.DataType, scales: ir.DataType, give
     found = f.node("DequantizeLinear", weight, scale, axis=0, block_size=32, output_dtype=int(given))
     found.type = ir.TensorType(given)
     return product(f, found, f.input(2, 64, dtype=given))
+
+
+def own_fp4(f: OnnxFile, *shape: int, block: int = 16) -> ir.Value:
+    """An activation that TensorRT's operator quantizes to NVFP4, and back."""
+    x, scale = f.input(*shape), f.constant(0.01)
+    settings = {"axis": -1, "block_size": block, "scale_type": int(FP8), "domain": "trt", "outputs": 2}
+    numbers, scales = f.node("TRT_FP4DynamicQuantize", x, scale, **settings)
+    scale_of_blocks = f.node("DequantizeLinear", scales, scale)
+    for value, kind in ((numbers, E2M1), (scales, FP8), (scale_of_blocks, FLOAT)):
+        value.type = ir.TensorType(kind)
+    return f.node("DequantizeLinear", numbers, scale_of_blocks, axis=-1, block_size=block)
+
+
+def own_mxfp8(f: OnnxFile, *, cast: bool = False, standard: bool = False) -> ir.Value:
+    """A product in MXFP8 by TensorRT's operators, in float16.
+
+    With ``cast`` the activation is dequantized in float32 and cast; with ``standard`` the weight is dequantized by
+    ONNX's operator.
+    """
+    settings = {"axis": -1, "block_size": 32}
+    own = {**settings, "domain": "trt"}
+    x = f.input(8, 64, dtype=FLOAT16)
+    numbers, scales = f.node("TRT_MXFP8DynamicQuantize", x, **own, output_dtype=int(FP8), outputs=2)
+    kind = FLOAT if cast else FLOAT16
+    given = f.node("TRT_MXFP8DequantizeLinear", numbers, scales, **own, output_dtype=int(kind))
+    numbers.type, scales.type, given.type = (ir.TensorType(each) for each in (FP8, UINT8, kind))
+    if cast:
+        given = f.node("Cast", given, to=int(FLOAT16))
+    weight = f.constant(np.ones((8, 64)), FP8)
+    if standard:
+        found = f.node("DequantizeLinear", weight, f.constant(np.ones((8, 2)), FLOAT16), **settings)
+    else:
+        exponents = f.constant(np.full((8, 2), 127), UINT8)
+        found = f.node("TRT_MXFP8DequantizeLinear", weight, exponents, **own, output_dtype=int(FLOAT16))
+    found.type, given.type = ir.TensorType(FLOAT16), ir.TensorType(FLOAT16)
+    return product(f, f.node("Transpose", found, perm=[1, 0]), given)
 
 
 def bias(f: OnnxFile, value: ir.Value) -> ir.Value:

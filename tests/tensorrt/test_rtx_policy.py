@@ -42,6 +42,19 @@ def test_in_fp8_the_product_with_the_activation_writes_fp8(between):
     assert found(mlp(*between), FP8) == ([last], {"0": WRITES_FP8})
 
 
+@pytest.mark.parametrize(
+    ("activation", "weight"),
+    [
+        (None, TensorQuantConfig(Precision.INT4, block_size=8)),
+        (None, TensorQuantConfig(Precision.NVFP4)),
+        (TensorQuantConfig(Precision.NVFP4), TensorQuantConfig(Precision.NVFP4)),
+    ],
+    ids=str,
+)
+def test_weights_alone_and_products_in_blocks_are_quantized_wherever_they_are(activation, weight):
+    assert found(mlp(), {"activation": activation, "weight": weight}) == (["0", "2"], {})
+
+
 def test_in_int8_no_product_can_write_it():
     quantized, reasons = found(nn.Sequential(*mlp(), nn.LayerNorm(8), nn.Linear(8, 8)))
     assert quantized == ["4"]

@@ -126,6 +126,8 @@ def test_formats_are_those_of_the_target(residual, chip):
     assert any("FP8" in trial.name for trial in asked.trials)
     with pytest.raises(InputError, match="INT4, which is for weights alone"):
         tune(result, [x], target="sm89", formats=[Precision.INT4], **how)
+    with pytest.raises(InputError, match="formats has NVFP4, of which files hold numbers"):
+        tune(result, [x], target="sm120", formats=[Precision.NVFP4], **how)
     blocks = QuantConfig(weight=TensorQuantConfig(Precision.INT4, block_size=4), activation=None)
     with pytest.raises(InputError, match="only take the place of both"):
         tune(result, [x], target="sm89", formats=[Precision.FP8], config=blocks, **how)

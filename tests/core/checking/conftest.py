@@ -12,10 +12,9 @@ from embedl_deploy.checking import checker
 def backend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let ``check`` find a backend ``"acme"`` with these rules."""
 
-    def run(*rules: Rule) -> None:
-        acme = Backend(
-            "acme", BackendInfo("Acme"), "acme 1.2", (), (), (), check_rules=rules, rule_origins={"MORE-1": "more 3"}
-        )
+    def run(*rules: Rule, domains: tuple[str, ...] = ()) -> None:
+        info, origins = BackendInfo("Acme", domains=domains), {"MORE-1": "more 3"}
+        acme = Backend("acme", info, "acme 1.2", (), (), (), check_rules=rules, rule_origins=origins)
         monkeypatch.setattr(checker, "get_backend", lambda name: acme)
 
     return run

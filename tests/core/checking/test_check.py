@@ -149,6 +149,18 @@ def test_local_functions_are_looked_into(backend):
     assert [finding.operator for finding in check(proto).findings] == ["Relu", "Relu"]
 
 
+def test_functions_of_operators_that_the_compiler_has_stay_closed(backend):
+    backend(NoRelu(), domains=("acme",))
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 18, "acme": 1, "local": 1]> net (float[2] x) => (float[2] z) {
+            y = acme.own(x) z = local.once(y) }
+        <domain: "acme", opset_import: ["": 18]> own (a) => (c) { b = Relu(a) c = Relu(b) }
+        <domain: "local", opset_import: ["": 18]> once (a) => (b) { b = Relu(a) }"""
+    )
+    report = check(proto)
+    assert [finding.operator for finding in report.findings] == ["Relu"] and report.undecided == ()
+
+
 def test_subgraphs_are_looked_into(backend):
     backend(NoRelu())
     proto = onnx.parser.parse_model(

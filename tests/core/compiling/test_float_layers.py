@@ -46,7 +46,7 @@ def test_reasons(weight, reason, told):
 def test_a_weight_alone_is_no_fault():
     """Weight-only quantization, stored or quantized in the file; a product of two tensors is none."""
     text = """
-    <ir_version: 8, opset_import: ["" : 18]>
+    <ir_version: 8, opset_import: ["" : 18, "acme" : 1]>
     net (float[2,4] x, float[2,4] k, float s, int8 z) => (float[2,4] y)
     <int8[4,4] i = {SIXTEEN}, float[4,4] w = {SIXTEEN}> {
         wq = QuantizeLinear(w, s, z)
@@ -57,8 +57,8 @@ def test_a_weight_alone_is_no_fault():
     }
     """.replace("SIXTEEN", ", ".join("1" * 16))
 
-    def reason(source):
-        made = onnx.parser.parse_model(text.replace("SOURCE", source))
+    def reason(source, through="t = Transpose(wd)"):
+        made = onnx.parser.parse_model(text.replace("SOURCE", source).replace("t = Transpose(wd)", through))
         model = ir.serde.deserialize_model(made)
         for node in model.graph:
             node.name = node.outputs[0].name
@@ -68,5 +68,7 @@ def test_a_weight_alone_is_no_fault():
     alone = "weight-only: the weight is stored as int8, the input is in float, and so is the product, as meant"
     assert [reason("i"), reason("wq")] == [alone, alone]
     assert reason("kq") == "the file quantizes only one side: the input has no quantizer"
+    for through in ("t = Cast<to = 1>(wd)", "t = acme.TheirDequantizeLinear(i)"):  # a compiler's own is one, too
+        assert reason("i", through) == alone
     text = text.replace("Transpose(wd)", "Transpose(w)")
     assert reason("i") == "not quantized in the file", "a weight in float is no weight-only quantization"

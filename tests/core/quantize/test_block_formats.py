@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from embedl_deploy.errors import QuantizationConfigError
 from embedl_deploy.quantize import (
     CalibrationMethod,
     IntegerWeight,
@@ -299,12 +298,6 @@ class TestModels:
         x = torch.tensor([[0.3, -0.9, precision.high * 0.25 * 1.2]], requires_grad=True)
         fake_quantize(x, scale, None, -1, precision.format.block, precision.value).sum().backward()
         assert x.grad.tolist() == [[1.0, 1.0, 0.0]]
-
-
-@pytest.mark.parametrize("precision", IN_BLOCKS)
-def test_they_are_for_weights(precision):
-    with pytest.raises(QuantizationConfigError, match="activations have one scale per tensor"):
-        QuantConfig(activation=TensorQuantConfig(precision))
 
 
 def test_a_convolution_stays_in_float():

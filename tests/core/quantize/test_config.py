@@ -49,7 +49,7 @@ per_channel, moving = TensorQuantConfig(per_channel=True), CalibrationMethod.MOV
         ({"weight": 8}, ["weight is 8"]),
         ({"activation": per_channel}, ["activation is INT8 per channel", "one scale per tensor"]),
         ({"activation": TensorQuantConfig(block_size=4)}, ["activation is INT8 blocks of 4", "one scale per tensor"]),
-        ({"activation": TensorQuantConfig(n_bits=4)}, ["activation is INT4", "INT8, INT16 or FP8"]),
+        ({"activation": TensorQuantConfig(n_bits=4)}, ["activation is INT4", "INT16, FP8, NVFP4 or MXFP8"]),
         (
             {"weight": TensorQuantConfig(calibration_method=moving)},
             ["weight is calibrated by MOVING_AVERAGE", "MINMAX"],

@@ -22,7 +22,7 @@ CASES = {
     "INT4 in groups, without data": (None, INT4, {}),
     "dynamic activations, without data": (None, QuantConfig(activation=DYNAMIC), {}),
     "INT8": (DATA, None, {}),
-    "FP8": (DATA, QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8)), {}),
+    "NVFP4": (DATA, QuantConfig(TensorQuantConfig(Precision.NVFP4), TensorQuantConfig(Precision.NVFP4)), {}),
     "biases corrected": (DATA, None, {"bias_correction": True}),
     "INT4, rounding learned": (DATA, INT4, {"learned_rounding": True}),
     "smoothed, rounding learned": (DATA, None, {"smooth_quant": True, "learned_rounding": True}),

@@ -90,7 +90,7 @@ def test_own_exports_keep_all_rules(name, form, tmp_path):
     said = [(finding.rule, finding.severity.value, finding.module, finding.operator) for finding in report.findings]
     assert said == (DEPTHWISE if name == "separable" and form in ("int8", "int8 float16") else [])
     assert report.undecided == ()
-    assert len(report.rules_checked) == 30
+    assert len(report.rules_checked) == 32
 
 
 class Reader(CalibrationDataReader):

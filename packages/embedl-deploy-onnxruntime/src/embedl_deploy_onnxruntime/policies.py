@@ -23,6 +23,7 @@ from embedl_deploy_onnxruntime.modules import (
 #: conversions around these, measured on AVX-512 with VNNI: of 4 channels 8 times slower, of 8 as fast, of 16 faster.
 #: A depthwise convolution, one filter a channel, has kernels of its own.
 _FEW_CHANNELS = 8
+_IN_BLOCKS = "the runtime has no operator that finds scales of blocks, and computes in float all the same"
 #: Bound by memory: they gain from integers only what need not be converted.
 _FOLLOWING = (
     OrtAdd,
@@ -77,6 +78,8 @@ def quantize_products(point: QuantPoint) -> str | None:
     """
     if point.kind not in (PointKind.INPUT, PointKind.WEIGHT):
         return "the range of a result is not known before it is computed"
+    if _is_in_blocks(point):
+        return _IN_BLOCKS
     weights = named_weights(point.module)
     if not weights:
         return "it multiplies by no weight"
@@ -85,7 +88,15 @@ def quantize_products(point: QuantPoint) -> str | None:
     return None
 
 
+def _is_in_blocks(point: QuantPoint) -> bool:
+    """Whether an activation is to be in a format that is defined in blocks."""
+    in_blocks = point.number_format is not None and point.number_format.has_scale_format
+    return in_blocks and point.kind is not PointKind.WEIGHT
+
+
 def _without_kernel(point: QuantPoint, *, mixed: bool) -> str | None:
+    if _is_in_blocks(point):
+        return _IN_BLOCKS
     for part in point.parts:
         if isinstance(part, Convolution) and part.transposed:
             return "the runtime has no integer kernel for a transposed convolution"

@@ -1,6 +1,7 @@
 """Reading ONNX files, and finding the PyTorch module that a node came from."""
 
 from embedl_deploy.artifact.constants import Constants
+from embedl_deploy.artifact.functions import inline_functions
 from embedl_deploy.artifact.moves import is_dequantized
 from embedl_deploy.artifact.notes import note_in_float, why_in_float
 from embedl_deploy.artifact.operations import operations_of
@@ -40,6 +41,7 @@ __all__ = [
     "check_weight_files",
     "consumers",
     "fixed_sizes_of",
+    "inline_functions",
     "input_of",
     "is_dequantized",
     "is_per_axis",

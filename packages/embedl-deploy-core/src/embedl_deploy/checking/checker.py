@@ -2,10 +2,18 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Union
 
-from embedl_deploy.artifact import check_order, check_sorted, check_weight_files, model_of, read_onnx, users_module_of
+from embedl_deploy.artifact import (
+    check_order,
+    check_sorted,
+    check_weight_files,
+    inline_functions,
+    model_of,
+    read_onnx,
+    users_module_of,
+)
 from embedl_deploy.backend import Backend, Rule, Severity, Undecided, Violation, get_backend, rules_in
 from embedl_deploy.checking import rules as rules_of_every_backend
 from embedl_deploy.checking.report import CheckReport, Finding, NotJudged, WhyNotJudged
@@ -53,7 +61,7 @@ def check(model: Checkable, backend: str | None = None) -> CheckReport:
 def run_rules(backend: Backend, rules: Sequence[Rule], model: Checkable) -> CheckReport:
     """Ask the rules of every backend, and some of a backend's own; the arguments and errors of :func:`check`."""
     opened, name = _opened(model)
-    graph = _completed(opened)
+    graph = _completed(opened, backend.info.domains)
     places = {id(node): place for place, node in enumerate(graph.graph.all_nodes())}
     found: list[tuple[int, int, Finding]] = []
     undecided: list[NotJudged] = []
@@ -108,17 +116,19 @@ def _opened(model: Checkable) -> tuple["ir.Model", str]:
     return model, name
 
 
-def _completed(model: "ir.Model") -> "ir.Model":
-    """The model with local functions inlined and missing shapes inferred: a copy if anything is to be done."""
-    from onnx_ir.passes.common import InlinePass, ShapeInferencePass
+def _completed(model: "ir.Model", kept: Collection[str]) -> "ir.Model":
+    """The model with local functions inlined, but for those of some domains, and missing shapes inferred.
+
+    It is a copy if anything is to be done.
+    """
+    from onnx_ir.passes.common import ShapeInferencePass
 
     outputs = [value for node in model.graph.all_nodes() for value in node.outputs if value.name]
     complete = all(value.shape is not None and value.dtype is not None for value in outputs)
     if complete and not model.functions:
         return model
     model = model.clone()  # shares the weights
-    if model.functions:
-        model = InlinePass()(model).model
+    inline_functions(model, kept)
     # A file that cannot be inferred is checked as it is; rules say what they miss.
     with quiet("onnx_ir.passes.common.shape_inference", below=logging.ERROR):
         # Not strict: an operator of another domain leaves its own outputs unknown, and only those.

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from embedl_deploy.artifact import is_dequantized, module_of, why_in_float
-from embedl_deploy.artifact.moves import MOVES
+from embedl_deploy.artifact.moves import MOVES, dequantizes
 from embedl_deploy.compiling.sources import WEIGHTED
 from embedl_deploy.engine import BITS, EngineReport, FloatLayer
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[FloatLayer, ...]:
     """Every weighted layer of an engine that computes in 16 bits or more; none for a file without quantizers."""
     nodes = {node.name: node for node in model.graph.all_nodes() if node.name}
-    if not any(node.op_type == "DequantizeLinear" for node in nodes.values()):
+    if not any(dequantizes(node) for node in nodes.values()):
         return ()
     found = []
     for layer in report.layers:
@@ -53,7 +53,7 @@ def _stored_type(value: "ir.Value | None") -> str:
     grid: ir.Value | None = None
     is_quantized = False
     while value is not None and (producer := value.producer()) is not None:
-        if producer.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        if producer.op_type == "QuantizeLinear" or dequantizes(producer):
             is_quantized = True
             grid = producer.inputs[2] if len(producer.inputs) > 2 else grid
         elif producer.op_type not in MOVES:

@@ -121,7 +121,8 @@ def _to_normal_float16_scales(model: nn.Module) -> None:
     smallest = torch.finfo(torch.float16).tiny
     wide = {part for module in model.modules() if isinstance(module, KeepsFloat32) for part in module.modules()}
     for part in model.modules():
-        if isinstance(part, Quantizer) and part not in wide:
+        in_float32 = isinstance(part, Quantizer) and part.config.precision.has_scale_format
+        if isinstance(part, Quantizer) and part not in wide and not in_float32:
             part.scale = part.scale.clamp(min=smallest).half().float()
 
 

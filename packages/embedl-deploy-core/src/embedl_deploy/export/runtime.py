@@ -4,20 +4,23 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from embedl_deploy.artifact import module_of, read_onnx, widen_constants
+from embedl_deploy.artifact import inline_functions, module_of, read_onnx, widen_constants
 from embedl_deploy.errors import ExportError, InputError
 from embedl_deploy.export.failures import explain_nodes
 from embedl_deploy.export.missing_kernels import compute_in_float32
 from embedl_deploy.export.out_of_range import OutOfRange
+from embedl_deploy.export.rounding_to_e2m1 import round_to_e2m1
 from embedl_deploy.validation.checked import checked
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 #: Formats that ONNX Runtime 1.31 has no kernels for, and others that have all their numbers.
 _WIDER = {"FLOAT4E2M1": "FLOAT8E4M3FN", "FLOAT8E8M0": "FLOAT"}
@@ -138,8 +141,7 @@ def _run_wider(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> 
 
     model, notes = read_onnx(path), []
     narrow = [value.dtype is ir.DataType.BFLOAT16 for value in model.graph.outputs]
-    stored_wider = partial(widen_constants, kinds=_WIDER)
-    for widen, said in ((stored_wider, _STORED_WIDER), (compute_in_float32, _COMPUTED_WIDER)):
+    for widen, said in ((_store_wider, _STORED_WIDER), (compute_in_float32, _COMPUTED_WIDER)):
         if not widen(model):
             continue
         notes.append(said)
@@ -153,6 +155,13 @@ def _run_wider(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> 
         outputs = [value.bfloat16() if is_narrow else value for value, is_narrow in zip(found, narrow, strict=True)]
         return Ran(outputs, tuple(notes))
     return None
+
+
+def _store_wider(model: "ir.Model") -> bool:
+    """Have numbers in formats that ONNX Runtime lacks in wider ones, stored and computed, those of functions too."""
+    inline_functions(model)
+    stored = widen_constants(model, _WIDER)
+    return round_to_e2m1(model) or stored
 
 
 def _without_kernel(error: Exception) -> str:

@@ -61,7 +61,8 @@ class QuantConfig:
     """How a model is quantized. Settings that are left out come from the backend's configuration.
 
     Attributes:
-        activation: Format of activations, one scale per tensor; ``None`` for weights only.
+        activation: Format of activations, one scale per tensor, or one that is defined in blocks; ``None`` for weights
+            only.
         weight: Format of weights; ``None`` for activations only.
         skip: What to leave in float: a :class:`ModulesToSkip`, or a collection of selectors for everything at once.
         skip_weight_quant_for: Module classes whose weight is left in float; they may be wrapped in a fused module.
@@ -122,18 +123,30 @@ class QuantConfig:
         return replace(self, **taken)
 
 
+def _check_activation(activation: TensorQuantConfig, where: str) -> None:
+    precision = activation.precision
+    if precision not in _FORMATS_OF_ACTIVATIONS:
+        *first, last = (each.name for each in _FORMATS_OF_ACTIVATIONS)
+        why = ": no compiler has an operator that finds scales of its blocks" if precision.has_scale_format else ""
+        raise QuantizationConfigError(
+            f"{where}: activation is {precision.name}; {precision.name} is for weights{why}. Use {', '.join(first)} or "
+            f"{last}."
+        )
+    if not activation.shares_one_scale and not precision.has_scale_format:
+        raise QuantizationConfigError(
+            f"{where}: activation is {activation}; activations have one scale per tensor, or are in a format that is "
+            "defined in blocks. Only weights can be per_channel or in blocks of your own."
+        )
+    if precision.has_scale_format and activation.calibration_method is not CalibrationMethod.MINMAX:
+        raise QuantizationConfigError(
+            f"{where}: activation is {precision.name} calibrated by {activation.calibration_method.name}; scales of "
+            "its blocks are those of each call, by their largest magnitudes, MINMAX."
+        )
+
+
 def _check_formats(activation: TensorQuantConfig | None, weight: TensorQuantConfig | None, where: str) -> None:
     if activation is not None:
-        if not activation.shares_one_scale:
-            raise QuantizationConfigError(
-                f"{where}: activation is {activation}; activations have one scale per tensor. Only weights can be "
-                "per_channel or in blocks."
-            )
-        if activation.precision not in _FORMATS_OF_ACTIVATIONS:
-            name, (*first, last) = activation.precision.name, (each.name for each in _FORMATS_OF_ACTIVATIONS)
-            raise QuantizationConfigError(
-                f"{where}: activation is {name}; {name} is for weights. Use {', '.join(first)} or {last}."
-            )
+        _check_activation(activation, where)
     for name, config in (("activation", activation), ("weight", weight)):
         if config is not None and config.centered:
             raise QuantizationConfigError(

@@ -95,13 +95,15 @@ _E2M1 = replace(
 )
 
 
-def _in_blocks(name: str, element: NumberFormat, opset: int, block: int, scale: torch.dtype) -> NumberFormat:
-    """Numbers of another format, so many of which share a scale that is a number of a format itself; for weights."""
+def _in_blocks(
+    name: str, element: NumberFormat, opset: int, block: int, scale: torch.dtype, *, for_activations: bool = True
+) -> NumberFormat:
+    """Numbers of another format, so many of which share a scale that is a number of a format itself."""
     return replace(
         element,
         name=name,
         opset=opset,
-        for_activations=False,
+        for_activations=for_activations,
         block=block,
         scale_dtype=scale,
         second_scale=scale is torch.float8_e4m3fn,
@@ -120,9 +122,9 @@ class Precision(Enum):
         INT4: −8…7; for weights.
         FP8: E4M3 without infinities (``float8_e4m3fn``), −448…448 (Micikevicius et al. 2022).
         NVFP4: E2M1, −6…6, in blocks of 16; their scales are numbers of E4M3, which one float32 scale of the tensor
-            multiplies ("Pretraining Large Language Models with NVFP4", 2025, section 2); for weights.
+            multiplies ("Pretraining Large Language Models with NVFP4", 2025, section 2).
         MXFP8: E4M3 in blocks of 32, whose scales are powers of two, E8M0 (OCP Microscaling Formats (MX) Specification
-            1.0, 2023, table 1); for weights.
+            1.0, 2023, table 1).
         MXFP4: E2M1 in blocks of 32, whose scales are powers of two, E8M0 (the same table); for weights.
     """
 
@@ -136,7 +138,9 @@ class Precision(Enum):
     FP8 = _E4M3
     NVFP4 = _in_blocks("nvfp4", _E2M1, opset=23, block=16, scale=torch.float8_e4m3fn)
     MXFP8 = _in_blocks("mxfp8", _E4M3, opset=24, block=32, scale=torch.float8_e8m0fnu)
-    MXFP4 = _in_blocks("mxfp4", _E2M1, opset=24, block=32, scale=torch.float8_e8m0fnu)
+    MXFP4 = _in_blocks(  # no compiler has an operator that finds scales of such blocks while a model runs
+        "mxfp4", _E2M1, opset=24, block=32, scale=torch.float8_e8m0fnu, for_activations=False
+    )
 
     _value_: str
     format: NumberFormat
@@ -167,6 +171,17 @@ class Precision(Enum):
     def bits(self) -> int:
         """Bits of one value."""
         return self.format.bits
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The smallest value above zero, and the largest, of a tensor whose own scale is 1.
+
+        Where scales of blocks have a scale, these are numbers of the format times the least and the greatest of those
+        scales: 2⁻⁹ · 0.5 and 448 · 6 of NVFP4.
+        """
+        if not self.format.second_scale:
+            return self.smallest, self.high
+        return self.smallest * _E4M3.smallest, self.high * _E4M3.high
 
     @property
     def smallest(self) -> float:

@@ -35,6 +35,11 @@ def other_formats(
             )
         return {}
     for precision in asked or ():
+        if precision.has_scale_format:
+            raise InputError(
+                f"formats has {precision.name}, of which files hold numbers with scales in a format of their own: tune "
+                "cannot leave some in float in a file that is exported once. Leave it out."
+            )
         if not precision.format.for_activations:
             raise InputError(f"formats has {precision.name}, which is for weights alone; leave it out.")
     chosen = _of_target(backend, target) if asked is None else asked
@@ -51,16 +56,17 @@ def other_formats(
 
 
 def _refuse_scale_formats(config: QuantConfig) -> None:
-    """Refuse weights that files have no float form of, which a search would take out of them again."""
+    """Refuse formats that files have no pair of QuantizeLinear and DequantizeLinear for, which a search takes out."""
     overrides = [layer for layer in (config.overrides or {}).values() if layer is not None]
-    weights = [layer.weight for layer in (config.formats, *overrides) if layer.weight is not None]
-    named = next((weight.precision.name for weight in weights if weight.precision.has_scale_format), None)
-    if named is not None:
-        raise InputError(
-            f"The configuration has weights in {named}, which files hold as numbers of the format: tune cannot leave "
-            "some of them in float in a file that is exported once. Tune with INT8, INT4 or FP8 weights, or choose "
-            "what stays in float yourself: quantize(result, data, QuantConfig(skip=...))."
-        )
+    for what in ("weight", "activation"):
+        found = [getattr(layer, what) for layer in (config.formats, *overrides)]
+        named = next((each.precision.name for each in found if each and each.precision.has_scale_format), None)
+        if named is not None:
+            raise InputError(
+                f"The configuration has {what}s in {named}, which files hold as numbers of the "
+                "format: tune cannot leave some of them in float in a file that is exported once. Tune with INT8, INT4 "
+                "or FP8, or choose what stays in float yourself: quantize(result, data, QuantConfig(skip=...))."
+            )
 
 
 def _of_target(backend: Backend, target: str) -> list[Precision]:
@@ -68,7 +74,8 @@ def _of_target(backend: Backend, target: str) -> list[Precision]:
     return [
         precision
         for precision in Precision
-        if precision.bits == 8 and precision.format.for_activations and precision.format.engine_type in computed
+        if precision.bits == 8 and precision.format.for_activations and not precision.has_scale_format
+        if precision.format.engine_type in computed
     ]
 
 

@@ -35,5 +35,6 @@ TENSORRT_GPUS = (
         float16=419,
         int8=838,
         float8_e4m3=838,
+        float4_e2m1=1676,
     ),
 )

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from embedl_deploy.artifact import widen_constants
 from embedl_deploy.backend import BackendInfo, Compiler, QuantPolicy, Rule, hookimpl
 from embedl_deploy.engine import Device
 from embedl_deploy.patterns import Pattern
 from embedl_deploy.tensorrt.checks import TENSORRT_RULES
 from embedl_deploy.tensorrt.compilers import TENSORRT_COMPILERS
+from embedl_deploy.tensorrt.files.finishing import finish
 from embedl_deploy.tensorrt.gpus import TENSORRT_GPUS
 from embedl_deploy.tensorrt.groups import TENSORRT_CONVERSION_PATTERNS, TENSORRT_FUSION_PATTERNS
 from embedl_deploy.tensorrt.policies import quantize_all, quantize_mixed
@@ -24,7 +24,8 @@ TENSORRT_POLICIES: dict[str, QuantPolicy] = {"all": quantize_all, "mixed": quant
 @hookimpl
 def embedl_deploy_describe() -> BackendInfo:
     """Name the target."""
-    return BackendInfo("NVIDIA TensorRT", "Compiler and runtime for NVIDIA GPUs; reads ONNX with explicit Q/DQ.")
+    description = "Compiler and runtime for NVIDIA GPUs; reads ONNX with explicit Q/DQ."
+    return BackendInfo("NVIDIA TensorRT", description, domains=("trt",))
 
 
 @hookimpl
@@ -47,8 +48,8 @@ def embedl_deploy_quantization_policies() -> Mapping[str, QuantPolicy]:
 
 @hookimpl
 def embedl_deploy_finish_onnx(model: "ir.Model") -> None:
-    """Scales that are powers of two in float32: the parser takes no E8M0."""
-    widen_constants(model, {"FLOAT8E8M0": "FLOAT"})
+    """TensorRT's operators for activations in blocks, and no E8M0, which the parser does not take."""
+    finish(model)
 
 
 @hookimpl

@@ -29,8 +29,8 @@ def quantize_all(point: QuantPoint) -> str | None:
     convolutions = [part for part in point.parts if isinstance(part, Convolution)]
     if any(conv.transposed for conv in convolutions):
         return _TRANSPOSED
-    if point.number_format is None or not point.number_format.is_float:
-        return None
+    if point.number_format is None or not point.number_format.is_float or point.number_format.has_scale_format:
+        return None  # formats in blocks are for products alone, whatever the hardware
     for part in convolutions:
         if part.groups > 1:
             return f"TensorRT has no FP8 kernel for a convolution in {part.groups} groups"

@@ -30,6 +30,9 @@ def quantize_for_rtx(point: QuantPoint) -> str | None:
         return _CONVOLVES
     if not isinstance(point.module, _PRODUCTS) or point.kind is PointKind.OUTPUT:
         return None
+    row = None if point.number_format is None else point.number_format.format
+    if row is not None and (row.scale_dtype is not None or not row.for_activations):
+        return None  # weights alone are read in fewer bits; activations in blocks are quantized by a kernel of its own
     if point.number_format is not None and point.number_format.is_float:
         return _WRITES_FP8 if _writes_for_product(point.node) else None
     if isinstance(point.module, FusedLinearReLU):

@@ -45,10 +45,13 @@ class BackendInfo:
     Attributes:
         title: Name for people, for example ``"Acme Edge NPU"``.
         description: One sentence on what the hardware or compiler is.
+        domains: Domains of ONNX operators that the compiler has itself, ``("acme",)``. A file may define such operators
+            as functions, by which others can run it; :func:`embedl_deploy.check` leaves their calls as they are.
     """
 
     title: str
     description: str = ""
+    domains: tuple[str, ...] = ()
 
 
 @hookspec(firstresult=True)

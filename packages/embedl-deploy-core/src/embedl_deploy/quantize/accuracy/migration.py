@@ -14,6 +14,9 @@ _SMALLEST = 1e-5
 #: Strengths that are tried.
 STRENGTHS = torch.linspace(0.0, 1.0, 21)
 
+#: E[max z²] of 16 values of one normal distribution, of variance 1.
+_LARGEST_OF_NORMAL = 4.5
+
 #: A product that reads the tensor, and the format of its weight.
 Reader = tuple[nn.Linear, TensorQuantConfig]
 
@@ -88,6 +91,8 @@ def expected_error(
         rounding = torch.zeros_like(squares)
     elif mantissa_bits is not None:  # 2^mantissa_bits steps between one power of two and the next
         rounding = squares * 2.0 ** (-2 * (mantissa_bits + 1)) / 12
+        if config.block_size is not None:
+            rounding = torch.minimum(torch.maximum(rounding, _smallest_steps(squares, config)), squares)
     else:
         step = grid_from_range(0.0, float((statistics.largest.to(scale) / scale).max()), config).scale.to(scale)
         rounding = torch.minimum(step**2 / 12, squares)  # what is below half a step becomes zero
@@ -97,6 +102,17 @@ def expected_error(
         missed = _rounded(weight, weight_config) - weight
         error += float((missed.square().sum(0) * squares).sum() + (weight.square().sum(0) * rounding).sum())
     return error
+
+
+def _smallest_steps(squares: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:
+    """s²/12 for the smallest step s of each channel's block, (C,), by the block's largest value in the mean.
+
+    Its square is at most the sum of the squares, and that of a normal distribution for channels that are alike.
+    """
+    blocks = squares.reshape(-1, config.scale_block)
+    reach = torch.minimum(blocks.sum(1), _LARGEST_OF_NORMAL * blocks.amax(1)).sqrt()
+    step = config.precision.smallest * reach / config.precision.high
+    return (step**2 / 12).repeat_interleave(config.scale_block)
 
 
 def _rounded(weight: torch.Tensor, config: TensorQuantConfig) -> torch.Tensor:

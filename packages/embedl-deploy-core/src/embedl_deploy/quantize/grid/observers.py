@@ -80,7 +80,7 @@ class Observer(ABC):
     def _dwarfed(self, grid: Grid) -> Finding | None:
         """Whether its scale is that of a few samples, and too coarse for the others."""
         reach = max(map(abs, held_by(grid, self.config)))
-        return self.seen.dwarfed(self.name, reach, self.config.precision.smallest * float(grid.scale))
+        return self.seen.dwarfed(self.name, reach, self.config.precision.span[0] * float(grid.scale))
 
     def _extremes(self, x: torch.Tensor) -> tuple[float, float]:
         """Smallest and largest value, checked."""

@@ -162,5 +162,5 @@ def _refuse(*_given: Any) -> NoReturn:
     )
 
 
-for _name in ("fake_quantize", "fake_quantize_dynamic", "dequantize", "dequantize_blocks"):
+for _name in ("fake_quantize", "fake_quantize_dynamic", "fake_quantize_call", "dequantize", "dequantize_blocks"):
     register_custom_op_symbolic(f"embedl_deploy::{_name}", _refuse, 7)

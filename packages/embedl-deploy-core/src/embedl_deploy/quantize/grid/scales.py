@@ -10,6 +10,7 @@ import torch
 
 from embedl_deploy.numerics.formats import Precision
 from embedl_deploy.numerics.tensor_config import CalibrationMethod, TensorQuantConfig
+from embedl_deploy.quantize.grid.block_scales import scale_of_tensor
 from embedl_deploy.quantize.grid.histogram import BINS, Histogram
 from embedl_deploy.quantize.grid.operators import dequantize_values, quantize_values
 from embedl_deploy.quantize.grid.steps import SHARES, Steps, allowed_scale, scale_of
@@ -43,14 +44,20 @@ class Grid:
 def held_by(grid: Grid, config: TensorQuantConfig) -> tuple[float, float]:
     """The smallest and the largest value of a grid with one scale; what lies beyond is clipped to them."""
     scale, zero_point = float(grid.scale), grid.zero_point or 0
+    if config.precision.format.second_scale:
+        _, largest = config.precision.span
+        return -largest * scale, largest * scale
     return (config.precision.low - zero_point) * scale, (config.precision.high - zero_point) * scale
 
 
 def grid_from_range(low: float, high: float, config: TensorQuantConfig) -> Grid:
-    """A grid that covers ``low``…``high`` and 0."""
+    """A grid that covers ``low``…``high`` and 0; of scales that have a scale, that one."""
     precision = config.precision
     if config.symmetric:
         amax = torch.tensor(max(abs(low), abs(high)), dtype=torch.float64)
+        of_tensor = scale_of_tensor(amax, precision)
+        if of_tensor is not None:
+            return Grid(of_tensor, None, bool(amax == 0))
         return Grid(scale_of(amax, config), None, bool(amax == 0))
     low, high = min(low, 0.0), max(high, 0.0)
     if low == high:

@@ -16,6 +16,7 @@ from embedl_deploy.numerics.config import LayerQuantConfig, QuantConfig
 from embedl_deploy.numerics.points import PointKind, QuantPoint
 from embedl_deploy.numerics.selectors import describe_selector, selects
 from embedl_deploy.numerics.tensor_config import TensorQuantConfig
+from embedl_deploy.quantize.placing.block_inputs import why_not_in_blocks
 from embedl_deploy.quantize.placing.hardware import ChosenPolicy
 from embedl_deploy.quantize.reporting.causes import PointCause, WhyPoint
 
@@ -100,11 +101,16 @@ def _hooked_part(module: nn.Module) -> str | None:
     return None
 
 
+def _with_activation(point: QuantPoint, config: TensorQuantConfig | None, cause: PointCause) -> Decision:
+    if config is None:
+        return Decision(point, None, replace(cause, without="activations"))
+    problem = None if config.block_size is None else why_not_in_blocks(point, config.block_size)
+    return Decision(point, config, cause) if problem is None else Decision(point, None, problem)
+
+
 def _with_formats(point: QuantPoint, formats: LayerQuantConfig, cause: PointCause) -> Decision:
     if point.kind is not PointKind.WEIGHT:
-        return Decision(
-            point, formats.activation, cause if formats.activation else replace(cause, without="activations")
-        )
+        return _with_activation(point, formats.activation, cause)
     config = formats.weight
     if config is None:
         return Decision(point, None, replace(cause, without="weights"))

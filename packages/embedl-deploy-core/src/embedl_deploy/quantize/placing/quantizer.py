@@ -88,7 +88,7 @@ class Quantizer(StoresFormat):
                 tensor=self.name,
             )
         if self.config.precision.has_scale_format:
-            return self._rounded(x.float(), self.scale).to(x.dtype)
+            return self._in_blocks(x)
         scale = self.scale
         if isinstance(scale, nn.Parameter):
             scale = scale if self.gradient is None else self.gradient(scale)
@@ -96,6 +96,9 @@ class Quantizer(StoresFormat):
         if scale.dtype != x.dtype:  # autocast, or a model that was converted as a whole
             scale = scale.to(x.dtype)
         return self._rounded(x, scale)
+
+    def _in_blocks(self, x: torch.Tensor) -> torch.Tensor:
+        return self._rounded(x.float(), self.scale).to(x.dtype)
 
     def _rounded(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return fake_quantize(  # type: ignore[no-any-return]  # operators are untyped callables

@@ -31,6 +31,7 @@ class WhyPoint(Enum):
         SAME_IN_EVERY_CALL: What the layer computes is a constant.
         INPUTS_IN_FLOAT: The tensor is inside a module of which no input is quantized.
         BLOCKS: The format has scales in blocks, which are for matrix products.
+        NOT_WHOLE_BLOCKS: A row of the activation is not a whole number of blocks.
         RECIPE: A recipe, which does not say why.
     """
 
@@ -43,6 +44,7 @@ class WhyPoint(Enum):
     SAME_IN_EVERY_CALL = "same_in_every_call"
     INPUTS_IN_FLOAT = "inputs_in_float"
     BLOCKS = "blocks"
+    NOT_WHOLE_BLOCKS = "not_whole_blocks"
     RECIPE = "recipe"
 
 
@@ -79,6 +81,8 @@ class PointCause:
                 return "no input of the module is quantized"
             case WhyPoint.BLOCKS:
                 return f"scales in blocks are for matrix products; this is {self.name}"
+            case WhyPoint.NOT_WHOLE_BLOCKS:
+                return f"scales in blocks are for rows of whole blocks: {self.name}"
             case WhyPoint.RECIPE:
                 return "the recipe"
 

@@ -39,6 +39,10 @@ _UNKNOWN_TYPES = frozenset(
 )
 
 
+#: What may read UINT8: a conversion, and exponents of scales.
+_TAKING_UINT8 = frozenset({"Cast", "TRT_MXFP8DequantizeLinear"})
+
+
 def is_integer_operator(kind: str) -> bool:
     """Whether an operator of this name computes on quantized numbers itself."""
     return kind.startswith("QLinear") or kind.endswith("Integer") or kind in _INTEGER_OPERATORS
@@ -109,7 +113,7 @@ class Types(Rule):
                 if kind in _UNKNOWN_TYPES:
                     yield Violation(node, f"reads {value.name!r} of type {kind}" if value else "")
                     break
-                if kind == "UINT8" and node.op_type != "Cast" and not self._is_quantized(value):
+                if kind == "UINT8" and node.op_type not in _TAKING_UINT8 and not self._is_quantized(value):
                     yield Violation(node, f"reads {value.name!r} of type UINT8; only Cast can" if value else "")
                     break
 

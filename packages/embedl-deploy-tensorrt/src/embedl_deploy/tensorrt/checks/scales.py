@@ -30,10 +30,18 @@ _OPSET_OF_FLOAT16 = 19
 _DYNAMIC = ("TRT_FP4DynamicQuantize", "TRT_MXFP8DynamicQuantize")
 
 
+def _is_of_each_call(scale: "ir.Value | None") -> bool:
+    """Whether a scale is one that TensorRT finds while the engine runs, or made of one by a constant."""
+    maker = None if scale is None else scale.producer()
+    if maker is not None and maker.op_type == DEQUANTIZE and maker.inputs[0] is not None:
+        maker = maker.inputs[0].producer()
+    return maker is not None and maker.op_type in _DYNAMIC
+
+
 class ScaleValues(Rule):
     """TRT-Q02. TensorRT for RTX 1.7: zero, negative and NaN are refused by the parser; infinity is taken and makes
     zeros, as does a zero among the scales of NVFP4 before they are scaled. A scale that is computed from inputs ends
-    the whole process (segmentation fault) in the builder.
+    the whole process (segmentation fault) in the builder; those that TensorRT's own operators find are taken.
     """
 
     id = "TRT-Q02"
@@ -57,8 +65,8 @@ class ScaleValues(Rule):
                 if wrong.size:
                     where = f"scale {wrong[0]} is {values[wrong[0]]:g}" if values.size > 1 else f"it is {values[0]:g}"
                     yield Violation(node, f"{wrong.size} of {values.size} scales are not finite and positive: {where}")
-            elif maker is not None and maker.op_type in _DYNAMIC:
-                yield Undecided(node, f"the scale comes from {maker.op_type}, while the engine runs")
+            elif _is_of_each_call(scale):
+                continue
             elif scale in constants:
                 yield from self._computed(node, scale, maker)
             else:
@@ -95,7 +103,7 @@ class ScaleShapes(Rule):
         """Look at every pair of QuantizeLinear and DequantizeLinear, and at those without a partner."""
         for node in distinct_quantizers(model):
             shape, sizes = scale_shape(node), sizes_of(input_of(node, 0))
-            if shape == ():
+            if shape == () or _is_of_each_call(input_of(node, 1)):
                 continue
             if shape is None or sizes is None:
                 yield Undecided(node, f"the shape of the {'scale' if shape is None else 'tensor'} is not known")

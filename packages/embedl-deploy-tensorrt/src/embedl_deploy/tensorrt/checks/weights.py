@@ -36,7 +36,8 @@ class StoredWeights(Rule):
                 if value.const_value is None and (maker is None or maker.op_type != "Constant"):
                     continue
                 is_zero_point = node.op_type in (QUANTIZE, DEQUANTIZE) and index == 2
-                if not is_zero_point and not (node.op_type == DEQUANTIZE and is_standard(node)):
+                dequantizes = node.op_type == DEQUANTIZE and is_standard(node)
+                if not is_zero_point and not dequantizes and node.op_type != "TRT_MXFP8DequantizeLinear":
                     message = f"{node.op_type} reads the {value.dtype.name} constant {value.name!r}"
                     yield Violation(node, f"{message}; only DequantizeLinear can")
 

@@ -1,0 +1,1 @@
+"""The last changes to files for TensorRT."""
