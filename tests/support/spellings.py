@@ -46,6 +46,8 @@ ACTIVATIONS = (
     Activation("nn.ReLU6()", lambda: nn.ReLU6(), nn.ReLU6),
     Activation("F.relu6(x)", lambda: F.relu6, nn.ReLU6),
     Activation("F.hardtanh(x, 0.0, 6.0)", lambda: lambda x: F.hardtanh(x, 0.0, 6.0), nn.ReLU6),
+    Activation("x.clamp(min=0)", lambda: lambda x: x.clamp(min=0), nn.ReLU),
+    Activation("x.clamp_(0, 6)", lambda: lambda x: x.clamp_(0, 6), nn.ReLU6, (("inplace", True),)),
     Activation("nn.LeakyReLU(0.2)", lambda: nn.LeakyReLU(0.2), nn.LeakyReLU, (("negative_slope", 0.2),)),
     Activation("F.leaky_relu(x)", lambda: F.leaky_relu, nn.LeakyReLU, (("negative_slope", 0.01),)),
     Activation(
@@ -79,7 +81,8 @@ NOT_ACTIVATIONS = (
     Activation("F.hardtanh(x)", lambda: F.hardtanh, nn.Hardtanh),
     Activation("F.softplus(x)", lambda: F.softplus, nn.Softplus),
     Activation("nn.PReLU()", lambda: nn.PReLU(), nn.PReLU),
-    Activation("x.clamp(min=0)", lambda: lambda x: x.clamp(min=0), nn.ReLU),
+    Activation("x.clamp(min=0.5)", lambda: lambda x: x.clamp(min=0.5), nn.Hardtanh),
+    Activation("x.clamp(max=6)", lambda: lambda x: x.clamp(max=6), nn.Hardtanh),
 )
 
 
