@@ -180,6 +180,23 @@ def test_tensors_in_the_folder_are_not_replaced(tmp_path, weights, into):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_model_that_keeps_a_cache_is_refused(tmp_path):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = torch.nn.Linear(12, 4)
+            self.register_buffer("calls", torch.zeros(4))
+
+        def forward(self, x):
+            return self.inside(x) + self.calls.add_(1)
+
+    weights = write_shards(Counting(), tmp_path / "w", files=1)
+    with torch.device("meta"):
+        empty = Counting().eval()
+    with pytest.raises(QuantizationError, match=r"writes to 'calls' when it runs.* model\.config\.use_cache = False"):
+        quantize_shards(transformed(empty, X), weights, tmp_path / "out", config=CONFIG)
+
+
 def test_batches_at_which_the_model_fails_are_named(tmp_path):
     class Words(torch.nn.Module):
         def __init__(self):
