@@ -180,7 +180,8 @@ def test_tensors_in_the_folder_are_not_replaced(tmp_path, weights, into):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_a_model_that_keeps_a_cache_is_refused(tmp_path):
+@pytest.mark.parametrize("amount", [lambda x: x.sum(), lambda _: 1], ids=["in the graph", "beside it"])
+def test_a_model_that_keeps_a_cache_is_refused(tmp_path, amount):
     class Counting(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -188,7 +189,7 @@ def test_a_model_that_keeps_a_cache_is_refused(tmp_path):
             self.register_buffer("calls", torch.zeros(4))
 
         def forward(self, x):
-            return self.inside(x) + self.calls.add_(x.sum())
+            return self.inside(x) + self.calls.add_(amount(x))
 
     weights = write_shards(Counting(), tmp_path / "w", files=1)
     with torch.device("meta"):
