@@ -36,6 +36,7 @@ def check_as_in_memory(folder, data, config, methods, *, generator=False):
         loaded = load_quantized(result, folder / "out")
         same_tensors(wanted.state_dict(), loaded.state_dict())
         assert torch.equal(wanted(DATA[0]), loaded(DATA[0]))
+        assert [name for name, buffer in loaded.named_buffers() if buffer.is_meta] == []
         assert plain(quantization_recipe(wanted)) == plain(quantization_recipe(loaded))
     found, expected = report.quantization, quantization_report(wanted)
     assert (found.points, found.uncovered, found.corrections) == (

@@ -182,6 +182,24 @@ class TestInputs:
         ):
             bind_inputs(graph, (x, 1, 2, 3), {})
 
+    def test_of_an_exported_graph_are_bound_by_place_and_by_name(self):
+        class Two(nn.Module):
+            def forward(self, a, b):
+                return a - b
+
+        a, b = torch.ones(1), torch.zeros(1)
+        for by_place, by_name in (((a, b), {}), ((a,), {"b": b}), ((), {"a": a, "b": b})):
+            graph = torch.export.export(Two(), by_place, by_name).module()
+            for args, kwargs in (((a, b), {}), ((a,), {"b": b}), ((), {"b": b, "a": a})):
+                found = bind_inputs(graph, args, kwargs)
+                assert found[0] is a
+                assert found[1] is b
+            for args, kwargs in (((a,), {}), ((a,), {"c": b})):
+                with pytest.raises(InputError, match="inputs of another structure"):
+                    bind_inputs(graph, args, kwargs)
+            with pytest.raises(InputError, match=r"\(float32\[1\] .* have b twice\. Give it once"):
+                bind_inputs(graph, (a, b), {"b": b})
+
     def test_are_described(self):
         assert describe_inputs((torch.zeros(2, 3, dtype=torch.int8), 4), {"mask": None}) == (
             "(int8[2, 3] on cpu, 4, mask=None)"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from embedl_deploy.errors import InputError
+from embedl_deploy.errors import InputError, QuantizationError
 from embedl_deploy.quantize import QuantConfig
 from embedl_deploy.shards import open_shards, quantize_shards, source
 from support.layered import batches, layered, on_meta, transformed, write_shards
@@ -51,6 +51,8 @@ def test_the_fingerprint_tells_weights_apart(tmp_path, weights):
     with torch.no_grad():
         other.last.bias[-1] += 1
     assert open_shards(write_shards(other, tmp_path / "other")).fingerprint() != before
+    single = [save_file({"a": torch.tensor(x)}, tmp_path / f"{x}") or tmp_path / f"{x}" for x in (1.0, 2.0)]
+    assert len({open_shards(file).fingerprint() for file in single}) == 2
 
 
 def test_what_are_no_shards(tmp_path, weights):
@@ -150,6 +152,70 @@ def test_a_buffer_that_no_checkpoint_has(tmp_path):
     assert json.loads(json.dumps(report.to_dict()))["blocks"][0]["name"] == "the model"
 
 
+def test_weights_that_are_in_the_model_and_in_the_shards_are_refused(tmp_path, weights):
+    with pytest.raises(InputError, match=r"'first.weight' and 23 more of the model have values, and .* has others"):
+        quantize_shards(transformed(layered(), X), weights, tmp_path / "out", config=CONFIG)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_names_in_the_shards_are_told(tmp_path):
+    weights = changed(layered(), tmp_path / "w", lambda state: state.update({"head.bias": state.pop("last.bias")}))
+    with pytest.raises(
+        InputError, match=r"'last\.bias'\. .* under the names of its state_dict; it has 'head.bias' beside"
+    ):
+        quantize_shards(on_meta(X), weights, tmp_path / "out", config=CONFIG)
+
+
+@pytest.mark.parametrize("into", ["the weights", "other tensors"])
+def test_tensors_in_the_folder_are_not_replaced(tmp_path, weights, into):
+    folder = weights if into == "the weights" else tmp_path / "out"
+    if folder != weights:
+        folder.mkdir()
+        save_file({"a": torch.ones(1)}, folder / "model-00001-of-00005.safetensors")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(
+        InputError, match=r"holds 'model-00001-of-0000\d.safetensors'.*which no interrupted run has left"
+    ):
+        quantize_shards(on_meta(X), weights, folder, config=CONFIG)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("amount", [lambda x: x.sum(), lambda _: 1], ids=["in the graph", "beside it"])
+def test_a_model_that_keeps_a_cache_is_refused(tmp_path, amount):
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inside = torch.nn.Linear(12, 4)
+            self.register_buffer("calls", torch.zeros(4))
+
+        def forward(self, x):
+            return self.inside(x) + self.calls.add_(amount(x))
+
+    weights = write_shards(Counting(), tmp_path / "w", files=1)
+    with torch.device("meta"):
+        empty = Counting().eval()
+    with pytest.raises(QuantizationError, match=r"writes to 'calls' when it runs.* model\.config\.use_cache = False"):
+        quantize_shards(transformed(empty, X), weights, tmp_path / "out", config=CONFIG)
+
+
+def test_batches_at_which_the_model_fails_are_named(tmp_path):
+    class Words(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.inside = torch.nn.Embedding(4, 12), torch.nn.Linear(12, 4)
+
+        def forward(self, x):
+            return self.inside(self.table(x))
+
+    weights = write_shards(Words(), tmp_path / "w", files=1)
+    fits, beyond = torch.tensor([[0, 3]]), torch.tensor([[0, 4]])
+    with torch.device("meta"):
+        empty = Words().eval()
+    with pytest.raises(QuantizationError, match="Batch 2 of the calibration data makes the model raise IndexError"):
+        quantize_shards(transformed(empty, fits), weights, tmp_path / "out", [fits, beyond], blocks="inside")
+    quantize_shards(transformed(empty, fits), weights, tmp_path / "out", [fits, fits])  # nothing was left there
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -161,7 +227,7 @@ def test_a_buffer_that_no_checkpoint_has(tmp_path):
         ({"data": [X, X.numpy()]}, "Batch 2 of the calibration data cannot be used"),
         ({"data": [{"y": X}]}, "Batch 1 of the calibration data cannot be used"),
         ({"blocks": "model.layers.*", "config": CONFIG}, r"blocks='model.layers.\*': no module"),
-        ({}, "needs calibration data"),
+        ({}, "quantize_shards needs calibration data: an iterable of batches. It finds the ranges of "),
     ],
 )
 def test_wrong_arguments(tmp_path, weights, arguments, said):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,11 +30,15 @@ class StateFile:
         path: The file; ``None`` keeps nothing.
         of: What the work is of, as names and values: a model's fingerprint, a compiler, settings. A file of something
             else is refused, by the name of what differs.
+        kept_in: ``"file"``, or ``"folder"`` if what was found is in its folder as well: what messages say to delete.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None, of: Mapping[str, str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str] | None, of: Mapping[str, str], kept_in: Literal["file", "folder"] = "file"
+    ) -> None:
         self.path = None if path is None else Path(path)
         self.of = dict(of)
+        self._kept_in = kept_in
 
     @contextmanager
     def in_use(self) -> Iterator[dict[str, Any]]:
@@ -53,23 +57,24 @@ class StateFile:
 
     def _saved(self, path: Path) -> dict[str, Any]:
         name = repr(os.fspath(path))
+        it = "it" if self._kept_in == "file" else "the folder"
         try:
             plain = parse_json(read_text(path, "a state file"))
         except NotJsonError as error:
-            raise InputError(f"{name} is not a state file, because it is not JSON: {error}. Delete it.") from error
+            raise InputError(f"{name} is not a state file, because it is not JSON: {error}. Delete {it}.") from error
         if not isinstance(plain, dict) or plain.get("version") != _VERSION or not isinstance(plain.get("of"), dict):
-            raise InputError(f"{name} is not a state file of version {_VERSION}. Delete it to start over.")
+            raise InputError(f"{name} is not a state file of version {_VERSION}. Delete {it} to start over.")
         for what, value in self.of.items():
             if plain["of"].get(what) != value:
                 raise InputError(
                     f"{name} is the state of another {what}: {plain['of'].get(what)!r}, and this is {value!r}. Give "
-                    "another file, or delete it to start over."
+                    f"another {self._kept_in}, or delete {it} to start over."
                 )
         found = plain.get("found")
         if not isinstance(found, dict) or plain.get("checksum") != _checksum(plain["of"], found):
             raise InputError(
                 f"{name} is a state file that was changed after it was written: its checksum is that of other "
-                "contents. Delete it to start over."
+                f"contents. Delete {it} to start over."
             )
         return found
 

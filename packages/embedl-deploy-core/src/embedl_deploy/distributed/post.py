@@ -5,8 +5,12 @@ address. So ranks meet through the key-value store that every process group has,
 ranks are known to have come. The thread alone uses the store: one that does not answer blocks the thread, and not the
 work.
 
-Clocks of machines are not compared. A rank is silent when its counter has not changed for a while, by the clock of
-whoever reads it.
+Clocks of machines are not compared. A rank is silent when its counter has not changed while whoever reads it gave a
+number of signs of life itself: so nobody is where all are stopped and go on together, or wait for the store.
+
+The store that torch has answers nobody while it looks up the name of a process that connects to it: for many seconds
+if name servers do not answer. So each process connects once for each group, in the thread, and a store that does not
+answer counts as silent only when all have connected.
 """
 
 import threading
@@ -45,19 +49,22 @@ class Post:
     """Messages between ranks.
 
     Args:
-        store: A connection of its own, with a prefix of its own.
+        connect: Gives a connection of its own, with a prefix of its own; called in the thread.
         rank: Which rank this is.
         size: How many there are.
 
     Attributes:
         failures: By rank, what it said before it ended, or that it is silent.
         unreachable: What the store raised, if it can no longer be used.
+        all_here: Whether all ranks are known to have connected.
     """
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
+    def __init__(self, connect: Callable[[], Store], rank: int, size: int) -> None:
         self.failures: dict[int, str] = {}
         self.unreachable = ""
-        self._store, self._rank, self._size = store, rank, size
+        self.all_here = False
+        self._connect, self._rank, self._size = connect, rank, size
+        self._store: Store
         self._changed = threading.Condition()
         self._outbox: list[Callable[[], None]] = []
         self._question: Callable[[Store], Any] | None = None
@@ -65,7 +72,7 @@ class Post:
         self._stopping = False
         self._answered = self._looked = self._looking = time.monotonic()
         self._beats, self._next_beat, self._known_failures = 0, 0.0, 0
-        self._heard: dict[int, tuple[bytes, float]] = {}
+        self._heard: dict[int, tuple[bytes, int]] = {}  # the counter of each, and own signs of life when it changed
         self._thread = threading.Thread(target=self._work, name="embedl-deploy ranks", daemon=True)
         self._thread.start()
 
@@ -98,8 +105,13 @@ class Post:
                 self._question = None
 
     def unanswered(self) -> float:
-        """Seconds since the store last answered; asked again and again, else it is this process that was away."""
+        """Seconds since the store last answered; asked again and again, else it is this process that was away.
+
+        0 until all ranks have connected, which may keep the store busy.
+        """
         now = time.monotonic()
+        if not self.all_here:
+            self._looking = now
         if now - self._looked > 2 * BEAT:
             self._looking = now
         self._looked = now
@@ -118,6 +130,11 @@ class Post:
             self._changed.notify_all()
 
     def _work(self) -> None:
+        try:
+            self._store = self._connect()
+        except (RuntimeError, OSError) as error:  # of torch.distributed: nobody keeps the store any more
+            self._lose(error)
+            return
         pause = _SOON
         while True:
             with self._changed:
@@ -137,7 +154,7 @@ class Post:
                     self._beat()
                     self._next_beat = time.monotonic() + BEAT
             except (RuntimeError, OSError) as error:  # of torch.distributed: no connection, or no answer in time
-                self.unreachable = " ".join(str(error).split()) or type(error).__name__
+                self._lose(error)
                 return
             with self._changed:
                 self._answered = time.monotonic()
@@ -145,22 +162,32 @@ class Post:
                     self._answer = answer
                     self._changed.notify_all()
 
+    def _lose(self, error: Exception) -> None:
+        """Note why the store can no longer be used."""
+        with self._changed:
+            self.unreachable = " ".join(str(error).split()) or type(error).__name__
+            self._changed.notify_all()
+
     def _beat(self) -> None:
         """Give a sign of life, and look for those of the others."""
         self._beats += 1
         self._store.set(f"beat/{self._rank}", str(self._beats))
         if self._store.add("failures", 0) > self._known_failures:
             self._learn_of_failures()
-        now = time.monotonic()
+        self.all_here = self.all_here or len(self._heard) >= self._size - 1
         for rank in range(self._size):
             key = f"beat/{rank}"
             if rank == self._rank or (rank not in self._heard and not self._store.check([key])):
                 continue
             count = self._store.get(key)
-            before, when = self._heard.get(rank, (b"", now))
+            before, when = self._heard.get(rank, (b"", 0))
             if count != before:
-                self._heard[rank] = count, now
-            elif now - when > SILENCE and rank not in self.failures and not self._store.check([f"left/{rank}"]):
+                self._heard[rank] = count, self._beats
+            elif (
+                (self._beats - when) * BEAT > SILENCE
+                and rank not in self.failures
+                and not self._store.check([f"left/{rank}"])
+            ):
                 self._tell_failure(rank, f"has given no sign of life for {SILENCE:g} s: {_WHY}")
 
     def _tell_failure(self, rank: int, what: str) -> None:

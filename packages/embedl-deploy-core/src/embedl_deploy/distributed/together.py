@@ -1,7 +1,6 @@
 """Ranks of a process group that do one thing together: they agree, exchange values, and end together."""
 
 import pickle
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from embedl_deploy.distributed import post as timing
+from embedl_deploy.distributed.meeting import device_of_group, meeting_place, members_of
 from embedl_deploy.distributed.post import Post, Store
 from embedl_deploy.distributed.ranks import ALONE, Ranks
 from embedl_deploy.errors import DistributedError
@@ -20,14 +20,12 @@ T = TypeVar("T")
 
 #: Bytes up to which a value goes through the store; a larger one through a collective.
 _SMALL = 1 << 14
+#: What may be the matter with a store that does not answer.
+_SILENT_STORE = "Its process is stopped, or that machine waits for a name server that does not answer."
 #: Seconds between two looks at a collective.
 _LOOK = 0.0005
 #: Ranks that a message names, and characters up to which it shows what they differ in.
 _LISTED, _SHORT = 4, 60
-
-#: How often ranks have met in each group, by its name: names the keys of one meeting. Ranks meet in one order.
-_meetings: Counter[str] = Counter()
-_counting = threading.Lock()
 
 
 class Together(Ranks):
@@ -41,17 +39,12 @@ class Together(Ranks):
     grouped = True
 
     def __init__(self, group: dist.ProcessGroup, what: str) -> None:
-        from torch.distributed.distributed_c10d import PrefixStore  # here, because some builds of torch have none
-
-        self.rank, self.size = dist.get_rank(group), dist.get_world_size(group)
+        self._members = members_of(group, what)
+        self.rank, self.size = dist.get_rank(group), len(self._members)
         self._group, self._what = group, what
         store: Any = group.get_group_store()
         self._patience: float = store.timeout.total_seconds()
-        with _counting:
-            _meetings[group.group_name] += 1
-            number = _meetings[group.group_name]
-        own: Any = PrefixStore(f"embedl_deploy/{number}", store.clone())
-        self._post = Post(own, self.rank, self.size)
+        self._post = Post(lambda: meeting_place(group, self.rank), self.rank, self.size)
         self._steps = 0
         self._known: Exception | None = None  # what all ranks raise
 
@@ -60,11 +53,9 @@ class Together(Ranks):
         if self._post.failures:
             self._raise_failures()
         if self._post.unreachable:
-            told = f"keeps the store of the group, unless torchrun does, and has ended: {self._post.unreachable}"
-            raise self._error({0: told})
+            self._raise_no_store(f"has ended: {self._post.unreachable}")
         if self._post.unanswered() > timing.SILENCE:
-            told = f"keeps the store of the group, unless torchrun does, which is silent for {timing.SILENCE:g} s"
-            raise self._error({0: told})
+            self._raise_no_store(f"is silent for {timing.SILENCE:g} s", _SILENT_STORE)
 
     def gather(self, what: str, value: T) -> list[T]:
         """What each rank has, by rank."""
@@ -88,9 +79,12 @@ class Together(Ranks):
 
         messages = self._post.ask(read, enough)
         if messages is None:
-            start = time.monotonic()
-            missing = self._post.ask(absent, enough) or []
+            last = time.monotonic() + timing.SILENCE
+            missing = self._post.ask(absent, lambda: time.monotonic() > last)
+            if missing is None:
+                self._raise_no_store(f"is silent for {self._patience:g} s", _SILENT_STORE)
             self._raise_absent(what, missing)
+        self._post.all_here = True
         if not all(message.startswith(b"v") for message in messages):
             messages = self._gather_large(data, [_length(message) for message in messages])
         received = [pickle.loads(message[1:]) for message in messages]
@@ -163,7 +157,7 @@ class Together(Ranks):
 
     def _gather_large(self, data: bytes, lengths: list[int]) -> list[bytes]:
         """All ranks' values through one collective, polled, because another rank may end meanwhile."""
-        device = _device_of(self._group)
+        device = device_of_group(self._group)
         longest = max(lengths)
         own = torch.frombuffer(bytearray(data.ljust(longest, b"\0")), dtype=torch.uint8).to(device)
         parts = [torch.empty_like(own) for _ in lengths]
@@ -176,7 +170,7 @@ class Together(Ranks):
             work.wait()
         except RuntimeError as error:  # of the backend: a connection has ended
             start = time.monotonic()
-            while time.monotonic() - start < timing.SILENCE + 2 * timing.BEAT:
+            while time.monotonic() - start < 2 * timing.SILENCE:
                 self.check()  # which knows by whom
                 time.sleep(timing.BEAT / 10)
             reason = " ".join(str(error).split())
@@ -186,12 +180,24 @@ class Together(Ranks):
     def _raise_failures(self) -> NoReturn:
         raise self._error(self._post.failures)
 
+    def _raise_no_store(self, what: str, advice: str = "") -> NoReturn:
+        """Of the store: rank 0 of the job keeps it, which may be no member of the group."""
+        told = f"keeps the store of the group, unless torchrun does, which {what}"
+        if 0 in self._members:
+            raise self._error({self._members.index(0): told}, advice)
+        raise self._error({}, advice, f"rank 0 of the job {told}")
+
+    def _name(self, rank: int) -> str:
+        number = self._members[rank]
+        return f"rank {rank}" if number == rank else f"rank {rank} ({number} of the job)"
+
     def _raise_absent(self, what: str, ranks: list[int]) -> NoReturn:
         told = f"has not come to {what!r} within {self._patience:g} s, the timeout of init_process_group"
-        raise self._error(dict.fromkeys(ranks or [self.rank], told), "See what it does, or give it more time.")
+        raise self._error(dict.fromkeys(ranks, told), "See what it does, or give it more time.")
 
-    def _error(self, told: Mapping[int, str], advice: str = "") -> DistributedError:
-        entries = [f"rank {rank} {' '.join(what.split()).rstrip('.')}" for rank, what in sorted(told.items())]
+    def _error(self, told: Mapping[int, str], advice: str = "", *more_told: str) -> DistributedError:
+        entries = [f"{self._name(rank)} {' '.join(what.split()).rstrip('.')}" for rank, what in sorted(told.items())]
+        entries += [what.rstrip(".") for what in more_told]
         more = [f"{len(entries) - _LISTED} more ranks"] if len(entries) > _LISTED else []
         text = f"{self._what} on {self.size} ranks: {'; '.join([*entries[:_LISTED], *more])}. {advice}".rstrip()
         self._known = DistributedError(text, ranks=dict(told))
@@ -200,14 +206,6 @@ class Together(Ranks):
 
 def _length(message: bytes) -> int:
     return int(message[1:]) if message.startswith(b"n") else len(message) - 1
-
-
-def _device_of(group: dist.ProcessGroup) -> torch.device:
-    """Where the tensors of a group's collectives have to be."""
-    kinds = [entry.partition(":")[0] for entry in str(dist.get_backend_config(group)).split(",")]
-    if "cpu" in kinds:
-        return torch.device("cpu")
-    return torch.device(kinds[0], torch.get_device_module(kinds[0]).current_device())
 
 
 class taking_part:  # noqa: N801 - used as a function

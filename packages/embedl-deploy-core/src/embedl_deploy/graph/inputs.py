@@ -52,7 +52,10 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
     spec = codegen.pytree_info.in_spec
     # torch.export records positional and keyword inputs, symbolic tracing with nested inputs positional ones only.
     parts = spec.children()
-    nested = (args, kwargs) if len(parts) == 2 and parts[1].type is dict else args
+    by_name = len(parts) == 2 and parts[1].type is dict
+    if by_name:
+        args, kwargs = _as_exported(codegen, len(parts[0].children()), args, kwargs)
+    nested = (args, kwargs) if by_name else args
     try:
         return list(tree_flatten_spec(nested, spec))
     except (TypeError, ValueError, KeyError, IndexError) as error:
@@ -60,6 +63,25 @@ def _flatten_as_exported(codegen: fx.graph._PyTreeCodeGen, args: tuple[Any, ...]
             f"The model was exported for inputs of another structure than {describe_inputs(args, kwargs)}: {error}. "
             "Pass args and kwargs as it was exported."
         ) from error
+
+
+def _as_exported(
+    codegen: fx.graph._PyTreeCodeGen, positional: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs by place and by name as they were exported, however they are given: as the graph's forward takes them.
+
+    Raises:
+        InputError: An input is given twice.
+    """
+    names = [name for name in codegen.pytree_info.orig_args if name != "self"]
+    given = dict(zip(names, args, strict=False))
+    values = {**given, **kwargs}
+    twice = sorted(given.keys() & kwargs.keys())
+    if twice:
+        raise InputError(f"The inputs {describe_inputs(args, kwargs)} have {twice[0]} twice. Give it once.")
+    if len(given) < len(args) or not values.keys() >= set(names[:positional]):
+        return args, kwargs
+    return tuple(values.pop(name) for name in names[:positional]), values
 
 
 def tensors_in(*values: Any) -> list[torch.Tensor]:

@@ -91,9 +91,9 @@ def quantize(
             :func:`embedl_deploy.shards.quantize_shards` does with a model that is larger than memory; not for ``awq``.
         freeze_weights: Return the model frozen, with integer weights.
         progress: Show a progress bar, on a terminal.
-        process_group: Of torch.distributed, whose ranks all call this with the same model and settings, each with its
-            own part of the data. All get the same model. The samples that methods learn from are not the first, but
-            chosen by their content from the data of all ranks.
+        process_group: Of torch.distributed, whose ranks, and no others, all call this with the same model and
+            settings, each with its own part of the data. All get the same model. The samples that methods learn from
+            are not the first, but chosen by their content from the data of all ranks.
 
     Returns:
         The quantized model; :func:`quantization_report` tells what became of each point.

@@ -62,8 +62,8 @@ def sensitivity(
         seed: Of the probes.
         state: A file that keeps what was measured, so that the next call continues after an interruption.
         progress: Show a progress bar, on a terminal.
-        process_group: Of torch.distributed, whose ranks all call this with the same model, each with its own part of
-            the data. All get one report, of all data. Not together with ``evaluate`` or ``state``.
+        process_group: Of torch.distributed, whose ranks, and no others, all call this with the same model, each with
+            its own part of the data. All get one report, of all data. Not together with ``evaluate`` or ``state``.
 
     Raises:
         QuantizationError: The model is not quantized, or frozen; no gradient reaches a layer; there is no data, or the

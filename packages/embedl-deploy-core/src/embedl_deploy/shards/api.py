@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,20 @@ from embedl_deploy.pipeline import BACKEND
 from embedl_deploy.plan.result import TransformationResult
 from embedl_deploy.quantize.accuracy.methods import Methods
 from embedl_deploy.quantize.accuracy.smoothing import SmoothQuantConfig
+from embedl_deploy.quantize.calibration.calibrate import quantizers_of
 from embedl_deploy.quantize.calibration.data import as_call
 from embedl_deploy.quantize.calibration.progress import progress_bar
+from embedl_deploy.quantize.calibration.without_data import require_no_data_needed
 from embedl_deploy.quantize.placing.hardware import complete_config
-from embedl_deploy.quantize.placing.placement import decide_for
+from embedl_deploy.quantize.placing.placement import decide_for, place
+from embedl_deploy.shards.activations import Activations
 from embedl_deploy.shards.blocks import find_blocks
 from embedl_deploy.shards.finished import Finished
 from embedl_deploy.shards.origins import find_origins
 from embedl_deploy.shards.report import ShardsReport
 from embedl_deploy.shards.settings import Settings, fingerprint_of_inputs
-from embedl_deploy.shards.source import Shards, open_shards
-from embedl_deploy.shards.work import Work
+from embedl_deploy.shards.source import INDEX, Shards, open_shards
+from embedl_deploy.shards.work import ACTIVATIONS, Work
 from embedl_deploy.shards.writing import RECIPE
 from embedl_deploy.state_file import StateFile, release
 from embedl_deploy.validation.checked import checked
@@ -81,8 +85,7 @@ def quantize_shards(
     """
     shards = weights if isinstance(weights, Shards) else open_shards(weights)
     place_for = Path(folder)
-    if (place_for / RECIPE).exists():
-        raise InputError(f"{os.fspath(folder)!r} holds a finished model. Write to another folder, or delete it.")
+    _require_room(place_for)
     model = result.model
     origins = find_origins(result, shards)
     complete = complete_config(config, model.meta.get(BACKEND))
@@ -96,6 +99,8 @@ def quantize_shards(
         learned_rounding=learned_rounding,
     )
     settings.require_possible(data)
+    if data is None:
+        require_no_data_needed(quantizers_of(place(model, decisions, policy)).values(), "quantize_shards")
     parts = find_blocks(model, decisions, blocks, alone=settings.smoothing is not None)
     inputs = None if data is None else _inputs(result, data)
     of = {
@@ -106,10 +111,13 @@ def quantize_shards(
         "division into blocks": ", ".join(block.name for block in parts),
         "release": release(),
     }
-    state = StateFile(place_for / _STATE, of)
-    with state.in_use() as found:
+    state = StateFile(place_for / _STATE, of, "folder")
+    done: list[Finished] = []
+    with state.in_use() as found, _forgotten_without(done, place_for):
+        if not found:
+            state.save({"blocks": []})  # the folder is this run's, before anything is written to it
         work = Work(result, shards, origins, settings, parts, place_for)
-        done = [Finished(**entry) for entry in found.get("blocks", [])]
+        done += [Finished(**entry) for entry in found.get("blocks", [])]
         runs = None if inputs is None else work.begin(inputs, len(done))
         del inputs  # the values are in files now
         with progress_bar("quantizing blocks", range(len(done), len(parts)), shown=progress) as numbers:
@@ -121,6 +129,35 @@ def quantize_shards(
         report = work.finish(done)
         (place_for / _STATE).unlink()
     return report
+
+
+@contextmanager
+def _forgotten_without(done: list[Finished], folder: Path) -> Iterator[None]:
+    """A run that ends before its first block is finished leaves nothing: the next may be of something else."""
+    try:
+        yield
+    finally:
+        if not done:
+            Activations(folder / ACTIVATIONS).remove()
+            (folder / _STATE).unlink(missing_ok=True)
+
+
+def _require_room(folder: Path) -> None:
+    """Refuse a folder with tensors that no interrupted run has left, such as the weights that are read.
+
+    Raises:
+        InputError: It is one.
+    """
+    name = repr(os.fspath(folder))
+    if (folder / RECIPE).exists():
+        raise InputError(f"{name} holds a finished model. Write to another folder, or delete it.")
+    others = [] if (folder / _STATE).exists() else sorted({*folder.glob("*.safetensors"), *folder.glob(INDEX)})
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise InputError(
+            f"{name} holds {others[0].name!r}{more}, which no interrupted run has left, and nothing there is replaced. "
+            "Write to a new folder."
+        )
 
 
 def _inputs(result: TransformationResult, data: Iterable[Any]) -> list[tuple[Any, ...]]:

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from embedl_deploy.errors import EmbedlDeployError, QuantizationError
 from embedl_deploy.graph.edit import copy_of_shared_parameters
+from embedl_deploy.graph.out_of_memory import is_out_of_memory
 from embedl_deploy.modules import QuantStub
 from embedl_deploy.numerics.points import PointKind
 from embedl_deploy.quantize.accuracy.by_places import scaled_by_places
@@ -82,8 +84,25 @@ class Flow:
             return
         with evaluation_mode(part), buffers_kept(part):
             for number in numbers:
-                (values,) = self.before.of(kind, [number])
-                self.after.write(kind, number, part(*values))
+                self.after.write(kind, number, self.run(part, kind, number))
+
+    def run(self, part: fx.GraphModule, kind: str, number: int) -> Any:
+        """What a block gives for the values of one batch.
+
+        Raises:
+            QuantizationError: It fails.
+        """
+        (values,) = self.before.of(kind, [number])
+        try:
+            return part(*values)
+        except Exception as error:  # a model and its modules may raise anything
+            if isinstance(error, EmbedlDeployError) or is_out_of_memory(error):
+                raise
+            reason = " ".join(str(error).partition("\n\nWhile executing")[0].split()).rstrip(".")
+            raise QuantizationError(
+                f"Batch {number + 1} of the calibration data makes the model raise {type(error).__name__}: {reason}. "
+                "Pass batches that the model accepts."
+            ) from error
 
     @contextmanager
     def written(self, kind: str, part: fx.GraphModule, numbers: Sequence[int]) -> Iterator[Batches]:
@@ -177,8 +196,8 @@ def _smoothed(
     with measuring(groups) as look, evaluation_mode(part), buffers_kept(part):
         look(True)
         for numbers in (flow.runs.beyond, flow.runs.learned):
-            for values in flow.before.of(FLOAT, numbers):
-                part(*values)
+            for number in numbers:
+                flow.run(part, FLOAT, number)
     flow.pass_on(FLOAT, part, flow.runs.all)
     before = place(part, own, settings.policy, copy_of_shared_parameters)
     order = flow.runs.learned if flow.runs.learned == flow.runs.judged else (*flow.runs.learned, *flow.runs.judged)

@@ -60,7 +60,8 @@ def find_blocks(
     written = sorted(Effects(model.graph).written_attributes())
     if written:
         raise QuantizationError(
-            f"The model writes to {', '.join(map(repr, written))} when it runs, so it cannot be quantized in blocks."
+            f"The model writes to {', '.join(map(repr, written))} when it runs, so it cannot be quantized in blocks. "
+            "If it keeps a cache, switch that off before transform: model.config.use_cache = False."
         )
     nodes = [node for node in model.graph.nodes if node.op not in _OUTSIDE]
     pattern = _most_of_the_parameters(model) if layers is None else layers

@@ -11,7 +11,7 @@ from torch import nn
 from embedl_deploy.export import OnnxExport, export_onnx
 from embedl_deploy.export.weights_later import Read, may_come_later, stand_in, weights_later
 from embedl_deploy.plan.result import TransformationResult
-from embedl_deploy.shards.loading import place_of_tensor, put_tensor, read_recipe
+from embedl_deploy.shards.loading import place_of_tensor, put_empty, put_tensor, read_recipe
 from embedl_deploy.shards.source import Shards, open_shards
 from embedl_deploy.shards.writing import CONSTANTS
 from embedl_deploy.validation.checked import checked
@@ -68,6 +68,7 @@ def export_quantized(
                 put_tensor(model, name, shards, nn.Parameter(value, requires_grad=False) if is_parameter else value)
             else:
                 put_tensor(model, name, shards)
+    put_empty(model)
     with weights_later(later):
         return export_onnx(
             model,

@@ -37,6 +37,7 @@ def load_quantized(result: TransformationResult, folder: str | os.PathLike[str])
         put_tensor(model, name, constants)
     for name in shards.tensors:
         put_tensor(model, name, shards)
+    put_empty(model)
     return model.eval()
 
 
@@ -65,6 +66,14 @@ def put_tensor(model: nn.Module, name: str, shards: Shards, value: torch.Tensor 
             for other, tensor in each.items():
                 if tensor is before:
                     each[other] = value
+
+
+def put_empty(model: nn.Module) -> None:
+    """Take tensors without a number off the meta device: they stand for a type, and no file has them."""
+    for part in model.modules():
+        for key, buffer in part._buffers.items():
+            if buffer is not None and buffer.is_meta and buffer.numel() == 0:
+                part._buffers[key] = torch.empty_like(buffer, device="cpu")
 
 
 def place_of_tensor(model: nn.Module, name: str, shards: Shards) -> tuple[dict[str, Any], str]:

@@ -4,7 +4,7 @@ A model on the meta device keeps its parameters through capture and rewrites, or
 or a third of a projection, has the memory of the parameter that it shows. So the memory tells, though it holds nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,7 @@ def find_origins(result: TransformationResult, shards: Shards) -> dict[str, Orig
             names.setdefault(_memory(tensor), []).append(name)
             kept[_memory(tensor)] = tensor
     also = _other_names(plan.original)
+    _require_no_values(plan.captured.tensors(), shards)
     found: dict[str, Origin] = {}
     missing: dict[str, bool] = {}  # and whether it is a parameter
     for name, tensor in tensors_by_name(result.model):
@@ -73,16 +74,33 @@ def find_origins(result: TransformationResult, shards: Shards) -> dict[str, Orig
             continue
         _require_fit(stored, source, shards)
         found[name] = Origin(stored, tuple(source.shape), source.dtype, _view(tensor, source))
-    _require_all(missing, shards)
+    _require_all(missing, [*plan.captured.tensors(), *also], shards)
     return found
 
 
-def _require_all(missing: dict[str, bool], shards: Shards) -> None:
+def _require_no_values(tensors: Mapping[str, torch.Tensor | None], shards: Shards) -> None:
+    """Refuse parameters that have values, and other values in the shards."""
+    both = [
+        name for name, x in tensors.items() if isinstance(x, nn.Parameter) and not x.is_meta and name in shards.tensors
+    ]
+    if both:
+        more = f" and {len(both) - 1} more" if len(both) > 1 else ""
+        raise InputError(
+            f"{both[0]!r}{more} of the model have values, and {str(shards.path)!r} has others for them. Make the model "
+            "with torch.device('meta'), so that it takes no memory and its weights are those of the shards; or pass a "
+            "model with its weights to quantize."
+        )
+
+
+def _require_all(missing: dict[str, bool], names: Iterable[str], shards: Shards) -> None:
     if not missing:
         return
     listed = ", ".join(map(repr, list(missing)[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
     computed = [name for name, is_parameter in missing.items() if not is_parameter]
-    cure = "Give the folder with the weights of this model, under the names of its state_dict."
+    known = set(names)
+    others = [name for name in shards.tensors if name not in known]
+    more = f"; it has {', '.join(map(repr, others[:3]))} beside" if others else ""
+    cure = f"Give the folder with the weights of this model, under the names of its state_dict{more}."
     if computed:
         cure = (
             f"{computed[0]!r} is a buffer that no checkpoint has, because the model computes it when it is made: make "

@@ -171,6 +171,26 @@ class Numbers(Kept):
         self._write(self._values)
 
 
+class WrittenTo(Kept):
+    """A tensor without values, as on the meta device: by torch's count of writes, only that there was one is known."""
+
+    def __init__(self, name: str, tensor: torch.Tensor) -> None:
+        super().__init__(name)
+        self._tensor, self._count = tensor, tensor._version
+
+    def _differs(self) -> bool:
+        return self._tensor._version != self._count
+
+    def _before(self) -> Any:
+        return self._tensor
+
+    def _now(self) -> Any:
+        return self._tensor
+
+    def _restore(self) -> None:
+        self._count = self._tensor._version
+
+
 def _comparable(numbers: Any) -> bytes:
     if isinstance(numbers, torch.Tensor):
         numbers = numbers.numpy()

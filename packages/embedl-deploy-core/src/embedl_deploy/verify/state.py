@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from embedl_deploy.validation.checked import checked
 from embedl_deploy.verify.dictionaries import Attributes, Empty, Items
-from embedl_deploy.verify.kept import ATOMS, Change, Contents, Kept, Numbers, Slots, global_generators, slot
+from embedl_deploy.verify.kept import ATOMS, Change, Contents, Kept, Numbers, Slots, WrittenTo, global_generators, slot
 from embedl_deploy.verify.memory import Handle, Memory, place_of
 
 #: Parts of the process, or of a graph.
@@ -168,6 +168,8 @@ class State:
         self._places.setdefault(place_of(tensor), name)
         if bool(is_traceable_wrapper_subclass(tensor)):
             return [(part, name) for part in vars(tensor).values()]
+        if tensor.is_meta and not isinstance(tensor, (FakeTensor, nn.Parameter)) and not tensor.is_inference():
+            return self._keep(WrittenTo(name, tensor))
         if isinstance(tensor, FakeTensor) or tensor.is_meta or tensor.layout is not torch.strided or tensor.is_nested:
             return ()
         memory = Memory(name, tensor)

@@ -91,8 +91,8 @@ def calibrate(
             is beyond the model's inputs, such as labels, is left out) or dictionaries. ``None`` where no activation
             needs it: only weights are quantized, or ranges are those of each call. The model is not run then.
         progress: Show a progress bar, on a terminal.
-        process_group: Of torch.distributed, whose ranks all call this with the same model, each with its own part of
-            the data. The scales, the same on every rank, are those of all parts in one process.
+        process_group: Of torch.distributed, whose ranks, and no others, all call this with the same model, each with
+            its own part of the data. The scales, the same on every rank, are those of all parts in one process.
 
     Returns:
         Names of the tensors that were zero throughout, in whole or in some channel. Their scale there is 1, so they

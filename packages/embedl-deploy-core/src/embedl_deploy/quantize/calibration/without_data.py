@@ -1,5 +1,7 @@
 """Scales without data: of weights, which are known, beside ranges of each call and ranges that are known beforehand."""
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from embedl_deploy.errors import InputError
@@ -12,9 +14,19 @@ from embedl_deploy.quantize.placing.quantizer import Quantizer
 #: Tensors that a message names.
 _LISTED = 3
 
+#: What data is, by the function that takes it.
+_DATA = {
+    "quantize": "an iterable of batches, or a function that takes the model and runs it",
+    "quantize_shards": "an iterable of batches",
+}
 
-def require_no_data_needed(quantizers: list[Quantizer]) -> None:
+
+def require_no_data_needed(quantizers: Iterable[Quantizer], function: str = "quantize") -> None:
     """Refuse activations whose ranges are found in data.
+
+    Args:
+        quantizers: Of a model.
+        function: Whose name the message has.
 
     Raises:
         InputError: There are some.
@@ -23,9 +35,9 @@ def require_no_data_needed(quantizers: list[Quantizer]) -> None:
     if needing:
         more = f" and {len(needing) - _LISTED} more" if len(needing) > _LISTED else ""
         raise InputError(
-            "quantize needs calibration data: an iterable of batches, or a function that takes the model and runs it. "
+            f"{function} needs calibration data: {_DATA[function]}. "
             f"It finds the ranges of {len(needing)} activation(s): {', '.join(needing[:_LISTED])}{more}. Pass "
-            "quantize(result, data); or quantize weights only, or activations with dynamic=True, which need none."
+            f"{function}(..., data); or quantize weights only, or activations with dynamic=True, which need none."
         )
 
 
