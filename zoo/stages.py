@@ -29,6 +29,8 @@ TOLERANCE = 1e-4
 #: Decibels by which an engine may agree less with its model than the file does, as fused kernels round elsewhere; and
 #: those that are enough in any case.
 _ROUNDING, _AGREES = 3.0, 30.0
+#: Bytes of weights that an engine of one protobuf file can hold.
+ONE_FILE = 2e9
 
 #: Takes a stage's name and what became of it: ``ok``, ``seconds``, ``reason`` where it failed, and figures.
 Tell = Callable[[str, dict[str, Any]], None]
@@ -162,7 +164,8 @@ class _Run:
         }
 
     def int8(self) -> dict[str, Any]:
-        return self._file("int8.onnx")
+        parameters = sum(tensor.nbytes for tensor in self.quantized.parameters())
+        return self._file("int8.onnx", integer_weights=parameters > ONE_FILE)  # what an engine in one file can hold
 
     def fp16(self) -> dict[str, Any]:
         return self._file("fp16.onnx", dtype=torch.float16)

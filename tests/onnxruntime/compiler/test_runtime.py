@@ -265,7 +265,8 @@ def test_more_weights_than_one_file_holds_are_refused(built, monkeypatch):
     monkeypatch.setattr(runtime, "_MOST_BYTES", 100)
     with pytest.raises(CompilerRefusedError, match="weights take more than 2 GB") as refused:
         ONNXRuntime().build(built[0], CompileOptions(), lambda *step: None)
-    assert "Run the ONNX file itself" in refused.value.advice
+    assert "integer_weights=True" in refused.value.advice
+    assert "run the ONNX file itself" in refused.value.advice
 
 
 def test_the_timeout_is_kept_by_the_core(built, tmp_path):

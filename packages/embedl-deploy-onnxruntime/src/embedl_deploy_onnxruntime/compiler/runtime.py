@@ -61,8 +61,8 @@ class ONNXRuntime(Compiler):
         if sum(tensor.nbytes for tensor in held) > _MOST_BYTES:
             raise CompilerRefusedError(
                 ["its weights take more than 2 GB, and an optimized model is one file, which cannot hold them"],
-                advice="Export it with integer_weights=True, which stores quantized weights in 8 bits; quantize more of them; or "
-                "run the ONNX file itself in ONNX Runtime.",
+                advice="Export it with integer_weights=True, which stores quantized weights in 8 bits; quantize more "
+                "of them; or run the ONNX file itself in ONNX Runtime.",
             )
         with tempfile.TemporaryDirectory() as folder:
             engine = Path(folder) / "model.onnx"
