@@ -6,7 +6,7 @@ from typing import Any
 
 import onnxruntime
 import torch
-from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented  # noqa: A004
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented  # noqa: A004 - its own name
 
 from embedl_deploy import check, export_onnx
 from fuzz.laws.law import Broken, LeftOut, law

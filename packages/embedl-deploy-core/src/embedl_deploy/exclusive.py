@@ -28,7 +28,7 @@ def random_numbers_kept(devices: Iterable[int] = ()) -> Iterator[None]:
     Args:
         devices: Indices of CUDA devices whose generators are kept as well.
     """
-    with global_state, torch.random.fork_rng(devices=list(devices)):  # noqa: TID251
+    with global_state, torch.random.fork_rng(devices=list(devices)):  # noqa: TID251 - the one place
         yield
 
 

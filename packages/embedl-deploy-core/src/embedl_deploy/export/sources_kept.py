@@ -35,4 +35,4 @@ def sources_kept() -> Iterator[None]:
         try:
             yield
         finally:
-            TracedOnnxFunction.function_ir = asked  # type: ignore[method-assign, assignment]
+            TracedOnnxFunction.function_ir = asked  # type: ignore[method-assign, assignment]  # back again

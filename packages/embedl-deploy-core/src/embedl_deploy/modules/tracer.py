@@ -47,7 +47,7 @@ class InPlaceProxy(fx.Proxy):
     __irshift__ = _augmented("rshift")
 
 
-class LeafTracer(fx.Tracer):  # noqa: TID251
+class LeafTracer(fx.Tracer):  # noqa: TID251 - the one that takes the lock
     """A tracer whose leaves are the modules that patterns can see.
 
     Leaves are ``torch.nn`` modules, subclasses of them that change nothing about what is computed, fused and
