@@ -124,7 +124,7 @@ def test_of_an_attention_only_the_projections_are_in_blocks(tmp_path):
     assert len([point for point in points if point.stub]) == 2
     kind = "FusedScaledDotProductAttention"
     assert {point.rule for point in points if not point.stub} == {
-        f"scales in blocks are for matrix products; this is an input of {kind}",
+        f"scales in blocks are for matrix products, not for an input of {kind}",
         "no input of the module is quantized",
     }
     result = export_onnx(model, X, tmp_path / "m.onnx")

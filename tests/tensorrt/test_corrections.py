@@ -170,5 +170,5 @@ def test_convolutions_over_sequences_and_volumes(method):
         assert error(corrected, x, model(x)) < 0.9 * error(plain, x, model(x))
         declined = [c.outcome for c in quantization_report(corrected).corrections if c.declined]
         learns = method == "learned_rounding" and conv is nn.ConvTranspose2d
-        told = "declined: rounding is not learnt for a ConvTranspose2d; its bias was corrected"
+        told = "declined: rounding is not learnt for ConvTranspose2d; its bias was corrected"
         assert declined == ([told] * 2 if learns else [])

@@ -101,7 +101,7 @@ def test_parts_may_be_shared():
     [
         ({"a": conv, "other": place}, "named 'weight_fake_quant', or after the part"),
         ({"a": conv, "b_weight_fake_quant": place}, "named 'weight_fake_quant', or after the part"),
-        ({"a": nn.ReLU, "a_weight_fake_quant": place}, "'a' has 0 convolutions and Linears"),
+        ({"a": nn.ReLU, "a_weight_fake_quant": place}, "'a' has 0 convolutions, Linears and Embeddings"),
         ({"a": lambda: nn.Sequential(conv(), conv()), "a_weight_fake_quant": place}, "'a' has 2 convolutions"),
         ({"a": lambda: FusedConv(conv()), "a_weight_fake_quant": place}, "'a' has 0 convolutions"),
     ],

@@ -194,7 +194,7 @@ class TestClipping:
         result = transform(model, data[0], backend="tensorrt")
         config = QuantConfig(None, TensorQuantConfig(Precision.INT4, per_channel=True))
         done = corrections(quantize(result, data, config, awq=True, progress=False), CLIPPING)
-        assert done["0"].cause.value == "no_product" and "not of a Conv2d" in done["0"].outcome
+        assert done["0"].cause.value == "no_product" and "not of Conv2d" in done["0"].outcome
         assert "3" in done and done["3"].cause is not WhyNotCorrected.NO_PRODUCT
 
 

@@ -288,7 +288,7 @@ class TestPlaces:
         rules = {f"{point.path} {point.label}": point.rule for point in report.not_quantized}
         words = "scales in blocks are for rows of whole blocks: 40 values are no multiple of 16"
         assert rules["odd input 0"] == words
-        assert rules["conv input 0"] == "scales in blocks are for matrix products; this is an input of QConv"
+        assert rules["conv input 0"] == "scales in blocks are for matrix products, not for an input of QConv"
 
     def test_mx_scales_need_no_data_and_those_of_nvfp4_do(self):
         assert quantize(fused(mlp(), X), config=both(Precision.MXFP8))(X).isfinite().all()

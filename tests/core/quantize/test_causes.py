@@ -61,7 +61,7 @@ def test_every_rule_has_words():
         WhyPoint.POLICY: "policy fc: no kernel",
         WhyPoint.SAME_IN_EVERY_CALL: "what it computes is the same in every call, of parameters and sizes alone",
         WhyPoint.INPUTS_IN_FLOAT: "no input of the module is quantized",
-        WhyPoint.BLOCKS: "scales in blocks are for matrix products; this is fc",
+        WhyPoint.BLOCKS: "scales in blocks are for matrix products, not for fc",
         WhyPoint.NOT_WHOLE_BLOCKS: "scales in blocks are for rows of whole blocks: fc",
         WhyPoint.RECIPE: "the recipe",
     }

@@ -224,7 +224,7 @@ class TestOverrides:
 
     def test_blocks_are_for_matrix_products(self):
         report = report_of(residual_block(), QuantConfig(weight=INT4))
-        assert rules(report)["conv1 weight"] == "scales in blocks are for matrix products; this is a Conv2d"
+        assert rules(report)["conv1 weight"] == "scales in blocks are for matrix products, not for Conv2d"
         assert rules(report)["fc weight"] == "INT4 blocks of 4 minmax"
 
 

@@ -114,7 +114,7 @@ def test_a_block_of_a_language_model(tmp_path):
     tokens = torch.tensor([[3, 14, 15, 9, 26]])
     model = quantize(transform(llama, tokens, backend="onnxruntime"), config=WEIGHTS_4BIT)
     weights = [point for point in quantization_report(model).quantized if point.label == "weight"]
-    assert len(weights) == 8  # q, k, v, o, gate, up, down and the head
+    assert len(weights) == 9  # the embedding, q, k, v, o, gate, up, down and the head
     export_onnx(model, tokens, tmp_path / "m.onnx", integer_weights=True)
     kernels, found = optimized(tmp_path / "m.onnx", tokens, settings=EXACT)
     assert kernels["MatMulNBits"] == 8

@@ -4,7 +4,8 @@ On x86 its fastest kernels multiply unsigned activations by signed weights (``VP
 UINT8 with a zero point. A range that starts at 0 makes ReLU part of the rounding, on any processor.
 """
 
-from embedl_deploy.numerics import Precision, QuantConfig, TensorQuantConfig
+from embedl_deploy.modules import FusedEmbedding
+from embedl_deploy.numerics import LayerQuantConfig, Precision, QuantConfig, TensorQuantConfig
 
 _WEIGHT = TensorQuantConfig(per_channel=True)
 
@@ -26,9 +27,15 @@ DYNAMIC = QuantConfig(
     activation=TensorQuantConfig(Precision.UINT8, symmetric=False, dynamic=True), weight=_WEIGHT, policy="dynamic"
 )
 
-#: Weights of products in INT8 with a scale for each output, activations in float: for networks bound by reading their
-#: weights, as language models are where they write one token at a time.
+#: Weights of products and tables of embeddings in INT8, with a scale for each output and row, activations in float: for
+#: networks bound by reading their weights, as language models are where they write one token at a time.
 WEIGHTS_8BIT = QuantConfig(activation=None, weight=_WEIGHT, policy="dynamic")
 
-#: Weights of products in INT4, 32 inputs of an output with one scale, activations in float.
-WEIGHTS_4BIT = QuantConfig(activation=None, weight=TensorQuantConfig(Precision.INT4, block_size=32), policy="dynamic")
+#: Weights of products in INT4, 32 inputs of an output with one scale, tables of embeddings in INT8, since the runtime
+#: gathers rows of no fewer bits, activations in float.
+WEIGHTS_4BIT = QuantConfig(
+    activation=None,
+    weight=TensorQuantConfig(Precision.INT4, block_size=32),
+    policy="dynamic",
+    overrides={FusedEmbedding: LayerQuantConfig(None, _WEIGHT)},
+)

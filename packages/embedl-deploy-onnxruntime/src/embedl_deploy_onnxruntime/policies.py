@@ -3,7 +3,7 @@
 from torch import fx, nn
 
 from embedl_deploy.backend import PointKind, QuantPoint
-from embedl_deploy.modules import Convolution, named_weights
+from embedl_deploy.modules import Convolution, FusedEmbedding, named_weights
 from embedl_deploy.patterns import arguments_by_name, get_module, operation
 from embedl_deploy_onnxruntime.modules import (
     OrtAdd,
@@ -23,7 +23,10 @@ from embedl_deploy_onnxruntime.modules import (
 #: conversions around these, measured on AVX-512 with VNNI: of 4 channels 8 times slower, of 8 as fast, of 16 faster.
 #: A depthwise convolution, one filter a channel, has kernels of its own.
 _FEW_CHANNELS = 8
+_NO_ROWS = "the runtime gathers rows of numbers of 8 bits only: it would dequantize the whole table in every run"
 _IN_BLOCKS = "the runtime has no operator that finds scales of blocks, and computes in float all the same"
+#: What the numbers of a table may be in a file.
+_ROWS = ("INT8", "UINT8")
 #: Bound by memory: they gain from integers only what need not be converted.
 _FOLLOWING = (
     OrtAdd,
@@ -83,6 +86,8 @@ def quantize_products(point: QuantPoint) -> str | None:
     weights = named_weights(point.module)
     if not weights:
         return "it multiplies by no weight"
+    if isinstance(point.module, FusedEmbedding):
+        return _without_rows(point)
     if not all(isinstance(weight.operator, nn.Linear) for weight in weights):
         return "integer kernels of convolutions give integers, so they need a calibrated range for the result"
     return None
@@ -94,9 +99,17 @@ def _is_in_blocks(point: QuantPoint) -> bool:
     return in_blocks and point.kind is not PointKind.WEIGHT
 
 
+def _without_rows(point: QuantPoint) -> str | None:
+    """Why a table cannot be gathered in its format."""
+    meant = point.number_format
+    return None if meant is None or meant.format.onnx_type in _ROWS else _NO_ROWS
+
+
 def _without_kernel(point: QuantPoint, *, mixed: bool) -> str | None:
     if _is_in_blocks(point):
         return _IN_BLOCKS
+    if isinstance(point.module, FusedEmbedding):
+        return _without_rows(point)
     for part in point.parts:
         if isinstance(part, Convolution) and part.transposed:
             return "the runtime has no integer kernel for a transposed convolution"

@@ -13,6 +13,7 @@ from embedl_deploy.modules.centering import (
     shifted_activation,
 )
 from embedl_deploy.modules.channel_scale import ChannelScale, is_homogeneous
+from embedl_deploy.modules.embedding import FusedEmbedding
 from embedl_deploy.modules.fused_attention import (
     FusedMHAInProjection,
     FusedScaledDotProductAttention,
@@ -60,6 +61,7 @@ __all__ = [
     "FrozenBatchNorm2d",
     "FusedActivationProduct",
     "FusedConv",
+    "FusedEmbedding",
     "FusedLayerNorm",
     "FusedLayerNorm2d",
     "FusedMHAInProjection",

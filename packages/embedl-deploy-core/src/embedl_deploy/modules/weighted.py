@@ -178,6 +178,8 @@ def with_parameters(module: ModuleT, weight: torch.Tensor, bias: torch.Tensor | 
     known = next((flag for flag in trains.values() if flag is not None), True)
     changed._parameters = {}
     for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is None and not hasattr(module, name):
+            continue  # an embedding has no bias
         flag = trains[name]
         trained = known if flag is None else flag
         before = module._parameters.get(name)

@@ -2,9 +2,11 @@
 
 A fused module may have any number of weights. The name of a place, a :class:`WeightFakeQuantize`, says whose it is:
 
-    weight_fake_quant          of the one convolution or ``Linear`` that no other place is for; a part that is a
-                               ``FusedConv`` or ``FusedMatmul`` has one, for its own operator
-    <part>_weight_fake_quant   of the one convolution or ``Linear`` in the part of that name
+    weight_fake_quant          of the one operator that no other place is for; a part that is a ``FusedConv`` or
+                               ``FusedMatmul`` has one, for its own operator
+    <part>_weight_fake_quant   of the one operator in the part of that name
+
+where an operator is a convolution, a ``Linear`` or an ``Embedding``.
 
 Everything that reads or changes quantized weights asks :func:`named_weights`.
 """
@@ -23,7 +25,7 @@ from embedl_deploy.modules.weighted import FusedConv, FusedMatmul, with_paramete
 from embedl_deploy.validation.checked import checked
 
 _PLACE = "weight_fake_quant"
-_OPERATORS = (nn.modules.conv._ConvNd, nn.Linear)
+_OPERATORS = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding)
 _ADVICE = "the module declares no quantization point for its weight"
 
 
@@ -38,8 +40,8 @@ class NamedWeight:
         place: Path of the place within the module.
         stub: The place.
         owner: The module that has the place, and computes with it.
-        operator: The convolution or ``Linear`` that the weight is of; ``None`` where that cannot be told, because
-            there is none, or more than one.
+        operator: The convolution, ``Linear`` or ``Embedding`` that the weight is of; ``None`` where that cannot be
+            told, because there is none, or more than one.
         path: The operator's path within the module; empty where there is none.
         problem: What is wrong with the place, if no weight can be meant.
     """
@@ -110,7 +112,8 @@ def _weight(
         operators = [part for part in inside.modules() if isinstance(part, _OPERATORS) and part not in taken]
     operator = operators[0] if len(operators) == 1 else None
     if operator is None and key != _PLACE and problem is None:
-        problem = f"{key.removesuffix(f'_{_PLACE}')!r} has {len(operators)} convolutions and Linears without one, not 1"
+        part_name = key.removesuffix(f"_{_PLACE}")
+        problem = f"{part_name!r} has {len(operators)} convolutions, Linears and Embeddings without one, not 1"
     path = "" if operator is None else paths[id(operator)]
     return NamedWeight(f"{prefix}.{label}" if prefix else label, place, stub, owner, operator, path, problem)
 
@@ -196,7 +199,7 @@ def _is_computed(part: nn.Module) -> bool:
 
 def _fix(model: nn.Module, parts: Iterable[nn.Module]) -> None:
     plain: dict[nn.Module, nn.Module] = {
-        part: with_parameters(part, part.weight, part.bias)  # type: ignore[arg-type]  # an operator has no other
+        part: with_parameters(part, part.weight, getattr(part, "bias", None))  # type: ignore[arg-type]  # it has no other
         for part in dict.fromkeys(parts)
         if _is_computed(part)
     }

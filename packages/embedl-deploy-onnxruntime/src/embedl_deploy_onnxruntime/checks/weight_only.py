@@ -75,14 +75,14 @@ def _why_not(node: "ir.Node", weight: "ir.Node") -> str:
 
 
 class Tables(Rule):
-    """ORT-17. ONNX Runtime 1.31: 64 rows of a table of 30,000×384 take 2.4 ms, in float 7 µs. With Q/DQ behind it,
-    Gather takes rows of integers.
+    """ORT-17. ONNX Runtime 1.31: 64 rows of a table of 30,000×384 take 2.4 ms, in float 7 µs. Gather takes rows of
+    integers where it reads them itself, and where Q/DQ stand behind it.
     """
 
     id = "ORT-17"
     severity = Severity.WARNING
-    title = "A quantized table that Gather reads has Q/DQ of the same scale behind Gather."
-    remedy = "Write Q/DQ of the table's scale behind the Gather, or store the table in float."
+    title = "Gather reads the integers of a quantized table, or has Q/DQ of the same scale behind it."
+    remedy = "Gather the integers, and their scales, and dequantize these; or store the table in float."
 
     def find(self, model: "ir.Model") -> Iterable[Violation | Undecided]:
         """Look at every Gather of a dequantized constant."""

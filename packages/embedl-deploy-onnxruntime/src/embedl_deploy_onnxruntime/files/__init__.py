@@ -7,6 +7,7 @@ from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.constants import pool_globally, quantize_summands
 from embedl_deploy_onnxruntime.files.depthwise import convolve_by_channel
 from embedl_deploy_onnxruntime.files.dynamic import multiply_integers
+from embedl_deploy_onnxruntime.files.embeddings import gather_integers
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
 from embedl_deploy_onnxruntime.files.kept import keep_in_float, part_from_rectifiers, spare_products
@@ -33,6 +34,7 @@ def finish(model: "ir.Model") -> None:
     spare_products(model)
     multiply_integers(model)
     turn_weights(model)
+    gather_integers(model)
     part_from_rectifiers(model)
     reorder_gelu(model)
     widen_constants(model, _WIDER)

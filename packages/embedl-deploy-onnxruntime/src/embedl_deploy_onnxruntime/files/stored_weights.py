@@ -81,13 +81,13 @@ def stored_weight(product: Product) -> StoredWeight | None:
         turned, node = not turned, node.inputs[0].producer()
     if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] is None:
         return None
-    scale, block = _constant(node.inputs[1]), node.attributes.get_int("block_size", 0)
+    scale, block = constant(node.inputs[1]), node.attributes.get_int("block_size", 0)
     axis = node.attributes.get_int("axis", 1) % 2
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
     integers = _integers(node, block, axis)
     if scale is None or integers is None or integers.ndim != 2:
         return None
-    if zero_point is not None and ((zeros := _constant(zero_point)) is None or zeros.astype(np.int32).any()):
+    if zero_point is not None and ((zeros := constant(zero_point)) is None or zeros.astype(np.int32).any()):
         return None
     inputs_at = 1 if turned else 0
     if scale.ndim and axis != (inputs_at if block else 1 - inputs_at):
@@ -99,7 +99,8 @@ def stored_weight(product: Product) -> StoredWeight | None:
     return StoredWeight(integers, scale.reshape(()) if scale.size == 1 and not block else scale, block, dtype, name)
 
 
-def _constant(value: "ir.Value | None") -> Array | None:
+def constant(value: "ir.Value | None") -> Array | None:
+    """The numbers of a stored value; ``None`` for any other."""
     from onnx_ir.convenience import get_const_tensor
 
     tensor = None if value is None else get_const_tensor(value)
@@ -109,13 +110,13 @@ def _constant(value: "ir.Value | None") -> Array | None:
 def _integers(dequantize: "ir.Node", block: int, axis: int) -> Array | None:
     """What a DequantizeLinear reads, as it is stored or as QuantizeLinear makes it of a stored weight."""
     value = dequantize.inputs[0]
-    stored = _constant(value)
+    stored = constant(value)
     if stored is not None or value is None:
         return stored
     node = value.producer()
     if node is None or node.op_type != "QuantizeLinear" or list(node.inputs[1:]) != list(dequantize.inputs[1:]):
         return None
-    weight, scale, dtype = _constant(node.inputs[0]), _constant(node.inputs[1]), value.dtype
+    weight, scale, dtype = constant(node.inputs[0]), constant(node.inputs[1]), value.dtype
     if weight is None or weight.ndim != 2 or scale is None or dtype is None or weight.dtype != np.float32:
         return None
     spread = scale

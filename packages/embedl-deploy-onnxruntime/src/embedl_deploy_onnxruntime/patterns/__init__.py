@@ -10,6 +10,7 @@ from embedl_deploy_onnxruntime.patterns.arithmetic import AddPattern, MulPattern
 from embedl_deploy_onnxruntime.patterns.batch_norm import BatchNormPattern
 from embedl_deploy_onnxruntime.patterns.concat import ConcatPattern
 from embedl_deploy_onnxruntime.patterns.conv import ConvPattern, ConvRectifierPattern
+from embedl_deploy_onnxruntime.patterns.embedding import EmbeddingPattern
 from embedl_deploy_onnxruntime.patterns.linear import LinearPattern
 from embedl_deploy_onnxruntime.patterns.pool import AveragePoolPattern, GlobalAveragePoolPattern
 
@@ -20,6 +21,7 @@ __all__ = [
     "ConcatPattern",
     "ConvPattern",
     "ConvRectifierPattern",
+    "EmbeddingPattern",
     "GlobalAveragePoolPattern",
     "HardsigmoidPattern",
     "HardswishPattern",

@@ -28,6 +28,8 @@ def match_means(node: fx.Node, weight: NamedWeight, runs: SideBySide) -> NotCorr
     operator: Any = weight.operator
     module = runs.module_of(node)
     alone = module is not None and len(named_weights(module)) == 1
+    if not isinstance(operator, (nn.modules.conv._ConvNd, nn.Linear)):
+        return not_corrected(WhyNotCorrected.NO_BIAS, operator=type(operator).__name__)
 
     def outputs() -> list[tuple[torch.Tensor, torch.Tensor]]:
         if not alone:

@@ -21,7 +21,7 @@ from embedl_deploy.quantize.placing.hardware import ChosenPolicy
 from embedl_deploy.quantize.reporting.causes import PointCause, WhyPoint
 
 #: Parts of fused modules whose parameters a quantized module reads, instead of calling them.
-_COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._BatchNorm, ConvertedModule)
+_COMPUTED_WITH = (nn.modules.conv._ConvNd, nn.Linear, nn.Embedding, nn.modules.batchnorm._BatchNorm, ConvertedModule)
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _with_formats(point: QuantPoint, formats: LayerQuantConfig, cause: PointCaus
         return Decision(point, None, replace(cause, without="weights"))
     operator = None if point.weight is None else point.weight.operator
     if config.block_size is not None and not isinstance(operator, nn.Linear):
-        kind = "no Linear" if operator is None else f"a {type(operator).__name__}"
+        kind = "what is no Linear" if operator is None else type(operator).__name__
         return Decision(point, None, PointCause(WhyPoint.BLOCKS, kind))
     own = config.precision.format.block
     if config.block_size is not None and own is None and isinstance(operator, nn.Linear):  # a block ends with its row

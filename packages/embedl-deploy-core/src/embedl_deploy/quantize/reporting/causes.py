@@ -80,7 +80,7 @@ class PointCause:
             case WhyPoint.INPUTS_IN_FLOAT:
                 return "no input of the module is quantized"
             case WhyPoint.BLOCKS:
-                return f"scales in blocks are for matrix products; this is {self.name}"
+                return f"scales in blocks are for matrix products, not for {self.name}"
             case WhyPoint.NOT_WHOLE_BLOCKS:
                 return f"scales in blocks are for rows of whole blocks: {self.name}"
             case WhyPoint.RECIPE:

@@ -38,6 +38,7 @@ class WhyNotCorrected(Enum):
         NO_PRODUCT: Ranges are searched for weights of matrix products only.
         INPUTS_UNKNOWN: The module does not call its operator, so that its inputs are not seen.
         OUTPUTS_UNKNOWN: The same, of its outputs.
+        NO_BIAS: The operator can have none.
         OTHER_CHANNELS: The output has other channels than the operator.
         LAYER_WORSE: It was taken back, because on samples held back the error of the layer, or of the layers that it is
             about, grew.
@@ -73,6 +74,7 @@ class WhyNotCorrected(Enum):
     NO_PRODUCT = "no_product"
     INPUTS_UNKNOWN = "inputs_unknown"
     OUTPUTS_UNKNOWN = "outputs_unknown"
+    NO_BIAS = "no_bias"
     OTHER_CHANNELS = "other_channels"
     LAYER_WORSE = "layer_worse"
     MODEL_WORSE = "model_worse"
@@ -106,15 +108,16 @@ _WORDS = {
     WhyNotCorrected.READ_BY_OTHER_FUNCTIONS: "the module reads it by {function} too, besides its products",
     WhyNotCorrected.NO_GAIN: "no migration strength would reduce the error",
     WhyNotCorrected.NO_SINGLE_OPERATOR: (
-        "the module has not exactly one convolution or Linear that the weight could be of"
+        "the module has not exactly one convolution, Linear or Embedding that the weight could be of"
     ),
-    WhyNotCorrected.OPERATOR_NOT_SUPPORTED: "rounding is not learnt for a {operator}",
+    WhyNotCorrected.OPERATOR_NOT_SUPPORTED: "rounding is not learnt for {operator}",
     WhyNotCorrected.NOT_SYMMETRIC: "it is for symmetric formats only",
-    WhyNotCorrected.NO_PRODUCT: "ranges are searched for weights of Linear only, not of a {operator}",
+    WhyNotCorrected.NO_PRODUCT: "ranges are searched for weights of Linear only, not of {operator}",
     WhyNotCorrected.INPUTS_UNKNOWN: "the module does not call its operator, so its inputs are unknown",
     WhyNotCorrected.OUTPUTS_UNKNOWN: (
         "the module does not call its operator, or a part around it, so its outputs are unknown"
     ),
+    WhyNotCorrected.NO_BIAS: "{operator} has no bias",
     WhyNotCorrected.OTHER_CHANNELS: (
         "the output has not the operator's channels, so its means say nothing about the bias"
     ),
