@@ -62,7 +62,7 @@ def _table(model: "ir.Model", value: "ir.Value") -> _Table | None:
     import onnx_ir as ir
 
     node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.attributes.get_int("block_size", 0):
+    if node is None or node.op_type != "DequantizeLinear" or node.attributes.get_int("block_size", 0) != 0:
         return None
     integers, scale, scales = node.inputs[0], node.inputs[1], constant(node.inputs[1])
     if integers is None or integers.dtype not in (ir.DataType.INT8, ir.DataType.UINT8) or integers not in Constants():
@@ -89,7 +89,9 @@ def _rows(model: "ir.Model", gather: "ir.Node", table: _Table) -> "ir.Value":
     assert integers is not None
     taken = node_like(model, gather, "Gather", [table.integers, indices], integers, axis=0)
     if not table.by_row:
-        read = [taken, table.scale, *([] if table.zero_point is None else [table.zero_point])]
+        read: list[ir.Value | None] = [taken, table.scale]
+        if table.zero_point is not None:
+            read.append(table.zero_point)
         return node_like(model, gather, "DequantizeLinear", read, kind, axis=-1)
     floats = node_like(model, gather, "Cast", [taken], kind, to=int(kind))
     scales = node_like(model, gather, "Gather", [table.scale, indices], kind, axis=0)
