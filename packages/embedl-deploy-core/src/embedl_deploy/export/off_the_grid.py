@@ -9,25 +9,16 @@ of the file with the one that the model has in that place.
 
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import nn
 
-from embedl_deploy.artifact import (
-    DEQUANTIZE,
-    QUANTIZE,
-    block_of,
-    inline_functions,
-    module_of,
-    producer,
-    quantized_type_name,
-    read_onnx,
-)
+from embedl_deploy.artifact import QUANTIZE, inline_functions, module_of, read_onnx
+from embedl_deploy.export.file_grid import IN_BLOCKS, Grid
 from embedl_deploy.export.pass_by_dynamic import DYNAMIC, pass_by_dynamic
+from embedl_deploy.export.pass_by_static import pass_by_static
 from embedl_deploy.export.runtime import run_onnx
 from embedl_deploy.graph.edit import deep_copy
 
@@ -40,19 +31,8 @@ if TYPE_CHECKING:
 _WEIGHTS = "model.onnx.data"
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """What values are rounded to; the format by its name, without marks."""
-
-    scales: tuple[float, ...]
-    zeros: tuple[float, ...]
-    format: str
-
-
 #: The range of each call.
-_DYNAMIC_GRID = _Grid((), (), "dynamic")
-#: Scales of blocks that are those of each call, and of them one that is not, where there is one.
-_IN_BLOCKS = "in blocks"
+_DYNAMIC_GRID = Grid((), (), "dynamic")
 
 
 def without_quantizers(model: nn.Module) -> nn.Module:
@@ -83,7 +63,7 @@ def run_without_quantizers(
     inline_functions(file)
     dtype = next((tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()), torch.float32)
     wanted = {path: _grid_of(part, dtype) for path, part in _of_activations(model).items()}
-    grids: list[_Grid] = []
+    grids: list[Grid] = []
     for node in _quantizing_activations(file):
         grid = _pass_by(node)
         # What was quantized again after a cast says which product it is for, and is found among all of them only.
@@ -109,17 +89,17 @@ def _of_activations(model: nn.Module) -> "dict[str, Quantizer | DynamicQuantizer
     }
 
 
-def _grid_of(part: "Quantizer | DynamicQuantizer", dtype: torch.dtype) -> _Grid:
+def _grid_of(part: "Quantizer | DynamicQuantizer", dtype: torch.dtype) -> Grid:
     from embedl_deploy.quantize import DynamicQuantizer  # as above
 
     if part.config.precision.has_scale_format:
         scales = () if isinstance(part, DynamicQuantizer) else (float(part.scale),)
-        return _Grid(scales, (), _IN_BLOCKS)
+        return Grid(scales, (), IN_BLOCKS)
     if isinstance(part, DynamicQuantizer):
         return _DYNAMIC_GRID
     scale = part.scale.detach().to(dtype).double().flatten().tolist()
     zero = [0.0] * len(scale) if part.zero_point is None else part.zero_point.double().flatten().tolist()
-    return _Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
+    return Grid(tuple(scale), tuple(zero), part.config.precision.value.replace("_", ""))
 
 
 def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
@@ -134,48 +114,7 @@ def _quantizing_activations(file: "ir.Model") -> "list[ir.Node]":
     return found
 
 
-def _pass_by(quantize: "ir.Node") -> _Grid | None:
-    """Have all that reads what a node has quantized, once it is dequantized, read what it was made of.
-
-    Returns:
-        The grid; ``None``, and nothing is changed, if what reads it does not dequantize it on the same grid.
-    """
-    from onnx_ir.convenience import replace_all_uses_with
-
+def _pass_by(quantize: "ir.Node") -> Grid | None:
     if quantize.op_type == DYNAMIC:
         return _DYNAMIC_GRID if pass_by_dynamic(quantize) else None
-    source, grid, readers = quantize.inputs[0], _grid_in(quantize), list(quantize.outputs[0].consumers())
-    if grid is None or source is None or quantize.outputs[0].is_graph_output():
-        return None
-    if any(reader.op_type != DEQUANTIZE or _grid_in(reader) != grid for reader in readers):
-        return None
-    for reader in readers:
-        replace_all_uses_with(reader.outputs[0], source, replace_graph_outputs=True)
-    return grid
-
-
-def _grid_in(node: "ir.Node") -> _Grid | None:
-    """The grid of a node, if its scales and zero points are constants."""
-    from onnx_ir.convenience import get_const_tensor
-
-    scale, zero = (get_const_tensor(value) if value else None for value in (*node.inputs[1:3], None)[:2])
-    if scale is None and block_of(node):
-        return _grid_in_blocks(node)
-    if scale is None or zero is None:  # a zero point is always written, since its type is the format
-        return None
-    scales, zeros = (tuple(tensor.numpy().astype(np.float64).flatten().tolist()) for tensor in (scale, zero))
-    return _Grid(scales, zeros, zero.dtype.name.lower().replace("_", ""))
-
-
-def _grid_in_blocks(node: "ir.Node") -> _Grid | None:
-    """The same of blocks whose scales are computed: the constant that they are multiplied with, of those in E4M3."""
-    from onnx_ir.convenience import get_const_tensor
-
-    if quantized_type_name(node) != "FLOAT4E2M1":
-        return _Grid((), (), _IN_BLOCKS)
-    of_scales = producer(node.inputs[1], DEQUANTIZE)
-    value = None if of_scales is None else of_scales.inputs[1]
-    cast = producer(value, "Cast")
-    source = value if cast is None else cast.inputs[0]
-    tensor = None if source is None else get_const_tensor(source)
-    return None if tensor is None else _Grid((float(tensor.numpy()),), (), _IN_BLOCKS)
+    return pass_by_static(quantize)
