@@ -1,4 +1,4 @@
-"""Finished files without rounding activations: what networks are compared by in which a last bit changes the outputs."""
+"""Finished files without rounding activations, by which chaotic networks are compared."""
 
 import pytest
 import torch

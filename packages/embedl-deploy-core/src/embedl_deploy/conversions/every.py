@@ -24,6 +24,7 @@ from embedl_deploy.recomposition import (
     PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
+    RecomposeBatchNormPattern,
     RecomposeNormPattern,
 )
 
@@ -44,6 +45,7 @@ _CLASSES: tuple[type[Pattern], ...] = (
     RecomposeAttentionPattern,
     RecomposeActivationPattern,
     RecomposeNormPattern,
+    RecomposeBatchNormPattern,
     PermutedLayerNormPattern,
     ConvertDotProductAttentionPattern,
     GroupedKeysPattern,

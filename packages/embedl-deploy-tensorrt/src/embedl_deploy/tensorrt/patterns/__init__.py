@@ -31,6 +31,7 @@ from embedl_deploy.recomposition import (
     PermutedLayerNormPattern,
     RecomposeActivationPattern,
     RecomposeAttentionPattern,
+    RecomposeBatchNormPattern,
     RecomposeNormPattern,
 )
 from embedl_deploy.tensorrt.patterns.conversions.flatten_linear import FlattenLinearToConv1x1Pattern
@@ -82,6 +83,7 @@ __all__ = [
     "RMSNormPattern",
     "RecomposeActivationPattern",
     "RecomposeAttentionPattern",
+    "RecomposeBatchNormPattern",
     "RecomposeNormPattern",
     "RecurrentPattern",
     "RemoveIdentityAdaptiveAvgPoolPattern",
