@@ -106,13 +106,14 @@ def _run(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[t
     options.intra_op_num_threads = torch.get_num_threads()  # as was said where processes share the cores
     # Compute what the file says. Otherwise quantized operators are replaced by integer kernels, which FP8 has not, and
     # beyond the basic level ONNX Runtime 1.31 computes convolutions between FP8 quantizers wrongly. At that level it
-    # takes zeros around a max pooling for no padding, which is wrong where all numbers are below zero.
+    # takes zeros around a max pooling for no padding, which is wrong where all numbers are below zero, and moves a
+    # Transpose to the other side of LayerNormalization, whose axis it leaves where it was.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     options.enable_cpu_mem_arena = False  # which grows by doubling, for sessions that run more than once
     try:
         session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion"]
+            os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion", "TransposeOptimizer"]
         )
     except Exception as error:  # ONNX Runtime's own exception types are not exported
         kind = _NoKernelError if "Could not find an implementation" in str(error) else ExportError
