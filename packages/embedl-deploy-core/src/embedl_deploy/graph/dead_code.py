@@ -1,6 +1,7 @@
 """Removes nodes that a rewrite left without a reader, such as the sizes of a view."""
 
 from collections.abc import Collection, Iterable
+from typing import Any
 
 from torch import fx
 
@@ -17,7 +18,6 @@ _DRAWING = frozenset(
         "binomial",
         "rrelu",
         "gumbel_softmax",
-        "scaled_dot_product_attention",
     }
 )
 
@@ -78,6 +78,20 @@ def is_pure(node: fx.Node, *, was_replaced: bool = False) -> bool:
 
 
 def draws(node: fx.Node) -> bool:
-    """Whether a function may draw random numbers."""
+    """Whether a function may draw random numbers. Dropout that is fixed in evaluation mode, or drops none, does not."""
     name = operation(node)
-    return isinstance(name, str) and (name.startswith("rand") or "dropout" in name or name in _DRAWING)
+    if not isinstance(name, str):
+        return False
+    if name == "scaled_dot_product_attention":
+        return _given(node, 4, "dropout_p") not in (None, 0)
+    if "dropout" in name:
+        in_training = _given(node, 2, "training", "train")
+        return in_training is not False and _given(node, 1, "p") != 0
+    return name.startswith("rand") or name in _DRAWING
+
+
+def _given(node: fx.Node, position: int, *names: str) -> Any:
+    """An argument by its position or one of its names; ``None`` where it is not given."""
+    if len(node.args) > position:
+        return node.args[position]
+    return next((node.kwargs[name] for name in names if name in node.kwargs), None)
