@@ -33,11 +33,12 @@ def quantized_file(net, x, tmp_path, **settings):
     return exported.path, model
 
 
+@pytest.mark.parametrize("opset", [18, 21, 23])
 @pytest.mark.parametrize("shape", [(3, 16), (2, 3, 16)], ids=["vectors", "sequences"])
-def test_a_product_with_a_bias_runs_in_integers_and_gives_floats(shape, tmp_path):
+def test_a_product_with_a_bias_runs_in_integers_and_gives_floats(shape, opset, tmp_path):
     torch.manual_seed(0)
     x = torch.randn(shape)
-    path, model = quantized_file(nn.Sequential(nn.Linear(16, 8)), x, tmp_path, integer_weights=True)
+    path, model = quantized_file(nn.Sequential(nn.Linear(16, 8)), x, tmp_path, integer_weights=True, opset=opset)
     found = kernels(path, tmp_path)
     assert "QGemm" in found
     assert "DequantizeLinear" not in found

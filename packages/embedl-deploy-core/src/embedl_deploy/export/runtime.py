@@ -113,7 +113,10 @@ def _run(path: str | os.PathLike[str], inputs: Sequence[torch.Tensor]) -> list[t
     options.enable_cpu_mem_arena = False  # which grows by doubling, for sessions that run more than once
     try:
         session = onnxruntime.InferenceSession(
-            os.fspath(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["Pad_Fusion", "TransposeOptimizer"]
+            os.fspath(path),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["Pad_Fusion", "TransposeOptimizer"],
         )
     except Exception as error:  # ONNX Runtime's own exception types are not exported
         kind = _NoKernelError if "Could not find an implementation" in str(error) else ExportError

@@ -7,6 +7,7 @@ from embedl_deploy.artifact import (
     DEQUANTIZE,
     QUANTIZE,
     Constants,
+    attribute,
     consumers,
     input_of,
     nodes_of,
@@ -113,7 +114,7 @@ class SignedActivations(Rule):
         if quantize is None:
             yield Violation(node, "INT8 enters the model: what reads it is computed in float on x86", Severity.WARNING)
             return
-        explicit = "output_dtype" in quantize.attributes and input_of(quantize, 2) is not None
+        explicit = attribute(quantize, "output_dtype", 0) != 0 and input_of(quantize, 2) is not None
         written = _written(node) if opset >= 21 else None
         if explicit or written is not None:
             where = "the attribute output_dtype" if written is None else f"the QuantizeLinear behind {label(written)}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embedl_deploy.artifact import block_of
 from embedl_deploy_onnxruntime.files.computed import constant_of
 from embedl_deploy_onnxruntime.files.making import dequantized
 from embedl_deploy_onnxruntime.files.small_weights import LARGEST_BIAS, make_room_for_bias
@@ -73,7 +74,7 @@ def _scale_of(value: "ir.Value | None", *, of_weight: bool = False) -> npt.NDArr
     node = None if value is None else value.producer()
     if of_weight and node is not None and node.op_type == "Transpose":
         node = None if node.inputs[0] is None else node.inputs[0].producer()
-    if node is None or node.op_type != "DequantizeLinear" or "block_size" in node.attributes:
+    if node is None or node.op_type != "DequantizeLinear" or block_of(node):
         return None
     scale = node.inputs[1]
     if scale is None or scale.const_value is None:

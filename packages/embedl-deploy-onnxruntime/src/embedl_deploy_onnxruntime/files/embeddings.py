@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embedl_deploy.artifact import Constants
+from embedl_deploy.artifact import Constants, block_of
 from embedl_deploy_onnxruntime.files.making import initializer, node_like
 from embedl_deploy_onnxruntime.files.stored_weights import Array, constant
 
@@ -62,7 +62,7 @@ def _table(model: "ir.Model", value: "ir.Value") -> _Table | None:
     import onnx_ir as ir
 
     node = value.producer()
-    if node is None or node.op_type != "DequantizeLinear" or node.attributes.get_int("block_size", 0) != 0:
+    if node is None or node.op_type != "DequantizeLinear" or block_of(node):
         return None
     integers, scale, scales = node.inputs[0], node.inputs[1], constant(node.inputs[1])
     if integers is None or integers.dtype not in (ir.DataType.INT8, ir.DataType.UINT8) or integers not in Constants():
