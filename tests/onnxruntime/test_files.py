@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from embedl_deploy import export_onnx, transform
+from embedl_deploy import check, export_onnx, transform
 from embedl_deploy.export import run_onnx
 from embedl_deploy.patterns import Applied
 from embedl_deploy.quantize import quantize
 from embedl_deploy.verify import signal_to_noise
+from embedl_deploy_onnxruntime import U8S8, WEIGHTS_8BIT
 from embedl_deploy_onnxruntime.files.biases import quantize_biases
 from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
@@ -269,3 +270,18 @@ def test_a_mean_of_double_numbers_stays_a_mean(tmp_path):
     net = transform(Applied(lambda x: x.mean((2, 3))), x, backend="onnxruntime")
     exported = export_onnx(net, x, tmp_path / "net.onnx")  # the runtime has no pool of these
     assert [node.op_type for node in ir.load(exported.path).graph] == ["ReduceMean"]
+
+
+@pytest.mark.parametrize("config", [U8S8, WEIGHTS_8BIT], ids=["U8S8", "8BIT"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("act", [nn.ReLU, nn.ReLU6])
+@pytest.mark.parametrize("shape", [(4, 16), (2, 3, 16)], ids=["vectors", "sequences"])
+def test_a_rectifier_that_is_read_in_float_does_not_keep_a_product_from_its_kernel(tmp_path, shape, act, bias, config):
+    """As in StarReLU (Yu et al. 2022), s · relu(x)² + b."""
+    torch.manual_seed(0)
+    x = torch.randn(shape)
+    net = nn.Sequential(nn.Linear(16, 24, bias=bias), act(), Applied(lambda y: 0.9 * y**2 + 0.1), nn.LayerNorm(24))
+    model = quantize(transform(net.eval(), x, backend="onnxruntime"), [x], config, progress=False)
+    export_onnx(model, x, tmp_path / "net.onnx")
+    assert not set(kernels(tmp_path / "net.onnx", tmp_path)) & {"MatMul", "Gemm", "FusedGemm"}
+    assert not [f for f in check(tmp_path / "net.onnx", "onnxruntime").findings if f.rule in ("ORT-01", "ORT-16")]

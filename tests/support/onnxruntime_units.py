@@ -152,6 +152,35 @@ CASES = [
         "Gemm",
         "QGemm",
     ),
+    *(
+        warning(
+            "ORT-01",
+            f"{name} of {kind} in float",
+            kind,
+            f"{name} '",
+            lambda f, name=name, made=made: f.node("Softplus", f.node(name, made(f))),
+            "FusedGemm" if (kind, name) == ("Gemm", "Relu") else kind,
+            integer,
+        )
+        for kind, made, integer in (("MatMul", product, "MatMulIntegerToFloat"), ("Gemm", gemm, "QGemm"))
+        for name in ("Relu", "Clip")
+    ),
+    *(
+        near(
+            "ORT-01",
+            f"{name} of {kind} as an output",
+            lambda f, name=name, made=made: f.node(name, made(f)),
+            integer,
+        )
+        for kind, made, integer in (("MatMul", product, "MatMulIntegerToFloat"), ("Gemm", gemm, "QGemm"))
+        for name in ("Relu", "Clip")
+    ),
+    near(
+        "ORT-01",
+        "LeakyRelu of a product in float",
+        lambda f: f.node("Softplus", f.node("LeakyRelu", product(f), alpha=0.0)),
+        "MatMulIntegerToFloat",
+    ),
     near(
         "ORT-01",
         "product with two readers in float",

@@ -41,7 +41,8 @@ class OutputsQuantized(Rule):
     the bias run each time.
 
     Another activation function than a rectifier, an addend, a second reader or an output of the model behind a
-    convolution have the same effect. MatMul and Gemm need no QuantizeLinear behind them, but not one among others.
+    convolution have the same effect. MatMul and Gemm need no QuantizeLinear behind them, but not one among others, and
+    one behind a rectifier that alone reads them.
     """
 
     id = "ORT-01"
@@ -59,6 +60,8 @@ class OutputsQuantized(Rule):
                 yield Violation(
                     node, f"computed in float, {_DEQUANTIZED}: QuantizeLinear and {others} more read its output"
                 )
+            elif len(readers) == 1 and not others and (reason := _rectified(readers[0])) and reads_integers(node):
+                yield Violation(node, f"computed in float, {_DEQUANTIZED}: {reason}")
         for node in nodes_of(model, *(kind for kind in INTEGER if kind not in _NEED_NONE)):
             if not reads_integers(node) or node.outputs[0] in constants:
                 continue
@@ -66,6 +69,16 @@ class OutputsQuantized(Rule):
             if isinstance(behind, str):
                 weight = f", {_DEQUANTIZED}" if node.op_type == "Conv" else ""
                 yield Violation(node, f"computed in float{weight}: {behind}; expected one QuantizeLinear")
+
+
+def _rectified(reader: "ir.Node") -> str:
+    """Why what reads a product keeps it from giving floats: it is a rectifier that is not quantized; empty if not."""
+    if reader.op_type not in RECTIFIERS or reader.outputs[0].is_graph_output():
+        return ""
+    if any(each.op_type == QUANTIZE for each in consumers(reader)):
+        return ""
+    instead = "LeakyRelu of slope 0" if reader.op_type == "Relu" else "LeakyRelu of slope 1 before it"
+    return f"{label(reader)} is read in float; expected {instead}, or QuantizeLinear behind it"
 
 
 class RectifiersCut(Rule):

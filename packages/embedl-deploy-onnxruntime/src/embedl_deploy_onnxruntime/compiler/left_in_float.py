@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 #: Those that need a quantized result; the others have a kernel that gives floats.
 _NEED_QUANTIZED_RESULT = frozenset({"Conv", "FusedConv", "ConvTranspose"})
+_RECTIFIERS = ("Clip", "Relu")
 _FLOAT_PRODUCTS = frozenset({"Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"})
 #: The ``accuracy_level`` of MatMulNBits at which it does, the default of what the optimizer makes.
 _ROUNDS_INPUTS = 4
@@ -40,8 +41,8 @@ def why_in_float(node: "ir.Node") -> str:
     if "activation" in node.attributes:
         function = node.attributes["activation"].as_string()
         return f"{function} stands between it and QuantizeLinear, and is applied in float"
+    readers = [use.node for use in node.outputs[0].uses()]
     if node.op_type in _NEED_QUANTIZED_RESULT:
-        readers = [use.node for use in node.outputs[0].uses()]
         if node.outputs[0].is_graph_output():
             return "its result is an output of the network, in float"
         others = sorted({reader.op_type for reader in readers if reader.op_type != "QuantizeLinear"})
@@ -49,6 +50,8 @@ def why_in_float(node: "ir.Node") -> str:
             return f"its result is read in float, by {', '.join(others)}"
         if len(readers) > 1:
             return "its result is quantized more than once"
+    elif len(readers) == 1 and readers[0].op_type in _RECTIFIERS:
+        return f"{readers[0].op_type} behind it is read in float, and the runtime takes both together"
     if len(node.inputs) > 2 and node.inputs[2] is not None and not _stored_type(node.inputs[2]):
         return "its bias is in float, and so is its result: one of them has to be quantized"
     return ""

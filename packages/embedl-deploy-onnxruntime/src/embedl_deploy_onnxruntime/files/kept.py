@@ -10,8 +10,9 @@ runtime's integer kernel for it takes ten times as long, and the values behind i
 Products that give floats to one reader and integers to another are kept in integers. A kernel that gives floats is
 taken only where no quantizer reads the product, so one of slope 1 stands between both.
 
-A Gemm with a quantized weight is kept from a ReLU behind it that no quantizer follows. The runtime would make one node
-of them first, compute it in float, and dequantize the weight in every run; a LeakyRelu of slope 0 it leaves alone.
+A product with a quantized weight is kept from a ReLU or ReLU6 behind it that no quantizer follows. The runtime would take
+both together, compute them in float, and dequantize the weight in every run; with a LeakyRelu, of slope 0 in place of a
+ReLU and of slope 1 in front of ReLU6, it does not.
 """
 
 from collections.abc import Sequence
@@ -77,11 +78,16 @@ def part_from_rectifiers(model: "ir.Model") -> None:
         model: Changed in place.
     """
     for node in list(model.graph):
-        reader = _only_reader(node) if node.op_type == "Gemm" and _dequantizer(node.inputs[1]) is not None else None
-        if reader is None or reader.op_type != "Relu" or reader.outputs[0].is_graph_output():
+        given = node.op_type in _GIVING_FLOATS and _dequantizer(node.inputs[1]) is not None
+        reader = _only_reader(node) if given else None
+        if reader is None or reader.op_type not in ("Clip", "Relu") or reader.outputs[0].is_graph_output():
             continue
-        if _dequantizer(node.inputs[0]) is None or not _is_quantized(reader):
+        if _dequantizer(node.inputs[0]) is not None and _is_quantized(reader):
+            continue
+        if reader.op_type == "Relu":
             _put_leaky(model, reader, 0.0, in_place_of=True)
+        else:
+            _put_leaky(model, node, 1.0)
 
 
 def _has_bias(adder: "ir.Node", product: "ir.Node") -> bool:
