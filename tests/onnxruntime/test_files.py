@@ -285,3 +285,26 @@ def test_a_rectifier_that_is_read_in_float_does_not_keep_a_product_from_its_kern
     export_onnx(model, x, tmp_path / "net.onnx")
     assert not set(kernels(tmp_path / "net.onnx", tmp_path)) & {"MatMul", "Gemm", "FusedGemm"}
     assert not [f for f in check(tmp_path / "net.onnx", "onnxruntime").findings if f.rule in ("ORT-01", "ORT-16")]
+
+
+def test_products_of_one_matrix_run_in_integers(tmp_path):
+    """As a cosine transform, over rows and over columns."""
+
+    class Transform(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("basis", torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+
+        def forward(self, x):
+            rows = nn.functional.linear(x, self.basis)
+            return nn.functional.linear(rows.transpose(1, 2), self.basis)
+
+    x = torch.randn(2, 8, 8)
+    path, model = quantized_file(Transform(), x, tmp_path, integer_weights=True)
+    found = kernels(path, tmp_path)
+    assert sum(found.count(kind) for kind in ("QLinearMatMul", "MatMulIntegerToFloat")) == 2
+    assert not set(found) & {"MatMul", "Gemm"}
+    stored = [value for value in ir.load(path).graph.initializers.values() if value.shape == (8, 8)]
+    assert len(stored) == 1
+    (given,) = run_onnx(path, x)
+    torch.testing.assert_close(given, model(x).detach(), rtol=0, atol=1e-4)

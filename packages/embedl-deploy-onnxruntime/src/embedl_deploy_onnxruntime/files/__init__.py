@@ -12,6 +12,7 @@ from embedl_deploy_onnxruntime.files.factors import fold_factors
 from embedl_deploy_onnxruntime.files.gelu import reorder_gelu
 from embedl_deploy_onnxruntime.files.kept import keep_in_float, part_from_rectifiers, spare_products
 from embedl_deploy_onnxruntime.files.moves import move_on_integers
+from embedl_deploy_onnxruntime.files.shared_weights import part_weights
 from embedl_deploy_onnxruntime.files.weights_only import turn_weights
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def finish(model: "ir.Model") -> None:
     move_on_integers(model)
     fold_factors(model)  # those behind what was moved
     convolve_by_channel(model)
+    part_weights(model)
     keep_in_float(model)
     quantize_biases(model)
     spare_products(model)

@@ -10,9 +10,9 @@ runtime's integer kernel for it takes ten times as long, and the values behind i
 Products that give floats to one reader and integers to another are kept in integers. A kernel that gives floats is
 taken only where no quantizer reads the product, so one of slope 1 stands between both.
 
-A product with a quantized weight is kept from a ReLU or ReLU6 behind it that no quantizer follows. The runtime would take
-both together, compute them in float, and dequantize the weight in every run; with a LeakyRelu, of slope 0 in place of a
-ReLU and of slope 1 in front of ReLU6, it does not.
+A product with a quantized weight is kept from a ReLU or ReLU6 behind it that no quantizer follows. The runtime would
+take both together, compute them in float, and dequantize the weight in every run; with a LeakyRelu, of slope 0 in place
+of a ReLU and of slope 1 in front of ReLU6, it does not.
 """
 
 from collections.abc import Sequence
