@@ -90,7 +90,7 @@ class Study:
         """Paths of the layers but for ``count`` whose weights in INT4 cost least."""
         quantized = quantize(self.result, None, CLIPPED_4BIT, progress=False)
         ranking = sensitivity(quantized, self.calibration, progress=False).ranking()
-        return [layer.path for layer in ranking][:-count]
+        return [layer.path for layer in ranking if "embeddings" not in layer.path][:-count]
 
     def measure(self, name: str, config: QuantConfig | None, **methods: Any) -> Row:
         """Quantize, export, and compare; ``None`` stands for float32."""
@@ -133,7 +133,7 @@ def measured(study: Study) -> list[Row]:
     """All rows, float32 first."""
 
     def in_8_bits(config: QuantConfig, paths: list[str]) -> QuantConfig:
-        return replace(config, overrides=dict.fromkeys(paths, WEIGHT_8BIT))
+        return replace(config, overrides={**(config.overrides or {}), **dict.fromkeys(paths, WEIGHT_8BIT)})
 
     smoothed, learned = {"smooth_quant": True}, {"learned_rounding": True}
     return [
