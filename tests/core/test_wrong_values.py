@@ -235,7 +235,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
         (TransformationPlan, plan), (TransformationReport, result.report), (EngineReport, engine),
         (EngineLayer, engine.layers[0]), (TreeMatch, match.tree_match),
         (Quantizer, Quantizer(TensorQuantConfig(), "x")),
-        (nn.Linear, nn.Linear(4, 4)), (nn.Conv2d, nn.Conv2d(4, 4, 1)), (torch.Tensor, torch.ones(4)),
+        (nn.Linear, nn.Linear(4, 4)), (nn.Embedding, nn.Embedding(4, 4)), (nn.Conv2d, nn.Conv2d(4, 4, 1)), (torch.Tensor, torch.ones(4)),
         (Device, Device("d", "t", 1.0, {}, "s")), (Difference, Difference(0.0, 0.0)), (Severity, Severity.ERROR),
         (MatchStatus, MatchStatus.PLANNED), (PointKind, PointKind.INPUT), (LayerKind, LayerKind.GEMM), (Trace, "auto"),
         (Float16Limit, Float16Limit.SUM), (torch.dtype, torch.int8),

@@ -105,7 +105,7 @@ class Shifted(nn.Module):
         self.offset, self.factor = nn.Parameter(torch.randn(4, 1, 1)), nn.Parameter(torch.randn(1, 4))
 
     def forward(self, x):
-        return self.second((self.first(x) + self.offset) * self.factor[:, :, None, None])
+        return self.second((torch.relu(self.first(x)) + self.offset) * self.factor[:, :, None, None])
 
 
 def test_constants_are_converted_beforehand(tmp_path):

@@ -57,6 +57,11 @@ def test_a_table_that_changes_when_it_is_read_is_refused():
         FusedEmbedding(nn.Embedding(9, 6, max_norm=2.0))
 
 
+def test_a_table_of_integers_is_refused():
+    with pytest.raises(InputError, match=r"torch\.int64; expected a real floating-point type"):
+        FusedEmbedding(nn.Embedding.from_pretrained(torch.arange(6).reshape(3, 2)))
+
+
 def test_channels_are_rows():
     """The table of row i is i/127 · k: with a scale for each row all numbers are met exactly."""
     model = net().eval()

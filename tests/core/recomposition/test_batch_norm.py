@@ -1,5 +1,7 @@
 """Batch norm by fixed statistics, written out behind a convolution."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -141,3 +143,51 @@ def test_statistics_that_the_model_updates_stay():
             return y * self.mean
 
     assert norms(transformed(Counting())) == []
+
+
+def trained(model):
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (model(MAPS) ** 2).mean().backward()
+        optimizer.step()
+    return model(MAPS).detach()
+
+
+SHARED = {
+    "as scale and shift": lambda m, y: y * m.a + m.a,
+    "behind two convolutions": lambda m, y: m.other(y * m.a) * m.a,
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_parameter_that_is_read_twice_stays_one(name):
+    model = Written(SHARED[name], a=(4, 1, 1))
+    model.other = nn.Conv2d(4, 4, 1)
+    copied = copy.deepcopy(transformed(model).model)
+    torch.testing.assert_close(trained(copied), trained(copy.deepcopy(model)), rtol=1e-5, atol=1e-6)
+
+
+def test_a_detached_parameter_is_not_trained():
+    model = Written(lambda m, y: y * m.a.detach(), a=(4, 1, 1))
+    rewritten = transformed(model).model
+    assert len(norms(transformed(model))) == 1
+    rewritten(MAPS).sum().backward()
+    assert all(p.grad is None for p in rewritten.parameters() if p.numel() == 4 and p.dim() == 3)
+
+
+def test_numbers_are_multiplied_as_exactly_as_the_map():
+    model = Written(lambda m, y: y * 0.1 * 0.3 / 7 * m.a, a=CHANNELS).double()
+    result = transformed(model, MAPS.double())
+    assert len(norms(result)) == 1
+    assert result.verify(MAPS.double()).max_rel < 1e-15
+
+
+def test_complex_maps_are_left_alone():
+    model = Written(lambda m, y: y * m.a, a=CHANNELS)
+    model.conv.weight = nn.Parameter(model.conv.weight.detach().to(torch.complex64))
+    model.conv.bias = None
+    model.a = nn.Parameter(model.a.detach().to(torch.complex64))
+    result = transformed(model, MAPS.to(torch.complex64))
+    assert norms(result) == []
+    assert "batch norm does not compute in torch.complex64" in str(result.report.why_not("mul"))

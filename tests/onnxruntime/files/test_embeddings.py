@@ -148,3 +148,21 @@ def test_a_table_that_changes_when_it_is_read_is_left_alone():
     result = transform(Tagger(max_norm=1.0).eval(), TOKENS, backend="onnxruntime")
     assert not any(isinstance(part, FusedEmbedding) for part in result.model.modules())
     assert any("max_norm=1.0" in str(line) for line in result.report.why_not("table"))
+
+
+def test_a_table_of_integers_is_left_alone(tmp_path):
+    """What looks up an index is no number to be rounded."""
+
+    class Renumbered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.numbers = nn.Embedding.from_pretrained(torch.arange(ROWS).flip(0)[:, None])
+            self.table = nn.Embedding(ROWS, WIDTH)
+
+        def forward(self, tokens):
+            return self.table(self.numbers(tokens)[..., 0])
+
+    result = transform(Renumbered().eval(), TOKENS, backend="onnxruntime")
+    assert "its table is in torch.int64" in str(result.report.why_not("numbers"))
+    quantized = quantize(result, config=WEIGHTS_8BIT)
+    assert export_onnx(quantized, TOKENS, tmp_path / "m.onnx").difference.max_rel < 1e-5

@@ -76,7 +76,7 @@ class ComputedWeightPattern(Pattern):
                 _Computing(lambda m, x: F.linear(x, m.weight * x.mean()), weight=(6, 8)), vectors, "of the input, too"
             ),
             Example(
-                _Computing(lambda m, x: F.linear(x, F.dropout(m.weight, 0.5, m.training)), weight=(6, 8)),
+                _Computing(lambda m, x: F.linear(x, F.dropout(m.weight, 0.5, training=True)), weight=(6, 8)),
                 vectors,
                 "drawn at random",
             ),
@@ -121,7 +121,8 @@ class ComputedWeightPattern(Pattern):
             source = product.state.get(name)
             after = (torch.t,) if product.transposed and name == "weight" else ()
             if source is not None and (source.op != "get_attr" or after):
-                set_from_state(pattern_match, module, name, source, *after)
+                others = [other for label, other in product.state.items() if label != name]
+                set_from_state(pattern_match, module, name, source, *after, beside=others)
         owned = [each for each in _only_for(node) if each.op == "get_attr"]
         weights = parameters_of(made_from(product.state["weight"]))
         # The originals of a parametrization lie in the layer that is computed with what it makes of them.

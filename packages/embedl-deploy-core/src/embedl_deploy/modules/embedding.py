@@ -21,7 +21,7 @@ class FusedEmbedding(FusedModule):
         weight_fake_quant: Place for the quantizer of the table, whose channels are its rows.
 
     Raises:
-        InputError: The embedding has a ``max_norm``.
+        InputError: The embedding has a ``max_norm``, or a table of other numbers than real floating-point ones.
     """
 
     @checked
@@ -31,6 +31,11 @@ class FusedEmbedding(FusedModule):
             raise InputError(
                 f"FusedEmbedding: {embedding} changes its table when it is called, by max_norm={embedding.max_norm}; "
                 "expected one without max_norm."
+            )
+        if not embedding.weight.is_floating_point():
+            raise InputError(
+                f"FusedEmbedding: the table of {embedding} is in {embedding.weight.dtype}; expected a real "
+                "floating-point type: leave other tables as they are."
             )
         self.embedding = embedding
         self.weight_fake_quant = WeightFakeQuantize()

@@ -1,7 +1,7 @@
 """A parameter in another shape, for conversions such as ``Linear`` to a 1×1 convolution."""
 
 import torch
-from torch import nn
+from torch import fx, nn
 from torch.nn.utils import parametrize
 
 from embedl_deploy.errors import PatternError
@@ -83,11 +83,17 @@ def is_shared(pattern_match: PatternMatch, tensor: torch.Tensor) -> bool:
     ]
     if len([module for module in holders if module is not root]) > 1:
         return True
+    held = set(holders)  # of a parametrized module, a part holds it
     for node in graph.nodes:
         if node in matched:
             continue
-        if node.op == "call_module" and get_module(node) in holders:
+        if node.op == "call_module" and not held.isdisjoint(_parts(node)):
             return True
         if node.op == "get_attr" and get_constant(node) is tensor and not matched.issuperset(node.users):
             return True
     return False
+
+
+def _parts(node: fx.Node) -> list[nn.Module]:
+    module = get_module(node)
+    return [] if module is None else list(module.modules())

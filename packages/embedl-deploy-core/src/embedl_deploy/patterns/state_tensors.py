@@ -1,6 +1,6 @@
 """Makes a tensor that a graph computes from parameters the weight or bias of a module."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ from torch import fx, nn
 
 from embedl_deploy.graph.forms.form import set_tensor
 from embedl_deploy.graph.lookup import get_constant
+from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.state_values import made_from, parameters_of, value_of_state
 from embedl_deploy.modules.computed import computation_of, set_computed
 from embedl_deploy.patterns.matches import PatternMatch
@@ -20,6 +21,7 @@ def set_from_state(
     name: str,
     source: fx.Node,
     *after: Any,
+    beside: Iterable[fx.Node] = (),
 ) -> None:
     """Let a new module have a tensor of the model, or compute one as the graph does.
 
@@ -32,6 +34,7 @@ def set_from_state(
         name: ``"weight"`` or ``"bias"``.
         source: A node of which :func:`embedl_deploy.graph.state_values.is_state` holds.
         *after: A function that is applied to its value, such as a transposition, and its further arguments.
+        beside: What the other tensors of the module are made of; a parameter that is among it stays one.
     """
     if source.op == "get_attr" and not after:
         set_tensor(module, name, get_constant(source))
@@ -45,9 +48,12 @@ def set_from_state(
         set_tensor(module, name, value)  # made of literals
         return
     only = next(iter(tensors.values()))
+    others = [get_constant(each) for other in beside for each in parameters_of(made_from(other))]
     if (
         len({id(tensor) for tensor in tensors.values()}) == 1
         and _shows(value, only)
+        and not any(_detaches(each) for each in nodes)
+        and not any(only is other for other in others)
         and not is_shared(pattern_match, only)
     ):
         set_tensor(module, name, nn.Parameter(value, only.requires_grad) if isinstance(only, nn.Parameter) else value)
@@ -72,6 +78,11 @@ def _shows(value: torch.Tensor, tensor: torch.Tensor) -> bool:
     """Whether a value is all of a tensor, in another shape."""
     same = value.untyped_storage()._cdata == tensor.untyped_storage()._cdata  # an address says nothing on "meta"
     return same and value.numel() == tensor.numel() and value.dtype == tensor.dtype
+
+
+def _detaches(node: fx.Node) -> bool:
+    """Whether a parameter is not trained through what a node gives."""
+    return operation(node) == "detach" or (node.target is getattr and node.args[1] == "data")
 
 
 def _holds_tensors(value: Any) -> bool:

@@ -14,6 +14,7 @@ A value on the way that is used elsewhere ends it. Declined: a shape that is not
 map; a tensor that the graph writes to.
 """
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,7 @@ from embedl_deploy.recomposition.written_numbers import number_of
 _FROZEN = {3: FrozenBatchNorm1d, 4: FrozenBatchNorm2d, 5: FrozenBatchNorm3d}
 #: With a constant as the second operand; the first two with it as the first one, too.
 _STEPS: dict[str, Any] = {"mul": torch.mul, "add": torch.add, "div": torch.div, "sub": torch.sub}
+_OF_NUMBERS = {"mul": operator.mul, "add": operator.add, "div": operator.truediv, "sub": operator.sub}
 _COMMUTING = ("mul", "add")
 
 
@@ -64,7 +66,7 @@ def _step(node: fx.Node, before: fx.Node) -> _Step | None:
         return None
     first, second = node.args
     given = second if first is before else first if name in _COMMUTING and second is before else before
-    number = number_of(given)
+    number = None if isinstance(given, fx.Node) and shape_of(given) != () else number_of(given)
     if number is not None:
         return _Step(node, name, number)
     return _Step(node, name, given) if isinstance(given, fx.Node) and given is not before and is_state(given) else None
@@ -92,6 +94,8 @@ def _why_not(conv: fx.Node, steps: list[_Step]) -> str | None:
         return "the shape of what is scaled is not known: pass example inputs, args="
     if len(shape) not in _FROZEN:
         return f"a map without batch, of shape {list(shape)}"
+    if not dtype.is_floating_point:
+        return f"batch norm does not compute in {dtype}"
     for step in steps:
         value = value_of_state(step.operand) if isinstance(step.operand, fx.Node) else None
         if value is None:
@@ -145,7 +149,7 @@ class RecomposeBatchNormPattern(Pattern):
         found: list[PatternMatch] = []
         declined: list[Declined] = []
         for conv in graph_module.graph.nodes:
-            steps = _by_channel(conv) if _is_convolution(conv) else []
+            steps = _by_channel(conv) if _is_convolution(conv) and not is_state(conv) else []
             if not steps:
                 continue
             nodes = [step.node for step in steps]
@@ -160,7 +164,8 @@ class RecomposeBatchNormPattern(Pattern):
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:
         """Put the module there."""
-        conv = next(conv for node in pattern_match.nodes for conv in node.all_input_nodes if _is_convolution(conv))
+        read = (source for node in pattern_match.nodes for source in node.all_input_nodes)
+        conv = next(source for source in read if _is_convolution(source) and not is_state(source))
         steps = _by_channel(conv)
         value = value_of_state(next(step.operand for step in steps if isinstance(step.operand, fx.Node)))
         shape = shape_of(conv)
@@ -168,9 +173,10 @@ class RecomposeBatchNormPattern(Pattern):
         channels = shape[1]
         module = _FROZEN[len(shape)](channels, eps=0.0, device=value.device, dtype=value.dtype)
         scale, shift, made = _combined(steps)
-        for name, source in (("weight", scale), ("bias", shift)):
+        for name, source, other in (("weight", scale, shift), ("bias", shift, scale)):
             if source is not None:
-                set_from_state(pattern_match, module, name, source, torch.reshape, (channels,))
+                beside = () if other is None else (other,)
+                set_from_state(pattern_match, module, name, source, torch.reshape, (channels,), beside=beside)
             else:
                 module.register_parameter(name, None)
         for node in reversed(made):
@@ -188,8 +194,10 @@ def _combined(steps: list[_Step]) -> tuple[fx.Node | None, fx.Node | None, list[
     """The scale and the shift that steps make together, and the nodes that compute these, beside what there was."""
     graph, made = steps[-1].node.graph, list[fx.Node]()
 
-    def compute(name: str, *operands: Any) -> fx.Node:
-        node = graph.call_function(_STEPS[name], operands)
+    def compute(name: str, first: Any, second: Any) -> Any:
+        if not isinstance(first, fx.Node) and not isinstance(second, fx.Node):
+            return _OF_NUMBERS[name](first, second)
+        node = graph.call_function(_STEPS[name], (first, second))
         made.append(node)
         return node
 

@@ -38,17 +38,12 @@ def _of_two_readers(conv: nn.Module, gain: nn.Module, x: torch.Tensor) -> torch.
 class _Frozen(nn.Module):
     """Batch norm with fixed statistics, as detectors write it, for examples."""
 
-    weight: torch.Tensor
-    bias: torch.Tensor
-    running_mean: torch.Tensor
-    running_var: torch.Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.rand(4) + 0.5)
-        self.register_buffer("bias", torch.randn(4))
-        self.register_buffer("running_mean", torch.randn(4))
-        self.register_buffer("running_var", torch.rand(4) + 0.5)
+        self.weight = nn.Parameter(torch.rand(4) + 0.5, requires_grad=False)
+        self.bias = nn.Parameter(torch.randn(4), requires_grad=False)
+        self.running_mean = nn.Parameter(torch.randn(4), requires_grad=False)
+        self.running_var = nn.Parameter(torch.rand(4) + 0.5, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The map, normalized by running statistics."""
@@ -62,13 +57,10 @@ class _Frozen(nn.Module):
 class _Standardized(nn.Module):
     """A mean taken off, and what is left divided by a deviation, for examples."""
 
-    mean: torch.Tensor
-    std: torch.Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.randn(4, 1, 1))
-        self.register_buffer("std", torch.rand(4, 1, 1) + 0.5)
+        self.mean = nn.Parameter(torch.randn(4, 1, 1), requires_grad=False)
+        self.std = nn.Parameter(torch.rand(4, 1, 1) + 0.5, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The map, standardized."""

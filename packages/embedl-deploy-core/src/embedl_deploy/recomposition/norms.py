@@ -72,10 +72,12 @@ class RecomposeNormPattern(Pattern):
         """Put the module there."""
         norm = next(norm for node in pattern_match.nodes if (norm := _read_or_none(node)) is not None)
         module = norm.module()
-        for name, source in (("weight", norm.weight), ("bias", norm.bias)):
+        for name, source, other in (("weight", norm.weight, norm.bias), ("bias", norm.bias, norm.weight)):
             if source is not None:
                 as_it_is = tuple(value_of_state(source).shape) == norm.shape
-                set_from_state(pattern_match, module, name, source, *(() if as_it_is else (torch.reshape, norm.shape)))
+                after = () if as_it_is else (torch.reshape, norm.shape)
+                beside = () if other is None else (other,)
+                set_from_state(pattern_match, module, name, source, *after, beside=beside)
         if not norm.over_channels:
             module.elementwise_affine = norm.weight is not None  # type: ignore[assignment]  # it is a flag
         call = _insert(pattern_match, norm, module)

@@ -16,7 +16,10 @@ class EmbeddingPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a table that stays as it is."""
-        largest = resolve_module(match.tree_match.get_node(0), nn.Embedding).max_norm
+        table = resolve_module(match.tree_match.get_node(0), nn.Embedding)
+        if not table.weight.is_floating_point():
+            return f"its table is in {table.weight.dtype}, whose numbers are not rounded"
+        largest = table.max_norm
         return None if largest is None else f"it changes its table when it is called (max_norm={largest})"
 
     def examples(self) -> list[Example]:
@@ -30,9 +33,14 @@ class EmbeddingPattern(Pattern):
         """Where it does not."""
         return [
             Example(nn.Sequential(nn.Embedding(16, 8, max_norm=1.0)), _tokens(), "changed when it is called"),
+            Example(nn.Sequential(_numbers()), _tokens(), "a table of integers"),
             Example(nn.Sequential(nn.EmbeddingBag(16, 8)), _tokens(), "sums of rows"),
             Example(Applied(lambda ids: nn.functional.one_hot(ids, 16).float()), _tokens(), "no table"),
         ]
+
+
+def _numbers() -> nn.Embedding:
+    return nn.Embedding(16, 8, _weight=torch.arange(128).reshape(16, 8), _freeze=True)
 
 
 def _tokens() -> tuple[torch.Tensor]:
