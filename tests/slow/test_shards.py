@@ -18,6 +18,7 @@ CASES = {
     "FP8": (DATA, QuantConfig(TensorQuantConfig(Precision.FP8), TensorQuantConfig(Precision.FP8)), {}),
     "smoothed": (DATA, None, {"smooth_quant": True}),
     "smoothed by a strength": (DATA, None, {"smooth_quant": SmoothQuantConfig(0.5)}),
+    "smoothed, rounding learned": (DATA, None, METHODS),
     "smoothed, one batch": (DATA[:1], None, {"smooth_quant": True}),
     "smoothed, rounding learned, more samples than are recorded": (batches(5, samples=20), None, METHODS),
 }

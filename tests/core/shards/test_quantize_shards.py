@@ -26,7 +26,6 @@ CASES = {
     "NVFP4, without data": (None, QuantConfig(activation=None, weight=TensorQuantConfig(Precision.NVFP4)), {}),
     "biases corrected": (DATA, None, {"bias_correction": True}),
     "INT4, rounding learned": (DATA, INT4, {"learned_rounding": True}),
-    "smoothed, rounding learned": (DATA, None, {"smooth_quant": True, "learned_rounding": True}),
 }
 
 
