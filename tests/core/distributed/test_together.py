@@ -92,9 +92,13 @@ def test_one_that_is_silent_is_named_by_all_others(told, story):
 
 @pytest.mark.parametrize(("story", "what"), [("the_first_is_killed", "ended"), ("the_first_is_stopped", "silent")])
 def test_without_the_store_the_rank_that_keeps_it_is_named(told, story, what):
+    """On a busy machine one may still wait when the store is back, and finds that another has ended meanwhile."""
+    keeper = "rank 0 keeps the store of the group, unless torchrun does"
+    named = [answer for answer in told[story][1:] if keeper in answer["message"]]
+    assert named
     for answer in told[story][1:]:
-        assert "rank 0 keeps the store of the group, unless torchrun does" in answer["message"]
-        assert what in answer["message"]
+        assert answer["error"] == "DistributedError"
+        assert what in answer["message"] if answer in named else "has given no sign of life" in answer["message"]
         assert answer["seconds"] < SOON
 
 
