@@ -45,6 +45,7 @@ SAME = {
     "a parameter": lambda m, x: m.fc(torch.relu(m.table)),
     "a table of positions": table,
     "written into later": gated,
+    "a tensor that is made in the call": lambda m, x: m.fc(m.table * torch.tensor(0.5).to(x.device)),
     "never dropped": lambda m, x: m.fc(F.dropout(m.table, 0.5, training=False)),
     "sizes": lambda m, x: m.fc(torch.ones_like(x) * x.shape[0]),
 }

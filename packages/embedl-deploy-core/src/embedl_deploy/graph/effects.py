@@ -27,7 +27,8 @@ _FRESH_OPERATIONS = frozenset(
         *(f"conv{transposed}{dims}d" for transposed in ("", "_transpose") for dims in (1, 2, 3)),
         *("batch_norm", "layer_norm", "mean", "sum", "exp", "log", "pow", "sqrt", "rsqrt"),
         *(operation for activation in ACTIVATIONS for operation in activation.operations),
-        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "size", "dim"),
+        *("max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "stack", "clone", "lift_fresh_copy"),
+        *("size", "dim"),
         *(f"{kind}{of}" for kind in ("zeros", "ones", "empty", "full", "rand", "randn") for of in ("", "_like")),
         *("new_zeros", "new_ones", "new_empty", "new_full", "arange", "masked_fill", "where"),
     ]
