@@ -116,7 +116,8 @@ def the_first_is_stopped(rank: int) -> Any:
     with taking_part(dist.group.WORLD, "work") as ranks:
         ranks.gather("numbers", rank)
         if rank == 0:
-            stop_for(SILENCE + 5)
+            time.sleep(SILENCE / 2)  # until each has heard of all others
+            stop_for(SILENCE + 10)
         return ranks.gather("results", rank)
 
 
