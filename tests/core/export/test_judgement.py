@@ -183,3 +183,21 @@ def test_a_complex_output_is_refused_with_what_to_return_instead(tmp_path):
     model = Parts(8, 8)
     written = export_onnx(model, x, tmp_path / "m.onnx")
     assert torch.allclose(run_onnx(written.path, x)[0], model(x), atol=1e-4)
+
+
+def test_a_model_that_draws_random_numbers_is_told_so(tmp_path):
+    """As the sampling of an autoencoder (Kingma and Welling 2013)."""
+
+    class Sampling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mean = nn.Linear(8, 8)
+
+        def forward(self, x):
+            mean = self.mean(x)
+            return mean + torch.randn_like(mean)
+
+    x = torch.randn(2, 8)
+    result = transform(Sampling().eval(), x, backend="tensorrt")
+    with pytest.raises(ExportError, match=r"it draws random numbers \(randn_like\).* Make them an input of the model"):
+        export_onnx(result, x, tmp_path / "m.onnx")

@@ -15,6 +15,8 @@ from embedl_deploy.backend import CompileOptions, CompilerRefusedError
 from embedl_deploy.compiling import benchmark, load_engine, run_engine
 from embedl_deploy.engine import EngineReport, LayerKind, compare
 from embedl_deploy.errors import CompileError, InputError
+from embedl_deploy.quantize import quantize
+from embedl_deploy_onnxruntime import DYNAMIC
 from embedl_deploy_onnxruntime.compiler import ONNXRuntime, processor, running, runtime
 from support.nets import random_input
 from support.onnx_files import OnnxFile
@@ -281,3 +283,13 @@ def test_it_logs_nothing_and_leaves_nothing_behind(built, tmp_path, monkeypatch,
         ONNXRuntime().build(built[0], CompileOptions(threads=1), lambda *step: None)
     assert capfd.readouterr() == ("", "") and not caplog.records
     assert list(Path().iterdir()) == []
+
+
+def test_what_stays_in_float_beside_ranges_of_each_call_has_a_reason(tmp_path):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(4, 4, 3, padding=1), nn.Linear(8, 8)).eval()
+    x = torch.randn(2, 4, 8)
+    export_onnx(quantize(transform(net, x, backend="onnxruntime"), config=DYNAMIC), x, tmp_path / "m.onnx")
+    report = compile(tmp_path / "m.onnx", backend="onnxruntime", threads=1).report
+    ((module, reason),) = [(layer.module, layer.reason) for layer in report.float_layers]
+    assert module == "0.conv" and "policy onnxruntime's 'dynamic'" in reason

@@ -228,8 +228,16 @@ NOT_DECOMPOSED: dict[str, tuple[Callable[..., object], dict[str, object], str]] 
         {"add_zero_attn": True},
         "it adds a bias or zeros to the keys and values",
     ),
-    "weights used": (lambda m, x: m.attn(x, x, x)[1], {}, "getitem uses more of its result than the attention output"),
-    "both are outputs": (lambda m, x: m.attn(x, x, x), {}, "output uses more of its result than the attention output"),
+    "weights used": (
+        lambda m, x: m.attn(x, x, x)[1],
+        {},
+        "getitem uses more of its result than the attention output; need_weights=False gives no more",
+    ),
+    "both are outputs": (
+        lambda m, x: m.attn(x, x, x),
+        {},
+        "output uses more of its result than the attention output; need_weights=False gives no more",
+    ),
 }
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def explain_float_layers(report: EngineReport, model: "ir.Model") -> tuple[FloatLayer, ...]:
     """Every weighted layer of an engine that computes in 16 bits or more; none for a file without quantizers."""
     nodes = {node.name: node for node in model.graph.all_nodes() if node.name}
-    if not any(dequantizes(node) for node in nodes.values()):
+    if not any(dequantizes(node) or node.op_type == "DynamicQuantizeLinear" for node in nodes.values()):
         return ()
     found = []
     for layer in report.layers:

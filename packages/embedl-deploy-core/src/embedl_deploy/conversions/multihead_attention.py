@@ -94,7 +94,9 @@ class DecomposeMultiheadAttentionPattern(Pattern):
             takes_output = user.op == "call_function" and user.target is operator.getitem and user.args[1] == 0
             unused = user.op == "call_function" and user.target is operator.getitem and not user.users
             if not takes_output and not unused:
-                return f"{user.name} uses more of its result than the attention output"
+                return (
+                    f"{user.name} uses more of its result than the attention output; need_weights=False gives no more"
+                )
         return None
 
     def replace(self, pattern_match: PatternMatch) -> list[fx.Node]:

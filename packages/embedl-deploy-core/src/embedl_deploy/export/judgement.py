@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from embedl_deploy.errors import ExportError
 from embedl_deploy.export.float16 import InFloat16, listed
@@ -19,6 +19,8 @@ from embedl_deploy.export.jumps import Jump, first_jump
 from embedl_deploy.export.off_the_grid import run_without_quantizers, without_quantizers
 from embedl_deploy.export.reference import Reference
 from embedl_deploy.export.runtime import run_file
+from embedl_deploy.graph.dead_code import draws
+from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.graph.training_mode import in_training
 from embedl_deploy.logs import stage
 from embedl_deploy.verify import Difference, difference, signal_to_noise
@@ -89,6 +91,8 @@ def judge(
         right = note is not None
         reference.notes += [note] if note is not None else []
     if not right:
+        if drawing := _drawing(exact):
+            raise ExportError(f"{_OTHER_NUMBERS}: {drawing} Nothing was written.")
         jump = _find_jump(exported, exact, users, found, reference)
         advice = _advice(jump, nothing_left=reference.says_nothing_of(found))
         cause, apart = in_training(exported.model), difference(reference.wanted, found)
@@ -130,6 +134,20 @@ def agrees_off_the_grid(
         "the outputs as much as quantization does. Without rounding activations, the outputs of the file have an SQNR "
         f"of {signal_to_noise(reference.wanted, found):.1f} dB, and all its {quantizers} activation quantizers have "
         "the model's scales."
+    )
+
+
+def _drawing(model: nn.Module) -> str:
+    """That a model draws random numbers, if it does; empty if not."""
+    nodes = model.graph.nodes if isinstance(model, fx.GraphModule) else ()
+    node = next((node for node in nodes if node.op in ("call_function", "call_method") and draws(node)), None)
+    if node is None:
+        return ""
+    path = module_path_of(node)
+    where = f" in module {path!r}" if path else ""
+    return (
+        f"it draws random numbers ({node.name}{where}), which are others in each run, so no two runs can be compared. "
+        "Make them an input of the model, or write the file with tolerance=None."
     )
 
 
