@@ -72,8 +72,9 @@ def test_rows_are_what_rounding_makes_of_them(tmp_path, scales, integer_weights)
     wanted = rounded(net[0].weight.detach().numpy(), axis)[TOKENS]
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-7)
     assert set(kernels) == ({"Gather", "Cast", "Mul"} if axis == 1 else {"Gather", "DequantizeLinear"})
-    assert check(tmp_path / "m.onnx", backend="onnxruntime").ok
-    assert not [f for f in check(tmp_path / "m.onnx", backend="onnxruntime").findings if f.rule == "ORT-17"]
+    report = check(tmp_path / "m.onnx", backend="onnxruntime")
+    assert report.ok
+    assert not [finding for finding in report.findings if finding.rule == "ORT-17"]
 
 
 @pytest.mark.parametrize(

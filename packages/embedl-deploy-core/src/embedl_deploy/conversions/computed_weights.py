@@ -117,12 +117,11 @@ class ComputedWeightPattern(Pattern):
         assert product is not None  # the graph is as it was when it matched
         module = module_of(node, product)
         assert module is not None  # check has looked
-        for name in ("weight", "bias"):
-            source = product.state.get(name)
-            after = (torch.t,) if product.transposed and name == "weight" else ()
-            if source is not None and (source.op != "get_attr" or after):
-                others = [other for label, other in product.state.items() if label != name]
-                set_from_state(pattern_match, module, name, source, *after, beside=others)
+        sources = {
+            name: (source, torch.t) if product.transposed and name == "weight" else (source,)
+            for name, source in product.state.items()
+        }
+        set_from_state(pattern_match, module, sources)
         owned = [each for each in _only_for(node) if each.op == "get_attr"]
         weights = parameters_of(made_from(product.state["weight"]))
         # The originals of a parametrization lie in the layer that is computed with what it makes of them.

@@ -1,12 +1,12 @@
 """Removes nodes that a rewrite left without a reader, such as the sizes of a view."""
 
 from collections.abc import Collection, Iterable
-from typing import Any
 
 from torch import fx
 
 from embedl_deploy.graph.effects import overwrites
 from embedl_deploy.graph.operators import operation
+from embedl_deploy.graph.signatures import bind_call
 
 #: Further operations that draw random numbers.
 _DRAWING = frozenset(
@@ -82,16 +82,10 @@ def draws(node: fx.Node) -> bool:
     name = operation(node)
     if not isinstance(name, str):
         return False
+    bound = bind_call(node)
+    given = {} if bound is None else bound.values
     if name == "scaled_dot_product_attention":
-        return _given(node, 4, "dropout_p") not in (None, 0)
+        return given.get("dropout_p") != 0
     if "dropout" in name:
-        in_training = _given(node, 2, "training", "train")
-        return in_training is not False and _given(node, 1, "p") != 0
+        return given.get("training", given.get("train")) is not False and given.get("p") != 0
     return name.startswith("rand") or name in _DRAWING
-
-
-def _given(node: fx.Node, position: int, *names: str) -> Any:
-    """An argument by its position or one of its names; ``None`` where it is not given."""
-    if len(node.args) > position:
-        return node.args[position]
-    return next((node.kwargs[name] for name in names if name in node.kwargs), None)

@@ -27,18 +27,21 @@ class FusedEmbedding(FusedModule):
     @checked
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
-        if embedding.max_norm is not None:
-            raise InputError(
-                f"FusedEmbedding: {embedding} changes its table when it is called, by max_norm={embedding.max_norm}; "
-                "expected one without max_norm."
-            )
-        if not embedding.weight.is_floating_point():
-            raise InputError(
-                f"FusedEmbedding: the table of {embedding} is in {embedding.weight.dtype}; expected a real "
-                "floating-point type: leave other tables as they are."
-            )
+        reason = self.why_not(embedding)
+        if reason is not None:
+            raise InputError(f"FusedEmbedding: {embedding}: {reason}; leave other embeddings as they are.")
         self.embedding = embedding
         self.weight_fake_quant = WeightFakeQuantize()
+
+    @staticmethod
+    @checked
+    def why_not(embedding: nn.Embedding) -> str | None:
+        """Why an embedding has no table that can be kept; ``None`` if it has. For the ``check`` of a pattern."""
+        if not embedding.weight.is_floating_point():
+            return f"its table is in {embedding.weight.dtype}; expected a real floating-point type"
+        if embedding.max_norm is not None:
+            return f"it changes its table when it is called, by max_norm={embedding.max_norm}; expected one without"
+        return None
 
     def forward(self, indices: torch.Tensor) -> torch.Tensor:
         """Integers of any shape (...) to (..., embedding_dim). A quantized table has a dense gradient."""

@@ -1,6 +1,6 @@
 """Makes a tensor that a graph computes from parameters the weight or bias of a module."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -8,34 +8,42 @@ from torch import fx, nn
 
 from embedl_deploy.graph.forms.form import set_tensor
 from embedl_deploy.graph.lookup import get_constant
+from embedl_deploy.graph.metadata import module_path_of
 from embedl_deploy.graph.operators import operation
 from embedl_deploy.graph.state_values import made_from, parameters_of, value_of_state
 from embedl_deploy.modules.computed import computation_of, set_computed
 from embedl_deploy.patterns.matches import PatternMatch
+from embedl_deploy.patterns.replacement import insert_call
 from embedl_deploy.patterns.reshaping import is_shared
 
 
-def set_from_state(
-    pattern_match: PatternMatch,
-    module: nn.Module,
-    name: str,
-    source: fx.Node,
-    *after: Any,
-    beside: Iterable[fx.Node] = (),
-) -> None:
-    """Let a new module have a tensor of the model, or compute one as the graph does.
+def set_from_state(pattern_match: PatternMatch, module: nn.Module, sources: Mapping[str, tuple[Any, ...]]) -> None:
+    """Let a new module have tensors of the model, or compute them as the graph does.
 
     A parameter stays the parameter that it is. What only shows one in another shape becomes a parameter over the same
-    memory, if nothing else reads that; any other computation becomes a parametrization, trained as it was.
+    memory, if nothing else reads that, the module's other tensors included; any other computation becomes a
+    parametrization, trained as it was.
 
     Args:
         pattern_match: The match that is being replaced.
         module: The new module.
-        name: ``"weight"`` or ``"bias"``.
-        source: A node of which :func:`embedl_deploy.graph.state_values.is_state` holds.
-        *after: A function that is applied to its value, such as a transposition, and its further arguments.
-        beside: What the other tensors of the module are made of; a parameter that is among it stays one.
+        sources: By name of the module's tensor: a node of which :func:`embedl_deploy.graph.state_values.is_state`
+            holds, and maybe a function that is applied to its value, such as a transposition, and its further
+            arguments.
     """
+    for name, (source, *after) in sources.items():
+        beside = [other for label, (other, *_) in sources.items() if label != name]
+        _set_one(pattern_match, module, name, source, tuple(after), beside)
+
+
+def _set_one(
+    pattern_match: PatternMatch,
+    module: nn.Module,
+    name: str,
+    source: fx.Node,
+    after: tuple[Any, ...],
+    beside: Iterable[fx.Node],
+) -> None:
     if source.op == "get_attr" and not after:
         set_tensor(module, name, get_constant(source))
         return
@@ -63,6 +71,29 @@ def set_from_state(
         if each not in tensors and (not _holds_tensors(known) or not parameters_of(made_from(each))):
             tensors[each] = known
     set_computed(module, name, *computation_of(nodes, source, tensors, after))
+
+
+def insert_at_state(
+    pattern_match: PatternMatch, module: nn.Module, x: fx.Node, state: list[fx.Node], name: str
+) -> fx.Node:
+    """Call a module of ``x`` at the path of the one that holds the first tensor that it is made of.
+
+    Args:
+        pattern_match: The match that is being replaced.
+        module: The new module.
+        x: Its input.
+        state: The nodes that its tensors are made of.
+        name: Of the module, where no other holds such a tensor.
+
+    Returns:
+        The new node.
+    """
+    held = parameters_of(state)
+    holder = str(held[0].target).rpartition(".")[0] if held else module_path_of(pattern_match.nodes[-1])
+    if held and holder:
+        owned = [each for each in only_read_by(state, pattern_match.nodes) if each.op == "get_attr"]
+        return insert_call(pattern_match, module, [x], home=held[0], owned=owned)
+    return insert_call(pattern_match, module, [x], path=f"{holder}.{name}" if holder else name)
 
 
 def only_read_by(state: list[fx.Node], readers: Collection[fx.Node]) -> list[fx.Node]:

@@ -26,14 +26,14 @@ from embedl_deploy.graph.forms.fixed_mode import FrozenBatchNorm1d, FrozenBatchN
 from embedl_deploy.graph.functional import module_class_of_call
 from embedl_deploy.graph.lookup import get_module
 from embedl_deploy.graph.memo import remembered
-from embedl_deploy.graph.metadata import dtype_of, module_path_of, shape_of
+from embedl_deploy.graph.metadata import dtype_of, shape_of
 from embedl_deploy.graph.operators import is_in_place, operation
-from embedl_deploy.graph.state_values import is_state, made_from, parameters_of, value_of_state
+from embedl_deploy.graph.state_values import is_state, made_from, value_of_state
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
-from embedl_deploy.patterns.replacement import insert_call, replace_match
-from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
+from embedl_deploy.patterns.replacement import replace_match
+from embedl_deploy.patterns.state_tensors import insert_at_state, only_read_by, set_from_state
 from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition import batch_norm_examples
 from embedl_deploy.recomposition.written_numbers import number_of
@@ -173,15 +173,14 @@ class RecomposeBatchNormPattern(Pattern):
         channels = shape[1]
         module = _FROZEN[len(shape)](channels, eps=0.0, device=value.device, dtype=value.dtype)
         scale, shift, made = _combined(steps)
-        for name, source, other in (("weight", scale, shift), ("bias", shift, scale)):
-            if source is not None:
-                beside = () if other is None else (other,)
-                set_from_state(pattern_match, module, name, source, torch.reshape, (channels,), beside=beside)
-            else:
-                module.register_parameter(name, None)
+        sources = {name: source for name, source in (("weight", scale), ("bias", shift)) if source is not None}
+        if shift is None:
+            module.register_parameter("bias", None)
+        flat = {name: (source, torch.reshape, (channels,)) for name, source in sources.items()}
+        set_from_state(pattern_match, module, flat)
         for node in reversed(made):
             node.graph.erase_node(node)
-        call = _insert(pattern_match, conv, steps, module)
+        call = insert_at_state(pattern_match, module, conv, _state_of(steps), "batch_norm")
         replace_match(pattern_match, call)
         return [call]
 
@@ -217,15 +216,3 @@ def _combined(steps: list[_Step]) -> tuple[fx.Node | None, fx.Node | None, list[
             else:
                 shift = step.operand
     return scale, shift, made
-
-
-def _insert(match: PatternMatch, conv: fx.Node, steps: list[_Step], module: nn.Module) -> fx.Node:
-    """Call the module, at the path of the one that holds its weight."""
-    state = _state_of(steps)
-    held = parameters_of(state)
-    holder = str(held[0].target).rpartition(".")[0] if held else ""
-    if holder:
-        owned = [each for each in only_read_by(state, match.nodes) if each.op == "get_attr"]
-        return insert_call(match, module, [conv], home=held[0], owned=owned)
-    path = module_path_of(steps[-1].node)
-    return insert_call(match, module, [conv], path=f"{path}.batch_norm" if path else "batch_norm")

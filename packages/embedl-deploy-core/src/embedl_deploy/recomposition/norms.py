@@ -16,18 +16,17 @@ the way. An ε outside the root is not a norm of torch.nn.
 """
 
 import torch
-from torch import fx, nn
+from torch import fx
 
 from embedl_deploy.graph.fixed_sizes import size_is_fixed
 from embedl_deploy.graph.index import call_index
-from embedl_deploy.graph.metadata import module_path_of
-from embedl_deploy.graph.state_values import parameters_of, value_of_state
+from embedl_deploy.graph.state_values import value_of_state
 from embedl_deploy.patterns.examples import Example
 from embedl_deploy.patterns.matcher import outside_use
 from embedl_deploy.patterns.matches import Declined, Matches, PatternMatch
 from embedl_deploy.patterns.pattern import Pattern
-from embedl_deploy.patterns.replacement import insert_call, replace_match
-from embedl_deploy.patterns.state_tensors import only_read_by, set_from_state
+from embedl_deploy.patterns.replacement import replace_match
+from embedl_deploy.patterns.state_tensors import insert_at_state, only_read_by, set_from_state
 from embedl_deploy.patterns.tree_match import TreeMatch
 from embedl_deploy.recomposition import norm_examples
 from embedl_deploy.recomposition.norm_reading import Norm, read_norm
@@ -72,29 +71,18 @@ class RecomposeNormPattern(Pattern):
         """Put the module there."""
         norm = next(norm for node in pattern_match.nodes if (norm := _read_or_none(node)) is not None)
         module = norm.module()
-        for name, source, other in (("weight", norm.weight, norm.bias), ("bias", norm.bias, norm.weight)):
+        sources = {}
+        for name, source in (("weight", norm.weight), ("bias", norm.bias)):
             if source is not None:
                 as_it_is = tuple(value_of_state(source).shape) == norm.shape
-                after = () if as_it_is else (torch.reshape, norm.shape)
-                beside = () if other is None else (other,)
-                set_from_state(pattern_match, module, name, source, *after, beside=beside)
+                sources[name] = (source,) if as_it_is else (source, torch.reshape, norm.shape)
+        set_from_state(pattern_match, module, sources)
         if not norm.over_channels:
             module.elementwise_affine = norm.weight is not None  # type: ignore[assignment]  # it is a flag
-        call = _insert(pattern_match, norm, module)
+        name = "layer_norm" if norm.normalized.centred else "rms_norm"
+        call = insert_at_state(pattern_match, module, norm.normalized.spread.source, norm.state, name)
         replace_match(pattern_match, call)
         return [call]
-
-
-def _insert(match: PatternMatch, norm: Norm, module: nn.Module) -> fx.Node:
-    """Call the module, at the path of the one that holds its weight."""
-    source = norm.normalized.spread.source
-    held = parameters_of(norm.state)
-    holder = str(held[0].target).rpartition(".")[0] if held else module_path_of(norm.nodes[-1])
-    if held and holder:
-        owned = [each for each in only_read_by(norm.state, match.nodes) if each.op == "get_attr"]
-        return insert_call(match, module, [source], home=held[0], owned=owned)
-    name = "layer_norm" if norm.normalized.centred else "rms_norm"
-    return insert_call(match, module, [source], path=f"{holder}.{name}" if holder else name)
 
 
 def _read_or_none(root: fx.Node) -> Norm | None:

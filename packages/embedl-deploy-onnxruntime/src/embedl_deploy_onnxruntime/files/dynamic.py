@@ -12,7 +12,7 @@ A weight in other types than INT8, with zero points or in blocks keeps the first
 
 from typing import TYPE_CHECKING
 
-from embedl_deploy_onnxruntime.files.making import initializer, node_like
+from embedl_deploy_onnxruntime.files.making import initializer, node_like, take_place
 from embedl_deploy_onnxruntime.files.stored_weights import Product, product_of, stored_weight
 
 if TYPE_CHECKING:
@@ -55,9 +55,8 @@ def _write(
 ) -> None:
     """Write one product, of a weight's integers and its scales."""
     import onnx_ir as ir
-    from onnx_ir.convenience import replace_all_uses_with
 
-    node, result = product.node, product.node.outputs[0]
+    node = product.node
     integers, scale, zero_point = dequantize.inputs
     floats = ir.DataType.FLOAT
     total = node_like(model, node, "MatMulInteger", [integers, stored, zero_point], ir.DataType.INT32)
@@ -66,7 +65,4 @@ def _write(
     value = node_like(model, node, "Mul", [total, scales], floats)
     if product.bias is not None:
         value = node_like(model, node, "Add", [value, product.bias], floats)
-    value.shape = result.shape
-    value.name, result.name = result.name, value.name
-    replace_all_uses_with(result, value, replace_graph_outputs=True)
-    model.graph.remove(node, safe=True)
+    take_place(model, node, value)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedl_deploy.artifact import Constants, block_of
-from embedl_deploy_onnxruntime.files.making import initializer, node_like
-from embedl_deploy_onnxruntime.files.stored_weights import Array, constant
+from embedl_deploy_onnxruntime.files.making import initializer, node_like, take_place
+from embedl_deploy_onnxruntime.files.stored_weights import constant, is_shifted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,9 +35,6 @@ def gather_integers(model: "ir.Model") -> None:
     Args:
         model: Changed in place.
     """
-    import onnx_ir as ir
-    from onnx_ir.convenience import replace_all_uses_with
-
     tables: dict[ir.Value, _Table | None] = {}
     for node in list(model.graph):
         if node.op_type != "Gather" or node.domain or node.attributes.get_int("axis", 0) != 0:
@@ -50,11 +47,7 @@ def gather_integers(model: "ir.Model") -> None:
         table = tables[source]
         if table is None:
             continue
-        value, result = _rows(model, node, table), node.outputs[0]
-        value.shape = result.shape
-        value.name, result.name = result.name, value.name
-        replace_all_uses_with(result, value, replace_graph_outputs=True)
-        model.graph.remove(node, safe=True)
+        take_place(model, node, _rows(model, node, table))
 
 
 def _table(model: "ir.Model", value: "ir.Value") -> _Table | None:
@@ -72,14 +65,10 @@ def _table(model: "ir.Model", value: "ir.Value") -> _Table | None:
     zero_point = node.inputs[2] if len(node.inputs) > 2 else None
     if scales.ndim == 0 or node.attributes.get_int("axis", 1) % 2 == 1:
         return _Table(integers, scale, zero_point, by_row=False)
-    if zero_point is not None and _is_shifted(constant(zero_point)):
+    if is_shifted(zero_point):
         return None
     column = initializer(model, f"{scale.name}_by_row", np.ascontiguousarray(scales.reshape(-1, 1)))
     return _Table(integers, column, None, by_row=True)
-
-
-def _is_shifted(zero_points: Array | None) -> bool:
-    return zero_points is None or bool(zero_points.astype(np.int32).any())
 
 
 def _rows(model: "ir.Model", gather: "ir.Node", table: _Table) -> "ir.Value":

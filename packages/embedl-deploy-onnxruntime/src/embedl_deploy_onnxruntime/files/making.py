@@ -86,3 +86,20 @@ def dequantized(
     node.metadata_props.update(reader.metadata_props)
     model.graph.insert_before(reader, node)
     return made
+
+
+def take_place(model: "ir.Model", node: "ir.Node", value: "ir.Value") -> None:
+    """Give a value to all that reads what a node gives, under its name and of its shape, and remove the node.
+
+    Args:
+        model: Has the node.
+        node: It has one output.
+        value: Of the same numbers.
+    """
+    from onnx_ir.convenience import replace_all_uses_with
+
+    result = node.outputs[0]
+    value.shape = result.shape
+    value.name, result.name = result.name, value.name
+    replace_all_uses_with(result, value, replace_graph_outputs=True)
+    model.graph.remove(node, safe=True)

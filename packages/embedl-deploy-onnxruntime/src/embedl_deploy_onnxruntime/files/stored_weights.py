@@ -87,7 +87,7 @@ def stored_weight(product: Product) -> StoredWeight | None:
     integers = _integers(node, block, axis)
     if scale is None or integers is None or integers.ndim != 2:
         return None
-    if zero_point is not None and ((zeros := constant(zero_point)) is None or zeros.astype(np.int32).any()):
+    if is_shifted(zero_point):
         return None
     inputs_at = 1 if turned else 0
     if scale.ndim and axis != (inputs_at if block else 1 - inputs_at):
@@ -97,6 +97,12 @@ def stored_weight(product: Product) -> StoredWeight | None:
     if turned:
         integers, scale = integers.T, (scale.T if block else scale)
     return StoredWeight(integers, scale.reshape(()) if scale.size == 1 and not block else scale, block, dtype, name)
+
+
+def is_shifted(zero_point: "ir.Value | None") -> bool:
+    """Whether a zero point is given, and not known to be 0."""
+    zeros = constant(zero_point)
+    return zero_point is not None and (zeros is None or bool(zeros.astype(np.int32).any()))
 
 
 def constant(value: "ir.Value | None") -> Array | None:

@@ -16,11 +16,7 @@ class EmbeddingPattern(Pattern):
 
     def check(self, match: PatternMatch) -> str | None:
         """Take a table that stays as it is."""
-        table = resolve_module(match.tree_match.get_node(0), nn.Embedding)
-        if not table.weight.is_floating_point():
-            return f"its table is in {table.weight.dtype}, whose numbers are not rounded"
-        largest = table.max_norm
-        return None if largest is None else f"it changes its table when it is called (max_norm={largest})"
+        return FusedEmbedding.why_not(resolve_module(match.tree_match.get_node(0), nn.Embedding))
 
     def examples(self) -> list[Example]:
         """Where it matches."""
